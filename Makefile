@@ -1,0 +1,44 @@
+# The verbs of daily work. `make book` and `make test` are all that a newcomer needs.
+
+PYTHON  ?= python3
+PROFILE ?= quick
+VENV    := .venv
+BIN     := $(VENV)/bin
+READY   := $(VENV)/.ready
+
+.PHONY: help install book test lint types clean
+
+help:
+	@echo "make book     install, execute the notebooks, build _build/html/index.html"
+	@echo "              (PROFILE=quick, gpu or paper; quick is the default)"
+	@echo "make test     install, run the default test suite (ARGS='-k grid' to choose)"
+	@echo "make lint     ruff (lint, format) and mypy"
+	@echo "make install  .venv with every locked version, medil in editable form"
+	@echo "make clean    remove what was built; .venv stays"
+
+install: $(READY)
+
+# The stamp makes a second call instant; the lock and pyproject.toml make it stale.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
+	  || { echo "medil needs Python 3.11 to 3.13; say which with PYTHON=python3.12" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || $(PYTHON) -m virtualenv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+book: $(READY)
+	@PROFILE=$(PROFILE) $(BIN)/python -m doit run book
+	@echo "The book is at $(CURDIR)/_build/html/index.html"
+
+test: $(READY)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+clean:
+	rm -rf _build dist .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,194 @@
+"""How the book is built (`make book`): execute what changed, then render every page.
+
+Notebooks run in papermill, each in a process of its own and two at a time. A notebook is
+out of date when it, its profile, the package, the evaluation code, the released weights
+or the recorded rows changed in content; a `touch` changes nothing. The book goes to a
+folder of its own first and takes the place of the last one only when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from doit.exceptions import TaskFailed
+from doit.tools import config_changed
+
+ROOT = Path(__file__).resolve().parent
+BUILD = ROOT / "_build"
+EXECUTED = BUILD / "executed"
+TABLES = BUILD / "tables"
+STAGE = BUILD / "src"
+HTML = BUILD / "html"
+PROFILE = os.environ.get("PROFILE", "quick")
+CELL_TIMEOUT_S = {"quick": 600, "gpu": 3600, "paper": -1}  # -1: no limit
+MATHJAX = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2")
+
+BUILD.mkdir(exist_ok=True)
+DOIT_CONFIG = {
+    "default_tasks": ["book"],
+    "dep_file": str(BUILD / ".doit"),
+    "num_process": 2,
+    "par_type": "thread",  # each action only waits for a process that it started
+    "verbosity": 2,
+}
+
+
+def files(*patterns: str) -> list[str]:
+    """Files of the checkout that match, sorted, caches left out."""
+    found = {path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()}
+    return sorted(str(path) for path in found if "__pycache__" not in path.parts)
+
+
+def sources() -> list[str]:
+    """What a number or a figure of the book may come from, besides the notebook itself."""
+    return files("medil/**/*", "eval/**/*", "data_manifests/*", "requirements.lock")
+
+
+def task_tables():
+    """Tables of the book, from the recorded rows."""
+    return {
+        "actions": [[sys.executable, "-m", "eval.report"]],
+        "file_dep": sources(),
+        "uptodate": [TABLES.is_dir()],
+    }
+
+
+def task_execute():
+    """One executed copy of each notebook."""
+    for notebook in map(Path, files("notebooks/[0-9][0-9]_*.ipynb")):
+        yield {
+            "name": notebook.stem,
+            "actions": [(execute, [notebook, EXECUTED / notebook.name])],
+            "file_dep": [str(notebook), *sources()],
+            "task_dep": ["tables"],
+            "targets": [str(EXECUTED / notebook.name)],
+            "uptodate": [config_changed({"profile": PROFILE})],
+        }
+
+
+def task_book():
+    """The rendered book."""
+    executed = [str(EXECUTED / Path(name).name) for name in files("notebooks/[0-9][0-9]_*.ipynb")]
+    return {
+        "actions": [build],
+        "file_dep": [*executed, *sources(), *files("book/**/*", "_config.yml", "CHANGELOG.md")],
+        "task_dep": ["execute", "tables"],
+        "targets": [str(HTML / "index.html")],
+        "uptodate": [config_changed({"repository": repository_url() or ""})],
+    }
+
+
+def execute(notebook: Path, target: Path):
+    """Run one notebook; its executed copy appears only when every cell has run."""
+    print(f"executing {notebook.name} ({PROFILE})", flush=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.stem}.part.ipynb")
+    command = [sys.executable, "-m", "papermill", str(notebook), str(part)]
+    command += ["-k", "python3", "-p", "profile", PROFILE, "--cwd", str(notebook.parent)]
+    command += ["--no-progress-bar", "--execution-timeout", str(CELL_TIMEOUT_S[PROFILE])]
+    ran = subprocess.run(command, env=kernel_environment(), capture_output=True, text=True)
+    if ran.returncode != 0:
+        return TaskFailed(f"{notebook.name} failed:\n{ran.stderr[-6000:]}")
+    try:
+        part.write_text(json.dumps(publishable(json.loads(part.read_text("utf-8")))), "utf-8")
+    except ValueError as error:
+        return TaskFailed(f"{notebook.name}: {error}")
+    os.replace(part, target)
+    return True
+
+
+def kernel_environment() -> dict[str, str]:
+    """The environment of a notebook: this interpreter's kernel, and a fair share of the cores."""
+    share = max(1, (os.cpu_count() or 1) // DOIT_CONFIG["num_process"])
+    return {
+        "OMP_NUM_THREADS": str(share),
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        **os.environ,
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    }
+
+
+def publishable(notebook: dict) -> dict:
+    """An executed notebook without papermill's traces, its parameters hidden.
+
+    Raises:
+        ValueError: A cell that draws has no alt text.
+    """
+    notebook["metadata"].pop("papermill", None)
+    for cell in notebook["cells"]:
+        metadata = cell["metadata"]
+        metadata.pop("papermill", None)
+        if "injected-parameters" in metadata.get("tags", []):
+            metadata["tags"].append("remove-cell")
+        drawn = any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
+        if drawn and not metadata.get("mystnb", {}).get("image", {}).get("alt"):
+            first = "".join(cell["source"]).strip().splitlines()[-1]
+            raise ValueError(
+                f"the cell ending in `{first}` draws, and its metadata has no alt text"
+            )
+    return notebook
+
+
+def build():
+    """Stage the pages, render them with warnings as errors, then swap the result in."""
+    stage()
+    out = BUILD / "out"
+    shutil.rmtree(out, ignore_errors=True)
+    program = Path(sys.executable).with_name("jupyter-book")
+    command = [str(program), "build", str(STAGE), "-W", "-n", "-q"]
+    command += ["--config", str(config()), "--toc", str(ROOT / "book/_toc.yml")]
+    command += ["--path-output", str(out)]
+    ran = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if ran.returncode != 0:
+        told = [line for line in ran.stderr.splitlines() if re.search("warning|error", line, re.I)]
+        return TaskFailed("the book did not build; the last good one stays.\n" + "\n".join(told))
+    rendered = out / "_build/html"
+    copy_mathjax(rendered / "_static/mathjax")
+    shutil.rmtree(HTML, ignore_errors=True)
+    os.replace(rendered, HTML)
+    return True
+
+
+def stage() -> None:
+    """A folder of links that looks like the checkout, with executed notebooks in it."""
+    shutil.rmtree(STAGE, ignore_errors=True)
+    STAGE.mkdir(parents=True)
+    links = {"book": ROOT / "book", "notebooks": EXECUTED, "tables": TABLES}
+    for name, path in {**links, "_static": ROOT / "book/_static"}.items():
+        path.mkdir(parents=True, exist_ok=True)
+        (STAGE / name).symlink_to(path, target_is_directory=True)
+    (STAGE / "CHANGELOG.md").symlink_to(ROOT / "CHANGELOG.md")
+
+
+def repository_url() -> str | None:
+    """Where the checkout is published, for the launch and edit buttons; None leaves them out."""
+    return os.environ.get("MEDIL_REPOSITORY_URL")
+
+
+def config() -> Path:
+    """The book's settings, with the address of the repository where one is known."""
+    text = (ROOT / "_config.yml").read_text("utf-8")
+    if url := repository_url():
+        text += f"\nrepository:\n  url: {url}\n  branch: main\n  path_to_book: ''\n"
+        text += "launch_buttons:\n  colab_url: https://colab.research.google.com\n"
+    path = STAGE / "_config.yml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def copy_mathjax(folder: Path) -> None:
+    """MathJax beside the pages, so that they ask no other host for it."""
+    spec = find_spec("sphinx-mathjax-offline")
+    package = Path(spec.origin).parent / "static/mathjax"
+    for name in MATHJAX:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (package / name).is_dir() else shutil.copy)(package / name, target)

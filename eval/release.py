@@ -1,0 +1,59 @@
+"""What a release is: its size and how long it was trained, as rows beside its results."""
+
+from __future__ import annotations
+
+from eval import rows
+from medil.autoencoder import MedIL
+
+EXPERIMENT = "release"
+FACTS = {  # fact that training wrote -> unit
+    "minutes": "min",
+    "step": "1",
+}
+
+
+def release_rows(model: MedIL, name: str, provenance: rows.Provenance) -> list[rows.Row]:
+    """Parameters, stored size, latent pitch and what training wrote into the weights.
+
+    Args:
+        model: From `medil.checkpoint.load_release`.
+        name: Of the release.
+        provenance: Of this run.
+
+    Returns:
+        One row a quantity.
+    """
+    config = model.config
+    n_parameters = sum(p.numel() for p in model.parameters())
+    values = {
+        "parameters": (n_parameters, "1"),
+        "latent_channels": (config.latent_channels, "1"),
+        "latent_spacing": (config.latent_spacing_mm, "mm"),
+    }
+    facts = getattr(model, "facts", {})
+    for fact, unit in FACTS.items():
+        if fact in facts:
+            values[f"training_{fact}"] = (facts[fact], unit)
+    mm3 = max(1, round(config.latent_spacing_mm**3))  # a latent cell, in voxels of 1 mm
+    return [
+        rows.Row(
+            experiment=EXPERIMENT,
+            subject=name,
+            arm="medil",
+            condition="as released",
+            metric=metric,
+            value=float(value),
+            unit=unit,
+            spacing_in_mm="any",
+            spacing_out_mm="any",
+            numbers_kept=config.latent_channels,
+            n_voxels=mm3,
+            config_hash=rows.digest(facts.get("config_hash", "")),
+            data_sha256="none",
+            weights_sha256=rows.weights_digest(model),
+            time_s=0.0,
+            recorded_at=rows.now_utc(),
+            provenance=provenance,
+        )
+        for metric, (value, unit) in values.items()
+    ]

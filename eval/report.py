@@ -1,0 +1,241 @@
+"""From recorded rows to the tables that pages print: nothing here measures anything.
+
+    python -m eval.report
+
+reads ``eval/results/reconstruction.jsonl`` and writes ``_build/tables/*.csv`` and the one
+sentence ``verdict.txt``. Model rows count only if they belong to the newest weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from eval.release import EXPERIMENT as RELEASE
+from eval.rows import RESULTS, latest, read_rows
+from medil.baselines import LINEAR_CODECS
+from medil.errors import InputError
+from medil.files import atomic_output
+
+TABLES = Path("_build/tables")
+NATIVE = "native -> native"
+ARMS = {  # arm in the rows -> name in tables, kind
+    "medil": ("MedIL", "learned"),
+    "medil_splines": ("MedIL's splines alone, network left out", "learned latent, linear render"),
+    "cubic": ("Averaged, then cubic splines", "linear codec"),
+    "dct_cube": ("DCT, lowest cube", "linear codec"),
+    "dct_ball": ("DCT, lowest ball", "linear codec"),
+    "bspline": ("B-spline, least squares", "linear codec"),
+    "dct_best": ("DCT, largest (oracle: also needs where)", "oracle"),
+    "interpolation": ("Cubic interpolation of every voxel", "no compression"),
+}
+METRICS = {  # metric in the rows -> header, decimals
+    "psnr": ("PSNR (dB)", 2),
+    "ssim": ("SSIM", 4),
+    "hfen": ("HFEN", 4),
+    "nrmse": ("NRMSE", 4),
+    "gradient_error": ("Gradient error", 4),
+}
+GAIN = "PSNR above the best linear codec (dB)"
+
+
+def current(frame: pd.DataFrame) -> pd.DataFrame:
+    """The newest row of each measurement, of the newest weights only.
+
+    A table must not mix two releases: rows of older weights are left out even where the
+    newer ones were not measured.
+    """
+    newest = latest(frame)
+    weights = newest["weights_sha256"]
+    of_models = newest[weights != ""]
+    if of_models.empty:
+        return newest
+    last = of_models.sort_values("recorded_at", kind="stable")["weights_sha256"].iloc[-1]
+    # Chosen before `latest`, so that a re-measured old release cannot hide the new one.
+    return latest(frame[frame["weights_sha256"].isin(["", last])])
+
+
+def wide(frame: pd.DataFrame) -> pd.DataFrame:
+    """One line a subject, condition and arm, one column a metric, and the gain in dB.
+
+    Args:
+        frame: Rows of the experiment, one a metric.
+
+    Returns:
+        The fields that say what was measured, the metrics by their names in the rows, and
+        `gain_db`: PSNR minus that of the best linear codec on the same subject and condition.
+    """
+    what = ["subject", "condition", "arm", "spacing_in_mm", "spacing_out_mm"]
+    what += ["numbers_kept", "numbers_per_voxel"]
+    table = frame.pivot_table(index=what, columns="metric", values="value", aggfunc="last")
+    table = table.reset_index()
+    linear = table[table["arm"].isin(LINEAR_CODECS)]
+    best = linear.groupby(["subject", "condition"])["psnr"].max().rename("best_linear_db")
+    table = table.join(best, on=["subject", "condition"])
+    table["gain_db"] = table["psnr"] - table["best_linear_db"]
+    return table
+
+
+def key_subject(table: pd.DataFrame) -> str:
+    """The real brain at 1 mm, or what stands in for it.
+
+    Raises:
+        InputError: Nothing at 1 mm was recorded on its own grid.
+    """
+    at_1_mm = table[(table["condition"] == NATIVE) & (table["spacing_in_mm"] == "1")]
+    names = sorted(at_1_mm["subject"].unique(), key=lambda n: not n.startswith("cross_sectional"))
+    if not names:
+        raise InputError("the rows hold no volume at 1 mm on its own grid; record one first.")
+    return names[0]
+
+
+def reconstruction_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Every arm on the key volume at 1 mm inside the brain, best PSNR first."""
+    chosen = table[(table["subject"] == key_subject(table)) & (table["condition"] == NATIVE)]
+    result = _display(chosen.sort_values("psnr", ascending=False, kind="stable"))
+    return result.drop(columns=["Condition", "Voxel in (mm)", "Voxel out (mm)"])
+
+
+def grids_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Every arm, subject and pair of grids."""
+    order = table.sort_values(
+        ["subject", "condition", "psnr"], ascending=[True, True, False], kind="stable"
+    )
+    return _display(order)
+
+
+def codecs_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The codecs over all volumes on their own grids: mean, spread and n."""
+    native = table[(table["condition"] == NATIVE) & table["arm"].isin([*LINEAR_CODECS, "dct_best"])]
+    grouped = native.groupby("arm", sort=False)
+    result = pd.DataFrame(
+        {
+            "Codec": [ARMS[a][0] for a in grouped.groups],
+            "Kind": [ARMS[a][1] for a in grouped.groups],
+            "Volumes (n)": grouped["psnr"].count().to_numpy(),
+            "Numbers per voxel, mean": grouped["numbers_per_voxel"].mean().round(4).to_numpy(),
+            "PSNR, mean (dB)": grouped["psnr"].mean().round(2).to_numpy(),
+            "PSNR, lowest (dB)": grouped["psnr"].min().round(2).to_numpy(),
+            "PSNR, highest (dB)": grouped["psnr"].max().round(2).to_numpy(),
+            "SSIM, mean": grouped["ssim"].mean().round(4).to_numpy(),
+            "HFEN, mean": grouped["hfen"].mean().round(4).to_numpy(),
+        }
+    )
+    return result.sort_values("PSNR, mean (dB)", ascending=False, ignore_index=True)
+
+
+def release_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """What is known of the weights: size, training time, hash."""
+    known = frame[frame["experiment"] == RELEASE]
+    lines = [
+        {"Quantity": r.metric.replace("_", " "), "Value": f"{r.value:.6g}", "Unit": r.unit}
+        for r in known.itertuples()
+    ]
+    for name, column in (("weights, SHA-256", "weights_sha256"), ("measured at commit", "commit")):
+        values = frame.loc[frame["weights_sha256"] != "", column].unique()
+        lines += [{"Quantity": name, "Value": v[:12], "Unit": "first 12 digits"} for v in values]
+    return pd.DataFrame(lines, columns=["Quantity", "Value", "Unit"])
+
+
+def verdict(table: pd.DataFrame) -> str:
+    """One or two sentences: does the model beat the best linear codec of its size?"""
+    subject = key_subject(table)
+    chosen = table[(table["subject"] == subject) & (table["condition"] == NATIVE)]
+    chosen = chosen.set_index("arm")
+    if "medil" not in chosen.index:
+        raise InputError(f"the rows hold no MedIL result on {subject}; record one first.")
+    model, linear = chosen.loc["medil"], chosen[chosen.index.isin(LINEAR_CODECS)]
+    best = linear["psnr"].idxmax()
+    sentence = (
+        f"On {subject} at 1 mm, inside the brain, MedIL reaches {model['psnr']:.2f} dB with "
+        f"{model['numbers_kept']:,.0f} numbers ({model['numbers_per_voxel']:.3f} per voxel): "
+        f"{_signed(model['gain_db'])} the best linear codec of that size "
+        f"({ARMS[best][0]}, {chosen.loc[best, 'psnr']:.2f} dB); n = 1 volume."
+    )
+    native = table[(table["arm"] == "medil") & (table["condition"] == NATIVE)]["gain_db"]
+    if len(native) > 1:
+        sentence += (
+            f" On its own grid, each of n = {len(native)} held-out volumes: mean "
+            f"{_signed(native.mean())}, from {native.min():+.2f} to {native.max():+.2f} dB; "
+            f"{(native > 0).sum()} of {len(native)} above."
+        )
+    return sentence
+
+
+def _signed(difference_db: float) -> str:
+    return f"{abs(difference_db):.2f} dB {'above' if difference_db >= 0 else 'below'}"
+
+
+def _display(table: pd.DataFrame) -> pd.DataFrame:
+    """Columns and headers for people."""
+    result = pd.DataFrame(
+        {
+            "Arm": [ARMS.get(a, (a, ""))[0] for a in table["arm"]],
+            "Kind": [ARMS.get(a, ("", "other"))[1] for a in table["arm"]],
+            "Subject": table["subject"].to_numpy(),
+            "Condition": table["condition"].to_numpy(),
+            "Voxel in (mm)": table["spacing_in_mm"].to_numpy(),
+            "Voxel out (mm)": table["spacing_out_mm"].to_numpy(),
+            "Numbers kept": table["numbers_kept"].to_numpy(),
+            "Numbers per voxel": table["numbers_per_voxel"].round(4).to_numpy(),
+        }
+    )
+    for name, (header, decimals) in METRICS.items():
+        result[header] = table[name].round(decimals).to_numpy()
+    result[GAIN] = table["gain_db"].round(2).to_numpy()
+    result["Volumes (n)"] = 1
+    return result
+
+
+def write(rows_path: Path, out: Path) -> list[Path]:
+    """Write every table.
+
+    Args:
+        rows_path: A rows file, or a folder of them.
+        out: Folder of the tables; made with its parents.
+
+    Returns:
+        What was written.
+
+    Raises:
+        InputError: No rows, or none that the tables need.
+    """
+    frame = current(read_rows(rows_path))
+    table = wide(frame[frame["experiment"] == "reconstruction"])
+    tables = {
+        "reconstruction.csv": reconstruction_table(table),
+        "reconstruction_grids.csv": grids_table(table),
+        "codecs.csv": codecs_table(table),
+        "release.csv": release_table(frame),
+    }
+    texts = {name: t.to_csv(index=False) for name, t in tables.items()}
+    texts["verdict.txt"] = verdict(table) + "\n"
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        with atomic_output(out / name, force=True) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return [out / name for name in texts]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 0, or 2 after one sentence about missing rows."""
+    parser = argparse.ArgumentParser(prog="python -m eval.report", description=__doc__)
+    parser.add_argument("--rows", type=Path, default=RESULTS, help="rows file or folder")
+    parser.add_argument("--out", type=Path, default=TABLES, help="folder of the tables")
+    options = parser.parse_args(arguments)
+    try:
+        written = write(options.rows, options.out)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for path in written:
+        print(path)
+    print((options.out / "verdict.txt").read_text(encoding="utf-8").strip())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,294 @@
+"""Recorded results: one JSON line a number, with all that is needed to trust it.
+
+A row says what was measured (experiment, subject, arm, condition, metric), on which data,
+weights and configuration (three hashes), and by what (commit, versions, device, seed).
+Files only grow. A table is always made from rows, never typed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+import medil
+from medil.errors import InputError
+
+RESULTS = Path(__file__).parent / "results"
+WHAT = ("experiment", "subject", "arm", "condition", "metric")
+IDENTITY = (*WHAT, "config_hash", "data_sha256", "weights_sha256")
+NO_WEIGHTS = ""  # of arms that have none: codecs, interpolation
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How the numbers of one run came about; the same for all its rows."""
+
+    commit: str  # of the checkout, "unknown" outside one
+    dirty: bool  # whether files differed from that commit
+    seed: int
+    device: str  # "cpu", or the accelerator's name
+    threads: int
+    versions: dict[str, str]
+    profile: str  # quick, gpu or paper
+
+    @classmethod
+    def now(cls, profile: str, seed: int = 0, device: str = "cpu") -> Provenance:
+        """The provenance of this process."""
+        commit, dirty = _checkout_state()
+        return cls(commit, dirty, seed, device, torch.get_num_threads(), _versions(), profile)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured number. Empty `weights_sha256`: the arm has no weights.
+
+    Args:
+        experiment: Which module measured it, such as ``reconstruction``.
+        subject: Whose volume, a public name.
+        arm: What was tried: the model or a rival.
+        condition: Under which circumstances, such as ``native -> 2 mm``.
+        metric: A name from `eval.metrics`, or another quantity.
+        value: Finite, or None where the metric has no bound here (PSNR of an exact copy).
+        unit: Of the value; "1" when it has none.
+        spacing_in_mm: Voxel size of what was encoded, such as ``0.72 x 0.72 x 3``.
+        spacing_out_mm: Voxel size of what was rendered.
+        numbers_kept: How many numbers the arm kept of the volume.
+        n_voxels: Voxels of the volume that was encoded.
+        config_hash: Of everything that was chosen (`digest`).
+        data_sha256: Of the bytes, or of the recipe of a made volume.
+        weights_sha256: Of the weights.
+        time_s: What the arm took for this subject and condition, in seconds.
+        recorded_at: UTC, ISO 8601.
+        provenance: Flattened into the row on disk.
+    """
+
+    experiment: str
+    subject: str
+    arm: str
+    condition: str
+    metric: str
+    value: float | None
+    unit: str
+    spacing_in_mm: str
+    spacing_out_mm: str
+    numbers_kept: int
+    n_voxels: int
+    config_hash: str
+    data_sha256: str
+    weights_sha256: str
+    time_s: float
+    recorded_at: str
+    provenance: Provenance
+
+    def to_record(self) -> dict[str, Any]:
+        """The flat mapping that is one line of the file; checked."""
+        record = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "provenance"}
+        record["numbers_per_voxel"] = self.numbers_kept / self.n_voxels
+        record |= asdict(self.provenance)
+        check_record(record)
+        return record
+
+
+SCHEMA: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys((*WHAT, "unit", "spacing_in_mm", "spacing_out_mm"), str),
+    "value": (float, type(None)),
+    "numbers_kept": int,
+    "n_voxels": int,
+    **dict.fromkeys(("config_hash", "data_sha256", "weights_sha256"), str),
+    "time_s": float,
+    "recorded_at": str,
+    "numbers_per_voxel": float,
+    **dict.fromkeys(("commit", "device", "profile"), str),
+    "dirty": bool,
+    "seed": int,
+    "threads": int,
+    "versions": dict,
+}
+
+
+def check_record(record: Mapping[str, Any]) -> None:
+    """Refuse a record that a reader could not rely on.
+
+    Raises:
+        InputError: A field is missing, unknown, of another type, empty or not finite.
+    """
+    if wrong := set(SCHEMA) ^ set(record):
+        raise InputError(f"a row has missing or unknown fields: {', '.join(sorted(wrong))}.")
+    for name, kind in SCHEMA.items():
+        value = record[name]
+        as_bool = isinstance(value, bool) and kind is not bool  # True would pass as an int
+        if as_bool or not isinstance(value, kind):
+            raise InputError(f"a row's {name} cannot be {value!r} ({type(value).__name__}).")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"a row's {name} must be finite, not {value}.")
+        if name in (*WHAT, "unit", "config_hash", "data_sha256") and not value:
+            raise InputError(f"a row's {name} must not be empty.")
+    if record["n_voxels"] < 1 or record["numbers_kept"] < 0:
+        raise InputError("a row needs at least one voxel and no negative count of numbers.")
+
+
+def append_rows(path: str | Path, rows: Iterable[Row]) -> int:
+    """Add rows at the end of a file: all of them or, after an error, none.
+
+    One locked write to a descriptor opened for appending, so that two writers never mix
+    lines and a crash loses no more than the rows not yet handed over.
+
+    Args:
+        path: ``NAME.jsonl``; its folder must exist.
+        rows: What to add.
+
+    Returns:
+        How many were added.
+
+    Raises:
+        InputError: A row breaks the schema, or the folder does not exist.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent} does not exist; make that folder first.")
+    lines = [json.dumps(r.to_record(), sort_keys=True, allow_nan=False) for r in rows]
+    if not lines:
+        return 0
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        size = os.fstat(descriptor).st_size
+        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+        text = ("\n" if torn else "") + "".join(line + "\n" for line in lines)
+        _write_all(descriptor, text.encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)  # releases the lock
+    return len(lines)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:  # one turn, save on a full disk or an interrupt
+        data = data[os.write(descriptor, data) :]
+
+
+def read_rows(path: str | Path) -> pd.DataFrame:
+    """All rows of a file, in the order in which they were recorded.
+
+    Args:
+        path: ``NAME.jsonl``, or a folder of such files.
+
+    Returns:
+        One column a field, `recorded_at` as UTC times. Lines that a crash tore are left
+        out with a warning.
+
+    Raises:
+        InputError: There is no such file, or it holds no row.
+    """
+    path = Path(path)
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    if not files or not all(f.is_file() for f in files):
+        raise InputError(
+            f"there are no recorded rows at {path.name}; "
+            "record some with: python -m eval.reconstruction --profile quick"
+        )
+    records = [r for f in files for r in _records(f)]
+    if not records:
+        raise InputError(f"{path.name} holds no whole row; record some first.")
+    frame = pd.DataFrame.from_records(records, columns=list(SCHEMA))
+    frame["recorded_at"] = pd.to_datetime(frame["recorded_at"], utc=True)
+    frame["value"] = frame["value"].astype(float)
+    return frame
+
+
+def _records(path: Path) -> Iterable[dict[str, Any]]:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            check_record(record)
+        except (json.JSONDecodeError, InputError, TypeError) as error:
+            warnings.warn(f"{path.name}, line {number} is not a row: {error}", stacklevel=3)
+            continue
+        yield record
+
+
+def latest(frame: pd.DataFrame) -> pd.DataFrame:
+    """The newest row for each experiment, subject, arm, condition and metric."""
+    ordered = frame.sort_values("recorded_at", kind="stable")
+    return ordered.drop_duplicates(list(WHAT), keep="last").reset_index(drop=True)
+
+
+def recorded_identities(path: str | Path) -> set[tuple[str, ...]]:
+    """What a file already holds, as `IDENTITY` tuples; empty when there is no file."""
+    if not Path(path).is_file():
+        return set()
+    return {tuple(r[name] for name in IDENTITY) for r in _records(Path(path))}
+
+
+def now_utc() -> str:
+    """This moment, ISO 8601, UTC, to the microsecond."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def digest(choices: Any) -> str:
+    """SHA-256 of anything JSON can hold; the same whatever the order of keys."""
+    return hashlib.sha256(json.dumps(choices, sort_keys=True).encode()).hexdigest()
+
+
+def array_digest(values: np.ndarray, affine_vox2ras: np.ndarray) -> str:
+    """SHA-256 of a volume's shape, kind, numbers and place."""
+    state = hashlib.sha256(f"{values.shape} {values.dtype.str}".encode())
+    state.update(np.ascontiguousarray(values).tobytes())
+    state.update(np.asarray(affine_vox2ras, dtype=np.float64).tobytes())
+    return state.hexdigest()
+
+
+def weights_digest(module: torch.nn.Module) -> str:
+    """SHA-256 of a module's parameters and buffers by name, wherever they lie."""
+    state = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        state.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        state.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+    return state.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _checkout_state() -> tuple[str, bool]:
+    def git(*arguments: str) -> str:
+        folder = Path(__file__).resolve().parent
+        done = subprocess.run(
+            ("git", *arguments), cwd=folder, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        # Rows that were just recorded do not make the code another one.
+        changed = git("status", "--porcelain", "--", ":/", ":(top,exclude)eval/results")
+        return git("rev-parse", "HEAD"), bool(changed)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown", True
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "medil": medil.__version__}
+    for name in ("torch", "numpy", "scipy", "scikit-image"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found

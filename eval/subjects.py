@@ -1,0 +1,224 @@
+"""Whose volumes an experiment scores, and what is asked of them.
+
+All subjects are held out: the `test` split of the manifests, and heads generated from
+label maps of that split. Nothing here downloads; a data set that is not at hand is left
+out, and the MNI152 template stands in when none is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from eval.metrics import brain_mask, head_mask
+from eval.rows import array_digest, digest
+from medil.baselines import cell_average
+from medil.cohort import CohortConfig, draw_subject, native_grid, scan
+from medil.errors import InputError
+from medil.grid import Grid
+from medil.manifest import Entry, available, entries, fetch
+from medil.volume import Volume, load
+
+COHORT_SEED = 7  # of the evaluation; training draws from another
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One loaded subject.
+
+    Args:
+        volume: As scanned, on its native grid.
+        mask: [D, H, W] bool on that grid: the brain, or the head of a raw scan.
+        ideal: Noise-free truth on any grid, of made subjects only.
+    """
+
+    volume: Volume
+    mask: np.ndarray
+    ideal: Callable[[Grid], np.ndarray] | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Who, with what bytes, under which conditions, and how to load it when needed."""
+
+    name: str
+    data_sha256: str
+    conditions: tuple[str, ...]
+    load: Callable[[], Scan]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question: encode `volume`, render `target`, compare with `truth` in `mask`.
+
+    Args:
+        volume: What is encoded.
+        target: Grid to render on.
+        truth: [D, H, W] float64 on `seen_on`.
+        seen_on: Where truth and mask lie; the rendering is averaged onto it if it differs.
+        mask: [D, H, W] bool.
+    """
+
+    volume: Volume
+    target: Grid
+    truth: np.ndarray
+    seen_on: Grid
+    mask: np.ndarray
+
+
+def whole_blocks(grid: Grid, factors: tuple[int, int, int]) -> Grid:
+    """The coarser grid whose voxels are whole blocks of this grid's voxels.
+
+    Planes that do not fill a block are left out, half at each end; so the mean over a
+    coarse cell is exactly the mean of its voxels.
+
+    Example:
+        >>> whole_blocks(Grid.from_spacing((9, 8, 7), 1.0), (2, 2, 3)).extent_mm
+        (8.0, 8.0, 6.0)
+    """
+    shape = [n // f for n, f in zip(grid.shape, factors, strict=True)]
+    kept = [n * f for n, f in zip(shape, factors, strict=True)]
+    start = [(n - k) // 2 for n, k in zip(grid.shape, kept, strict=True)]
+    return grid.crop(start, kept).resized(shape)
+
+
+def _same(scan: Scan) -> Case:
+    grid = scan.volume.grid
+    return Case(scan.volume, grid, _numbers(scan.volume), grid, scan.mask)
+
+
+def _coarser(scan: Scan, factors: tuple[int, int, int]) -> Case:
+    target = whole_blocks(scan.volume.grid, factors)
+    truth, mask = _averaged(scan, target)
+    return Case(scan.volume, target, truth, target, mask)
+
+
+def _from_coarser(scan: Scan, factors: tuple[int, int, int]) -> Case:
+    coarse = whole_blocks(scan.volume.grid, factors)
+    data, _ = _averaged(scan, coarse)
+    shape = [n * f for n, f in zip(coarse.shape, factors, strict=True)]
+    target = coarse.resized(shape)  # the native voxels, less planes that fill no block
+    truth, mask = _averaged(scan, target)
+    volume = Volume(torch.from_numpy(data).float(), coarse)
+    return Case(volume, target, truth, target, mask)
+
+
+def _thin_slices(scan: Scan, parts: int) -> Case:
+    grid = scan.volume.grid
+    thick = int(np.argmax(grid.spacing_mm))
+    shape = [n * parts if axis == thick else n for axis, n in enumerate(grid.shape)]
+    return Case(scan.volume, grid.resized(shape), _numbers(scan.volume), grid, scan.mask)
+
+
+def _to_ideal(scan: Scan, spacing_mm: float) -> Case:
+    if scan.ideal is None:
+        raise InputError("only made subjects have a truth on other grids than their own.")
+    target = scan.volume.grid.with_spacing(spacing_mm)
+    truth = scan.ideal(target)
+    return Case(scan.volume, target, truth, target, brain_mask(truth))
+
+
+CONDITIONS: dict[str, Callable[[Scan], Case]] = {
+    "native -> native": _same,
+    "native -> 2 mm": lambda s: _coarser(s, (2, 2, 2)),  # of 1 mm scans
+    "native -> 1 x 1 x 3 mm": lambda s: _coarser(s, (1, 1, 3)),
+    "2 mm -> 1 mm": lambda s: _from_coarser(s, (2, 2, 2)),
+    "native -> in-plane x 2": lambda s: _coarser(s, (2, 2, 1)),  # of thick slices along S
+    "native -> thin slices -> native": lambda s: _thin_slices(s, 3),
+    "native -> 1 mm": lambda s: _to_ideal(s, 1.0),
+}
+# Where interpolating every voxel of the scan is a rival (elsewhere it copies the truth).
+INTERPOLATED = ("2 mm -> 1 mm", "native -> thin slices -> native", "native -> 1 mm")
+OF_1_MM = tuple(CONDITIONS)[:4]
+OF_THICK_SLICES = ("native -> native", *tuple(CONDITIONS)[4:6])
+OF_MADE = ("native -> native", "native -> 1 mm")
+
+
+def subjects(profile: str) -> list[Subject]:
+    """The held-out subjects of a profile, as far as their data is at hand.
+
+    Args:
+        profile: ``quick`` (the real 1 mm brain, one raw scan, one made head), ``gpu`` (all
+            scans of the test split, four made heads) or ``paper`` (twenty made heads).
+
+    Returns:
+        Real ones first; MNI152 alone when no manifest data is available.
+    """
+    n_made = {"quick": 1, "gpu": 4, "paper": 20}
+    if profile not in n_made:
+        raise InputError(f"a profile is quick, gpu or paper, not {profile!r}.")
+    real = [_real(e) for e in entries("open_ms_t1", "test") if available(e)]
+    maps = [e for e in entries("synthseg_labels", "test") if available(e)]
+    made = [_made(maps[k % len(maps)], k) for k in range(n_made[profile] if maps else 0)]
+    if profile == "quick":
+        real = [s for s in real if "study2" not in s.name]
+    return real + made or [template_subject()]
+
+
+def _real(entry: Entry) -> Subject:
+    name = entry.path.rsplit("/", 1)[-1].split(".")[0]
+    stripped = name.startswith("cross_sectional")
+    find_mask = brain_mask if stripped else head_mask
+
+    def read() -> Scan:
+        volume = load(fetch(entry))
+        return Scan(volume, find_mask(_numbers(volume)))
+
+    return Subject(name, entry.sha256, OF_1_MM if stripped else OF_THICK_SLICES, read)
+
+
+def _made(entry: Entry, index: int) -> Subject:
+    config = CohortConfig()
+    recipe = digest([entry.sha256, COHORT_SEED, index, repr(config)])
+
+    def make() -> Scan:
+        from medil.anatomy import label_anatomy
+
+        head = draw_subject(label_anatomy(fetch(entry)), COHORT_SEED, index, config)
+        grid = native_grid(head, COHORT_SEED, index, config)
+        data = scan(head, grid, COHORT_SEED, index, config)
+
+        def ideal(target: Grid) -> np.ndarray:
+            clean = head.render(target).double().numpy()
+            return np.where(clean > 0.5 * head.csf, clean, 0.0)  # stripped as the scan is
+
+        return Scan(Volume(data, grid), brain_mask(data.numpy()), ideal)
+
+    return Subject(f"made_{index:02d}_from_map_{entry.subject}", recipe, OF_MADE, make)
+
+
+def template_subject() -> Subject:
+    """The MNI152 T1 average at 1 mm, which comes with nilearn: a stand-in for a real scan.
+
+    Raises:
+        InputError: nilearn is not installed.
+    """
+    scan_ = _template()
+    sha256 = array_digest(_numbers(scan_.volume), scan_.volume.grid.affine_vox2ras)
+    return Subject("mni152_template", sha256, OF_1_MM, _template)
+
+
+@lru_cache(maxsize=1)
+def _template() -> Scan:
+    try:
+        from nilearn import datasets
+    except ImportError as error:
+        raise InputError("MNI152 comes with nilearn: pip install 'medil[data]'.") from error
+    image = datasets.load_mni152_template(resolution=1)
+    data = torch.from_numpy(image.get_fdata(dtype=np.float32).copy())
+    return Scan(Volume(data, Grid(data.shape, image.affine)), brain_mask(data.numpy()))
+
+
+def _numbers(volume: Volume) -> np.ndarray:
+    return volume.data.double().numpy()
+
+
+def _averaged(scan: Scan, target: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """The scan's cell averages on a parallel grid, and the cells at least half in its mask."""
+    grid = scan.volume.grid
+    mask = cell_average(scan.mask.astype(float), grid, target) >= 0.5
+    return cell_average(_numbers(scan.volume), grid, target), mask

@@ -1,0 +1,222 @@
+"""A branching airway tree with known radii, in Hounsfield units.
+
+Every branch is a capsule: a straight tube of one radius with round ends. Radii follow
+Murray's law (parent radius cubed = sum of the children's cubed), lengths are about three
+diameters as in Weibel's model, and a branch that would run into another is not grown, so
+the lumen is a tree: one piece, no loops.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medil.analytic import Formula, Phantom, inside_share
+from medil.errors import InputError
+
+LUMEN_HU, WALL_HU, PARENCHYMA_HU = -1000.0, 40.0, -850.0
+LENGTH_PER_RADIUS = 6.0  # three diameters (Weibel 1963, Morphometry of the Human Lung)
+GAP_MM = 1.0  # between the outer walls of branches that do not meet
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One tube of the tree.
+
+    Args:
+        generation: 0 is the trachea.
+        parent: Index of the branch it leaves, -1 for the trachea.
+        start_mm: [3] (R, A, S) of the middle of the first end.
+        end_mm: [3] (R, A, S) of the middle of the other end.
+        radius_mm: Of the lumen.
+        wall_mm: Thickness of the wall.
+    """
+
+    generation: int
+    parent: int
+    start_mm: np.ndarray
+    end_mm: np.ndarray
+    radius_mm: float
+    wall_mm: float
+
+    @property
+    def outer_mm(self) -> float:
+        """Radius of the outer wall, in mm."""
+        return self.radius_mm + self.wall_mm
+
+    @property
+    def direction(self) -> np.ndarray:
+        """[3] unit vector from start to end."""
+        return (self.end_mm - self.start_mm) / np.linalg.norm(self.end_mm - self.start_mm)
+
+    def facts(self) -> dict:
+        """Plain numbers."""
+        return {
+            "generation": self.generation,
+            "parent": self.parent,
+            "radius_mm": self.radius_mm,
+            "wall_mm": self.wall_mm,
+            "length_mm": float(np.linalg.norm(self.end_mm - self.start_mm)),
+            "start_mm": self.start_mm.tolist(),
+            "end_mm": self.end_mm.tolist(),
+        }
+
+
+def airway(
+    seed: int = 0, generations: int = 6, trachea_radius_mm: float = 8.0, edge_mm: float = 0.0
+) -> Phantom:
+    """An airway tree: lumen -1000 HU, wall 40 HU, parenchyma -850 HU.
+
+    Args:
+        seed: Of angles and asymmetry.
+        generations: Of branches below the trachea, 0 to 9.
+        trachea_radius_mm: Radius of the trachea's lumen.
+        edge_mm: Width of a linear edge; 0 is a step.
+
+    Returns:
+        The phantom; facts: branches (generation, parent, radius_mm, wall_mm, length_mm,
+        start_mm, end_mm), lumen_loops (0), values_hu.
+
+    Raises:
+        InputError: Generations or radius out of range.
+    """
+    if not 0 <= generations <= 9:
+        raise InputError(f"an airway has 0 to 9 generations, not {generations}.")
+    if not 1 <= trachea_radius_mm <= 30:
+        raise InputError(f"trachea_radius_mm lies in 1 to 30, not {trachea_radius_mm}.")
+    tree = grow(np.random.default_rng(seed), generations, trachea_radius_mm)
+    ends = np.array([[b.start_mm, b.end_mm] for b in tree])
+    outer = np.array([b.outer_mm for b in tree])[:, None]
+    margin = 6.0 + edge_mm
+    bounds_mm = np.stack([
+        (ends.min(1) - outer).min(0) - margin, (ends.max(1) + outer).max(0) + margin
+    ])  # fmt: skip
+
+    def near(low_mm: np.ndarray, high_mm: np.ndarray) -> Formula:
+        reach = outer + edge_mm
+        touching = (ends.min(1) - reach <= high_mm) & (ends.max(1) + reach >= low_mm)
+        return _formula([b for b, t in zip(tree, touching.all(1), strict=True) if t], edge_mm)
+
+    facts = {
+        "branches": [branch.facts() for branch in tree],
+        "lumen_loops": 0,
+        "values_hu": {"lumen": LUMEN_HU, "wall": WALL_HU, "parenchyma": PARENCHYMA_HU},
+    }
+    return Phantom(
+        "airway", _formula(tree, edge_mm), bounds_mm, facts, (-1100.0, 150.0), "HU", near
+    )
+
+
+def _formula(branches: list[Branch], edge_mm: float) -> Formula:
+    """Hounsfield units from the nearest lumen and the nearest outer wall."""
+
+    def formula(points_mm: Tensor) -> Tensor:
+        lumen = torch.full(points_mm.shape[:-1], math.inf, dtype=torch.float64)
+        wall = lumen.clone()
+        for branch in branches:
+            axis_mm = distance_to_segment(points_mm, branch.start_mm, branch.end_mm)
+            lumen = torch.minimum(lumen, axis_mm - branch.radius_mm)
+            wall = torch.minimum(wall, axis_mm - branch.outer_mm)
+        tissue = PARENCHYMA_HU + (WALL_HU - PARENCHYMA_HU) * inside_share(wall, edge_mm)
+        return tissue + (LUMEN_HU - tissue) * inside_share(lumen, edge_mm)
+
+    return formula
+
+
+def distance_to_segment(points_mm: Tensor, start_mm: np.ndarray, end_mm: np.ndarray) -> Tensor:
+    """[..., 3] points to their distance [...] from a segment, in mm."""
+    start = torch.from_numpy(start_mm)
+    along = torch.from_numpy(end_mm) - start
+    offset = points_mm - start
+    share = (offset @ along / along.dot(along)).clamp(0, 1)
+    return torch.linalg.vector_norm(offset - share[..., None] * along, dim=-1)
+
+
+def grow(rng: np.random.Generator, generations: int, trachea_radius_mm: float) -> list[Branch]:
+    """The tree, trachea first, each generation before the next.
+
+    Args:
+        rng: Of angles and asymmetry.
+        generations: Below the trachea.
+        trachea_radius_mm: Radius of the trachea's lumen.
+
+    Returns:
+        The branches.
+    """
+    length_mm = 1.6 * LENGTH_PER_RADIUS * trachea_radius_mm  # the trachea is longer
+    top_mm = np.array([0.0, 0.0, length_mm])
+    tree = [Branch(0, -1, top_mm, np.zeros(3), trachea_radius_mm, _wall_mm(trachea_radius_mm))]
+    planes = {0: np.array([1.0, 0.0, 0.0])}  # the first fork opens left and right
+    first = 0
+    for generation in range(1, generations + 1):
+        last = len(tree)
+        for parent in range(first, last):
+            for side, radius_mm, angle in _fork(rng, tree[parent].radius_mm):
+                branch = _try_branch(
+                    rng, tree, parent, generation, side * planes[parent], radius_mm, angle
+                )
+                if branch is not None:
+                    planes[len(tree)] = np.cross(branch.direction, planes[parent])
+                    planes[len(tree)] /= np.linalg.norm(planes[len(tree)])
+                    tree.append(branch)
+        first = last
+    return tree
+
+
+def _wall_mm(radius_mm: float) -> float:
+    """Wall thickness: thick for small airways, relative to their radius (ours)."""
+    return 0.4 + 0.12 * radius_mm
+
+
+def _fork(rng: np.random.Generator, radius_mm: float) -> list[tuple[float, float, float]]:
+    """(side, radius_mm, angle in radians) of two children that obey Murray's law."""
+    share = rng.uniform(0.4, 0.6)  # of the flow, which goes as the radius cubed
+    angle = np.radians(rng.uniform(65, 85))  # between the children
+    return [
+        (1.0, radius_mm * share ** (1 / 3), angle * (1 - share)),  # the larger bends less
+        (-1.0, radius_mm * (1 - share) ** (1 / 3), angle * share),
+    ]
+
+
+def _try_branch(
+    rng: np.random.Generator,
+    tree: list[Branch],
+    parent: int,
+    generation: int,
+    sideways: np.ndarray,
+    radius_mm: float,
+    angle: float,
+) -> Branch | None:
+    """A child that keeps clear of the rest of the tree, or None when ten tries all hit."""
+    trunk = tree[parent]
+    for attempt in range(10):
+        turned = sideways + 0.15 * (1 + attempt) * rng.normal(size=3)
+        turned -= turned.dot(trunk.direction) * trunk.direction
+        turned /= np.linalg.norm(turned)
+        direction = math.cos(angle) * trunk.direction + math.sin(angle) * turned
+        length_mm = LENGTH_PER_RADIUS * radius_mm * rng.uniform(0.85, 1.15)
+        end_mm = trunk.end_mm + length_mm * direction
+        branch = Branch(generation, parent, trunk.end_mm, end_mm, radius_mm, _wall_mm(radius_mm))
+        if _clearance_mm(branch, tree) > GAP_MM:
+            return branch
+    return None
+
+
+def _clearance_mm(branch: Branch, tree: list[Branch]) -> float:
+    """Smallest gap between a branch's outer wall and every branch it must not touch.
+
+    Its parent and its sister meet it at the fork; of those only the far half counts.
+    """
+    steps = np.linspace(0, 1, 25)[:, None]
+    points = torch.from_numpy(branch.start_mm + steps * (branch.end_mm - branch.start_mm))
+    gap_mm = math.inf
+    for index, other in enumerate(tree):
+        meets = index == branch.parent or other.parent == branch.parent
+        tested = points[12:] if meets else points
+        axis_mm = float(distance_to_segment(tested, other.start_mm, other.end_mm).min())
+        gap_mm = min(gap_mm, axis_mm - branch.outer_mm - other.outer_mm)
+    return gap_mm

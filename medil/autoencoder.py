@@ -1,0 +1,266 @@
+"""MedIL: native voxels -> latent grid of fixed pitch in mm -> voxels of any grid.
+
+Native grids are touched by the resampling operators alone; every convolution in between
+lives on a grid of fixed physical pitch, so one kernel means the same millimetres in every
+scan. With `closed_form`, the latent is a least-squares projection on cubic B-splines plus a
+learned residual, and rendering is those splines plus a learned texture (our departure: the
+paper learns both ends).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from medil.blocks import fold, residual_blocks, shrunk, unfold
+from medil.config import ModelConfig
+from medil.errors import InputError
+from medil.grid import Grid
+from medil.implicit import make_operator
+from medil.latent import Latent
+from medil.memory import require_memory
+from medil.resample import analyse, least_squares, synthesise
+from medil.texture import cubic_bspline, local_fourier
+from medil.volume import Intensity, Volume, replace_nonfinite, robust_intensity
+
+MIDDLE = 0.4  # intensity that the latent's zero stands for, on the 0 ... 1 scale
+RESIDUAL_GAIN = 8.0  # the projection's residual is small; the encoder sees it enlarged
+SLAB_VOXELS = 2**22  # rendered at a time
+ENCODE_BYTES = 4 * 40  # peak memory a voxel of the input, measured on 1 mm heads, rounded up
+DECODE_BYTES = 4 * 6  # a voxel of the output
+
+
+def haar_matrix(channels: int) -> Tensor:
+    """Orthonormal 3-D Haar transform of a folded 2x2x2 block: mean first, then details.
+
+    Args:
+        channels: f^3 of the fold; the identity when f is not 2.
+
+    Returns:
+        [channels, channels].
+    """
+    if channels != 8:
+        return torch.eye(channels)
+    pair = torch.tensor([[1.0, 1.0], [1.0, -1.0]]) / math.sqrt(2)
+    return torch.kron(torch.kron(pair, pair), pair)
+
+
+def mix_channels(matrix: Tensor, x: Tensor) -> Tensor:
+    """[O, C] on the channels of [B, C, d, h, w], never in reduced precision."""
+    with torch.autocast(x.device.type, enabled=False):
+        return torch.einsum("oc,bcxyz->boxyz", matrix, x.to(matrix))
+
+
+class Intake(nn.Module):
+    """Native voxels -> features on the fine grid, the encoder's resampling operator.
+
+    `integrated` analyses the image in the local Fourier functions of the fine grid, each
+    averaged over the native voxel, so it is anti-aliased by the same integral as rendering.
+    The others convolve at native resolution, as the paper does, and then resample.
+    """
+
+    def __init__(self, config: ModelConfig, channels_in: int) -> None:
+        super().__init__()
+        self.kind, self.width = config.encoder_operator, config.width_encoder
+        self.basis = local_fourier(config.harmonics)
+        if self.kind == "integrated":
+            self.mix = nn.Conv3d(channels_in * self.basis.n_functions**3 + 3, self.width, 1)
+        else:
+            self.stem = nn.Sequential(
+                nn.Conv3d(channels_in, self.width, 3, padding=1), *residual_blocks(self.width, 1)
+            )
+            self.operator = make_operator(config, self.kind, self.width, self.width)
+            self.mix = nn.Conv3d(self.width + 3, self.width, 1)
+
+    def forward(self, images: Tensor, voxels: Grid, nodes: Grid) -> Tensor:
+        """[B, C, D, H, W] on `voxels` -> [B, width, d, h, w] on `nodes`."""
+        if self.kind == "integrated":
+            features = analyse(images, self.basis, voxels, nodes).flatten(1, 4)
+        else:
+            features = self.operator(self.stem(images), voxels, nodes)
+        cells = torch.tensor(voxels.spacing_mm) / torch.tensor(nodes.spacing_mm)
+        told = cells.log().to(features)[None, :, None, None, None]
+        told = told.expand(len(images), 3, *nodes.shape)
+        return self.mix(torch.cat([features, told], dim=1))
+
+
+class MedIL(nn.Module):
+    """The autoencoder.
+
+    Args:
+        config: Its shape; `medil.config.preset(name).model` for a named one.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.weights_id = ""
+        factor, c = config.fine_per_latent, config
+        self.register_buffer("haar", haar_matrix(factor**3), persistent=False)
+        # Encoder
+        self.intake = Intake(config, channels_in=2 if c.closed_form else 1)
+        self.encode_fine = residual_blocks(c.width_encoder, c.depth_encoder)
+        self.encode_down = nn.Conv3d(c.width_encoder * factor**3, c.width_latent, 1)
+        self.encode_latent = residual_blocks(c.width_latent, c.depth_encoder)
+        to_latent = nn.Conv3d(c.width_latent, 2 * c.latent_channels, 1)
+        self.to_latent = shrunk(to_latent, 0.1 if c.closed_form else 1.0)
+        # Decoder
+        self.from_latent = nn.Conv3d(c.latent_channels, c.width_latent, 3, padding=1)
+        self.decode_latent = residual_blocks(c.width_latent, c.depth_latent)
+        self.decode_up = nn.Conv3d(c.width_latent, c.width_fine * factor**3, 1)
+        self.decode_fine = residual_blocks(c.width_fine, c.depth_fine)
+        self.render = make_operator(config, c.operator, c.width_fine, 1)
+
+    # Tensors on grids
+
+    def fine_grid(self, latent_grid: Grid) -> Grid:
+        """The feature grid inside a latent grid: `fine_per_latent` cells to a cell, an axis."""
+        return latent_grid.resized([self.config.fine_per_latent * n for n in latent_grid.shape])
+
+    def project(self, x: Tensor, grid: Grid, latent_grid: Grid) -> Tensor:
+        """The closed-form part of the latent: spline coefficients, folded, Haar-transformed.
+
+        Args:
+            x: [B, 1, D, H, W] on `grid`, 0 ... 1 scale.
+            grid: Native grid, parallel to `latent_grid`.
+            latent_grid: Latent grid.
+
+        Returns:
+            [B, f^3, d, h, w].
+        """
+        nodes = self.fine_grid(latent_grid)
+        spline = least_squares(x - MIDDLE, cubic_bspline(), grid, nodes, self.config.ridge)
+        return mix_channels(self.haar, fold(spline, self.config.fine_per_latent))
+
+    def render_linear(self, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
+        """What the closed form alone renders from a latent: [B, C, d, h, w] -> [B, 1, D, H, W]."""
+        spline = unfold(mix_channels(self.haar.T, z), self.config.fine_per_latent)
+        nodes = self.fine_grid(latent_grid)
+        return synthesise(spline[:, :, None, None, None], cubic_bspline(), nodes, grid) + MIDDLE
+
+    def encode_tensor(self, x: Tensor, grid: Grid, latent_grid: Grid) -> tuple[Tensor, Tensor]:
+        """Encode images on one grid.
+
+        Args:
+            x: [B, 1, D, H, W] on `grid`, 0 ... 1 scale.
+            grid: Native grid, any shape, parallel to `latent_grid`.
+            latent_grid: Latent grid, `latent_spacing_mm` pitch.
+
+        Returns:
+            mean and log-variance, [B, C, d, h, w] each.
+        """
+        images, projected = x - MIDDLE, None
+        if self.config.closed_form:
+            projected = self.project(x, grid, latent_grid)
+            residual = x - self.render_linear(projected, latent_grid, grid)
+            images = torch.cat([images, RESIDUAL_GAIN * residual], dim=1)
+        h = self.encode_fine(self.intake(images, grid, self.fine_grid(latent_grid)))
+        h = self.encode_latent(self.encode_down(fold(h, self.config.fine_per_latent)))
+        mean, log_var = self.to_latent(h).float().chunk(2, dim=1)
+        if projected is not None:
+            mean = mean + projected
+        return mean, (log_var + self.config.log_var_start).clamp(-30, 10)
+
+    def decode_features(self, z: Tensor) -> Tensor:
+        """[B, C, d, h, w] latents -> [B, width_fine, f d, f h, f w] features on the fine grid."""
+        h = self.decode_latent(self.from_latent(z))
+        return self.decode_fine(unfold(self.decode_up(h), self.config.fine_per_latent))
+
+    def decode_tensor(self, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
+        """Render latents on one grid: [B, C, d, h, w] -> [B, 1, D, H, W], 0 ... 1 scale."""
+        return self._render(z, self.decode_features(z), latent_grid, grid)
+
+    def _render(self, z: Tensor, features: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
+        learned = self.render(features.float(), self.fine_grid(latent_grid), grid).float()
+        if self.config.closed_form:
+            return learned + self.render_linear(z, latent_grid, grid)
+        return learned + MIDDLE
+
+    # Volumes
+
+    def latent_grid(self, grid: Grid) -> Grid:
+        """The latent grid of a volume: the model's pitch over the volume's box and axes."""
+        return grid.covering(self.config.latent_spacing_mm)
+
+    @torch.inference_mode()
+    def encode(self, volume: Volume, intensity: Intensity | None = None) -> Latent:
+        """Encode a volume at its native grid (paper: implicit encoder).
+
+        Args:
+            volume: Any shape, spacing and orientation; NaN and Inf become background.
+            intensity: Its scaling; `robust_intensity` when None (give `hu_window` for CT).
+
+        Returns:
+            The latent.
+
+        Raises:
+            InputError: A constant image, no finite value, or not enough free memory.
+        """
+        require_memory(volume.grid.n_voxels, ENCODE_BYTES, "encoding this image")
+        data, _ = replace_nonfinite(volume.data)
+        intensity = intensity or robust_intensity(data)
+        latent_grid = self.latent_grid(volume.grid)
+        x = intensity.forward(data)[None, None].to(self.haar)  # [1, 1, D, H, W]
+        mean, log_var = self.encode_tensor(x, volume.grid, latent_grid)
+        return Latent(
+            mean[0].cpu(), log_var[0].cpu(), latent_grid, volume.grid, intensity, volume.source,
+            self.weights_id,
+        )  # fmt: skip
+
+    @torch.inference_mode()
+    def decode(self, latent: Latent, grid: Grid | None = None, linear_only: bool = False) -> Volume:
+        """Render a latent on any grid (paper: implicit decoder).
+
+        Args:
+            latent: From `encode`, or sampled.
+            grid: Target grid, parallel to the latent's or oblique; the native one when None.
+            linear_only: Leave the network out and render the closed form's splines alone.
+
+        Returns:
+            The volume, in the units of the encoded image; where the target reaches outside
+            the encoded box nothing is known, and the voxels hold `intensity.low`.
+
+        Raises:
+            InputError: A latent of other weights, or not enough free memory.
+        """
+        grid = grid or latent.native
+        if latent.weights_id != self.weights_id:
+            raise InputError(
+                "this latent was made by other weights; decode it with the weights that made it."
+            )
+        if linear_only and not self.config.closed_form:
+            raise InputError("these weights have no closed form to render; leave linear_only out.")
+        require_memory(grid.n_voxels, DECODE_BYTES, "this output")
+        z = latent.mean[None].to(self.haar)
+        features = None if linear_only else self.decode_features(z)
+        out = torch.empty(grid.shape)
+        rows = max(1, SLAB_VOXELS // (grid.shape[1] * grid.shape[2]))
+        for start in range(0, grid.shape[0], rows):
+            slab = grid.crop((start, 0, 0), (min(rows, grid.shape[0] - start), *grid.shape[1:]))
+            if linear_only:
+                x = self.render_linear(z, latent.grid, slab)
+            else:
+                x = self._render(z, features, latent.grid, slab)
+            values = latent.intensity.inverse(x[0, 0].cpu())
+            outside = ~inside_box(latent.grid, slab)
+            out[start : start + rows] = values.masked_fill(outside, latent.intensity.low)
+        return Volume(out, grid, latent.source)
+
+
+def inside_box(box: Grid, grid: Grid) -> Tensor:
+    """Which voxel centres of `grid` lie in the box that another grid fills: [D, H, W] bool."""
+    matrix = torch.from_numpy(box.ras_to_index(grid.index_to_ras(torch.eye(3).numpy())).T.copy())
+    first = torch.from_numpy(box.ras_to_index(grid.index_to_ras((0, 0, 0))))
+    inside = torch.ones(grid.shape, dtype=torch.bool)
+    axes = [torch.arange(n, dtype=torch.float64) for n in grid.shape]
+    for axis, size in enumerate(box.shape):
+        step = matrix[axis] - first[axis]
+        i, j, k = (
+            a.mul(s).reshape([-1 if n == axis_in else 1 for n in range(3)])
+            for axis_in, (a, s) in enumerate(zip(axes, step, strict=True))
+        )
+        index_vox = first[axis] + i + j + k
+        inside &= (index_vox > -0.5 - 1e-6) & (index_vox < size - 0.5 + 1e-6)
+    return inside

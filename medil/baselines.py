@@ -1,0 +1,353 @@
+"""Linear codecs that keep exactly as many numbers of a volume as a latent does.
+
+A learned code is only interesting beside the best *linear* code of the same size,
+so each function here takes a whole volume, keeps `n_numbers` of it, and gives back
+what those numbers can rebuild. All know the voxel size: frequencies are in cycles
+per mm and coarse grids have one pitch in mm, so thick slices are treated fairly.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import fft, ndimage
+
+from medil.errors import InputError
+from medil.grid import Grid
+
+RIDGE = 1e-10  # of the mean diagonal: keeps the normal equations solvable, moves nothing
+
+
+class Coded(NamedTuple):
+    """What a codec gives back: the rebuilt volume and how many numbers it kept."""
+
+    reconstruction: np.ndarray  # [D, H, W] float64
+    numbers_kept: int
+
+
+Codec = Callable[[np.ndarray, Grid, int], Coded]
+
+
+def dct_cube(data: np.ndarray, grid: Grid, n_numbers: int) -> Coded:
+    """Keep the lowest box of the 3-D cosine transform, a cube in cycles/mm.
+
+    The n coefficients whose largest frequency along any axis is lowest; ties go to
+    the lower overall frequency. Source: orthonormal DCT-II (Ahmed, Natarajan and Rao
+    1974), separable zonal coding.
+
+    Args:
+        data: [D, H, W], any intensity unit.
+        grid: Where the voxels lie; its spacing sets the frequencies.
+        n_numbers: How many coefficients to keep (all of them if above D·H·W).
+
+    Returns:
+        The volume rebuilt from exactly `n_numbers` coefficients, and that count.
+
+    Raises:
+        InputError: `data` and `grid` differ in shape, or `n_numbers` is below 1.
+    """
+    volume = _checked(data, grid, n_numbers)
+    per_axis = frequencies_per_mm(grid)
+    highest = np.maximum(np.maximum(per_axis[0], per_axis[1]), per_axis[2])
+    return _keep_lowest(volume, highest, _radius(per_axis), n_numbers)
+
+
+def dct_ball(data: np.ndarray, grid: Grid, n_numbers: int) -> Coded:
+    """Keep the lowest ball of the 3-D cosine transform: lowest |frequency| in cycles/mm.
+
+    The linear codec to beat: scans have no favoured direction, so their energy falls
+    with |frequency|. Arguments, result and errors as for `dct_cube`.
+    """
+    volume = _checked(data, grid, n_numbers)
+    radius = _radius(frequencies_per_mm(grid))
+    return _keep_lowest(volume, radius, radius, n_numbers)
+
+
+def dct_best(data: np.ndarray, grid: Grid, n_numbers: int) -> Coded:
+    """Oracle: keep the n largest coefficients of the 3-D cosine transform.
+
+    Not a codec of n numbers: *which* coefficients were kept is chosen after seeing the
+    volume and costs further bits that are not counted, and the choice is not linear.
+    An upper mark only. Arguments, result and errors as for `dct_cube`.
+    """
+    volume = _checked(data, grid, n_numbers)
+    coefficients = fft.dctn(volume, norm="ortho")
+    size = -np.abs(coefficients)
+    return _rebuilt(coefficients, _lowest(size, size, n_numbers))
+
+
+def cubic(data: np.ndarray, grid: Grid, n_numbers: int) -> Coded:
+    """Average onto a coarser grid of n numbers, then interpolate by cubic splines.
+
+    Anti-aliasing is the exact mean over each coarse voxel's cell; the coarse grid fills
+    the same box with one pitch in mm (`coarse_shape`, never fewer than n numbers).
+    Source: interpolating cubic splines (Unser 1999), edges mirrored.
+
+    Arguments and errors as for `dct_cube`; `numbers_kept` is the true count.
+    """
+    volume = _checked(data, grid, n_numbers)
+    shape = coarse_shape(grid, n_numbers)
+    operators = []
+    for n_fine, n_coarse in zip(grid.shape, shape, strict=True):
+        average = _overlap_matrix(np.linspace(0, n_fine, n_coarse + 1), np.arange(n_fine + 1.0))
+        to_coefficients = np.linalg.inv(_spline_matrix(n_coarse, n_coarse))
+        operators.append(_spline_matrix(n_fine, n_coarse) @ to_coefficients @ average)
+    return Coded(apply_separable(volume, operators), math.prod(shape))
+
+
+def bspline(data: np.ndarray, grid: Grid, n_numbers: int) -> Coded:
+    """Least-squares cubic B-spline with n coefficients on a coarser grid.
+
+    The exact projection onto the splines that `cubic` interpolates with: no other n
+    numbers on that grid give a smaller squared error. Least squares over a volume is
+    least squares along each axis in turn. Source: Unser, Aldroubi and Eden 1993.
+
+    Arguments and errors as for `dct_cube`; `numbers_kept` is the true count.
+    """
+    volume = _checked(data, grid, n_numbers)
+    shape = coarse_shape(grid, n_numbers)
+    operators = []
+    for n_fine, n_coarse in zip(grid.shape, shape, strict=True):
+        basis = _spline_matrix(n_fine, n_coarse)
+        normal = basis.T @ basis
+        normal += RIDGE * np.trace(normal) / n_coarse * np.eye(n_coarse)
+        operators.append(basis @ np.linalg.solve(normal, basis.T))
+    return Coded(apply_separable(volume, operators), math.prod(shape))
+
+
+LINEAR_CODECS: dict[str, Codec] = {
+    "cubic": cubic,
+    "dct_cube": dct_cube,
+    "dct_ball": dct_ball,
+    "bspline": bspline,
+}
+ORACLE_CODECS: dict[str, Codec] = {"dct_best": dct_best}
+CODECS: dict[str, Codec] = LINEAR_CODECS | ORACLE_CODECS
+
+
+# The other thing rivals need: a volume on another grid, with nothing learned
+
+
+def cell_average(data: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
+    """The mean of a volume over each cell of a parallel grid: proper downsampling.
+
+    Args:
+        data: [D, H, W] on `grid`, each voxel taken as constant over its cell.
+        grid: Where the data lies.
+        target: A parallel grid. A cell that is partly outside takes the mean of what is
+            inside; one wholly outside gets 0.
+
+    Returns:
+        [D', H', W'] float64 on `target`.
+
+    Raises:
+        InputError: Shapes differ, or the grids are not parallel.
+    """
+    volume = _checked(data, grid, 1)
+    if not grid.is_parallel_to(target):
+        raise InputError("cell averages need parallel grids; use cubic_resample for oblique ones.")
+    operators = [_overlap_matrix(*_edges_mm(grid, target, axis)) for axis in range(3)]
+    return apply_separable(volume, operators)
+
+
+def cubic_resample(data: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
+    """Cubic spline interpolation at the voxel centres of any grid.
+
+    No anti-aliasing: for coarser targets use `cell_average`. The splines are those of
+    `cubic`; outside the box the value at its face goes on.
+
+    Args:
+        data: [D, H, W] on `grid`.
+        grid: Where the data lies.
+        target: Any grid; parallel ones take three small matrices, oblique ones longer.
+
+    Returns:
+        [D', H', W'] float64 on `target`.
+
+    Raises:
+        InputError: Shapes differ.
+    """
+    volume = _checked(data, grid, 1)
+    if not grid.is_parallel_to(target):
+        return _cubic_oblique(volume, grid, target)
+    operators = []
+    for axis, n in enumerate(grid.shape):
+        position = target.axis_offsets_mm(axis, origin=grid) / grid.spacing_mm[axis]
+        basis = _spline_basis(np.clip(position, -0.5, n - 0.5), n)
+        operators.append(basis @ np.linalg.inv(_spline_matrix(n, n)))
+    return apply_separable(volume, operators)
+
+
+def _cubic_oblique(volume: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
+    coefficients = ndimage.spline_filter(volume, order=3, mode="reflect")
+    result = np.empty(target.shape)
+    rows = np.stack(np.meshgrid(*map(np.arange, target.shape[1:]), indexing="ij"), axis=-1)
+    for i in range(target.shape[0]):  # by plane: all query points at once need 24 bytes a voxel
+        index = np.concatenate([np.full_like(rows[..., :1], i), rows], axis=-1)  # [H', W', 3]
+        source = grid.ras_to_index(target.index_to_ras(index))
+        source = np.clip(source, -0.5, np.asarray(grid.shape) - 0.5)
+        result[i] = ndimage.map_coordinates(
+            coefficients, np.moveaxis(source, -1, 0), order=3, mode="reflect", prefilter=False
+        )
+    return result
+
+
+# The pieces
+
+
+def frequencies_per_mm(grid: Grid) -> list[np.ndarray]:
+    """Frequency of each DCT-II coefficient along each axis, in cycles/mm.
+
+    Coefficient k of n voxels of size s makes k / 2 cycles over the length n·s.
+
+    Returns:
+        Three float64 arrays that broadcast to [D, H, W].
+    """
+    axes = [np.arange(n) / (2 * e) for n, e in zip(grid.shape, grid.extent_mm, strict=True)]
+    return list(np.meshgrid(*axes, indexing="ij", sparse=True))
+
+
+def coarse_shape(grid: Grid, n_numbers: int) -> tuple[int, int, int]:
+    """Sizes of the smallest coarse grid of at least n numbers with one pitch in mm.
+
+    An axis whose voxels are already larger than the pitch keeps all of them, and what
+    it saves goes to the others. Each size is then rounded up or down so that the product
+    is not below n and exceeds it least, weighed against an uneven pitch.
+
+    Args:
+        grid: The fine grid.
+        n_numbers: At least so many; the fine shape if above its voxel count.
+
+    Returns:
+        Three sizes, none above the fine ones.
+
+    Example:
+        >>> coarse_shape(Grid.from_spacing((40, 40, 10), (1, 1, 4)), 2000)
+        (14, 15, 10)
+    """
+    ideal = _ideal_sizes(grid, min(n_numbers, grid.n_voxels))
+    options = [
+        range(max(1, math.floor(m)), min(n, math.ceil(m) + 1) + 1)
+        for m, n in zip(ideal, grid.shape, strict=True)
+    ]
+    enough = min(n_numbers, grid.n_voxels)
+
+    def cost(sizes: tuple[int, ...]) -> float:
+        uneven = max(abs(math.log(m / i)) for m, i in zip(sizes, ideal, strict=True))
+        return math.prod(sizes) * (1 + uneven)
+
+    return min((s for s in itertools.product(*options) if math.prod(s) >= enough), key=cost)
+
+
+def _ideal_sizes(grid: Grid, n_numbers: int) -> list[float]:
+    """Fractional sizes of one pitch in mm whose product is n, none above the grid's."""
+    capped: set[int] = set()
+    while True:
+        free = [a for a in range(3) if a not in capped]
+        if not free:
+            return [float(n) for n in grid.shape]
+        left = n_numbers / math.prod(grid.shape[a] for a in capped)
+        pitch_mm = (math.prod(grid.extent_mm[a] for a in free) / left) ** (1 / len(free))
+        over = {a for a in free if grid.extent_mm[a] / pitch_mm > grid.shape[a] * (1 + 1e-9)}
+        if not over:
+            sizes = [grid.extent_mm[a] / pitch_mm for a in range(3)]
+            return [float(grid.shape[a]) if a in capped else _snapped(sizes[a]) for a in range(3)]
+        capped |= over
+
+
+def _snapped(size: float) -> float:
+    """A whole number if within rounding of one, so that ceil() does not add a voxel."""
+    return float(round(size)) if abs(size - round(size)) < 1e-6 else size
+
+
+def apply_separable(volume: np.ndarray, operators: Sequence[np.ndarray]) -> np.ndarray:
+    """[D, H, W] with one [n_out, n_in] matrix applied along each axis."""
+    for axis, operator in enumerate(operators):
+        volume = np.moveaxis(np.tensordot(operator, volume, axes=(1, axis)), 0, axis)
+    return np.ascontiguousarray(volume)
+
+
+def _spline_matrix(n_fine: int, n_coarse: int) -> np.ndarray:
+    """[n_fine, n_coarse] cubic B-splines at coarse centres, seen at fine centres.
+
+    Both grids fill one box: ``c = (i + 0.5) * n_coarse / n_fine - 0.5``.
+    """
+    return _spline_basis((np.arange(n_fine) + 0.5) * n_coarse / n_fine - 0.5, n_coarse)
+
+
+def _spline_basis(position: np.ndarray, n_centres: int) -> np.ndarray:
+    """[Q, n] cubic B-splines at 0 ... n - 1, seen at positions from -0.5 to n - 0.5.
+
+    Coefficients beyond an edge mirror those inside (half-sample symmetry, as in the DCT-II).
+    """
+    matrix = np.zeros((len(position), n_centres))
+    for centre in range(-2, n_centres + 2):
+        inside = centre % (2 * n_centres)
+        inside = min(inside, 2 * n_centres - 1 - inside)
+        matrix[:, inside] += _cubic_bspline(position - centre)
+    return matrix
+
+
+def _cubic_bspline(x: np.ndarray) -> np.ndarray:
+    """The centred cubic B-spline, support -2 ... 2."""
+    x = np.abs(x)
+    near = 2 / 3 - x**2 + x**3 / 2
+    far = np.clip(2 - x, 0, None) ** 3 / 6
+    return np.where(x < 1, near, far)
+
+
+def _overlap_matrix(edges_out: np.ndarray, edges_in: np.ndarray) -> np.ndarray:
+    """[n_out, n_in] share of each input cell in the mean over each output cell."""
+    low = np.maximum(edges_out[:-1, None], edges_in[None, :-1])
+    high = np.minimum(edges_out[1:, None], edges_in[None, 1:])
+    overlap = np.clip(high - low, 0, None)
+    covered = overlap.sum(axis=1, keepdims=True)
+    return np.divide(overlap, covered, out=np.zeros_like(overlap), where=covered > 1e-9)
+
+
+def _edges_mm(grid: Grid, target: Grid, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cell faces of the target and of the grid along one axis, from one origin, in mm."""
+    faces = []
+    for g in (target, grid):
+        first_mm = g.axis_offsets_mm(axis, grid)[0] - g.spacing_mm[axis] / 2
+        faces.append(first_mm + np.arange(g.shape[axis] + 1) * g.spacing_mm[axis])
+    return faces[0], faces[1]
+
+
+def _radius(per_axis: Sequence[np.ndarray]) -> np.ndarray:
+    return np.sqrt(per_axis[0] ** 2 + per_axis[1] ** 2 + per_axis[2] ** 2)  # [D, H, W]
+
+
+def _lowest(key: np.ndarray, tie_key: np.ndarray, n_numbers: int) -> np.ndarray:
+    """[D, H, W] bool, True at exactly n places: lowest key, then lowest tie key, then order."""
+    # Rounded: the same frequency summed in another order must count as a tie.
+    flat = np.round(np.ravel(key), 12)
+    if n_numbers >= flat.size:
+        return np.ones(key.shape, dtype=bool)
+    last = np.partition(flat, n_numbers - 1)[n_numbers - 1]
+    keep = flat < last
+    tied = np.flatnonzero(flat == last)
+    order = np.argsort(np.round(np.ravel(tie_key)[tied], 12), kind="stable")
+    keep[tied[order][: n_numbers - int(keep.sum())]] = True
+    return keep.reshape(key.shape)
+
+
+def _keep_lowest(volume: np.ndarray, key: np.ndarray, tie_key: np.ndarray, n: int) -> Coded:
+    return _rebuilt(fft.dctn(volume, norm="ortho"), _lowest(key, tie_key, n))
+
+
+def _rebuilt(coefficients: np.ndarray, keep: np.ndarray) -> Coded:
+    return Coded(fft.idctn(np.where(keep, coefficients, 0.0), norm="ortho"), int(keep.sum()))
+
+
+def _checked(data: np.ndarray, grid: Grid, n_numbers: int) -> np.ndarray:
+    volume = np.asarray(data, dtype=np.float64)
+    if volume.shape != grid.shape:
+        raise InputError(f"the data has shape {volume.shape} but its grid {grid.shape}.")
+    if n_numbers < 1:
+        raise InputError(f"a codec keeps at least one number, not {n_numbers}.")
+    return volume

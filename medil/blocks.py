@@ -1,0 +1,72 @@
+"""Convolutions on grids of fixed physical pitch, normalised voxel by voxel.
+
+Norms over space (group, instance) make a patch disagree with the whole volume, since
+their statistics differ; a norm over one voxel's channels cannot.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ChannelNorm(nn.Module):
+    """Root-mean-square norm over the channels of each voxel (no statistics over space)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(channels, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, C, D, H, W]
+        power = x.square().mean(dim=1, keepdim=True)
+        return x * torch.rsqrt(power + 1e-6) * self.gain.to(x.dtype)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(act(norm(conv(act(norm(x)))))), starting close to the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            ChannelNorm(channels),
+            nn.SiLU(),
+            nn.Conv3d(channels, channels, 3, padding=1),
+            ChannelNorm(channels),
+            nn.SiLU(),
+            shrunk(nn.Conv3d(channels, channels, 3, padding=1)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, C, D, H, W] -> the same
+        return x + self.body(x)
+
+
+def residual_blocks(channels: int, depth: int) -> nn.Sequential:
+    """`depth` residual blocks in a row."""
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(depth)))
+
+
+def shrunk(layer: nn.Module, factor: float = 0.1) -> nn.Module:
+    """The layer with its initial weights scaled and its bias zero: a quiet start."""
+    with torch.no_grad():
+        layer.weight.mul_(factor)
+        if layer.bias is not None:
+            layer.bias.zero_()
+    return layer
+
+
+def fold(x: Tensor, factor: int) -> Tensor:
+    """Blocks of voxels into channels: [B, C, f d, f h, f w] -> [B, C f^3, d, h, w]."""
+    batch, channels, depth, height, width = x.shape
+    blocks = x.reshape(
+        batch, channels, depth // factor, factor, height // factor, factor, width // factor, factor
+    )
+    order = blocks.permute(0, 1, 3, 5, 7, 2, 4, 6)
+    return order.reshape(batch, -1, depth // factor, height // factor, width // factor)
+
+
+def unfold(x: Tensor, factor: int) -> Tensor:
+    """Channels back into blocks of voxels, the inverse of `fold`."""
+    batch, channels, depth, height, width = x.shape
+    blocks = x.reshape(batch, channels // factor**3, factor, factor, factor, depth, height, width)
+    order = blocks.permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return order.reshape(batch, -1, depth * factor, height * factor, width * factor)

@@ -1,0 +1,156 @@
+"""Weights in and out: safetensors with the run's configuration inside, nothing pickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from medil.autoencoder import MedIL
+from medil.config import PRESETS, RunConfig
+from medil.errors import InputError
+from medil.files import atomic_output
+
+FORMAT = "medil-weights-1"
+RELEASES = Path(__file__).parent / "releases"
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Sixteen hexadecimal digits of all weights, by name and value."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def save_weights(
+    model: MedIL, config: RunConfig, path: str | Path, facts: dict, *, half=True, force=False
+) -> Path:
+    """Write weights with their configuration.
+
+    Args:
+        model: The autoencoder.
+        config: Of the run that trained it.
+        path: Where; .safetensors.
+        facts: What is worth knowing of the run (steps, minutes, commit, data), JSON-able.
+        half: Store fp16, which halves the file.
+        force: Replace a file that exists.
+
+    Returns:
+        The path.
+    """
+    kind = torch.float16 if half else torch.float32
+    tensors = {name: value.to(kind).contiguous() for name, value in model.state_dict().items()}
+    meta = {"format": FORMAT, "config": config.to_json(), "facts": json.dumps(facts)}
+    with atomic_output(path, force) as temporary:
+        save_file(tensors, temporary, meta)
+    return Path(path)
+
+
+def read_tensors(path: str | Path, expected: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file of one of our formats.
+
+    Raises:
+        InputError: Missing, unreadable or of another format.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path} is not a file; name weights made by `medil train`.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a whole safetensors file ({error}).") from error
+    if meta.get("format") != expected:
+        raise InputError(f"{path} does not hold what is needed here ({expected}).")
+    return tensors, meta
+
+
+def load_model(path: str | Path, preset: str | None = None) -> MedIL:
+    """The autoencoder that a weights file describes.
+
+    Args:
+        path: Written by `save_weights`.
+        preset: The preset it must belong to; any when None.
+
+    Returns:
+        The model in evaluation mode, float32, with `weights_id` and `facts` set.
+
+    Raises:
+        InputError: Unreadable, of another preset, or not fitting its own configuration.
+    """
+    tensors, meta = read_tensors(path, FORMAT)
+    config = RunConfig.from_json(meta["config"])
+    if preset is not None and config.preset != preset:
+        raise InputError(f"{path} holds weights of preset {config.preset!r}, not {preset!r}.")
+    model = MedIL(config.model)
+    try:
+        model.load_state_dict({name: value.float() for name, value in tensors.items()})
+    except RuntimeError as error:
+        raise InputError(f"{path} does not fit the model that its configuration names.") from error
+    model.weights_id = weights_digest(model)
+    model.facts = {**json.loads(meta["facts"]), "config_hash": config.digest()}
+    return model.eval()
+
+
+def load_release(name: str = "tiny") -> MedIL:
+    """A release that comes with the package.
+
+    Raises:
+        InputError: No such preset, or one that has not been trained yet.
+
+    Example:
+        >>> load_release("base")
+        Traceback (most recent call last):
+        medil.errors.InputError: the release 'base' has not been trained yet; there is: tiny.
+    """
+    path = RELEASES / f"{name}.safetensors"
+    if not path.is_file():
+        have = ", ".join(sorted(p.stem for p in RELEASES.glob("*.safetensors"))) or "none"
+        if name in PRESETS:
+            raise InputError(f"the release {name!r} has not been trained yet; there is: {have}.")
+        raise InputError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
+    return load_model(path, preset=name)
+
+
+# The state of a run, for resuming
+
+STATE_FORMAT = "medil-training-1"
+
+
+def save_state(
+    path: Path, model: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer, progress: dict
+) -> None:
+    """Write everything a run needs to go on as if it had never stopped."""
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items()}
+    with atomic_output(path, force=True) as temporary:
+        meta = {"format": STATE_FORMAT, "progress": json.dumps(progress)}
+        save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, temporary, meta)
+
+
+def load_state(
+    path: Path, model: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer
+) -> dict:
+    """Put a run back where `save_state` left it; gives back its `progress`."""
+    tensors, meta = read_tensors(path, STATE_FORMAT)
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimiser": {}}
+    for name, value in tensors.items():
+        part, key = name.split(".", 1)
+        parts[part][key] = value
+    model.load_state_dict(parts["model"])
+    ema.load_state_dict(parts["ema"])
+    state = optimiser.state_dict()
+    for name, value in parts["optimiser"].items():
+        index, key = name.split(".", 1)
+        state["state"].setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict(state)
+    return json.loads(meta["progress"])

@@ -1,0 +1,70 @@
+"""The command `medil`: runs a verb and turns every bad input into one sentence, exit 2.
+
+Nothing heavy is imported before a verb needs it, so `medil --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+
+from medil.errors import InputError
+
+BAD_INPUT, STOPPED, TERMINATED = 2, 130, 143
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: run a verb, then leave with its exit code.
+
+    Args:
+        arguments: As typed after `medil`; those of this process when None.
+
+    Raises:
+        SystemExit: Always: 0 done, 2 bad input, 130 Ctrl-C.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that cleaning up happens
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a verb.
+
+    Args:
+        arguments: As typed after `medil`.
+
+    Returns:
+        The exit code. Anything raised from here is a bug, and its traceback is wanted.
+    """
+    try:
+        import click
+    except ImportError:
+        return _say("the command line needs click; install it with: pip install 'medil[cli]'.")
+    from medil.verbs import medil
+
+    _hush_libraries()
+    try:
+        code = medil.main(list(arguments) or ["--help"], prog_name="medil", standalone_mode=False)
+    except (InputError, click.ClickException) as error:
+        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        return _say(text)
+    except (click.Abort, KeyboardInterrupt):
+        return _say("stopped; nothing half-written was kept.", STOPPED)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            return _say("the memory ran out; choose larger voxels or a smaller image.")
+        raise
+    return code if isinstance(code, int) else 0
+
+
+def _say(text: str, code: int = BAD_INPUT) -> int:
+    print("medil:", " ".join(text.split()), file=sys.stderr)
+    return code
+
+
+def _hush_libraries() -> None:
+    """Keep libraries' remarks off stderr, where our one sentence belongs."""
+    warnings.simplefilter("ignore")
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL + 1)

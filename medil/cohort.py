@@ -1,0 +1,119 @@
+"""Varied synthetic T1w subjects, each scanned on a native grid of its own.
+
+`subject` does it all. To scan one head several times, call `draw_subject` once and `scan`
+for each grid. Everything follows from (seed, index): what a head looks like does not
+change how it is scanned, nor the other way round.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medil.anatomy import Anatomy, label_anatomy, tissue_anatomy
+from medil.grid import Grid
+from medil.heads import CohortConfig, Subject, draw_subject
+from medil.painting import Range
+from medil.volume import Volume
+
+__all__ = [
+    "Anatomy",
+    "CohortConfig",
+    "Subject",
+    "draw_subject",
+    "label_anatomy",
+    "native_grid",
+    "rician",
+    "scan",
+    "subject",
+    "tissue_anatomy",
+]
+
+
+def native_grid(
+    subject: Subject, seed: int, index: int, config: CohortConfig = CohortConfig()
+) -> Grid:
+    """A random native grid around a subject: spacing, phase, and tilt if asked for.
+
+    Args:
+        subject: Whose head the grid covers, with `margin_mm` of air.
+        seed: Of the cohort.
+        index: Of the subject in it.
+        config: Ranges.
+
+    Returns:
+        The grid, RAS+ (tilted by at most `max_tilt_deg`).
+    """
+    rng = np.random.default_rng([seed, index, 3])
+
+    def log_uniform(bounds: Range) -> float:
+        return float(np.exp(rng.uniform(*np.log(bounds))))
+
+    if rng.uniform() < config.isotropic_share:
+        spacing_mm = np.full(3, log_uniform(config.spacing_mm))
+    else:
+        spacing_mm = np.full(3, log_uniform(config.in_plane_mm))
+        spacing_mm[rng.integers(3)] = log_uniform(config.slice_mm)
+    low, high = subject.head_mm[0] - config.margin_mm, subject.head_mm[1] + config.margin_mm
+    phase_mm = rng.uniform(size=3) * spacing_mm
+    shape = np.ceil((high - low) / spacing_mm).astype(int) + 1
+    grid = Grid.from_spacing(shape.tolist(), spacing_mm, low - spacing_mm / 2 + phase_mm)
+    if config.max_tilt_deg > 0:
+        grid = grid.rotated(rng.normal(size=3), rng.uniform(0, config.max_tilt_deg))
+    return grid
+
+
+def rician(signal: Tensor, sigma: float, rng: np.random.Generator) -> Tensor:
+    """The magnitude of a complex signal with Gaussian noise of `sigma` in each channel."""
+    real, imaginary = torch.from_numpy(rng.standard_normal((2, *signal.shape), dtype=np.float32))
+    return torch.hypot(signal + sigma * real, sigma * imaginary)
+
+
+def scan(
+    subject: Subject, grid: Grid, seed: int, index: int, config: CohortConfig = CohortConfig()
+) -> Tensor:
+    """Scan a subject: point spread, Rician noise, and (by default) skull stripping.
+
+    Args:
+        subject: From `draw_subject`.
+        grid: Of the scan.
+        seed: Of the cohort.
+        index: Of the subject in it.
+        config: Noise and point spread.
+
+    Returns:
+        [D, H, W] float32, about 0 ... 1, exactly 0 outside the head unless
+        `config.background_noise`. Two grids of one shape get the same noise.
+    """
+    rng = np.random.default_rng([seed, index, 4])
+    cell, sigma = rng.uniform(*config.cell), rng.uniform(*config.noise)
+    signal = subject.render(grid, cell)
+    noisy = rician(signal, sigma, rng)
+    if config.background_noise:
+        return noisy
+    return torch.where(signal > 0.5 * subject.csf, noisy, torch.zeros(()))
+
+
+def subject(
+    anatomy: Anatomy,
+    seed: int,
+    index: int,
+    config: CohortConfig = CohortConfig(),
+    grid: Grid | None = None,
+) -> Volume:
+    """One synthetic T1w scan: `draw_subject`, a grid, and `scan`.
+
+    Args:
+        anatomy: From `tissue_anatomy()` or `label_anatomy(path)`.
+        seed: Of the cohort.
+        index: Of the subject in it.
+        config: How much to vary.
+        grid: Of the scan; a random native one when None.
+
+    Returns:
+        A `Volume`; the same bits for the same arguments.
+    """
+    drawn = draw_subject(anatomy, seed, index, config)
+    grid = grid or native_grid(drawn, seed, index, config)
+    return Volume(scan(drawn, grid, seed, index, config), grid)

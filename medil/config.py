@@ -1,0 +1,158 @@
+"""Every dial in frozen dataclasses, and the presets as one small table.
+
+Sources of values: `paper` (arXiv 2504.09322), `LTE` (Lee & Jin 2022), `ours` (measured).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+
+from medil.errors import InputError
+
+OPERATORS = ("integrated", "literal", "trilinear")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The autoencoder's shape."""
+
+    operator: str = "integrated"  # decoder head, features -> voxels: ours; "literal" is the paper's
+    encoder_operator: str = "integrated"  # native voxels -> features
+    closed_form: bool = True  # least-squares projection plus learned residual: ours
+    latent_spacing_mm: float = 4.0  # pitch of the latent grid: ours
+    latent_channels: int = 8  # numbers in one latent cell
+    fine_per_latent: int = 2  # fine feature cells in one latent cell, an axis
+    width_encoder: int = 32  # channels of the encoder's fine level
+    width_latent: int = 64  # channels at the latent pitch
+    width_fine: int = 32  # channels of the decoder's fine level
+    depth_encoder: int = 1  # residual blocks at each encoder level
+    depth_latent: int = 5  # decoder blocks at the latent pitch
+    depth_fine: int = 3  # decoder blocks at the fine pitch
+    harmonics: int = 1  # K: J = 2 K + 1 local functions an axis (integrated LTE)
+    frequencies: int = 32  # predicted frequencies a cell (literal LTE)
+    hidden: int = 64  # MLP width (literal LTE and trilinear)
+    ridge: float = 2e-3  # second-difference penalty of the projection: ours
+    log_var_start: float = -9.0  # log-variance before training: a latent nearly without noise
+
+    def __post_init__(self) -> None:
+        for name in ("operator", "encoder_operator"):
+            if getattr(self, name) not in OPERATORS:
+                raise InputError(
+                    f"{name} must be one of {', '.join(OPERATORS)}, not {getattr(self, name)!r}."
+                )
+        if self.closed_form and self.latent_channels != self.fine_per_latent**3:
+            raise InputError(
+                f"the closed-form encoder fills fine_per_latent ** 3 = {self.fine_per_latent**3} "
+                f"channels, so latent_channels cannot be {self.latent_channels}."
+            )
+        if self.latent_spacing_mm <= 0 or min(self.latent_channels, self.fine_per_latent) < 1:
+            raise InputError("latent spacing, channels and fine_per_latent must be above zero.")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Two stages: whole volumes at low resolution, then native-resolution patches (paper)."""
+
+    minutes: float = 40.0  # wall time of both stages together
+    global_share: float = 0.1  # of that time on stage one
+    global_mix: float = 0.02  # of stage-two steps on whole low-resolution volumes: ours
+    patch_mm: float = 40.0  # side of a stage-two patch
+    batch: int = 2  # patches a step
+    coarser_share: float = 0.1  # of stage-two steps that render finer voxels than they encode: ours
+    clip_norm: float = 1.0  # largest gradient norm
+    learning_rate: float = 5e-4
+    beta2: float = 0.99
+    weight_decay: float = 1e-4
+    warmup_steps: int = 50
+    ema_decay: float = 0.998
+    kl_weight: float = 1e-6  # paper: a KL-regularised latent
+    loss_floor: float = 3e-4  # sqrt(MSE + floor): ours
+    log_every: int = 25  # steps
+    save_every: int = 200  # steps
+    bf16: bool = True
+    threads: int = 2
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What the model is trained on."""
+
+    subjects: int = 48  # volumes of the cohort, drawn once
+    real_share: float = 0.3  # of patches from real volumes, where there are any
+    near_1mm_share: float = 0.7  # of cohort subjects at 0.9-1.1 mm: ours
+    seed_cohort: int = 1000
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One training run."""
+
+    preset: str
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+
+    def to_json(self) -> str:
+        """The whole configuration as indented JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> RunConfig:
+        """The configuration that `to_json` wrote; unknown fields are refused."""
+        raw = json.loads(text)
+        try:
+            return cls(
+                preset=raw["preset"],
+                model=ModelConfig(**raw["model"]),
+                train=TrainConfig(**raw["train"]),
+                data=DataConfig(**raw["data"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise InputError(f"this is not a configuration of this version: {error}.") from error
+
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that change with any field."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+
+TEST = ModelConfig(
+    width_encoder=16, width_latent=16, width_fine=16, depth_latent=1, depth_fine=1, frequencies=4,
+    hidden=16,
+)  # fmt: skip
+
+PRESETS: dict[str, RunConfig] = {
+    # name          what it is for
+    "test": RunConfig(  # seconds on a CPU
+        "test", TEST, TrainConfig(minutes=0.2, patch_mm=24, log_every=5), DataConfig(subjects=2)
+    ),
+    "tiny": RunConfig("tiny"),  # the CPU-trained release
+    "base": RunConfig(  # for one GPU
+        "base",
+        ModelConfig(width_encoder=64, width_latent=160, width_fine=64, depth_latent=8, depth_fine=4),
+        TrainConfig(minutes=25, patch_mm=64, batch=8),
+        DataConfig(subjects=400),
+    ),
+    "paper": RunConfig(  # all learned, LTE as published: for comparison
+        "paper",
+        ModelConfig(
+            operator="literal", encoder_operator="literal", closed_form=False, frequencies=128,
+            hidden=256, width_encoder=64, width_latent=128, width_fine=64,
+        ),
+        TrainConfig(minutes=600, patch_mm=64, batch=8),
+        DataConfig(subjects=400),
+    ),
+}  # fmt: skip
+
+
+def preset(name: str) -> RunConfig:
+    """A preset by name.
+
+    Raises:
+        InputError: No such preset; the message lists those there are.
+    """
+    if name not in PRESETS:
+        raise InputError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
+    return PRESETS[name]

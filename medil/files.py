@@ -1,0 +1,96 @@
+"""Outputs that exist whole or not at all: refuse early, write beside, rename at the end."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from medil.errors import InputError
+
+
+def check_output(path: str | Path, force: bool = False) -> Path:
+    """The path of an output, if it may be written.
+
+    Args:
+        path: Where the output shall lie.
+        force: Whether an existing file may be replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        InputError: Its folder is missing, it is a folder, or it exists without `force`.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist; make it first.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file to write.")
+    if path.exists() and not force:
+        raise InputError(f"{path} exists; choose another name or say --force to replace it.")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path}: the folder {path.parent} may not be written to.")
+    return path
+
+
+@contextmanager
+def atomic_output(path: str | Path, force: bool = False) -> Iterator[Path]:
+    """A temporary path that becomes `path` when the block ends well, and vanishes otherwise.
+
+    It lies in the same folder (so the rename is atomic) and ends in the same suffixes
+    (so writers that look at the name choose the same format).
+
+    Args:
+        path: Where the output shall lie.
+        force: Whether an existing file may be replaced.
+
+    Yields:
+        The path to write to.
+
+    Raises:
+        InputError: As `check_output`, or the disk refused the write.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with atomic_output(folder / "note.txt") as temporary:
+        ...     _ = temporary.write_text("whole")
+        >>> [p.name for p in folder.iterdir()]
+        ['note.txt']
+    """
+    path = check_output(path, force)
+    temporary = path.with_name(f".part-{secrets.token_hex(4)}-{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path} could not be written: {error.strerror or error}.") from error
+    finally:  # also on Ctrl-C
+        temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: str | Path) -> Path:
+    """A folder for several outputs, made if only its last level is missing.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        Its path.
+
+    Raises:
+        InputError: Its parent is missing, it is a file, or it cannot be made.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist; make it first.")
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; name a folder.")
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path} could not be made: {error.strerror or error}.") from error
+    return path

@@ -1,0 +1,253 @@
+"""NIfTI and MGH files through nibabel: stored values on one side, their meaning on the other.
+
+Readers give the values *as stored* (disk order, unscaled) and a `Source` that says what
+they mean; writers take the same two back. Nothing here resamples, reorders or scales.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
+
+from medil.errors import InputError
+from medil.grid import Grid
+from medil.memory import require_memory
+
+SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".nrrd", ".nhdr")
+MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
+READ_ERRORS = (
+    ImageFileError,
+    HeaderDataError,
+    WrapStructError,
+    OSError,
+    EOFError,
+    ValueError,
+    zlib.error,
+)
+MAX_NIFTI1_SIZE = 32767  # its header counts voxels in int16
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a file said beyond its values, so that it can be given back as it was.
+
+    Args:
+        kind: ``nifti1``, ``nifti2``, ``mgh`` or ``nrrd``.
+        grid: The grid in the order of the file, in mm.
+        dtype: On disk, in native byte order.
+        header: A copy of the header, in the format's own type.
+        slope: ``value = stored * slope + inter``.
+        inter: See `slope`.
+        tail: Trailing axes of size 1 that the file had.
+        notes: Sentences on what had to be assumed.
+    """
+
+    kind: str
+    grid: Grid
+    dtype: np.dtype
+    header: Any = field(repr=False, compare=False)
+    slope: float = 1.0
+    inter: float = 0.0
+    tail: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether stored numbers and values differ."""
+        return (self.slope, self.inter) != (1.0, 0.0)
+
+    @property
+    def orientation(self) -> str:
+        """Axis codes in the order of the file."""
+        return self.grid.orientation
+
+    @property
+    def codes(self) -> tuple[int, int] | None:
+        """(qform_code, sform_code) of a NIfTI file, else None."""
+        if not self.kind.startswith("nifti"):
+            return None
+        return int(self.header["qform_code"]), int(self.header["sform_code"])
+
+    @property
+    def units(self) -> tuple[str, str]:
+        """Units of space and time as the file names them."""
+        return self.header.get_xyzt_units() if self.kind.startswith("nifti") else ("mm", "unknown")
+
+
+def suffix_of(path: str | Path) -> str:
+    """The image suffix of a name, such as ``.nii.gz``.
+
+    Raises:
+        InputError: None that is known.
+    """
+    name = Path(path).name.lower()
+    for suffix in SUFFIXES:
+        if name.endswith(suffix):
+            return suffix
+    raise InputError(f"{path}: unknown extension; images end in {', '.join(SUFFIXES)}.")
+
+
+def spatial_shape(
+    shape: tuple[int, ...], volume_index: int | None
+) -> tuple[tuple[int, int, int], tuple[int, ...], int]:
+    """Sort out the axes of an image of any rank.
+
+    Args:
+        shape: As in the file, space first.
+        volume_index: Which volume of a 4-D image, or None.
+
+    Returns:
+        The three sizes of space, the trailing axes of size 1 to keep, the volume's index.
+
+    Raises:
+        InputError: Fewer than three axes, an axis of size 0, several volumes and none
+            chosen, or a choice that does not exist.
+    """
+    sizes = " x ".join(map(str, shape))
+    if len(shape) < 3:
+        raise InputError(f"the image is {len(shape)}-D ({sizes}); medil needs a 3-D volume.")
+    if 0 in shape:
+        raise InputError(f"the image has an axis of size 0 ({sizes}); there is nothing to read.")
+    n_volumes = math.prod(shape[3:])
+    if n_volumes == 1:
+        if volume_index not in (None, 0):
+            raise InputError(f"--volume {volume_index} does not exist: the image has one volume.")
+        return shape[:3], shape[3:], 0  # type: ignore[return-value]
+    if len([n for n in shape[3:] if n > 1]) > 1:
+        raise InputError(f"the image is {len(shape)}-D ({sizes}); medil reads 3-D and 4-D images.")
+    if volume_index is None:
+        raise InputError(
+            f"the image is 4-D ({sizes}): pass --volume K to pick one, "
+            f"with K from 0 to {n_volumes - 1}."
+        )
+    if not 0 <= volume_index < n_volumes:
+        raise InputError(f"--volume {volume_index} does not exist; K is 0 to {n_volumes - 1}.")
+    return shape[:3], (), volume_index  # type: ignore[return-value]
+
+
+def check_dtype(dtype: np.dtype) -> None:
+    """Refuse what is not one real number a voxel.
+
+    Raises:
+        InputError: Complex, RGB(A), or another kind.
+    """
+    if dtype.fields or dtype.kind == "V":
+        raise InputError("the image holds colours (RGB); medil reads one number a voxel.")
+    if dtype.kind == "c":
+        raise InputError("the image is complex; save its magnitude as an image of its own.")
+    if dtype.kind not in "biuf":
+        raise InputError(f"the image stores {dtype}, which is not a number.")
+
+
+def native(dtype: np.dtype) -> np.dtype:
+    """The same kind in native byte order; long double becomes float64."""
+    return np.dtype(np.float64) if dtype.itemsize > 8 else dtype.newbyteorder("=")
+
+
+def read_nibabel(path: Path, volume_index: int | None) -> tuple[np.ndarray, Source]:
+    """Stored values of a NIfTI or MGH file.
+
+    Args:
+        path: The file.
+        volume_index: Which volume of a 4-D image, or None.
+
+    Returns:
+        [i, j, k] in the order and (native) dtype of the file, and its `Source`.
+
+    Raises:
+        InputError: What is wrong with the file, without its name.
+    """
+    image = nib.load(path)
+    if not isinstance(image, nib.Nifti1Image | nib.Nifti2Image | nib.MGHImage):
+        raise InputError("this is not a NIfTI or MGH image.")
+    on_disk = image.header.get_data_dtype()
+    check_dtype(on_disk)
+    shape, tail, index = spatial_shape(image.shape, volume_index)
+    source = _nibabel_source(image, shape, tail)
+    require_memory(math.prod(image.shape), 2 * on_disk.itemsize, "the image")
+    proxy: Any = image.dataobj
+    stored = np.asanyarray(proxy.get_unscaled())
+    stored = stored.reshape(*shape, -1, order="F")[..., index]
+    return stored.astype(native(on_disk), copy=False), source
+
+
+def _nibabel_source(image: Any, shape: tuple[int, int, int], tail: tuple[int, ...]) -> Source:
+    kind = "mgh" if isinstance(image, nib.MGHImage) else "nifti1"
+    kind = "nifti2" if isinstance(image, nib.Nifti2Image) else kind
+    header, notes = image.header.copy(), []
+    affine = np.array(image.affine, dtype=np.float64)
+    if kind != "mgh":
+        affine[:3] *= MM_PER_UNIT[header.get_xyzt_units()[0]]
+        if not (header["qform_code"] or header["sform_code"]):
+            notes.append(
+                "the header has no qform and no sform: position and handedness are assumed."
+            )
+    slope, inter = float(image.dataobj.slope), float(image.dataobj.inter)
+    dtype = native(header.get_data_dtype())
+    return Source(kind, Grid(shape, affine), dtype, header, slope, inter, tail, tuple(notes))
+
+
+def write_nibabel(
+    path: Path, stored: np.ndarray, grid: Grid, source: Source | None, slope: float, inter: float
+) -> None:
+    """Write stored values as NIfTI or MGH, by the suffix of the path.
+
+    A header of the same format is kept, with its codes, units and extensions; where the
+    grid has not changed, its qform and sform stay untouched to the last bit.
+
+    Args:
+        path: The file to make.
+        stored: [i, j, k] as they shall lie in the file.
+        grid: Their grid, in mm.
+        source: What to keep, or None.
+        slope: Written for NIfTI: ``value = stored * slope + inter``.
+        inter: See `slope`.
+    """
+    same_grid = source is not None and source.grid.is_close(grid, tolerance_mm=1e-6)
+    if source is not None and same_grid:
+        stored = stored.reshape(*stored.shape, *source.tail)
+    if suffix_of(path) in (".mgz", ".mgh"):
+        header = source.header if source and source.kind == "mgh" else None
+        image = nib.MGHImage(stored, None if header and same_grid else grid.affine_vox2ras, header)
+        image.header.set_data_dtype(stored.dtype)
+    else:
+        image = _nifti_image(stored, grid, source, same_grid)
+        image.header.set_data_dtype(stored.dtype)
+        image.header.set_slope_inter(slope, inter)
+    nib.save(image, path)
+
+
+def _nifti_image(stored: np.ndarray, grid: Grid, source: Source | None, same_grid: bool) -> Any:
+    header = source.header if source and source.kind.startswith("nifti") else None
+    wide = max(grid.shape) > MAX_NIFTI1_SIZE or isinstance(header, nib.Nifti2Header)
+    image_class = nib.Nifti2Image if wide else nib.Nifti1Image
+    if header is not None and same_grid:
+        return image_class(stored, None, header)
+    affine = grid.affine_vox2ras.copy()
+    image = image_class(stored, affine, header, dtype=stored.dtype)
+    if header is None:
+        image.header.set_xyzt_units("mm")
+    affine[:3] /= MM_PER_UNIT[image.header.get_xyzt_units()[0]]
+    _set_forms(image, affine, source.codes if source else None)
+    return image
+
+
+def _set_forms(image: Any, affine: np.ndarray, codes: tuple[int, int] | None) -> None:
+    """Both forms of a new grid, under the codes that named the old one's space."""
+    q_code, s_code = codes or (1, 1)
+    if not (q_code or s_code):
+        q_code = s_code = 2  # the old header had no space to name: "aligned to something"
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    directions = affine[:3, :3] / spacing
+    is_sheared = not np.allclose(directions.T @ directions, np.eye(3), atol=1e-5)
+    image.set_qform(affine, q_code)  # loses shear, if there is any
+    image.set_sform(affine, s_code or (q_code if is_sheared else 0))

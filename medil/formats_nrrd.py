@@ -1,0 +1,170 @@
+"""NRRD files through pynrrd, whose world is LPS by habit and RAS only where it says so.
+
+A NRRD "space origin" is the centre of the first sample whatever "centerings" says, so
+the affine needs no half-voxel step: only the signs of the world axes and the unit.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medil.errors import InputError
+from medil.formats import Source, check_dtype, native, spatial_shape
+from medil.grid import Grid
+from medil.memory import require_memory
+
+SIGNS_TO_RAS = {
+    "right-anterior-superior": (1, 1, 1),
+    "left-anterior-superior": (-1, 1, 1),
+    "left-posterior-superior": (-1, -1, 1),
+}
+LPS = "left-posterior-superior"
+MM_PER_UNIT = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 1e-3, "µm": 1e-3}
+
+
+def _pynrrd() -> Any:
+    try:
+        import nrrd
+    except ImportError as error:
+        raise InputError(
+            "NRRD files need pynrrd; install it with: pip install 'medil[nrrd]'."
+        ) from error
+    return nrrd
+
+
+def read_nrrd(path: Path, volume_index: int | None) -> tuple[np.ndarray, Source]:
+    """Stored values of a NRRD file.
+
+    Args:
+        path: .nrrd, or .nhdr with its data beside it.
+        volume_index: Which volume of a 4-D image, or None.
+
+    Returns:
+        [i, j, k] in the order and (native) dtype of the file, and its `Source`.
+
+    Raises:
+        InputError: What is wrong with the file, without its name.
+    """
+    nrrd = _pynrrd()
+    try:
+        header = nrrd.read_header(str(path))
+        if header["type"] in ("block",):
+            raise InputError("the image holds blocks of bytes; medil reads one number a voxel.")
+        sizes = [int(n) for n in header["sizes"]]
+        require_memory(math.prod(sizes), 8, "the image")
+        data, header = nrrd.read(str(path))
+    except (nrrd.NRRDError, KeyError) as error:
+        raise InputError(f"this is not a readable NRRD image ({_one_line(error)}).") from error
+    check_dtype(data.dtype)
+    data, header = _space_first(data, header)
+    shape, tail, index = spatial_shape(data.shape, volume_index)
+    affine, notes = _affine(header)
+    stored = data.reshape(*shape, -1, order="F")[..., index].astype(native(data.dtype), copy=False)
+    if tail or data.ndim > 3:
+        header, tail = _only_space(header), ()
+    source = Source("nrrd", Grid(shape, affine), stored.dtype, header, tail=tail, notes=notes)
+    return stored, source
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _is_spatial(header: dict) -> list[bool]:
+    """Which axes lie in space: those with a direction, or a spacing, or else the first three."""
+    n_axes = int(header["dimension"])
+    if "space directions" in header:
+        rows = header["space directions"]
+        return [r is not None and bool(np.isfinite(np.asarray(r, float)).all()) for r in rows]
+    if "spacings" in header:
+        return np.isfinite(np.asarray(header["spacings"], float)).tolist()
+    return [i < 3 for i in range(n_axes)]
+
+
+def _space_first(data: np.ndarray, header: dict) -> tuple[np.ndarray, dict]:
+    """Move axes that are not space (a list of volumes) behind those that are."""
+    spatial = _is_spatial(header)
+    if len(spatial) == data.ndim == 3 and not all(spatial):
+        raise InputError("the space directions hold NaN; repair the header first.")
+    order = [i for i, s in enumerate(spatial) if s] + [i for i, s in enumerate(spatial) if not s]
+    if len(order) != data.ndim or order == list(range(data.ndim)):
+        return data, header
+    header = dict(header)
+    for key in ("kinds", "spacings", "space directions", "centerings", "labels", "units"):
+        if key in header:
+            header[key] = [header[key][i] for i in order]
+    return data.transpose(order), header
+
+
+def _only_space(header: dict) -> dict:
+    """The header of one volume: per-axis fields cut to the three axes of space."""
+    header = {k: v for k, v in header.items() if k not in ("thicknesses", "axis mins", "axis maxs")}
+    for key in ("kinds", "spacings", "space directions", "centerings", "labels", "units"):
+        if key in header:
+            header[key] = header[key][:3]
+    return header
+
+
+def _signs(header: dict) -> tuple[int, int, int]:
+    space = str(header.get("space", LPS)).lower()
+    full = {"ras": "right-anterior-superior", "las": "left-anterior-superior", "lps": LPS}
+    space = full.get(space, space)
+    if space not in SIGNS_TO_RAS:
+        raise InputError(f"the NRRD space {space!r} does not say where left and right are.")
+    return SIGNS_TO_RAS[space]
+
+
+def _mm_per_unit(header: dict) -> float:
+    units = {str(u).strip('"') for u in header.get("space units", ["mm"])}
+    if len(units) > 1 or not units <= set(MM_PER_UNIT):
+        raise InputError(f"the space units {sorted(units)} are not of {list(MM_PER_UNIT)}.")
+    return MM_PER_UNIT[units.pop()]
+
+
+def _affine(header: dict) -> tuple[np.ndarray, tuple[str, ...]]:
+    """[4, 4] voxel to RAS+ in mm, and what had to be assumed to get it."""
+    affine, notes = np.eye(4), []
+    if "space directions" in header:
+        rows = [np.asarray(r, dtype=np.float64) for r in header["space directions"][:3]]
+        affine[:3, :3] = np.array(rows).T
+    elif "spacings" in header:
+        affine[:3, :3] = np.diag(np.asarray(header["spacings"][:3], dtype=np.float64))
+    else:
+        notes.append("the header has no voxel sizes: 1 mm is assumed.")
+    if "space" not in header:
+        notes.append("the header names no space: left, posterior, superior axes are assumed.")
+    if "space origin" in header:
+        affine[:3, 3] = np.asarray(header["space origin"], float)
+    else:
+        notes.append("the header has no origin: the first voxel is put at 0 mm.")
+    affine[:3] *= _mm_per_unit(header)
+    return np.diag([*_signs(header), 1]) @ affine, tuple(notes)
+
+
+def write_nrrd(path: Path, stored: np.ndarray, grid: Grid, source: Source | None) -> None:
+    """Write stored values as one NRRD file.
+
+    Args:
+        path: The .nrrd file to make.
+        stored: [i, j, k] as they shall lie in the file.
+        grid: Their grid, in mm.
+        source: Whose header to keep (space, content, key-value pairs), or None.
+    """
+    nrrd = _pynrrd()
+    header = dict(source.header) if source and source.kind == "nrrd" else {}
+    for key in ("type", "sizes", "dimension", "endian", "data file", "byte skip", "line skip"):
+        header.pop(key, None)
+    if not (source and source.kind == "nrrd" and source.grid.is_close(grid, tolerance_mm=1e-6)):
+        header.setdefault("space", LPS)
+        header.setdefault("kinds", ["domain"] * 3)
+        affine = np.diag([*_signs(header), 1]) @ grid.affine_vox2ras / _mm_per_unit(header)
+        for key in ("spacings", "axis mins", "axis maxs", "thicknesses"):
+            header.pop(key, None)
+        header.update({"space directions": affine[:3, :3].T, "space origin": affine[:3, 3]})
+    if header.get("encoding", "gzip") not in ("gzip", "raw", "bzip2"):
+        header["encoding"] = "gzip"
+    nrrd.write(str(path), stored, header, detached_header=False)

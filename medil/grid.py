@@ -1,0 +1,371 @@
+"""Where voxels are: a shape and an affine, and every half-voxel rule in one place.
+
+A voxel is a small box and its integer index names the *centre* of that box, so
+a volume reaches half a voxel beyond its outermost centres. Two scans of one head
+at 1 mm and 0.7 mm have different centres and different affines, yet fill the
+same box: `Grid.corners_mm` is what they share, and `Grid.with_spacing` goes from
+one to the other by keeping that box, not the first centre.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from nibabel import orientations
+from torch import Tensor
+
+from medil.affine import Triple, as_triple, check_affine
+from medil.errors import InputError
+
+MAX_AXIS_VOXELS = 2.0**40  # beyond it even the index of a voxel loses its fractions
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A sampling grid: how many voxels, and where each one's centre lies.
+
+    Args:
+        shape: (D, H, W), the number of voxels along the axes i, j, k.
+        affine_vox2ras: [4, 4] float64, voxel index to RAS+ world, in mm.
+
+    Raises:
+        InputError: A size below 1, or an affine that `check_affine` refuses.
+    """
+
+    shape: tuple[int, int, int]
+    affine_vox2ras: np.ndarray
+
+    def __post_init__(self) -> None:
+        shape = tuple(int(n) for n in self.shape)
+        if len(shape) != 3 or min(shape) < 1:
+            raise InputError(f"a grid needs three sizes of at least 1, not {tuple(self.shape)}.")
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "affine_vox2ras", check_affine(self.affine_vox2ras))
+
+    @classmethod
+    def from_spacing(
+        cls,
+        shape: Sequence[int],
+        spacing_mm: float | Sequence[float],
+        origin_mm: Sequence[float] = (0.0, 0.0, 0.0),
+        directions: np.ndarray | None = None,
+    ) -> Grid:
+        """A grid from its voxel size.
+
+        Args:
+            shape: (D, H, W).
+            spacing_mm: Voxel size along i, j, k, in mm (one number or three).
+            origin_mm: World position of the centre of voxel (0, 0, 0), in mm.
+            directions: [3, 3], columns are the unit vectors of the voxel axes in
+                RAS+; the identity when None.
+
+        Returns:
+            The grid.
+
+        Raises:
+            ValueError: Spacing not finite and above zero.
+
+        Example:
+            >>> g = Grid.from_spacing((4, 5, 6), spacing_mm=(3, 2, 1))
+            >>> g.extent_mm
+            (12.0, 10.0, 6.0)
+        """
+        affine = np.eye(4)
+        affine[:3, :3] = np.eye(3) if directions is None else np.asarray(directions)
+        affine[:3, :3] = affine[:3, :3] * as_triple(spacing_mm, "spacing_mm")
+        affine[:3, 3] = origin_mm
+        return cls(tuple(shape), affine)  # type: ignore[arg-type]
+
+    # What the grid is
+
+    @property
+    def n_voxels(self) -> int:
+        """The number of voxels."""
+        return math.prod(self.shape)
+
+    @property
+    def spacing_mm(self) -> Triple:
+        """Voxel size along i, j, k, in mm."""
+        size_i, size_j, size_k = np.linalg.norm(self.affine_vox2ras[:3, :3], axis=0).tolist()
+        return size_i, size_j, size_k
+
+    @property
+    def directions(self) -> np.ndarray:
+        """[3, 3] unit vectors of the voxel axes in RAS+, one a column."""
+        return self.affine_vox2ras[:3, :3] / np.asarray(self.spacing_mm)
+
+    @property
+    def extent_mm(self) -> Triple:
+        """Length of the box along i, j, k, from outer face to outer face, in mm."""
+        depth, height, width = (n * s for n, s in zip(self.shape, self.spacing_mm, strict=True))
+        return depth, height, width
+
+    @property
+    def centre_mm(self) -> np.ndarray:
+        """[3] world position of the middle of the box, in mm."""
+        return self.index_to_ras((np.asarray(self.shape) - 1) / 2)
+
+    @property
+    def corners_mm(self) -> np.ndarray:
+        """[8, 3] world positions of the corners of the box (outer faces), in mm."""
+        faces = [(-0.5, n - 0.5) for n in self.shape]
+        return self.index_to_ras(np.array(list(itertools.product(*faces))))
+
+    @property
+    def bounds_mm(self) -> np.ndarray:
+        """[2, 3] lowest and highest world coordinates of the box, in mm."""
+        return np.stack([self.corners_mm.min(0), self.corners_mm.max(0)])
+
+    @property
+    def orientation(self) -> str:
+        """Axis codes such as ``RAS`` or ``LIA``: where each voxel axis grows to."""
+        return "".join(orientations.aff2axcodes(self.affine_vox2ras))
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Grid)
+            and self.shape == other.shape
+            and np.array_equal(self.affine_vox2ras, other.affine_vox2ras)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.shape, (self.affine_vox2ras + 0.0).tobytes()))  # -0.0 equals 0.0
+
+    def is_close(self, other: Grid, tolerance_mm: float = 1e-4) -> bool:
+        """Whether both grids have one shape and every corner within a tolerance, in mm."""
+        return self.shape == other.shape and bool(
+            np.abs(self.corners_mm - other.corners_mm).max() <= tolerance_mm
+        )
+
+    def shares_extent(self, other: Grid, tolerance_mm: float | None = None) -> bool:
+        """Whether two grids fill the same physical box, whatever their voxels.
+
+        Args:
+            other: The other grid.
+            tolerance_mm: How far a corner may be off, in mm; by default half of the
+                largest voxel size of the two, since a box holds whole voxels.
+
+        Returns:
+            True when every corner of one has a corner of the other that near.
+
+        Example:
+            >>> one = Grid.from_spacing((182, 218, 182), 1.0)
+            >>> one.shares_extent(one.with_spacing(0.7))
+            True
+        """
+        if tolerance_mm is None:
+            tolerance_mm = max(*self.spacing_mm, *other.spacing_mm) / 2
+        gap = np.linalg.norm(self.corners_mm[:, None] - other.corners_mm[None], axis=-1)
+        farthest_mm = max(gap.min(0).max(), gap.min(1).max())
+        return bool(farthest_mm <= tolerance_mm * math.sqrt(3))
+
+    def is_parallel_to(self, other: Grid, tolerance: float = 1e-5) -> bool:
+        """Whether the voxel axes i, j, k of both grids point the same ways."""
+        return bool(np.abs(self.directions - other.directions).max() <= tolerance)
+
+    # From index to mm and back
+
+    def index_to_ras(self, index_vox: np.ndarray) -> np.ndarray:
+        """[..., 3] voxel indices (fractions allowed) to [..., 3] RAS+ points in mm."""
+        index = np.asarray(index_vox, dtype=np.float64)
+        return index @ self.affine_vox2ras[:3, :3].T + self.affine_vox2ras[:3, 3]
+
+    def ras_to_index(self, points_mm: np.ndarray) -> np.ndarray:
+        """[..., 3] RAS+ points in mm to [..., 3] voxel indices (fractions)."""
+        offset_mm = np.asarray(points_mm, dtype=np.float64) - self.affine_vox2ras[:3, 3]
+        return offset_mm @ np.linalg.inv(self.affine_vox2ras[:3, :3]).T
+
+    def index_to_norm(self, index_vox: np.ndarray) -> np.ndarray:
+        """[..., 3] voxel indices to [..., 3] in -1 ... 1, which are the *outer faces*."""
+        return (2 * np.asarray(index_vox, dtype=np.float64) + 1) / np.asarray(self.shape) - 1
+
+    def norm_to_index(self, coord_norm: np.ndarray) -> np.ndarray:
+        """[..., 3] coordinates in -1 ... 1 (outer faces) to [..., 3] voxel indices."""
+        return ((np.asarray(coord_norm, dtype=np.float64) + 1) * np.asarray(self.shape) - 1) / 2
+
+    def axis_offsets_mm(self, axis: int, origin: Grid) -> np.ndarray:
+        """Voxel centres along one axis, measured along that axis from another grid's first centre.
+
+        Only meaningful for parallel grids, where a point's coordinate along each axis
+        is all that a separable operator needs.
+
+        Args:
+            axis: 0, 1 or 2.
+            origin: The grid whose voxel (0, 0, 0) has its centre at 0 mm.
+
+        Returns:
+            [n] float64, in mm.
+        """
+        to_first = self.affine_vox2ras[:3, 3] - origin.affine_vox2ras[:3, 3]
+        start_mm = float(np.linalg.solve(origin.directions, to_first)[axis])
+        return start_mm + np.arange(self.shape[axis]) * self.spacing_mm[axis]
+
+    # Other grids from this one
+
+    def resized(self, shape: Sequence[int]) -> Grid:
+        """The same box cut into another number of voxels.
+
+        ``index_old = (index_new + 0.5) * n_old / n_new - 0.5``: the origin moves too.
+
+        Args:
+            shape: The new (D, H, W).
+
+        Returns:
+            The grid; its extent equals this one's exactly.
+
+        Raises:
+            InputError: Not three sizes of at least 1.
+        """
+        if len(shape) != 3 or min(shape) < 1:
+            raise InputError(f"a grid needs three sizes of at least 1, not {tuple(shape)}.")
+        ratio = np.asarray(self.shape) / np.asarray(shape, dtype=np.float64)
+        new_to_old = np.diag([*ratio, 1.0])
+        new_to_old[:3, 3] = ratio / 2 - 0.5
+        return Grid(tuple(shape), self.affine_vox2ras @ new_to_old)  # type: ignore[arg-type]
+
+    def with_spacing(self, spacing_mm: float | Sequence[float]) -> Grid:
+        """A grid with exactly this voxel size over the same box, to the nearest whole voxel.
+
+        The two boxes share their middle, so no face is off by more than a quarter of a
+        new voxel (or, for a box thinner than one new voxel, half the difference).
+
+        Args:
+            spacing_mm: New voxel size, one number or one an axis, in mm.
+
+        Returns:
+            The grid.
+
+        Raises:
+            ValueError: Spacing not finite and above zero.
+
+        Example:
+            >>> Grid.from_spacing((10, 10, 10), 1.0).with_spacing((2, 1, 0.5)).shape
+            (5, 10, 20)
+        """
+        return self._covering(as_triple(spacing_mm, "spacing_mm"), lambda n: max(1, round(n)))
+
+    def covering(self, spacing_mm: float | Sequence[float]) -> Grid:
+        """The smallest grid of this spacing whose box holds this box, sharing its middle."""
+        # 1e-6: an extent that is a whole number of voxels must not gain one by rounding.
+        return self._covering(
+            as_triple(spacing_mm, "spacing_mm"), lambda n: max(1, math.ceil(n - 1e-6))
+        )
+
+    def _covering(self, spacing_mm: Triple, whole) -> Grid:
+        counts = [e / s for e, s in zip(self.extent_mm, spacing_mm, strict=True)]
+        if not max(counts) < MAX_AXIS_VOXELS:
+            raise InputError(f"voxels of {spacing_mm} mm are far too small for this box.")
+        shape = [whole(n) for n in counts]
+        first_mm = -(np.asarray(shape) - 1) / 2 * np.asarray(spacing_mm)
+        origin_mm = self.centre_mm + self.directions @ first_mm
+        return Grid.from_spacing(shape, spacing_mm, origin_mm, self.directions)
+
+    def crop(self, start: Sequence[int], shape: Sequence[int]) -> Grid:
+        """A block of this grid's voxels; start may be negative and reach outside (padding).
+
+        Args:
+            start: Index of the block's first voxel.
+            shape: The block's (D, H, W).
+
+        Returns:
+            The block's grid: voxel centres stay where they were.
+        """
+        affine = self.affine_vox2ras.copy()
+        affine[:3, 3] = self.index_to_ras(np.asarray(start))
+        return Grid(tuple(shape), affine)  # type: ignore[arg-type]
+
+    def shifted(self, offset_mm: Sequence[float]) -> Grid:
+        """This grid moved by (R, A, S) mm."""
+        affine = self.affine_vox2ras.copy()
+        affine[:3, 3] += np.asarray(offset_mm, dtype=np.float64)
+        return Grid(self.shape, affine)
+
+    def rotated(self, axis: Sequence[float], angle_deg: float) -> Grid:
+        """This grid turned about its middle.
+
+        Args:
+            axis: (R, A, S) direction of the turning axis; any length.
+            angle_deg: Angle in degrees, right-handed.
+
+        Returns:
+            The oblique grid, same shape and spacing.
+        """
+        x, y, z = np.asarray(axis, dtype=np.float64) / np.linalg.norm(axis)
+        cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+        angle = math.radians(angle_deg)
+        turn = np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
+        affine = np.eye(4)
+        affine[:3, :3] = turn @ self.affine_vox2ras[:3, :3]
+        affine[:3, 3] = self.centre_mm + turn @ (self.affine_vox2ras[:3, 3] - self.centre_mm)
+        return Grid(self.shape, affine)
+
+    def reoriented(self, codes: str) -> tuple[Grid, np.ndarray]:
+        """The same voxels with their axes permuted and flipped to the given codes.
+
+        Args:
+            codes: Such as ``RAS`` or ``LPS``.
+
+        Returns:
+            The grid, and the [3, 2] transform for `nibabel.orientations.apply_orientation`.
+
+        Raises:
+            ValueError: Codes that are not one of R/L, A/P and S/I each.
+        """
+        if sorted(codes.translate(str.maketrans("LPI", "RAS"))) != ["A", "R", "S"]:
+            raise InputError(f"orientation codes name R/L, A/P and S/I once each, not {codes!r}.")
+        now = orientations.io_orientation(self.affine_vox2ras)
+        transform = orientations.ornt_transform(now, orientations.axcodes2ornt(codes))
+        shape = np.empty(3, dtype=int)
+        shape[transform[:, 0].astype(int)] = self.shape
+        affine = self.affine_vox2ras @ orientations.inv_ornt_aff(transform, self.shape)
+        return Grid(tuple(shape), affine), transform
+
+
+def centres_mm(grid: Grid) -> Tensor:
+    """World position of every voxel centre.
+
+    Args:
+        grid: The sampling grid.
+
+    Returns:
+        [D, H, W, 3] float64, (R, A, S), in mm.
+
+    Example:
+        >>> g = Grid.from_spacing((4, 5, 6), spacing_mm=(3, 2, 1))
+        >>> centres_mm(g)[1, 0, 0].tolist()
+        [3.0, 0.0, 0.0]
+    """
+    axes = [torch.arange(n, dtype=torch.float64) for n in grid.shape]
+    index_vox = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)  # [D, H, W, 3]
+    affine = torch.from_numpy(grid.affine_vox2ras.copy())
+    return index_vox @ affine[:3, :3].T + affine[:3, 3]  # [D, H, W, 3]
+
+
+def sample_trilinear(values: Tensor, grid: Grid, points_mm: Tensor) -> Tensor:
+    """Trilinear interpolation at any points; outside the box the edge value goes on.
+
+    The one place where (i, j, k) turns into the (x, y, z) of `grid_sample`.
+
+    Args:
+        values: [B, C, D, H, W] on `grid`.
+        grid: Where the values lie.
+        points_mm: [..., 3] RAS+ points, in mm.
+
+    Returns:
+        [B, C, ...] values at the points, in the dtype of `values`.
+    """
+    inverse = torch.from_numpy(np.linalg.inv(grid.affine_vox2ras))
+    points = points_mm.to(torch.float64)
+    index_vox = points @ inverse[:3, :3].T.to(points.device) + inverse[:3, 3].to(points.device)
+    sizes = torch.tensor(grid.shape, dtype=torch.float64, device=points.device)
+    coord_norm = (2 * index_vox + 1) / sizes - 1
+    xyz = coord_norm.flip(-1).reshape(1, -1, 1, 1, 3).to(values)  # grid_sample wants W, H, D
+    sampled = torch.nn.functional.grid_sample(
+        values, xyz.expand(len(values), -1, -1, -1, -1), padding_mode="border", align_corners=False
+    )
+    return sampled.reshape(*values.shape[:2], *points_mm.shape[:-1])

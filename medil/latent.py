@@ -1,0 +1,138 @@
+"""A volume in latent space: numbers, where they lie in mm, and how to come back.
+
+Latent files are safetensors (nothing is unpickled) with the geometry as JSON metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from medil.errors import InputError
+from medil.files import atomic_output
+from medil.grid import Grid
+from medil.volume import Intensity, Source
+
+FORMAT = "medil-latent-1"
+
+
+@dataclass(frozen=True)
+class Latent:
+    """A volume in latent space, and what is needed to render it.
+
+    Args:
+        mean: [C, d, h, w].
+        log_var: [C, d, h, w], log-variance of the Gaussian around the mean.
+        grid: The latent grid; its pitch is the model's, its axes are the volume's.
+        native: The grid of the volume that was encoded.
+        intensity: From the 0 ... 1 scale to the volume's units.
+        source: The file the volume came from.
+        weights_id: Digest of the weights that made it.
+    """
+
+    mean: Tensor
+    log_var: Tensor
+    grid: Grid
+    native: Grid
+    intensity: Intensity
+    source: Source | None = None
+    weights_id: str = ""
+
+    @property
+    def n_numbers(self) -> int:
+        """How many numbers the latent keeps."""
+        return self.mean.numel()
+
+    def sample(self, generator: torch.Generator | None = None) -> Latent:
+        """A draw from the latent's Gaussian, as a latent (generator on the CPU)."""
+        noise = torch.randn(self.mean.shape, generator=generator).to(self.mean)
+        return replace(self, mean=self.mean + noise * torch.exp(self.log_var / 2))
+
+    def save(self, path: str | Path, force: bool = False) -> Path:
+        """Write a .safetensors file.
+
+        Args:
+            path: Where.
+            force: Replace a file that exists.
+
+        Returns:
+            The path.
+
+        Raises:
+            InputError: Missing folder, or an existing file without `force`.
+        """
+        facts = {
+            "grid": _grid_to_json(self.grid),
+            "native": _grid_to_json(self.native),
+            "intensity": [self.intensity.low, self.intensity.high],
+            "source": _source_to_json(self.source),
+            "weights_id": self.weights_id,
+        }
+        tensors = {"mean": self.mean.contiguous(), "log_var": self.log_var.contiguous()}
+        with atomic_output(path, force) as temporary:
+            save_file(tensors, temporary, {"format": FORMAT, "facts": json.dumps(facts)})
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Latent:
+        """Read what `save` wrote.
+
+        The source comes back as a NIfTI-1 file of the same orientation, codes and units.
+
+        Raises:
+            InputError: Missing, unreadable, or not a latent of this project.
+        """
+        if not Path(path).is_file():
+            raise InputError(f"{path} is not a file; make a latent with `medil encode`.")
+        try:
+            with safe_open(path, framework="pt") as file:
+                meta = file.metadata() or {}
+                if meta.get("format") != FORMAT:
+                    raise InputError(f"{path} is not a latent; make one with `medil encode`.")
+                facts = json.loads(meta["facts"])
+                mean, log_var = file.get_tensor("mean"), file.get_tensor("log_var")
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} is not a whole safetensors file ({error}).") from error
+        return cls(
+            mean,
+            log_var,
+            _grid_from_json(facts["grid"]),
+            _grid_from_json(facts["native"]),
+            Intensity(*facts["intensity"]),
+            _source_from_json(facts["source"]),
+            facts["weights_id"],
+        )
+
+
+def _grid_to_json(grid: Grid) -> dict:
+    return {"shape": list(grid.shape), "affine_vox2ras": grid.affine_vox2ras.tolist()}
+
+
+def _grid_from_json(raw: dict) -> Grid:
+    return Grid(tuple(raw["shape"]), np.array(raw["affine_vox2ras"]))
+
+
+def _source_to_json(source: Source | None) -> dict | None:
+    if source is None:
+        return None
+    codes = source.codes or (1, 1)
+    return {"grid": _grid_to_json(source.grid), "codes": codes, "units": source.units}
+
+
+def _source_from_json(raw: dict | None) -> Source | None:
+    if raw is None:
+        return None
+    grid, header = _grid_from_json(raw["grid"]), nib.Nifti1Header()
+    header.set_data_shape(grid.shape)
+    header.set_qform(grid.affine_vox2ras, code=raw["codes"][0])
+    header.set_sform(grid.affine_vox2ras, code=raw["codes"][1])
+    header.set_xyzt_units(*raw["units"])
+    return Source("nifti1", grid, np.dtype(np.float32), header)

@@ -1,0 +1,186 @@
+"""Data that others published: where it is, what its bytes must be, and who may train on it.
+
+A manifest is one TOML file a data set in `data_manifests/` of a checkout. A file is looked
+for in a local mirror (`MEDIL_DATA_MIRROR`), then in the cache (`MEDIL_CACHE`, or
+~/.cache/medil), and only then downloaded; its SHA-256 is checked every time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tomllib
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+
+from tqdm import tqdm
+
+from medil.errors import InputError
+from medil.files import atomic_output
+
+CHUNK_BYTES = 1 << 20
+TIMEOUT_S = 30.0
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One published file.
+
+    Args:
+        path: Where it lies in a mirror or the cache, such as ``ct/ct-64.nrrd``.
+        url: Its public address, with the commit in it.
+        sha256: Of its bytes, 64 hexadecimal digits.
+        bytes: Its size.
+        licence: Under which it may be used.
+        split: ``train`` or ``test``; all files of a subject share it.
+        dataset: The name of its manifest.
+        subject: Whose image it is, unique within the data set.
+        citation: What to cite when using it.
+    """
+
+    path: str
+    url: str
+    sha256: str
+    bytes: int
+    licence: str
+    split: str
+    dataset: str
+    subject: str
+    citation: str
+
+
+def manifest_folder() -> Path:
+    """The folder of manifests of this checkout.
+
+    Raises:
+        InputError: The package runs from a wheel, which carries no manifests.
+    """
+    folder = Path(__file__).resolve().parent.parent / "data_manifests"
+    if not folder.is_dir():
+        raise InputError(
+            "data manifests are part of a checkout, not of the installed package; "
+            "clone the repository and install it with: pip install -e ."
+        )
+    return folder
+
+
+def datasets() -> list[str]:
+    """The names of all manifests, sorted."""
+    return sorted(path.stem for path in manifest_folder().glob("*.toml"))
+
+
+def entries(name: str, split: str | None = None) -> list[Entry]:
+    """The files of one data set.
+
+    Args:
+        name: Such as ``open_ms_t1``.
+        split: Only ``train`` or only ``test``; everything when None.
+
+    Returns:
+        One `Entry` a file, in the order of the manifest.
+
+    Raises:
+        InputError: An unknown data set or split.
+
+    Example:
+        >>> [e.subject for e in entries("ct")]
+        ['chest-64', 'chest-crop']
+    """
+    if name not in datasets():
+        raise InputError(f"there is no data set {name!r}; there are {', '.join(datasets())}.")
+    if split not in (None, *SPLITS):
+        raise InputError(f"a split is {' or '.join(SPLITS)}, not {split!r}.")
+    table = tomllib.loads((manifest_folder() / f"{name}.toml").read_text(encoding="utf-8"))
+    shared = {"dataset": name, "licence": table["licence"], "citation": table["citation"]}
+    found = [Entry(**{**shared, **row}) for row in table["file"]]
+    return [e for e in found if split in (None, e.split)]
+
+
+def local_paths(entry: Entry) -> Iterator[Path]:
+    """Where a file may lie on this computer: the mirror, if one is set, then the cache."""
+    if mirror := os.environ.get("MEDIL_DATA_MIRROR"):
+        yield Path(mirror) / entry.path
+    yield _cache_path(entry)
+
+
+def _cache_path(entry: Entry) -> Path:
+    cache = os.environ.get("MEDIL_CACHE")
+    return (Path(cache) if cache else Path.home() / ".cache" / "medil") / entry.path
+
+
+def available(entry: Entry) -> bool:
+    """Whether `fetch` would need no network."""
+    return any(path.is_file() for path in local_paths(entry))
+
+
+def fetch(entry: Entry) -> Path:
+    """A local, verified copy of a file; downloads it if there is none.
+
+    Args:
+        entry: From `entries`.
+
+    Returns:
+        Its path in the mirror or the cache.
+
+    Raises:
+        InputError: The bytes are not the published ones, or there is no network.
+    """
+    for path in local_paths(entry):
+        if path.is_file():
+            _verify(path, entry)
+            return path
+    return _download(entry, _cache_path(entry))
+
+
+def _verify(path: Path, entry: Entry) -> None:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != entry.sha256:
+        raise InputError(
+            f"{path} does not hold the published bytes of {entry.path} "
+            f"(sha256 {digest[:12]}..., expected {entry.sha256[:12]}...); delete it and try again."
+        )
+
+
+def _download(entry: Entry, target: Path) -> Path:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"the cache folder {target.parent} cannot be made ({error.strerror}); "
+            "set MEDIL_CACHE to a folder that you may write to."
+        ) from error
+    with atomic_output(target) as temporary:
+        try:
+            digest = _stream(entry, temporary)
+        except (OSError, HTTPException) as error:  # URLError and time-outs are OSErrors
+            reason = getattr(error, "reason", error)
+            raise InputError(
+                f"{entry.path} could not be downloaded ({reason}): connect "
+                "to the network and try again, or set MEDIL_DATA_MIRROR to a folder that holds it."
+            ) from error
+        if digest != entry.sha256:
+            raise InputError(
+                f"{entry.url} gave other bytes than published (sha256 {digest[:12]}..., expected "
+                f"{entry.sha256[:12]}...); nothing was kept."
+            )
+    return target
+
+
+def _stream(entry: Entry, target: Path) -> str:
+    """Copy the address to a file; give back the SHA-256 of what came."""
+    digest, name = hashlib.sha256(), Path(entry.path).name
+    with (
+        urllib.request.urlopen(entry.url, timeout=TIMEOUT_S) as response,
+        tqdm(total=entry.bytes, unit="B", unit_scale=True, desc=name) as bar,
+        target.open("wb") as file,
+    ):
+        while chunk := response.read(CHUNK_BYTES):
+            file.write(chunk)
+            digest.update(chunk)
+            bar.update(len(chunk))
+    return digest.hexdigest()

@@ -1,0 +1,113 @@
+"""What tissue looks like in one T1w head: contrast, texture, shading, folds, outline.
+
+Everything is painted on the anatomy's half-millimetre labels, before the head is bent and
+scanned, so that texture belongs to the tissue and not to the voxels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from medil.anatomy import FINE, TISSUES, Anatomy, finer, gaussian
+from medil.grid import Grid
+
+Range = tuple[float, float]
+LATTICE_MM = 4.0  # slow variation is linear between points this far apart
+FOLIA = 3.5  # texture in cerebellar cortex, whose folds are finer than its labels
+
+
+def smooth_noise(shape: tuple[int, ...], sigma_vox: float, rng: np.random.Generator) -> Tensor:
+    """[D, H, W] Gaussian noise with standard deviation 1, blurred by `sigma_vox`."""
+    pad = math.ceil(3 * sigma_vox)  # so that the edge varies as much as the middle
+    white = rng.standard_normal([n + 2 * pad for n in shape], dtype=np.float32)
+    kernel = np.exp(-0.5 * (np.arange(-pad, pad + 1) / sigma_vox) ** 2)
+    gain = np.linalg.norm(kernel / kernel.sum()) ** 3
+    inner = tuple(slice(pad, pad + n) for n in shape)
+    return gaussian(torch.from_numpy(white), sigma_vox)[inner] / gain
+
+
+def paint(
+    anatomy: Anatomy, rng: np.random.Generator, folding: Range, texture: Range, shading: Range
+) -> tuple[Tensor, float]:
+    """Draw how one head looks: means, texture, shading, and where its outline is cut.
+
+    Args:
+        anatomy: Whose tissue.
+        rng: Of this head.
+        folding: (low, high) noise on the tissue shares of an average brain.
+        texture: (low, high) standard deviation of the fine texture.
+        shading: (low, high) standard deviation of the smooth variation.
+
+    Returns:
+        [2D, 2H, 2W] float32 intensity on the anatomy's fine grid, and the mean of CSF.
+    """
+    means = _draw_means(anatomy.tissues, rng)
+    labels = _draw_labels(anatomy, rng.uniform(*folding), rng)
+    painted = means.index_select(0, labels.flatten().int()).reshape(labels.shape)
+    fine_std, smooth_std = rng.uniform(*texture), rng.uniform(*shading)
+    coarse = fine_std * smooth_noise(anatomy.grid.shape, 0.6, rng)
+    coarse += smooth_std * smooth_noise(anatomy.grid.shape, 2.0, rng)
+    gains = torch.tensor(
+        [FOLIA if name == "cerebellar cortex" else 1.0 for name in anatomy.tissues]
+    )
+    coarse *= gains[labels[::FINE, ::FINE, ::FINE].int()]
+    coarse += smooth_std * _slow_noise(anatomy.grid, 7.0, rng)
+    if anatomy.offset is not None:
+        coarse += rng.uniform(0.5, 1.0) * anatomy.offset
+    rim = rng.uniform(0.3, 0.6) + 0.08 * _slow_noise(anatomy.grid, 6.0, rng)
+    painted += finer(coarse)
+    painted[finer(anatomy.inside - rim) < 0] = 0.0
+    painted[labels == 0] = 0.0
+    return painted.clamp_(min=0.0), float(means[list(anatomy.tissues).index("csf")])
+
+
+def _draw_labels(anatomy: Anatomy, folding: float, rng: np.random.Generator) -> Tensor:
+    """[2D, 2H, 2W] uint8: the anatomy's labels, or new folds where it has only shares.
+
+    In an average brain a narrow sulcus is a slight dip; noise of a sulcus' size, positive
+    for CSF where it is negative for white matter, makes some dips deep and closes others.
+    """
+    if anatomy.shares is None:
+        return anatomy.labels
+    shape = anatomy.grid.shape
+    noise = folding * (0.8 * smooth_noise(shape, 1.8, rng) + 0.6 * smooth_noise(shape, 3.5, rng))
+    tilt = dict(zip(("csf", "cortex", "white matter"), (0.7, 0.0, -0.7), strict=True))
+    boost = {"csf": 1.3}
+    most, winner = None, None
+    for index, (name, share) in enumerate(zip(anatomy.tissues, anatomy.shares, strict=True)):
+        inside = (share > 0.02) * tilt.get(name, 0.0)
+        fine = finer(share * boost.get(name, 1.0) + inside * noise)
+        if most is None or winner is None:
+            most, winner = fine, torch.zeros(fine.shape, dtype=torch.uint8)
+            continue
+        better = fine > most
+        winner[better] = index
+        most = torch.maximum(most, fine)
+    return winner
+
+
+def _slow_noise(grid: Grid, sigma_mm: float, rng: np.random.Generator) -> Tensor:
+    """`smooth_noise` of several mm, drawn on a lattice and interpolated: [D, H, W]."""
+    lattice_shape = tuple(math.ceil(n / LATTICE_MM) + 1 for n in grid.shape)
+    noise = smooth_noise(lattice_shape, sigma_mm / LATTICE_MM, rng)
+    return functional.interpolate(noise[None, None], grid.shape, mode="trilinear")[0, 0]
+
+
+def _draw_means(tissues: tuple[str, ...], rng: np.random.Generator) -> Tensor:
+    """[len(tissues)] one mean for each label: its tissue's draw, and a little of its own.
+
+    Grey matter shares one draw, since a sequence's contrast moves all of it together.
+    """
+    shared, drawn = rng.normal(), {name: rng.normal() for name in TISSUES}
+    means = []
+    for name in tissues:
+        mean, spread = TISSUES[name]
+        common = shared if 0.5 < mean < 0.88 else drawn[name]
+        own = 0.3 * drawn[name] + 0.1 * rng.normal()
+        means.append(max(mean + spread * (0.9 * common + own), 0.04 if mean else 0.0))
+    return torch.tensor(means, dtype=torch.float32)

@@ -1,0 +1,132 @@
+"""The equations as slow loops: what the fast code is judged against.
+
+Nothing here is used outside tests and pages. One query, one neighbour, one frequency at a
+time, in Python floats; read it beside the papers.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import numpy as np
+from scipy.integrate import quad
+
+from medil.grid import Grid
+
+
+def clamp(node: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The nearest cell that exists: beyond the edge, the edge's features go on."""
+    return tuple(min(max(n, 0), size - 1) for n, size in zip(node, shape, strict=True))
+
+
+def mode(j: int, delta: float) -> float:
+    """Local Fourier function j: 1, sin pi d, cos pi d, sin 2 pi d, cos 2 pi d, ..."""
+    if j == 0:
+        return 1.0
+    harmonic = (j + 1) // 2
+    wave = math.sin if j % 2 else math.cos
+    return wave(math.pi * harmonic * delta)
+
+
+def mean_over_cell(j: int, delta: float, width: float) -> float:
+    """Mean of hat(d) * mode_j(d) for d within width / 2 of delta, by adaptive quadrature."""
+    low, high = delta - width / 2, delta + width / 2
+    kinks = [k for k in (-1.0, 0.0, 1.0) if low < k < high]
+    area, _ = quad(
+        lambda d: max(0.0, 1 - abs(d)) * mode(j, d), low, high, points=kinks or None,
+        epsabs=1e-13, epsrel=1e-13, limit=200,
+    )  # fmt: skip
+    return area / width
+
+
+def integrated_lte(
+    amplitudes: np.ndarray, nodes: Grid, voxels: Grid, voxel: tuple[int, int, int]
+) -> float:
+    """Cell-integrated LTE at one voxel of a parallel grid.
+
+    y = sum over cells n and modes (a, b, c) of amplitude[a, b, c, n] times the product over
+    the axes of the mean of hat * mode over the voxel's cell.
+
+    Args:
+        amplitudes: [J, J, J, d, h, w], one channel.
+        nodes: Feature grid.
+        voxels: Target grid, parallel to it.
+        voxel: Index of the target voxel.
+
+    Returns:
+        Its value.
+    """
+    centre = nodes.ras_to_index(voxels.index_to_ras(np.array(voxel)))  # in cells
+    width = np.asarray(voxels.spacing_mm) / np.asarray(nodes.spacing_mm)
+    reach = [math.ceil(1 + w / 2) for w in width]
+    near = [range(round(c) - r, round(c) + r + 1) for c, r in zip(centre, reach, strict=True)]
+    n_modes, total = amplitudes.shape[0], 0.0
+    means = [
+        {
+            (n, j): mean_over_cell(j, centre[axis] - n, width[axis])
+            for n in near[axis]
+            for j in range(n_modes)
+        }
+        for axis in range(3)
+    ]
+    for node in product(*near):
+        for a, b, c in product(range(n_modes), repeat=3):
+            weight = means[0][node[0], a] * means[1][node[1], b] * means[2][node[2], c]
+            total += weight * amplitudes[(a, b, c, *clamp(node, nodes.shape))]
+    return total
+
+
+def literal_lte(
+    amplitude: np.ndarray,
+    frequency: np.ndarray,
+    phase_weight: np.ndarray,
+    mlp,
+    nodes: Grid,
+    voxels: Grid,
+    voxel: tuple[int, int, int],
+) -> np.ndarray:
+    """LTE (Lee & Jin 2022, Eq. 4-7, in 3-D) at one voxel.
+
+    Args:
+        amplitude: [2K, d, h, w]: for cosines, then for sines.
+        frequency: [K, 3, d, h, w], in half-cycles a cell.
+        phase_weight: [K, 3]: the phase is this times the voxel size in cells.
+        mlp: Takes [2K] to [C].
+        nodes: Feature grid.
+        voxels: Target grid; may be oblique.
+        voxel: Index of the target voxel.
+
+    Returns:
+        [C], its values.
+    """
+    query = nodes.ras_to_index(voxels.index_to_ras(np.array(voxel)))  # in cells
+    cell = [v / p for v, p in zip(voxels.spacing_mm, nodes.spacing_mm, strict=True)]
+    n_frequencies = len(frequency)
+    corner, total = [math.floor(q) for q in query], 0.0
+    for step in product((0, 1), repeat=3):  # the local ensemble
+        node = tuple(c + s for c, s in zip(corner, step, strict=True))
+        delta = [q - n for q, n in zip(query, node, strict=True)]
+        weight = math.prod(1 - abs(d) for d in delta)
+        place = clamp(node, nodes.shape)
+        texture = [0.0] * (2 * n_frequencies)
+        for k in range(n_frequencies):
+            angle = sum(frequency[(k, axis, *place)] * delta[axis] for axis in range(3))
+            angle += sum(phase_weight[k, axis] * cell[axis] for axis in range(3))
+            texture[k] = amplitude[(k, *place)] * math.cos(math.pi * angle)
+            texture[n_frequencies + k] = amplitude[(n_frequencies + k, *place)] * math.sin(
+                math.pi * angle
+            )
+        total = total + weight * mlp(np.array(texture))
+    return total
+
+
+def trilinear(values: np.ndarray, nodes: Grid, point_mm: np.ndarray) -> float:
+    """Trilinear interpolation of [d, h, w] at one point, the edge's value beyond the edge."""
+    query = nodes.ras_to_index(point_mm)
+    corner, total = [math.floor(q) for q in query], 0.0
+    for step in product((0, 1), repeat=3):
+        node = tuple(c + s for c, s in zip(corner, step, strict=True))
+        weight = math.prod(1 - abs(q - n) for q, n in zip(query, node, strict=True))
+        total += weight * values[clamp(node, nodes.shape)]
+    return total

@@ -1,0 +1,189 @@
+"""From volumes to training steps: a random block of native voxels under a random latent grid.
+
+Every step draws its own generator from (seed, step), so a run that is resumed sees what
+it would have seen. The phase between voxels and latent cells is random: centres that
+coincide would flatter interpolation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from medil.errors import InputError
+from medil.grid import Grid
+from medil.volume import Volume, replace_nonfinite, robust_intensity
+
+FOREGROUND = 0.02  # on the 0 ... 1 scale: air is darker
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One training volume, ready to be cut.
+
+    Args:
+        data: [D, H, W] float32 on the 0 ... 1 scale.
+        spacing_mm: Voxel size.
+        foreground: [n, 3] indices of some voxels that are not air.
+        weight: How often it is drawn, relative to the others.
+    """
+
+    data: Tensor
+    spacing_mm: tuple[float, float, float]
+    foreground: np.ndarray
+    weight: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one training step sees: a batch on one grid, and the latent grid to use.
+
+    Args:
+        x: [B, 1, D, H, W] to encode, on `grid`.
+        grid: Its grid, in the batch's own frame (mm).
+        latent_grid: Parallel to it, at a random phase.
+        target: [B, 1, D', H', W'] to render, on `target_grid`.
+        target_grid: Finer than `grid` in steps that teach one resolution from another.
+    """
+
+    x: Tensor
+    grid: Grid
+    latent_grid: Grid
+    target: Tensor
+    target_grid: Grid
+
+
+def prepare_scan(volume: Volume, weight: float = 1.0, n_foreground: int = 20_000) -> Scan:
+    """Scale a volume and note where it is not air.
+
+    Args:
+        volume: Native voxels.
+        weight: How often to draw it.
+        n_foreground: At most so many places are kept.
+
+    Returns:
+        The scan.
+
+    Raises:
+        InputError: A constant image, or one that is all air.
+    """
+    data, _ = replace_nonfinite(volume.data)
+    data = robust_intensity(data).forward(data)
+    places = torch.nonzero(data > FOREGROUND).numpy()
+    if len(places) == 0:
+        raise InputError("the image is all air; leave it out of the training set.")
+    kept = places[:: math.ceil(len(places) / n_foreground)]
+    return Scan(data, volume.grid.spacing_mm, kept, weight)
+
+
+def pick(scans: Sequence[Scan], rng: np.random.Generator) -> Scan:
+    """One scan, by weight."""
+    weights = np.array([scan.weight for scan in scans])
+    return scans[int(rng.choice(len(scans), p=weights / weights.sum()))]
+
+
+def random_block(scan: Scan, side_mm: float, rng: np.random.Generator) -> Tensor:
+    """[D, H, W] native voxels around a random place that is not air, randomly mirrored."""
+    shape = np.array(scan.data.shape)
+    size = np.clip((side_mm / np.array(scan.spacing_mm)).astype(int), 1, shape)
+    middle = scan.foreground[rng.integers(len(scan.foreground))]
+    start = np.clip(middle - rng.integers(0, size), 0, shape - size)
+    block = scan.data[tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))]
+    return block.flip([axis for axis in range(3) if rng.random() < 0.5])
+
+
+def random_phase(
+    grid: Grid, pitch_mm: float, extent_mm: Sequence[float], rng: np.random.Generator
+) -> Grid:
+    """A latent grid over a block's box, its cells' phase drawn uniformly.
+
+    Args:
+        grid: Of the block, its box no larger than `extent_mm`.
+        pitch_mm: Latent pitch.
+        extent_mm: Sets the number of cells; kept to a few values, because a convolution of
+            a new shape costs a CPU more to prepare than to run.
+        rng: Of this step.
+
+    Returns:
+        The latent grid.
+    """
+    shape = [math.ceil(e / pitch_mm - 1e-6) + 1 for e in extent_mm]
+    low_mm = grid.bounds_mm[0] - rng.random(3) * pitch_mm
+    return Grid.from_spacing(shape, pitch_mm, low_mm + pitch_mm / 2)
+
+
+def patch_step(
+    scans: Sequence[Scan],
+    pitch_mm: float,
+    patch_mm: float,
+    batch: int,
+    coarser_share: float,
+    rng: np.random.Generator,
+) -> Step:
+    """A stage-two step: blocks of one scan at its native resolution (paper).
+
+    Args:
+        scans: The training set.
+        pitch_mm: Latent pitch.
+        patch_mm: Side of a block.
+        batch: Blocks a step.
+        coarser_share: How many steps encode voxels twice as large as those they render
+            (ours: what a coarse scan cannot hold, the decoder should not ring about).
+        rng: Of this step.
+
+    Returns:
+        The step.
+    """
+    scan = pick(scans, rng)
+    blocks = torch.stack([random_block(scan, patch_mm, rng) for _ in range(batch)])
+    gain = torch.from_numpy(rng.uniform(0.8, 1.15, size=(batch, 1, 1, 1))).float()
+    target = (blocks * gain)[:, None]  # [B, 1, D, H, W]
+    target_grid = Grid.from_spacing(target.shape[2:], scan.spacing_mm)
+    x, grid = target, target_grid
+    if rng.random() < coarser_share and max(scan.spacing_mm) < 1.5:
+        factor = [2, 2, 2] if rng.random() < 0.5 else rng.permutation([1, 1, 3]).tolist()
+        x, grid = coarser(target, target_grid, factor)
+    return Step(x, grid, random_phase(target_grid, pitch_mm, [patch_mm] * 3, rng), target, target_grid)
+
+
+def coarser(x: Tensor, grid: Grid, factor: Sequence[int]) -> tuple[Tensor, Grid]:
+    """Average whole blocks of voxels; a last incomplete block is left out."""
+    x = functional.avg_pool3d(x, tuple(factor))
+    scale = np.diag([*factor, 1.0])
+    scale[:3, 3] = (np.array(factor) - 1) / 2
+    return x, Grid(tuple(x.shape[2:]), grid.affine_vox2ras @ scale)
+
+
+def global_step(
+    scans: Sequence[Scan], pitch_mm: float, patch_mm: float, rng: np.random.Generator
+) -> Step:
+    """A stage-one step: one whole volume, averaged to large voxels (paper).
+
+    Our choice: the latent pitch grows with the voxels, so that a whole head fills as many
+    latent cells as one patch and costs as little; a fixed pitch would make a low-resolution
+    head as dear as a native one, since the network's work goes with latent cells.
+
+    Args:
+        scans: The training set.
+        pitch_mm: Latent pitch at native resolution.
+        patch_mm: Side of a stage-two patch, whose latent grid this step takes over.
+        rng: Of this step.
+
+    Returns:
+        The step.
+    """
+    scan = pick(scans, rng)
+    native = Grid.from_spacing(scan.data.shape, scan.spacing_mm)
+    enlarge = max(native.extent_mm) / patch_mm
+    shape = [max(1, min(n, int(e / enlarge))) for n, e in zip(native.shape, native.extent_mm)]
+    x = functional.adaptive_avg_pool3d(scan.data[None, None], shape)
+    x = x.flip([axis + 2 for axis in range(3) if rng.random() < 0.5])
+    grid = native.resized(shape)
+    latent_grid = random_phase(grid, pitch_mm * enlarge, [patch_mm * enlarge] * 3, rng)
+    return Step(x, grid, latent_grid, x, grid)

@@ -1,0 +1,117 @@
+"""Local functions on a feature grid: a window times a few Fourier modes, or a B-spline.
+
+`delta` is everywhere the distance from a feature cell's centre in cells (feature
+pitches). Each basis comes with its exact antiderivative, because a voxel is an
+average over its cell: the mean of a basis function over [a, b] is
+(integral(b) - integral(a)) / (b - a), with no quadrature and no aliasing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from scipy.interpolate import BSpline
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Functions of delta that live on one feature cell, along one axis.
+
+    Args:
+        name: For messages.
+        radius: They vanish where |delta| >= radius, in cells.
+        n_functions: J, how many.
+        value: delta [...] -> [..., J].
+        integral: delta [...] -> [..., J], an antiderivative of `value`.
+    """
+
+    name: str
+    radius: int
+    n_functions: int
+    value: Callable[[np.ndarray], np.ndarray]
+    integral: Callable[[np.ndarray], np.ndarray]
+
+
+def hat(delta: np.ndarray) -> np.ndarray:
+    """The window max(0, 1 - |delta|): the local ensemble's weight (LTE Sec. 3.2)."""
+    return np.maximum(0.0, 1.0 - np.abs(delta))
+
+
+def _hat_fourier_value(delta: np.ndarray, harmonics: int) -> np.ndarray:
+    angle = math.pi * delta[..., None] * np.arange(1, harmonics + 1)
+    modes = np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(*delta.shape, -1)
+    return hat(delta)[..., None] * np.concatenate([np.ones((*delta.shape, 1)), modes], axis=-1)
+
+
+def _hat_fourier_integral(delta: np.ndarray, harmonics: int) -> np.ndarray:
+    d = np.clip(delta, -1.0, 1.0)[..., None]
+    side, far = np.sign(d), np.abs(d)
+    omega = math.pi * np.arange(1, harmonics + 1)
+    constant = d - side * far**2 / 2
+    # By parts: the sine's antiderivative is even, the cosine's is odd.
+    sine = -(1 - far) * np.cos(omega * far) / omega - np.sin(omega * far) / omega**2
+    cosine = side * (
+        (1 - far) * np.sin(omega * far) / omega + (1 - np.cos(omega * far)) / omega**2
+    )
+    modes = np.stack([sine, cosine], axis=-1).reshape(*delta.shape, -1)
+    return np.concatenate([constant, modes], axis=-1)
+
+
+@cache
+def local_fourier(harmonics: int) -> Basis:
+    """hat(delta) * {1, sin pi d, cos pi d, ..., sin K pi d, cos K pi d}: fixed local frequencies.
+
+    Departure: LTE predicts its frequencies from the features; here they are fixed and
+    only the amplitudes come from the features (`medil.implicit.IntegratedLTE`).
+
+    Args:
+        harmonics: K >= 0; J = 2 K + 1 functions an axis.
+
+    Returns:
+        The basis, radius 1.
+
+    Example:
+        >>> local_fourier(1).value(np.array([0.0, 0.5])).round(3).tolist()
+        [[1.0, 0.0, 1.0], [0.5, 0.5, 0.0]]
+    """
+    return Basis(
+        name=f"hat x Fourier, {harmonics} harmonics",
+        radius=1,
+        n_functions=2 * harmonics + 1,
+        value=lambda delta: _hat_fourier_value(delta, harmonics),
+        integral=lambda delta: _hat_fourier_integral(delta, harmonics),
+    )
+
+
+@cache
+def cubic_bspline() -> Basis:
+    """The centred cubic B-spline (Unser 1999), radius 2, one function."""
+    spline = BSpline.basis_element(np.arange(-2.0, 3.0), extrapolate=False)
+    primitive = BSpline.basis_element(np.arange(-2.0, 3.0)).antiderivative()
+    return Basis(
+        name="cubic B-spline",
+        radius=2,
+        n_functions=1,
+        value=lambda delta: np.nan_to_num(spline(delta))[..., None],
+        integral=lambda delta: primitive(np.clip(delta, -2.0, 2.0))[..., None],
+    )
+
+
+def cell_average(basis: Basis, delta: np.ndarray, width: float) -> np.ndarray:
+    """Mean of each basis function over cells of a given width.
+
+    Args:
+        basis: The functions.
+        delta: [...] cell centres, in feature cells.
+        width: Width of the averaged cell, in feature cells; 0 takes the point value.
+
+    Returns:
+        [..., J] float64.
+    """
+    if width == 0:
+        return basis.value(delta)
+    return (basis.integral(delta + width / 2) - basis.integral(delta - width / 2)) / width

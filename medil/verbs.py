@@ -1,0 +1,335 @@
+"""The verbs of `medil`, thin: check what would fail late, then call the package."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from medil import __version__
+from medil.errors import InputError
+from medil.files import check_output, make_folder
+from medil.memory import require_memory
+
+if TYPE_CHECKING:
+    from medil.autoencoder import MedIL
+    from medil.grid import Grid
+    from medil.phantoms import Phantom
+    from medil.volume import Source
+
+Spacing = tuple[float, float, float]
+RENDER_BYTES = 16  # peak memory a voxel of a rendered phantom or a written file
+
+FILE = click.Path(path_type=Path)
+output = click.option("-o", "--output", type=FILE, required=True, help="Where to write.")
+force = click.option("--force", is_flag=True, help="Replace an output that exists.")
+volume_index = click.option(
+    "--volume", "volume_index", type=int, metavar="K", help="Which volume of a 4-D image, from 0."
+)
+seed = click.option("--seed", type=int, default=0, show_default=True, help="Of the random draws.")
+spacing = click.option(
+    "--spacing", type=float, nargs=3, metavar="X Y Z", help="Voxel size in mm, in the file's axes."
+)
+like = click.option("--like", type=FILE, metavar="OTHER", help="Use the grid of another image.")
+
+
+def model_options(verb: Callable) -> Callable:
+    """Add --preset and --weights to a verb."""
+    verb = click.option("--weights", type=FILE, help="Weights that you trained.")(verb)
+    return click.option("--preset", metavar="NAME", help="A released model [default: tiny].")(verb)
+
+
+def load_weights(preset: str | None, weights: Path | None) -> MedIL:
+    """The model that --preset and --weights name.
+
+    Raises:
+        InputError: Unknown preset, unreadable weights, or weights of another preset.
+    """
+    from medil.checkpoint import load_model, load_release
+    from medil.config import preset as find_preset
+
+    if preset is not None:
+        find_preset(preset)
+    return load_model(weights, preset) if weights else load_release(preset or "tiny")
+
+
+def target(
+    native: Grid, source: Source | None, spacing_mm: Spacing | None, other: Path | None
+) -> tuple[Grid, Source | None]:
+    """The grid that --spacing or --like ask for, and the file that the output resembles.
+
+    Args:
+        native: The image's grid, RAS+; the target without either option.
+        source: Its file, to whose axes --spacing refers.
+        spacing_mm: From --spacing.
+        other: From --like.
+
+    Returns:
+        A grid, RAS+, and what `save` takes as `like`.
+
+    Raises:
+        InputError: Both options, a spacing that is not above zero or larger than the
+            image, or an output that would not fit into memory.
+    """
+    from medil.affine import as_triple
+    from medil.autoencoder import DECODE_BYTES
+    from medil.volume import load
+
+    if spacing_mm and other:
+        raise InputError("--spacing and --like both name the output's grid; say only one.")
+    grid = native
+    if other:
+        resembled = load(other)
+        grid, source = resembled.grid, resembled.source
+    if spacing_mm:
+        on_disk = source.grid if source else native
+        spacing_mm = as_triple(spacing_mm, "--spacing")
+        for size, extent in zip(spacing_mm, on_disk.extent_mm, strict=True):
+            if size > extent * (1 + 1e-6):
+                raise InputError(
+                    f"--spacing {size:g} mm is larger than the image, which is {extent:g} mm wide."
+                )
+        grid, _ = on_disk.with_spacing(spacing_mm).reoriented("RAS")
+    require_memory(grid.n_voxels, DECODE_BYTES, "this output")
+    return grid, source
+
+
+def find_phantom(name: str, seed: int | None) -> Phantom:
+    """A phantom by name; those that are drawn at random take the seed.
+
+    Raises:
+        InputError: No such phantom, or a seed for one that has nothing random.
+    """
+    from medil.phantoms import PHANTOMS
+
+    if name not in PHANTOMS:
+        raise InputError(f"there is no phantom {name!r}; choose one of {', '.join(PHANTOMS)}.")
+    if seed is None:
+        return PHANTOMS[name]()
+    if "seed" not in inspect.signature(PHANTOMS[name]).parameters:
+        raise InputError(f"the phantom {name!r} has nothing random; leave --seed out.")
+    return PHANTOMS[name](seed=seed)
+
+
+def check_image_output(path: Path, replace: bool) -> None:
+    """Refuse an output that `save` would refuse, before minutes of work."""
+    from medil.formats import suffix_of
+
+    suffix_of(path)
+    check_output(path, replace)
+
+
+def tell(text: str) -> None:
+    """One line about a long step, where somebody watches."""
+    if sys.stderr.isatty():
+        click.echo(text, err=True)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 90},
+    epilog="Example: medil reconstruct scan.nii.gz -o fine.nii.gz --spacing 1 1 1",
+)
+@click.version_option(__version__, prog_name="medil")
+def medil() -> None:
+    """Encode a volume at its own voxel size, render it at any other."""
+
+
+@medil.command(epilog="Example: medil info scan.nii.gz")
+@click.argument("file", type=FILE)
+@volume_index
+@click.option("--preset", default="tiny", show_default=True, help="For which latent grid.")
+def info(file: Path, volume_index: int | None, preset: str) -> None:
+    """Say what an image is and which latent grid it would get."""
+    from medil.config import preset as find_preset
+    from medil.describe import describe
+    from medil.volume import load
+
+    config = find_preset(preset).model
+    volume = load(file, volume_index)
+    for name, text in describe(volume, config.latent_spacing_mm, config.latent_channels):
+        click.echo(f"{name:<12} {text}")
+
+
+@medil.command(epilog="Example: medil encode scan.nii.gz -o scan.safetensors")
+@click.argument("file", type=FILE)
+@output
+@force
+@volume_index
+@model_options
+def encode(
+    file: Path,
+    output: Path,
+    force: bool,
+    volume_index: int | None,
+    preset: str | None,
+    weights: Path | None,
+) -> None:
+    """Encode an image at its own grid into a latent file (.safetensors)."""
+    from medil.volume import load
+
+    if output.suffix != ".safetensors":
+        raise InputError(f"{output}: a latent file ends in .safetensors.")
+    check_output(output, force)
+    volume = load(file, volume_index)
+    model = load_weights(preset, weights)
+    tell("encoding ...")
+    model.encode(volume).save(output, force=force)
+
+
+@medil.command(epilog="Example: medil decode scan.safetensors -o fine.nii.gz --spacing 0.7 0.7 0.7")
+@click.argument("latent", type=FILE)
+@output
+@force
+@spacing
+@like
+@model_options
+def decode(
+    latent: Path,
+    output: Path,
+    force: bool,
+    spacing: Spacing | None,
+    like: Path | None,
+    preset: str | None,
+    weights: Path | None,
+) -> None:
+    """Render a latent file on its native grid, at a voxel size, or like another image."""
+    from medil.latent import Latent
+    from medil.volume import save
+
+    check_image_output(output, force)
+    encoded = Latent.load(latent)
+    grid, resembled = target(encoded.native, encoded.source, spacing, like)
+    model = load_weights(preset, weights)
+    tell("decoding ...")
+    save(model.decode(encoded, grid), output, like=resembled, force=force)
+
+
+@medil.command(epilog="Example: medil reconstruct scan.nii.gz -o fine.nii.gz --spacing 1 1 1")
+@click.argument("file", type=FILE)
+@output
+@force
+@volume_index
+@spacing
+@like
+@model_options
+def reconstruct(
+    file: Path,
+    output: Path,
+    force: bool,
+    volume_index: int | None,
+    spacing: Spacing | None,
+    like: Path | None,
+    preset: str | None,
+    weights: Path | None,
+) -> None:
+    """Encode an image and render it again, on its own grid or another.
+
+    Without --spacing or --like the output has the input's shape, orientation and affine.
+    """
+    from medil.volume import load, save
+
+    check_image_output(output, force)
+    volume = load(file, volume_index)
+    grid, resembled = target(volume.grid, volume.source, spacing, like)
+    model = load_weights(preset, weights)
+    tell("encoding ...")
+    latent = model.encode(volume)
+    tell("decoding ...")
+    save(model.decode(latent, grid), output, like=resembled, force=force)
+
+
+@medil.command(epilog="Example: medil phantom ball -o ball.nii.gz --spacing 1 1 3")
+@click.argument("name")
+@output
+@force
+@click.option("--spacing", type=float, nargs=3, metavar="X Y Z", help="Voxel size in mm [1 1 1].")
+@like
+@click.option("--seed", type=int, help="Of phantoms that are drawn: cortex, airway.")
+@click.option("--supersample", type=click.IntRange(1, 9), default=3, help="Points a voxel axis.")
+def phantom(
+    name: str,
+    output: Path,
+    force: bool,
+    spacing: Spacing | None,
+    like: Path | None,
+    seed: int | None,
+    supersample: int,
+) -> None:
+    """Draw an analytic phantom: ramp, ball, shepp_logan, cortex or airway."""
+    from medil.phantoms import render
+    from medil.volume import Volume, load, save
+
+    check_image_output(output, force)
+    drawn = find_phantom(name, seed)
+    if spacing and like:
+        raise InputError("--spacing and --like both name the output's grid; say only one.")
+    resembled = load(like) if like else None
+    grid = resembled.grid if resembled else drawn.grid(spacing or 1.0)
+    require_memory(grid.n_voxels, RENDER_BYTES, "this phantom")
+    source = resembled.source if resembled else None
+    save(Volume(render(drawn, grid, supersample), grid), output, like=source, force=force)
+
+
+@medil.command(epilog="Example: medil cohort -o subjects -n 8 --seed 1")
+@click.option("-o", "--output", type=FILE, required=True, help="A folder; made if missing.")
+@force
+@click.option("-n", "--count", type=click.IntRange(1), default=4, show_default=True)
+@seed
+@click.option("--labels", type=FILE, help="Use this label map, not the MNI152 tissue maps.")
+def cohort(output: Path, force: bool, count: int, seed: int, labels: Path | None) -> None:
+    """Make synthetic subjects, each scanned on a random native grid."""
+    from tqdm import trange
+
+    from medil.anatomy import label_anatomy, tissue_anatomy
+    from medil.cohort import subject
+    from medil.volume import save
+
+    make_folder(output)
+    paths = [output / f"subject_{seed}_{index:04d}.nii.gz" for index in range(count)]
+    for path in paths:
+        check_image_output(path, force)
+    anatomy = label_anatomy(labels) if labels else tissue_anatomy()
+    for index in trange(count, desc="subjects", disable=not sys.stderr.isatty()):
+        save(subject(anatomy, seed, index), paths[index], force=force)
+
+
+@medil.command(epilog="Example: medil train --preset tiny -o runs/tiny --minutes 60")
+@click.option("--preset", default="tiny", show_default=True, help="Which model to train.")
+@click.option("-o", "--output", type=FILE, required=True, help="A folder for the run.")
+@seed
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
+@click.option("--minutes", type=float, help="Stop after this long.")
+def train(preset: str, output: Path, seed: int, resume: bool, minutes: float | None) -> None:
+    """Train a model in two stages: global, then local patches."""
+    from medil.config import preset as find_preset
+
+    find_preset(preset)
+    if minutes is not None and not minutes > 0:
+        raise InputError(f"--minutes must be above zero, not {minutes:g}.")
+    make_folder(output)
+    from medil.train import main_train
+
+    main_train(preset, output, seed, resume, minutes)
+
+
+@medil.command(epilog="Example: medil book")
+@click.option("--profile", type=click.Choice(["quick", "gpu", "paper"]), default="quick")
+def book(profile: str) -> None:
+    """Execute the notebooks that changed and build the book (in a checkout)."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / "dodo.py").is_file():
+        raise InputError("the book is built from a checkout; clone the repository, then: make book")
+    if find_spec("doit") is None:
+        raise InputError("the book needs doit; install it with: pip install -e '.[book]'")
+    environment: dict[str, Any] = {**os.environ, "PROFILE": profile}
+    built = subprocess.run([sys.executable, "-m", "doit", "run", "book"], cwd=root, env=environment)
+    if built.returncode:
+        raise click.exceptions.Exit(built.returncode)
+    click.echo(f"The book is at {root / '_build' / 'html' / 'index.html'}")

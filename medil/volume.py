@@ -1,0 +1,227 @@
+"""Images in and out: RAS+ in memory, and back exactly as the file had them.
+
+`load` turns the axes to RAS+ and applies the scaling of the header; `save` undoes both.
+A round trip without resampling gives back shape, affine, orientation, codes, units,
+dtype and the stored integers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from nibabel import orientations
+from torch import Tensor
+
+from medil.errors import InputError
+from medil.files import atomic_output
+from medil.formats import READ_ERRORS, Source, read_nibabel, suffix_of, write_nibabel
+from medil.formats_nrrd import read_nrrd, write_nrrd
+from medil.grid import Grid
+from medil.intensity import Intensity, hu_window, replace_nonfinite, robust_intensity
+
+__all__ = [
+    "Intensity",
+    "Source",
+    "Volume",
+    "hu_window",
+    "load",
+    "replace_nonfinite",
+    "robust_intensity",
+    "save",
+]
+
+TENSOR_KINDS = {"uint16": np.int32, "uint32": np.int64, "bool": np.uint8, "float16": np.float32}
+FLOAT32_EXACT = 2**23  # beyond it, neighbouring stored integers would share a float32
+MGH_DTYPES = ("uint8", "int16", "int32", "float32")
+NIFTI_DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Numbers and where they lie.
+
+    Args:
+        data: [D, H, W]; after `load`, axes in RAS+ order.
+        grid: Where each voxel is, in mm.
+        source: The file it came from, which `save` gives back; None for made volumes.
+
+    Raises:
+        InputError: Data and grid differ in shape.
+
+    Example:
+        >>> v = Volume(torch.zeros(4, 5, 6), Grid.from_spacing((4, 5, 6), 2.0))
+        >>> v.grid.extent_mm
+        (8.0, 10.0, 12.0)
+    """
+
+    data: Tensor
+    grid: Grid
+    source: Source | None = None
+
+    def __post_init__(self) -> None:
+        if tuple(self.data.shape) != self.grid.shape:
+            raise InputError(
+                f"data of shape {tuple(self.data.shape)} cannot lie on a grid of {self.grid.shape}."
+            )
+
+    def with_data(self, data: Tensor, grid: Grid | None = None) -> Volume:
+        """Other values of the same image, here or on another grid.
+
+        Args:
+            data: [D, H, W].
+            grid: Their grid; this one's when None.
+
+        Returns:
+            A volume that still knows its file. `save` keeps the file's dtype and scaling
+            where they hold the new values exactly, and writes float32 where they do not.
+        """
+        return replace(self, data=data, grid=grid or self.grid)
+
+
+def load(path: str | Path, volume_index: int | None = None) -> Volume:
+    """Read an image and turn its axes to RAS+.
+
+    Args:
+        path: .nii, .nii.gz (NIfTI-1 or 2), .mgz, .mgh, .nrrd or .nhdr.
+        volume_index: Which volume of a 4-D image, from 0.
+
+    Returns:
+        The volume, values scaled by the header. Unscaled integers stay integers of a kind
+        that torch has (uint16 becomes int32, uint32 int64); scaled ones become float32,
+        or float64 where float32 could not tell two stored numbers apart; float64 stays.
+        NaN and Inf stay; see `replace_nonfinite`.
+
+    Raises:
+        InputError: What is wrong with the file, in one sentence.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name an image file in it.")
+    if not path.exists():
+        raise InputError(f"{path} does not exist.")
+    suffix = suffix_of(path)
+    reader = read_nrrd if suffix in (".nrrd", ".nhdr") else read_nibabel
+    try:
+        stored, source = reader(path, volume_index)
+        grid, transform = source.grid.reoriented("RAS")
+        values = orientations.apply_orientation(_to_values(stored, source), transform)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (*READ_ERRORS, OverflowError, MemoryError) as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise InputError(f"{path} is not a whole, readable {suffix} image ({reason}).") from error
+    return Volume(torch.from_numpy(np.ascontiguousarray(values)), grid, source)
+
+
+def _to_values(stored: np.ndarray, source: Source) -> np.ndarray:
+    """What the stored numbers mean, in a dtype that torch has."""
+    if not source.is_scaled:
+        if stored.dtype == np.uint64:
+            if stored.max() > np.iinfo(np.int64).max:
+                raise InputError("the image holds integers beyond 2^63, which medil cannot keep.")
+            return stored.astype(np.int64)
+        return stored.astype(TENSOR_KINDS.get(stored.dtype.name, stored.dtype), copy=False)
+    values = stored.astype(np.float64) * source.slope + source.inter
+    return values if _needs_float64(stored, source) else values.astype(np.float32)
+
+
+def _needs_float64(stored: np.ndarray, source: Source) -> bool:
+    if stored.dtype.kind == "f":
+        return stored.dtype.itemsize > 4
+    reach = max(abs(float(stored.min())), abs(float(stored.max())))
+    return reach + abs(source.inter / source.slope) > FLOAT32_EXACT
+
+
+def save(
+    volume: Volume, path: str | Path, *, like: Source | None = None, force: bool = False
+) -> Path:
+    """Write an image in the orientation of the file it came from.
+
+    Our choice: the source's dtype and scaling are kept where they hold every value
+    exactly (an untouched image, a label map); rendered values are written as float32,
+    slope 1, because rounding them to the source's integers would add an error that
+    nobody asked for.
+
+    Args:
+        volume: What to write.
+        path: .nii, .nii.gz, .mgz, .mgh or .nrrd; the suffix picks the format.
+        like: The file to resemble; `volume.source` when None.
+        force: Replace a file that exists.
+
+    Returns:
+        The path. It holds a whole file or, after an error, what it held before.
+
+    Raises:
+        InputError: Missing folder, existing file without `force`, unknown suffix, or
+            values that the format cannot hold.
+    """
+    path, source, suffix = Path(path), like or volume.source, suffix_of(path)
+    if suffix == ".nhdr":
+        raise InputError(f"{path}: .nhdr is read only; write .nrrd, which is one file.")
+    grid, transform = volume.grid.reoriented(source.orientation if source else "RAS")
+    values = orientations.apply_orientation(_to_numpy(volume.data), transform)
+    stored, slope, inter = _to_stored(values, source, suffix)
+    with atomic_output(path, force) as temporary:
+        if suffix == ".nrrd":
+            write_nrrd(temporary, stored, grid, source)
+        else:
+            write_nibabel(temporary, stored, grid, source, slope, inter)
+    return path
+
+
+def _to_numpy(data: Tensor) -> np.ndarray:
+    data = data.detach().cpu()
+    if data.dtype == torch.bool:
+        data = data.to(torch.uint8)
+    if data.dtype in (torch.float16, torch.bfloat16):
+        data = data.to(torch.float32)
+    return data.numpy()
+
+
+def _to_stored(
+    values: np.ndarray, source: Source | None, suffix: str
+) -> tuple[np.ndarray, float, float]:
+    """Stored numbers, slope and intercept: the source's own where they lose nothing."""
+    if source is not None and not (source.is_scaled and suffix not in (".nii", ".nii.gz")):
+        stored = _exactly(values, source)
+        if stored is not None and _holds(stored.dtype, suffix):
+            return stored, source.slope, source.inter
+    if _holds(values.dtype, suffix):
+        return values, 1.0, 0.0
+    if values.dtype.kind in "iu":
+        wide = values.astype(np.int32)
+        if (wide == values).all():
+            return wide, 1.0, 0.0
+        raise InputError(f"{suffix} cannot hold integers beyond 32 bits; write .nii.gz or .nrrd.")
+    return values.astype(np.float32), 1.0, 0.0
+
+
+def _holds(dtype: np.dtype, suffix: str) -> bool:
+    """Whether a format has this dtype."""
+    if suffix in (".mgz", ".mgh"):
+        return dtype.name in MGH_DTYPES
+    return dtype.name in (*NIFTI_DTYPES, "float32", "float64")
+
+
+def _exactly(values: np.ndarray, source: Source) -> np.ndarray | None:
+    """Values as the source stored them, or None where that would change one of them."""
+    if source.dtype.kind == "f" and not source.is_scaled:
+        stored = values.astype(source.dtype, copy=False)
+        is_same = np.array_equal(stored, values, equal_nan=values.dtype.kind == "f")
+        return stored if is_same else None
+    if not np.isfinite(values).all():
+        return None
+    raw = values
+    if source.is_scaled:
+        raw = (values.astype(np.float64) - source.inter) / source.slope
+    if source.dtype.kind in "iu":
+        raw = np.rint(raw) if raw.dtype.kind == "f" else raw
+        limits = np.iinfo(source.dtype)
+        if raw.min() < limits.min or raw.max() > limits.max:
+            return None
+    stored = raw.astype(source.dtype)
+    again = _to_values(stored, source).astype(values.dtype)
+    return stored if np.array_equal(again, values) else None

@@ -1,0 +1,50 @@
+"""What several tests share: files with full headers, a ramp in mm, what a refusal is."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from medil.grid import Grid, centres_mm
+
+MARK = (5, 1, 6)  # a voxel, in the order of the file
+SLOPE = torch.tensor([1.0, -0.5, 0.25], dtype=torch.float64)  # units per mm along R, A, S
+
+
+def write_nifti(path, data, affine, q_code=2, s_code=1, units=("mm", "sec"), kind=nib.Nifti1Image):
+    """A NIfTI file with everything in its header set; affine in the header's own unit."""
+    image = kind(data, affine, dtype=data.dtype)
+    image.set_qform(affine, q_code)
+    image.set_sform(affine, s_code)
+    image.header.set_xyzt_units(*units)
+    nib.save(image, path)
+    return path
+
+
+def marked(shape, dtype=np.int16) -> np.ndarray:
+    data = np.zeros(shape, dtype)
+    data[MARK] = 100
+    return data
+
+
+def ramp(grid: Grid) -> torch.Tensor:
+    """200 and a slope in mm: [D, H, W] float32."""
+    return (centres_mm(grid) @ SLOPE + 200).float()
+
+
+def inner(grid: Grid, margin_mm: float, box: Grid) -> torch.Tensor:
+    """Voxels whose centre lies deeper in a box than a margin: [D, H, W] bool."""
+    index = box.ras_to_index(centres_mm(grid).numpy())
+    depth = np.minimum(index + 0.5, np.array(box.shape) - 0.5 - index) * box.spacing_mm
+    return torch.from_numpy((depth > margin_mm).all(-1))
+
+
+def refused(result: tuple[int, str, str], words: str) -> None:
+    """Exit code 2 and one sentence on stderr that holds these words."""
+    code, out, err = result
+    assert code == 2
+    assert out == ""
+    assert err.startswith("medil: ") and err.count("\n") == 1 and err.endswith("\n")
+    assert "Traceback" not in err
+    assert words in err

@@ -1,0 +1,131 @@
+"""Notebooks are thin, stored without outputs, and every figure says what it shows.
+
+Alt text lives in the metadata of the cell that draws, where myst-nb reads it:
+
+    {"mystnb": {"image": {"alt": "Ringing vanishes at 1 mm."},
+                "figure": {"caption": "What to see, data, n.", "name": "fig-ringing"}}}
+
+Whether a cell draws is seen here from its code and, once executed, from its outputs:
+`dodo.py` publishes no figure without alt text.
+"""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+DRAWING = {"three_planes", "compare", "error_maps", "spectra", "show", "savefig"}
+EMPTY_WORDS = ("a plot", "plot of", "a figure", "figure of", "an image", "image of", "a picture")
+MOST_LINES = 25
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text("utf-8"))
+
+
+def code_cells(path: Path) -> list[dict]:
+    return [cell for cell in read(path)["cells"] if cell["cell_type"] == "code"]
+
+
+def source(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def tree(cell: dict) -> ast.AST:
+    lines = source(cell).splitlines()
+    return ast.parse("\n".join(line for line in lines if not line.startswith(("%", "!"))))
+
+
+def draws(cell: dict) -> bool:
+    """Whether a cell ends in a figure: a call of `DRAWING`, or the figure that it made."""
+    calls = [node.func for node in ast.walk(tree(cell)) if isinstance(node, ast.Call)]
+    names = {getattr(call, "attr", getattr(call, "id", "")) for call in calls}
+    body = tree(cell).body
+    last = body[-1].value if body and isinstance(body[-1], ast.Expr) else None
+    shows_name = isinstance(last, ast.Name) and last.id.startswith(("figure", "fig"))
+    ends_in_call = isinstance(last, ast.Call) and bool(names & DRAWING)
+    return shows_name or ends_in_call
+
+
+def alt_text(cell: dict) -> str:
+    return cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+@each_notebook
+def test_one_tagged_cell_holds_the_parameters(path):
+    tagged = [c for c in code_cells(path) if "parameters" in c["metadata"].get("tags", [])]
+    assert len(tagged) == 1
+    names = {node.id for node in ast.walk(tree(tagged[0])) if isinstance(node, ast.Name)}
+    assert "profile" in names
+    assert '"quick"' in source(tagged[0]), "the default profile is quick"
+
+
+@each_notebook
+def test_stored_without_outputs(path):
+    for cell in code_cells(path):
+        assert cell["outputs"] == []
+        assert cell["execution_count"] is None
+
+
+@each_notebook
+def test_stored_without_traces_of_a_run_or_a_machine(path):
+    assert "papermill" not in read(path)["metadata"]
+    assert read(path)["metadata"]["kernelspec"]["name"] == "python3"
+
+
+@each_notebook
+def test_no_code_cell_is_longer_than_a_screen(path):
+    for cell in code_cells(path):
+        assert len(source(cell).splitlines()) <= MOST_LINES, source(cell)[:80]
+
+
+@each_notebook
+def test_no_class_definitions_and_no_path_surgery(path):
+    for cell in code_cells(path):
+        assert not any(isinstance(node, ast.ClassDef) for node in ast.walk(tree(cell)))
+        assert "sys.path" not in source(cell)
+
+
+@each_notebook
+def test_every_figure_has_alt_text_and_a_caption(path):
+    for cell in filter(draws, code_cells(path)):
+        alt = alt_text(cell)
+        assert len(alt) >= 20, f"no alt text: {source(cell)[:80]}"
+        assert not alt.lower().startswith(EMPTY_WORDS), f"say the finding, not: {alt}"
+        assert cell["metadata"]["mystnb"].get("figure", {}).get("caption"), "a figure needs words"
+
+
+@each_notebook
+def test_cells_have_ids_and_they_differ(path):
+    ids = [cell["id"] for cell in read(path)["cells"]]
+    assert len(ids) == len(set(ids))
+
+
+def test_every_notebook_is_in_the_table_of_contents():
+    contents = (ROOT / "book/_toc.yml").read_text("utf-8")
+    listed = [line.split("notebooks/")[1] for line in contents.splitlines() if "notebooks/" in line]
+    assert listed == [path.stem for path in NOTEBOOKS]
+
+
+@pytest.mark.notebook
+@pytest.mark.slow
+@each_notebook
+def test_a_notebook_runs_in_the_quick_profile(path, tmp_path):
+    command = [sys.executable, "-m", "papermill", str(path), str(tmp_path / path.name)]
+    command += ["-k", "python3", "-p", "profile", "quick", "--cwd", str(path.parent)]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    for cell in code_cells(tmp_path / path.name):
+        if any("image/png" in output.get("data", {}) for output in cell["outputs"]):
+            assert alt_text(cell), f"draws without alt text: {source(cell)[:80]}"

@@ -1,0 +1,141 @@
+"""What a reader of the repository relies on: one version, a wheel of medil alone, whole pages."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import medil
+
+ROOT = Path(__file__).parents[1]
+TEXT = {
+    ".py",
+    ".md",
+    ".toml",
+    ".yml",
+    ".yaml",
+    ".cff",
+    ".ipynb",
+    ".json",
+    ".jsonl",
+    ".css",
+    ".lock",
+}
+SKIPPED = {".venv", "_build", ".git", "dist", "runs"}
+
+
+def text_files() -> list[Path]:
+    paths = [path for path in ROOT.rglob("*") if not SKIPPED & set(path.relative_to(ROOT).parts)]
+    named = {ROOT / "Makefile", ROOT / ".ci/run"}
+    return [p for p in paths if p.is_file() and (p.suffix in TEXT or p in named)]
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "requirements.lock").read_text("utf-8").splitlines()
+    pairs = (line.split("==") for line in lines if line and not line.startswith("#"))
+    return {plain(name): version for name, version in pairs}
+
+
+def plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> zipfile.ZipFile:
+    if importlib.util.find_spec("hatchling") is None:
+        pytest.skip("hatchling is not installed; `make test` installs it")
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return zipfile.ZipFile(next(folder.glob("*.whl")))
+
+
+def test_the_wheel_holds_medil_alone(wheel):
+    tops = {name.split("/")[0] for name in wheel.namelist()}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"medil"}
+
+
+def test_the_wheel_holds_every_module_and_every_release(wheel):
+    held = set(wheel.namelist())
+    kept = [p for p in (ROOT / "medil").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    assert {path.relative_to(ROOT).as_posix() for path in kept} <= held
+
+
+def test_the_wheel_needs_the_core_dependencies_alone(wheel):
+    name = next(name for name in wheel.namelist() if name.endswith("METADATA"))
+    required = re.findall(r"^Requires-Dist: ([\w-]+)(.*)$", wheel.read(name).decode(), re.M)
+    core = {dependency for dependency, rest in required if "extra ==" not in rest}
+    assert core == {"torch", "numpy", "scipy", "nibabel", "safetensors", "tqdm"}
+
+
+def test_versions_agree():
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    changes = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert re.search(r"^version: (\S+)$", citation, re.M)[1] == medil.__version__
+    assert re.search(r"^## (\S+)", changes, re.M)[1] == medil.__version__
+
+
+def test_every_dependency_and_extra_is_locked():
+    extras = project()["project"]["optional-dependencies"].values()
+    wanted = [*project()["project"]["dependencies"], *(name for extra in extras for name in extra)]
+    names = {plain(re.split(r"[\[<>=!~ ]", name)[0]) for name in wanted} - {"medil"}
+    assert names <= set(pins())
+
+
+def test_the_lock_pins_releases_from_an_index_alone():
+    for name, version in pins().items():
+        assert re.fullmatch(r"[\w.]+", version), f"{name}=={version}"
+        assert not name.startswith("nvidia")
+
+
+def test_no_path_of_a_machine_is_written_down():
+    folders = [str(ROOT.parent) + "/", str(Path.home()) + "/"]
+    for path in text_files():
+        text = path.read_text("utf-8")
+        for folder in folders:
+            assert folder == "//" or folder not in text, f"{path.relative_to(ROOT)}: {folder}"
+
+
+def test_the_two_commands_stand_in_the_readme_and_in_the_makefile():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for verb in ("book", "test"):
+        assert f"make {verb}" in readme
+        assert re.search(rf"^{verb}:", makefile, re.M)
+
+
+def test_the_readme_names_every_module():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    modules = [path for path in (ROOT / "medil").glob("*.py") if path.stem != "__init__"]
+    assert [path.name for path in modules if path.name not in readme] == []
+
+
+def test_the_api_page_documents_every_module():
+    page = (ROOT / "book/api.md").read_text("utf-8")
+    documented = set(re.findall(r"automodule:: medil\.(\w+)", page))
+    modules = {path.stem for path in (ROOT / "medil").glob("*.py")} - {"__init__"}
+    assert documented == modules
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in [*(ROOT / "book").glob("*.md"), ROOT / "README.md"]:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+            if not link.startswith(("http", "#", "mailto")):
+                assert (page.parent / link.split("#")[0]).exists(), f"{page.name}: {link}"
+
+
+def test_figures_of_pages_have_alt_text():
+    for page in [*(ROOT / "book").glob("*.md"), ROOT / "README.md"]:
+        text = page.read_text("utf-8")
+        assert "![](" not in text, page.name
+        for block in re.findall(r"```\{(?:figure|image)\}.*?```", text, re.S):
+            assert re.search(r"^:alt: .{20,}", block, re.M), f"{page.name}: {block[:60]}"

@@ -1,0 +1,145 @@
+"""Bad images and bad outputs: one sentence each, and nothing left behind."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from medil.errors import InputError
+from medil.grid import Grid
+from medil.volume import Volume, load, save
+from tests.images import marked, write_nifti
+
+nrrd = pytest.importorskip("nrrd", reason="pynrrd (extra nrrd) is not installed")
+
+# Bad input
+
+
+def bad_files(folder, grid):
+    """Name, what makes the file, and words that the refusal must hold."""
+    data, affine = marked(grid.shape), grid.affine_vox2ras
+    yield "gone.nii.gz", lambda p: None, "does not exist"
+    yield "folder.nii", lambda p: p.mkdir(), "folder"
+    yield "text.nii", lambda p: p.write_text("not an image"), "not a whole, readable"
+    yield "text.nii.gz", lambda p: p.write_text("not an image"), "not a whole, readable"
+    yield "text.mgz", lambda p: p.write_text("not an image"), "not a whole, readable"
+    yield "text.nrrd", lambda p: p.write_text("not an image"), "not a readable NRRD"
+    yield "empty.nii", lambda p: p.touch(), "not a whole, readable"
+    yield "notes.txt", lambda p: p.write_text("words"), "unknown extension"
+    yield "cut.nii.gz", lambda p: truncate(write_nifti(p, data, affine)), "not a whole, readable"
+    yield "cut.nii", lambda p: truncate(write_nifti(p, data, affine)), "not a whole, readable"
+    yield "cut.mgz", lambda p: truncate(write_mgh(p, data, affine)), "not a whole, readable"
+    yield "cut.nrrd", lambda p: truncate(write_nrrd_file(p, data)), "not a"
+    yield "flat.nii", lambda p: write_nifti(p, data[..., 0], affine), "2-D (7 x 8)"
+    yield "many.nii", lambda p: write_nifti(p, np.stack([data] * 3, -1), affine), "--volume K"
+    yield "more.nii", lambda p: write_nifti(p, np.zeros((2,) * 5, "i2"), affine), "5-D"
+    yield "zero.nii", lambda p: write_sform(p, data, np.zeros((4, 4))), "zero"
+    yield "nan.nii", lambda p: write_sform(p, data, np.full((4, 4), np.nan)), "NaN"
+    yield "singular.nii", lambda p: write_sform(p, data, affine[:, [0, 0, 2, 3]]), "singular"
+    yield "nothing.nii", lambda p: zero_axis(write_nifti(p, data, affine)), "size 0"
+    yield "complex.nii", lambda p: write_nifti(p, data.astype("c8"), affine), "complex"
+    yield "colour.nii", lambda p: write_rgb(p, grid), "RGB"
+
+
+def truncate(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 3 // 5])
+
+
+def write_mgh(path, data, affine):
+    nib.save(nib.MGHImage(data, affine), path)
+    return path
+
+
+def write_nrrd_file(path, data):
+    nrrd.write(str(path), np.arange(data.size, dtype=np.int32).reshape(data.shape))
+    return path
+
+
+def write_sform(path, data, sform):
+    """A file whose header holds this sform, however useless."""
+    image = nib.Nifti1Image(data, np.eye(4))
+    nib.save(image, path)
+    header = bytearray(path.read_bytes())
+    header[254:256] = np.int16(1).tobytes()  # sform_code
+    header[280:328] = np.asarray(sform[:3], np.float32).tobytes()  # srow_x, srow_y, srow_z
+    path.write_bytes(header)
+
+
+def zero_axis(path):
+    header = bytearray(path.read_bytes())
+    header[44:46] = np.int16(0).tobytes()  # dim[2]
+    path.write_bytes(header)
+
+
+def write_rgb(path, grid):
+    rgb = np.zeros(grid.shape, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nib.save(nib.Nifti1Image(rgb, grid.affine_vox2ras), path)
+
+
+BAD_NAMES = [name for name, _, _ in bad_files(None, Grid.from_spacing((7, 8, 9), 1.0))]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_bad_images_are_refused_in_one_sentence_that_names_them(tmp_path, grid, name):
+    make, words = next((m, w) for n, m, w in bad_files(tmp_path, grid) if n == name)
+    make(tmp_path / name)
+    with pytest.raises(InputError) as error:
+        load(tmp_path / name)
+    assert words in str(error.value)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("k", [-1, 3])
+def test_a_volume_that_does_not_exist_cannot_be_picked(tmp_path, grid, k):
+    data = np.stack([marked(grid.shape)] * 3, -1)
+    write_nifti(tmp_path / "in.nii", data, grid.affine_vox2ras)
+    with pytest.raises(InputError, match="K is 0 to 2"):
+        load(tmp_path / "in.nii", volume_index=k)
+
+
+# Outputs
+
+
+def test_outputs_are_refused_before_anything_is_written(tmp_path, grid):
+    volume = Volume(torch.zeros(grid.shape), grid)
+    (tmp_path / "there.nii").write_text("old")
+    for path, words in [
+        (tmp_path / "missing" / "a.nii", "does not exist"),
+        (tmp_path / "there.nii", "--force"),
+        (tmp_path / "a.xyz", "unknown extension"),
+        (tmp_path / "a", "unknown extension"),
+        (tmp_path / "a.nhdr", "read only"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            save(volume, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["there.nii"]
+    assert (tmp_path / "there.nii").read_text() == "old"
+    save(volume, tmp_path / "there.nii", force=True)
+    assert load(tmp_path / "there.nii").grid.is_close(grid)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_an_interrupted_save_leaves_the_old_file_and_nothing_else(
+    tmp_path, grid, monkeypatch, error
+):
+    path = save(Volume(torch.zeros(grid.shape), grid), tmp_path / "a.nii")
+    old = path.read_bytes()
+
+    def half_write(image, target):
+        target.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(nib, "save", half_write)
+    with pytest.raises((KeyboardInterrupt, InputError)):
+        save(Volume(torch.ones(grid.shape), grid), path, force=True)
+    assert path.read_bytes() == old
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_data_must_fit_its_grid(grid):
+    with pytest.raises(InputError, match="cannot lie on a grid"):
+        Volume(torch.zeros(9, 8, 7), grid)
