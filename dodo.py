@@ -1,8 +1,8 @@
 """How the book is built (`make book`): execute what changed, then render every page.
 
 Notebooks run in papermill, each in a process of its own and two at a time. A notebook is
-out of date when it, its profile, the package, the evaluation code, the released weights
-or the recorded rows changed in content; a `touch` changes nothing. The book goes to a
+out of date when it, its profile, the data mirror, the package, the evaluation code, the released
+weights or the recorded rows changed in content; a `touch` changes nothing. The book goes to a
 folder of its own first and takes the place of the last one only when it is whole.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -33,7 +32,8 @@ MATHJAX = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2")
 BUILD.mkdir(exist_ok=True)
 DOIT_CONFIG = {
     "default_tasks": ["book"],
-    "dep_file": str(BUILD / ".doit"),
+    "backend": "json",
+    "dep_file": str(BUILD / ".doit.json"),
     "num_process": 2,
     "par_type": "thread",  # each action only waits for a process that it started
     "verbosity": 2,
@@ -46,9 +46,17 @@ def files(*patterns: str) -> list[str]:
     return sorted(str(path) for path in found if "__pycache__" not in path.parts)
 
 
+NOTEBOOKS = [Path(name) for name in files("notebooks/[0-9][0-9]_*.ipynb")]
+
+
 def sources() -> list[str]:
     """What a number or a figure of the book may come from, besides the notebook itself."""
     return files("medil/**/*", "eval/**/*", "data_manifests/*", "requirements.lock")
+
+
+def outside() -> dict[str, str]:
+    """What changes a notebook's output and is no file of the checkout."""
+    return {"profile": PROFILE, "mirror": os.environ.get("MEDIL_DATA_MIRROR", "")}
 
 
 def task_tables():
@@ -62,20 +70,20 @@ def task_tables():
 
 def task_execute():
     """One executed copy of each notebook."""
-    for notebook in map(Path, files("notebooks/[0-9][0-9]_*.ipynb")):
+    for notebook in NOTEBOOKS:
         yield {
             "name": notebook.stem,
             "actions": [(execute, [notebook, EXECUTED / notebook.name])],
             "file_dep": [str(notebook), *sources()],
             "task_dep": ["tables"],
             "targets": [str(EXECUTED / notebook.name)],
-            "uptodate": [config_changed({"profile": PROFILE})],
+            "uptodate": [config_changed(outside())],
         }
 
 
 def task_book():
     """The rendered book."""
-    executed = [str(EXECUTED / Path(name).name) for name in files("notebooks/[0-9][0-9]_*.ipynb")]
+    executed = [str(EXECUTED / path.name) for path in NOTEBOOKS]
     return {
         "actions": [build],
         "file_dep": [*executed, *sources(), *files("book/**/*", "_config.yml", "CHANGELOG.md")],
@@ -88,8 +96,9 @@ def task_book():
 def execute(notebook: Path, target: Path):
     """Run one notebook; its executed copy appears only when every cell has run."""
     print(f"executing {notebook.name} ({PROFILE})", flush=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.stem}.part.ipynb")
+    part = BUILD / "running" / notebook.name  # stays for a look when a cell fails
+    for path in (part, target):
+        path.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "papermill", str(notebook), str(part)]
     command += ["-k", "python3", "-p", "profile", PROFILE, "--cwd", str(notebook.parent)]
     command += ["--no-progress-bar", "--execution-timeout", str(CELL_TIMEOUT_S[PROFILE])]
@@ -148,8 +157,8 @@ def build():
     command += ["--path-output", str(out)]
     ran = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if ran.returncode != 0:
-        told = [line for line in ran.stderr.splitlines() if re.search("warning|error", line, re.I)]
-        return TaskFailed("the book did not build; the last good one stays.\n" + "\n".join(told))
+        told = ran.stderr.split("Traceback")[0]
+        return TaskFailed(f"the book did not build; the last good one stays.\n{told}")
     rendered = out / "_build/html"
     copy_mathjax(rendered / "_static/mathjax")
     shutil.rmtree(HTML, ignore_errors=True)
@@ -160,12 +169,16 @@ def build():
 def stage() -> None:
     """A folder of links that looks like the checkout, with executed notebooks in it."""
     shutil.rmtree(STAGE, ignore_errors=True)
-    STAGE.mkdir(parents=True)
-    links = {"book": ROOT / "book", "notebooks": EXECUTED, "tables": TABLES}
-    for name, path in {**links, "_static": ROOT / "book/_static"}.items():
-        path.mkdir(parents=True, exist_ok=True)
-        (STAGE / name).symlink_to(path, target_is_directory=True)
-    (STAGE / "CHANGELOG.md").symlink_to(ROOT / "CHANGELOG.md")
+    links = {
+        "CHANGELOG.md": ROOT / "CHANGELOG.md",
+        "_static": ROOT / "book/_static",
+        "book": ROOT / "book",
+        "tables": TABLES,
+        **{f"notebooks/{path.name}": EXECUTED / path.name for path in NOTEBOOKS},
+    }
+    for name, path in links.items():
+        (STAGE / name).parent.mkdir(parents=True, exist_ok=True)
+        (STAGE / name).symlink_to(path)
 
 
 def repository_url() -> str | None:

@@ -131,7 +131,7 @@ def release_table(frame: pd.DataFrame) -> pd.DataFrame:
     """What is known of the weights: size, training time, hash."""
     known = frame[frame["experiment"] == RELEASE]
     lines = [
-        {"Quantity": r.metric.replace("_", " "), "Value": f"{r.value:.6g}", "Unit": r.unit}
+        {"Quantity": r.metric.replace("_", " "), "Value": _plain(r.value), "Unit": r.unit}
         for r in known.itertuples()
     ]
     for name, column in (("weights, SHA-256", "weights_sha256"), ("measured at commit", "commit")):
@@ -163,6 +163,10 @@ def verdict(table: pd.DataFrame) -> str:
             f"{(native > 0).sum()} of {len(native)} above."
         )
     return sentence
+
+
+def _plain(value: float) -> str:
+    return f"{value:,.0f}" if value == round(value) else f"{value:.4g}"
 
 
 def _signed(difference_db: float) -> str:

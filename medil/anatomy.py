@@ -9,8 +9,10 @@ segmentation into boundaries that run between voxels.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -24,7 +26,7 @@ from medil.errors import InputError
 from medil.grid import Grid, centres_mm
 
 FINE = 2  # label voxels per millimetre along each axis
-MARGIN_MM = 8  # air kept around the brain
+MARGIN_MM = 6  # air kept around the brain
 
 # T1w means, white matter near 0.9, and their spread over people: our choice, ordered as
 # in 3 T MPRAGE; the spread covers the contrast of other T1w sequences.
@@ -148,6 +150,19 @@ def refine_labels(labels: np.ndarray, sigma_vox: float = 0.6) -> Tensor:
     return winner[keep, keep, keep].contiguous()
 
 
+def largest(shares: Iterable[Tensor]) -> Tensor:
+    """Which of several [D, H, W] maps is largest, at twice their resolution: uint8."""
+    most, winner = torch.zeros(0), torch.zeros(0, dtype=torch.uint8)
+    for index, share in enumerate(shares):  # one after the other: fine maps are large
+        fine = finer(share)
+        if index == 0:
+            most, winner = fine, torch.zeros(fine.shape, dtype=torch.uint8)
+            continue
+        winner = torch.where(fine > most, torch.tensor(index, dtype=torch.uint8), winner)
+        torch.maximum(most, fine, out=most)
+    return winner
+
+
 def outline(brain: np.ndarray, closing_mm: int = 3) -> Tensor:
     """A smooth map that is 0.5 on the filled outline of a brain mask at 1 mm.
 
@@ -198,7 +213,7 @@ def label_anatomy(path: str | Path, skull_stripped: bool = True) -> Anatomy:
     """
     if not Path(path).is_file():
         raise InputError(f"there is no label map at {path}.")
-    image = nib.load(path)
+    image: Any = nib.load(path)
     turn = orientations.io_orientation(image.affine)
     labels = orientations.apply_orientation(np.asarray(image.dataobj), turn).astype(np.int32)
     affine = image.affine @ orientations.inv_ornt_aff(turn, image.shape)
@@ -260,15 +275,15 @@ def tissue_anatomy() -> Anatomy:
     csf = np.clip((inside.numpy() > 0.1) - grey[box] - white[box], 0, 1)
     air = 1 - csf - grey[box] - white[box]
     low = _cerebellum(grid)
-    shares = np.stack([air, csf, grey[box] * ~low, grey[box] * low, white[box]])
-    shares = torch.from_numpy(shares)  # [5, D, H, W]
-    labels = torch.stack([finer(share) for share in shares]).argmax(0).to(torch.uint8)
+    cortices = [grey[box] * ~low, grey[box] * low]
+    shares = torch.from_numpy(np.stack([air, csf, *cortices, white[box]]))  # [5, D, H, W]
     middle = np.zeros_like(csf)
     middle[tuple(slice(n // 3, 2 * n // 3) for n in csf.shape)] = 1
     ventricles = gaussian(torch.from_numpy(csf * middle), 6.0)
     t1 = torch.from_numpy(template.get_fdata(dtype=np.float32)[box])
     tissues = ("air", "csf", "cortex", "cerebellar cortex", "white matter")
-    return Anatomy("mni152", grid, labels, tissues, inside, ventricles, _offset(t1, shares), shares)
+    labels, offset = largest(shares), _offset(t1, shares)
+    return Anatomy("mni152", grid, labels, tissues, inside, ventricles, offset, shares)
 
 
 def _cerebellum(grid: Grid) -> np.ndarray:

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from medil.blocks import fold, residual_blocks, shrunk, unfold
+from medil.blocks import fold, residual_blocks, silent, unfold, unit_gain
 from medil.config import ModelConfig
 from medil.errors import InputError
 from medil.grid import Grid
@@ -27,6 +27,7 @@ from medil.volume import Intensity, Volume, replace_nonfinite, robust_intensity
 
 MIDDLE = 0.4  # intensity that the latent's zero stands for, on the 0 ... 1 scale
 RESIDUAL_GAIN = 8.0  # the projection's residual is small; the encoder sees it enlarged
+DETAIL_GAIN = 8.0  # Haar details are small beside the mean; the decoder sees them enlarged
 SLAB_VOXELS = 2**22  # rendered at a time
 ENCODE_BYTES = 4 * 40  # peak memory a voxel of the input, measured on 1 mm heads, rounded up
 DECODE_BYTES = 4 * 6  # a voxel of the output
@@ -105,13 +106,17 @@ class MedIL(nn.Module):
         self.encode_down = nn.Conv3d(c.width_encoder * factor**3, c.width_latent, 1)
         self.encode_latent = residual_blocks(c.width_latent, c.depth_encoder)
         to_latent = nn.Conv3d(c.width_latent, 2 * c.latent_channels, 1)
-        self.to_latent = shrunk(to_latent, 0.1 if c.closed_form else 1.0)
+        self.to_latent = silent(to_latent) if c.closed_form else to_latent
         # Decoder
+        gain = torch.full((c.latent_channels, 1, 1, 1), DETAIL_GAIN if c.closed_form else 1.0)
+        gain[0] = 1.0
+        self.register_buffer("latent_gain", gain, persistent=False)
         self.from_latent = nn.Conv3d(c.latent_channels, c.width_latent, 3, padding=1)
         self.decode_latent = residual_blocks(c.width_latent, c.depth_latent)
         self.decode_up = nn.Conv3d(c.width_latent, c.width_fine * factor**3, 1)
         self.decode_fine = residual_blocks(c.width_fine, c.depth_fine)
         self.render = make_operator(config, c.operator, c.width_fine, 1)
+        unit_gain(self)
 
     # Tensors on grids
 
@@ -165,7 +170,7 @@ class MedIL(nn.Module):
 
     def decode_features(self, z: Tensor) -> Tensor:
         """[B, C, d, h, w] latents -> [B, width_fine, f d, f h, f w] features on the fine grid."""
-        h = self.decode_latent(self.from_latent(z))
+        h = self.decode_latent(self.from_latent(z * self.latent_gain))
         return self.decode_fine(unfold(self.decode_up(h), self.config.fine_per_latent))
 
     def decode_tensor(self, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:

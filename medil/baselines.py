@@ -240,7 +240,8 @@ def coarse_shape(grid: Grid, n_numbers: int) -> tuple[int, int, int]:
         uneven = max(abs(math.log(m / i)) for m, i in zip(sizes, ideal, strict=True))
         return math.prod(sizes) * (1 + uneven)
 
-    return min((s for s in itertools.product(*options) if math.prod(s) >= enough), key=cost)
+    a, b, c = min((s for s in itertools.product(*options) if math.prod(s) >= enough), key=cost)
+    return a, b, c
 
 
 def _ideal_sizes(grid: Grid, n_numbers: int) -> list[float]:

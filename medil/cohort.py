@@ -13,7 +13,7 @@ from torch import Tensor
 
 from medil.anatomy import Anatomy, label_anatomy, tissue_anatomy
 from medil.grid import Grid
-from medil.heads import CohortConfig, Subject, draw_subject
+from medil.heads import DEFAULT, CohortConfig, Subject, draw_subject
 from medil.painting import Range
 from medil.volume import Volume
 
@@ -31,9 +31,7 @@ __all__ = [
 ]
 
 
-def native_grid(
-    subject: Subject, seed: int, index: int, config: CohortConfig = CohortConfig()
-) -> Grid:
+def native_grid(subject: Subject, seed: int, index: int, config: CohortConfig = DEFAULT) -> Grid:
     """A random native grid around a subject: spacing, phase, and tilt if asked for.
 
     Args:
@@ -58,9 +56,9 @@ def native_grid(
     low, high = subject.head_mm[0] - config.margin_mm, subject.head_mm[1] + config.margin_mm
     phase_mm = rng.uniform(size=3) * spacing_mm
     shape = np.ceil((high - low) / spacing_mm).astype(int) + 1
-    grid = Grid.from_spacing(shape.tolist(), spacing_mm, low - spacing_mm / 2 + phase_mm)
+    grid = Grid.from_spacing(shape.tolist(), spacing_mm.tolist(), low - spacing_mm / 2 + phase_mm)
     if config.max_tilt_deg > 0:
-        grid = grid.rotated(rng.normal(size=3), rng.uniform(0, config.max_tilt_deg))
+        grid = grid.rotated(rng.normal(size=3).tolist(), rng.uniform(0, config.max_tilt_deg))
     return grid
 
 
@@ -71,7 +69,7 @@ def rician(signal: Tensor, sigma: float, rng: np.random.Generator) -> Tensor:
 
 
 def scan(
-    subject: Subject, grid: Grid, seed: int, index: int, config: CohortConfig = CohortConfig()
+    subject: Subject, grid: Grid, seed: int, index: int, config: CohortConfig = DEFAULT
 ) -> Tensor:
     """Scan a subject: point spread, Rician noise, and (by default) skull stripping.
 
@@ -92,14 +90,14 @@ def scan(
     noisy = rician(signal, sigma, rng)
     if config.background_noise:
         return noisy
-    return torch.where(signal > 0.5 * subject.csf, noisy, torch.zeros(()))
+    return torch.where(signal > 0.5 * subject.darkest, noisy, torch.zeros(()))
 
 
 def subject(
     anatomy: Anatomy,
     seed: int,
     index: int,
-    config: CohortConfig = CohortConfig(),
+    config: CohortConfig = DEFAULT,
     grid: Grid | None = None,
 ) -> Volume:
     """One synthetic T1w scan: `draw_subject`, a grid, and `scan`.

@@ -134,17 +134,26 @@ class _Folds:
         nearest_mm, farthest_mm = range_mm
         far = height_mm.abs()
         close = (far >= nearest_mm) & (far < STEEPEST * farthest_mm)
-        start = points_mm[close]
-        foot = start
-        for _ in range(FOOT_STEPS):  # onto the surface, then under the point again
-            above_mm, gradient = self._height(foot, with_gradient=True)
-            squared = gradient.square().sum(-1, keepdim=True)
-            foot = foot - above_mm[:, None] * gradient / squared
-            apart = start - foot
-            foot = foot + apart - (apart * gradient).sum(-1, keepdim=True) * gradient / squared
-        normal_mm = torch.linalg.vector_norm(start - foot, dim=-1)
-        height_mm[close] = torch.sign(height_mm[close]) * normal_mm
+        height_mm[close] = torch.sign(height_mm[close]) * self._nearest_mm(points_mm[close])
         return height_mm
+
+    def _nearest_mm(self, points_mm: Tensor) -> Tensor:
+        """[Q] distance to the surface, by a search that is never below the true one.
+
+        From any point near the surface one gets there along the radius, so the way to that
+        point and the rest together are an upper bound; the least of all tries is kept.
+        """
+        foot, least_mm = points_mm, torch.full(points_mm.shape[:1], math.inf, dtype=torch.float64)
+        for _ in range(FOOT_STEPS):  # down to the surface, then under the point again
+            above_mm, gradient = self._height(foot, with_gradient=True)
+            apart = points_mm - foot
+            least_mm = torch.minimum(least_mm, apart.norm(dim=-1) + above_mm.abs())
+            normal = gradient / gradient.square().sum(-1, keepdim=True)
+            foot = foot - above_mm[:, None] * normal
+            apart = points_mm - foot
+            foot = foot + apart - (apart * gradient).sum(-1, keepdim=True) * normal
+        rest_mm = self._height(foot)[0].abs()
+        return torch.minimum(least_mm, (points_mm - foot).norm(dim=-1) + rest_mm)
 
     def _height(self, points_mm: Tensor, with_gradient: bool = False) -> tuple[Tensor, Tensor]:
         """How far points are above the surface along their radius [Q], and its gradient [Q, 3]."""

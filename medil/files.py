@@ -64,7 +64,10 @@ def atomic_output(path: str | Path, force: bool = False) -> Iterator[Path]:
     path = check_output(path, force)
     temporary = path.with_name(f".part-{secrets.token_hex(4)}-{path.name}")
     try:
+        temporary.touch()
+        usual_mode = temporary.stat().st_mode  # some writers make files that others cannot read
         yield temporary
+        temporary.chmod(usual_mode)
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"{path} could not be written: {error.strerror or error}.") from error

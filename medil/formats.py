@@ -7,16 +7,12 @@ they mean; writers take the same two back. Nothing here resamples, reorders or s
 from __future__ import annotations
 
 import math
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 
 from medil.errors import InputError
 from medil.grid import Grid
@@ -24,15 +20,6 @@ from medil.memory import require_memory
 
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".nrrd", ".nhdr")
 MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
-READ_ERRORS = (
-    ImageFileError,
-    HeaderDataError,
-    WrapStructError,
-    OSError,
-    EOFError,
-    ValueError,
-    zlib.error,
-)
 MAX_NIFTI1_SIZE = 32767  # its header counts voxels in int16
 
 
@@ -171,9 +158,10 @@ def read_nibabel(path: Path, volume_index: int | None) -> tuple[np.ndarray, Sour
         raise InputError("this is not a NIfTI or MGH image.")
     on_disk = image.header.get_data_dtype()
     check_dtype(on_disk)
-    shape, tail, index = spatial_shape(image.shape, volume_index)
+    sizes = tuple(int(n) for n in image.shape)  # MGH gives int32, whose product overflows
+    shape, tail, index = spatial_shape(sizes, volume_index)
     source = _nibabel_source(image, shape, tail)
-    require_memory(math.prod(image.shape), 2 * on_disk.itemsize, "the image")
+    require_memory(math.prod(sizes), 2 * on_disk.itemsize, "the image")
     proxy: Any = image.dataobj
     stored = np.asanyarray(proxy.get_unscaled())
     stored = stored.reshape(*shape, -1, order="F")[..., index]

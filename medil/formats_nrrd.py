@@ -50,15 +50,11 @@ def read_nrrd(path: Path, volume_index: int | None) -> tuple[np.ndarray, Source]
         InputError: What is wrong with the file, without its name.
     """
     nrrd = _pynrrd()
-    try:
-        header = nrrd.read_header(str(path))
-        if header["type"] in ("block",):
-            raise InputError("the image holds blocks of bytes; medil reads one number a voxel.")
-        sizes = [int(n) for n in header["sizes"]]
-        require_memory(math.prod(sizes), 8, "the image")
-        data, header = nrrd.read(str(path))
-    except (nrrd.NRRDError, KeyError) as error:
-        raise InputError(f"this is not a readable NRRD image ({_one_line(error)}).") from error
+    header = nrrd.read_header(str(path))
+    if header["type"] == "block":
+        raise InputError("the image holds blocks of bytes; medil reads one number a voxel.")
+    require_memory(math.prod(int(n) for n in header["sizes"]), 8, "the image")
+    data, header = nrrd.read(str(path))
     check_dtype(data.dtype)
     data, header = _space_first(data, header)
     shape, tail, index = spatial_shape(data.shape, volume_index)
@@ -68,10 +64,6 @@ def read_nrrd(path: Path, volume_index: int | None) -> tuple[np.ndarray, Source]
         header, tail = _only_space(header), ()
     source = Source("nrrd", Grid(shape, affine), stored.dtype, header, tail=tail, notes=notes)
     return stored, source
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _is_spatial(header: dict) -> list[bool]:

@@ -58,6 +58,7 @@ class CohortConfig:
             raise InputError(f"isotropic_share lies in 0 ... 1, not {self.isotropic_share}.")
 
 
+DEFAULT = CohortConfig()
 # Displacement: (standard deviation, blur of the white noise), both in mm.
 WARPS = ((4.0, 22.0), (2.0, 10.0), (0.8, 5.0))
 
@@ -73,7 +74,7 @@ class Subject:
             point of this head came from, the log bias field, and `Anatomy.inside` there.
         lattice: World grid of the smooth fields.
         head_mm: [2, 3] lowest and highest (R, A, S) of the head.
-        csf: The drawn mean of CSF.
+        darkest: Mean of the darkest tissue, CSF as a rule.
         facts: What was drawn, in plain numbers.
     """
 
@@ -82,7 +83,7 @@ class Subject:
     fields: Tensor
     lattice: Grid
     head_mm: np.ndarray
-    csf: float
+    darkest: float
     facts: dict[str, float] = field(default_factory=dict)
 
     def at(self, points_mm: Tensor) -> Tensor:
@@ -115,6 +116,8 @@ class Subject:
         centres = centres_mm(grid)
         near = sample_trilinear(self.fields[:, 4:], self.lattice, centres)[0, 0] > NEAR
         points_mm = centres[near]  # [Q, 3]: air is skipped, half of the box and more
+        if len(points_mm) == 0:
+            return torch.zeros(grid.shape)
         offsets_mm = cell_offsets_mm(grid, cell, quadrature_mm)
         total = torch.zeros(len(points_mm))
         for offset_mm in offsets_mm:
@@ -146,7 +149,7 @@ def streams(seed: int, index: int, count: int) -> list[np.random.Generator]:
 
 
 def draw_subject(
-    anatomy: Anatomy, seed: int, index: int, config: CohortConfig = CohortConfig()
+    anatomy: Anatomy, seed: int, index: int, config: CohortConfig = DEFAULT
 ) -> Subject:
     """Draw one head: shape, contrast, texture and bias; no grid yet.
 
@@ -164,7 +167,7 @@ def draw_subject(
     source_mm, facts = _draw_warp(anatomy, lattice, shape_rng, config)
     bias = bias_rng.uniform(*config.bias)
     log_bias = bias * smooth_noise(lattice.shape, 35.0 / LATTICE_MM, bias_rng)
-    painted, csf = paint(anatomy, paint_rng, config.folding, config.texture, config.shading)
+    painted, darkest = paint(anatomy, paint_rng, config.folding, config.texture, config.shading)
     inside = sample_trilinear(anatomy.inside[None, None], anatomy.grid, source_mm)[0, 0]
     head = lattice.index_to_ras(torch.nonzero(inside > 0.25).numpy())
     return Subject(
@@ -175,7 +178,7 @@ def draw_subject(
         ],
         lattice=lattice,
         head_mm=np.stack([head.min(0) - LATTICE_MM / 2, head.max(0) + LATTICE_MM / 2]),
-        csf=csf,
+        darkest=darkest,
         facts={**facts, "bias": bias},
     )
 
@@ -199,7 +202,9 @@ def _draw_warp(
     velocity = (
         torch.stack(
             [
-                sum(a * smooth_noise(lattice.shape, s / LATTICE_MM, rng) for a, s in WARPS)
+                torch.stack(
+                    [a * smooth_noise(lattice.shape, s / LATTICE_MM, rng) for a, s in WARPS]
+                ).sum(0)
                 for _ in range(3)
             ]
         )

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medil.blocks import shrunk
+from medil.blocks import silent
 from medil.config import ModelConfig
 from medil.grid import Grid, centres_mm, sample_trilinear
 from medil.resample import synthesise
@@ -46,7 +46,7 @@ class IntegratedLTE(nn.Module):
         self.basis = local_fourier(harmonics)
         self.channels_out = channels_out
         n_amplitudes = channels_out * self.basis.n_functions**3
-        self.amplitude = shrunk(nn.Conv3d(channels_in, n_amplitudes, 1))
+        self.amplitude = silent(nn.Conv3d(channels_in, n_amplitudes, 1))
 
     def forward(self, features: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
         """[B, C, d, h, w] on `nodes` -> [B, channels_out, D, H, W] on `voxels`."""
@@ -149,13 +149,13 @@ class Trilinear(nn.Module):
 
 
 def mlp(channels_in: int, hidden: int, channels_out: int) -> nn.Sequential:
-    """Two hidden layers; the last one starts quiet."""
+    """Two hidden layers; the last one starts silent."""
     return nn.Sequential(
         nn.Linear(channels_in, hidden),
         nn.ReLU(),
         nn.Linear(hidden, hidden),
         nn.ReLU(),
-        shrunk(nn.Linear(hidden, channels_out)),
+        silent(nn.Linear(hidden, channels_out)),
     )
 
 

@@ -124,7 +124,7 @@ def _source_to_json(source: Source | None) -> dict | None:
     if source is None:
         return None
     codes = source.codes or (1, 1)
-    return {"grid": _grid_to_json(source.grid), "codes": codes, "units": source.units}
+    return {"grid": _grid_to_json(source.grid), "codes": codes, "time_unit": source.units[1]}
 
 
 def _source_from_json(raw: dict | None) -> Source | None:
@@ -134,5 +134,5 @@ def _source_from_json(raw: dict | None) -> Source | None:
     header.set_data_shape(grid.shape)
     header.set_qform(grid.affine_vox2ras, code=raw["codes"][0])
     header.set_sform(grid.affine_vox2ras, code=raw["codes"][1])
-    header.set_xyzt_units(*raw["units"])
+    header.set_xyzt_units("mm", raw["time_unit"])  # a Grid is in mm whatever the file's unit was
     return Source("nifti1", grid, np.dtype(np.float32), header)

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from medil.anatomy import FINE, TISSUES, Anatomy, finer, gaussian
+from medil.anatomy import FINE, TISSUES, Anatomy, finer, gaussian, largest
 from medil.grid import Grid
 
 Range = tuple[float, float]
 LATTICE_MM = 4.0  # slow variation is linear between points this far apart
+LEANING = {"csf": 0.7, "white matter": -0.7}  # of the noise that folds an average brain
 FOLIA = 3.5  # texture in cerebellar cortex, whose folds are finer than its labels
 
 
@@ -26,7 +27,7 @@ def smooth_noise(shape: tuple[int, ...], sigma_vox: float, rng: np.random.Genera
     pad = math.ceil(3 * sigma_vox)  # so that the edge varies as much as the middle
     white = rng.standard_normal([n + 2 * pad for n in shape], dtype=np.float32)
     kernel = np.exp(-0.5 * (np.arange(-pad, pad + 1) / sigma_vox) ** 2)
-    gain = np.linalg.norm(kernel / kernel.sum()) ** 3
+    gain = float(np.linalg.norm(kernel / kernel.sum())) ** 3
     inner = tuple(slice(pad, pad + n) for n in shape)
     return gaussian(torch.from_numpy(white), sigma_vox)[inner] / gain
 
@@ -44,9 +45,9 @@ def paint(
         shading: (low, high) standard deviation of the smooth variation.
 
     Returns:
-        [2D, 2H, 2W] float32 intensity on the anatomy's fine grid, and the mean of CSF.
+        [2D, 2H, 2W] float32 intensity on the anatomy's fine grid, and the darkest tissue's mean.
     """
-    means = _draw_means(anatomy.tissues, rng)
+    means = draw_means(anatomy.tissues, rng)
     labels = _draw_labels(anatomy, rng.uniform(*folding), rng)
     painted = means.index_select(0, labels.flatten().int()).reshape(labels.shape)
     fine_std, smooth_std = rng.uniform(*texture), rng.uniform(*shading)
@@ -61,9 +62,9 @@ def paint(
         coarse += rng.uniform(0.5, 1.0) * anatomy.offset
     rim = rng.uniform(0.3, 0.6) + 0.08 * _slow_noise(anatomy.grid, 6.0, rng)
     painted += finer(coarse)
-    painted[finer(anatomy.inside - rim) < 0] = 0.0
-    painted[labels == 0] = 0.0
-    return painted.clamp_(min=0.0), float(means[list(anatomy.tissues).index("csf")])
+    painted *= finer(anatomy.inside - rim) > 0
+    painted *= labels != 0
+    return painted.clamp_(min=0.0), float(means[means > 0].min())
 
 
 def _draw_labels(anatomy: Anatomy, folding: float, rng: np.random.Generator) -> Tensor:
@@ -76,19 +77,11 @@ def _draw_labels(anatomy: Anatomy, folding: float, rng: np.random.Generator) -> 
         return anatomy.labels
     shape = anatomy.grid.shape
     noise = folding * (0.8 * smooth_noise(shape, 1.8, rng) + 0.6 * smooth_noise(shape, 3.5, rng))
-    tilt = dict(zip(("csf", "cortex", "white matter"), (0.7, 0.0, -0.7), strict=True))
-    boost = {"csf": 1.3}
-    most, winner = None, None
-    for index, (name, share) in enumerate(zip(anatomy.tissues, anatomy.shares, strict=True)):
-        inside = (share > 0.02) * tilt.get(name, 0.0)
-        fine = finer(share * boost.get(name, 1.0) + inside * noise)
-        if most is None or winner is None:
-            most, winner = fine, torch.zeros(fine.shape, dtype=torch.uint8)
-            continue
-        better = fine > most
-        winner[better] = index
-        most = torch.maximum(most, fine)
-    return winner
+    shares = zip(anatomy.tissues, anatomy.shares, strict=True)
+    return largest(
+        share * (1.3 if name == "csf" else 1.0) + (share > 0.02) * LEANING.get(name, 0.0) * noise
+        for name, share in shares
+    )
 
 
 def _slow_noise(grid: Grid, sigma_mm: float, rng: np.random.Generator) -> Tensor:
@@ -98,7 +91,7 @@ def _slow_noise(grid: Grid, sigma_mm: float, rng: np.random.Generator) -> Tensor
     return functional.interpolate(noise[None, None], grid.shape, mode="trilinear")[0, 0]
 
 
-def _draw_means(tissues: tuple[str, ...], rng: np.random.Generator) -> Tensor:
+def draw_means(tissues: tuple[str, ...], rng: np.random.Generator) -> Tensor:
     """[len(tissues)] one mean for each label: its tissue's draw, and a little of its own.
 
     Grey matter shares one draw, since a sequence's contrast moves all of it together.
@@ -108,6 +101,8 @@ def _draw_means(tissues: tuple[str, ...], rng: np.random.Generator) -> Tensor:
     for name in tissues:
         mean, spread = TISSUES[name]
         common = shared if 0.5 < mean < 0.88 else drawn[name]
-        own = 0.3 * drawn[name] + 0.1 * rng.normal()
-        means.append(max(mean + spread * (0.9 * common + own), 0.04 if mean else 0.0))
+        deviation = 0.9 * common + 0.3 * drawn[name] + 0.1 * rng.normal()
+        if name == "head":  # skin, fat, bone and muscle share nothing
+            deviation = rng.normal()
+        means.append(max(mean + spread * deviation, 0.04 if mean else 0.0))
     return torch.tensor(means, dtype=torch.float32)

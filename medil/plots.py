@@ -8,7 +8,7 @@ window. Each function returns a matplotlib figure; drawing it is up to the calle
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ Window = tuple[float, float]
 
 # Okabe and Ito's colours: told apart by colour-blind readers, on white and on grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "figure.facecolor": "white",  # also in the book's dark mode: labels stay readable
     "figure.dpi": 110,
     "savefig.dpi": 110,
@@ -67,10 +67,10 @@ def panels(rows: int, columns: int, panel_in: tuple[float, float] = (2.7, 2.7)):
         InputError: matplotlib is not installed.
     """
     try:
-        from matplotlib import cycler, pyplot
+        from matplotlib import pyplot
     except ImportError as error:
         raise InputError("pictures need matplotlib: pip install 'medil[plots]'.") from error
-    with pyplot.rc_context({**STYLE, "axes.prop_cycle": cycler(color=COLOURS)}):
+    with pyplot.rc_context({**STYLE, "axes.prop_cycle": pyplot.cycler(color=COLOURS)}):
         size_in = (columns * panel_in[0], rows * panel_in[1])
         figure, axes = pyplot.subplots(
             rows, columns, figsize=size_in, squeeze=False, layout="constrained"

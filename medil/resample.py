@@ -18,7 +18,7 @@ from torch import Tensor
 from medil.grid import Grid, centres_mm
 from medil.texture import Basis, cell_average
 
-POINTS_PER_CHUNK = 2**18
+POINTS_PER_CHUNK = 2**17
 
 
 @lru_cache(maxsize=96)
@@ -173,7 +173,7 @@ def _gauss_offsets_mm(voxels: Grid, points: int) -> tuple[np.ndarray, np.ndarray
 
 
 def _synthesise_oblique(
-    coefficients: Tensor, basis: Basis, nodes: Grid, voxels: Grid, points: int = 3
+    coefficients: Tensor, basis: Basis, nodes: Grid, voxels: Grid, points: int = 2
 ) -> Tensor:
     centres = centres_mm(voxels).reshape(-1, 3).numpy()
     offsets, weights = _gauss_offsets_mm(voxels, points)
@@ -188,7 +188,9 @@ def _synthesise_oblique(
     return torch.cat(chunks, dim=-1).reshape(*coefficients.shape[:2], *voxels.shape)
 
 
-def evaluate_points(coefficients: Tensor, basis: Basis, nodes: Grid, points_mm: np.ndarray):
+def evaluate_points(
+    coefficients: Tensor, basis: Basis, nodes: Grid, points_mm: np.ndarray
+) -> Tensor:
     """The continuous function that coefficients define, at scattered points.
 
     Args:
@@ -204,13 +206,16 @@ def evaluate_points(coefficients: Tensor, basis: Basis, nodes: Grid, points_mm: 
     first = np.floor(index_vox).astype(int) - (basis.radius - 1)
     sizes = np.asarray(nodes.shape)
     strides = np.array([sizes[1] * sizes[2], sizes[2], 1])
-    flat = coefficients.flatten(3)  # [B, C, J^3, N]
-    total = 0
-    for step in product(range(2 * basis.radius), repeat=3):
-        node = first + np.array(step)
-        value = basis.value(index_vox - node)  # [Q, 3, J]
-        weight = np.einsum("qi,qj,qk->ijkq", *(value[:, axis] for axis in range(3)))
-        weight = torch.from_numpy(weight.reshape(-1, len(points_mm))).to(flat)  # [J^3, Q]
-        place = torch.from_numpy(node.clip(0, sizes - 1) @ strides).to(flat.device)
-        total = total + (flat[..., place] * weight).sum(2)
-    return total
+    steps = range(2 * basis.radius)
+    # Each step along each axis once; the products over axes are made below.
+    value = np.stack([basis.value(index_vox - first - step) for step in steps])  # [S, Q, 3, J]
+    place = np.stack([(first + step).clip(0, sizes - 1) * strides for step in steps])  # [S, Q, 3]
+    value, place = (torch.from_numpy(a).to(coefficients.device) for a in (value, place))
+    value = value.to(coefficients.dtype)
+    rows = coefficients.flatten(3).movedim(-1, 0).contiguous()  # [N, B, C, J^3]: one a node
+    total = rows.new_zeros(len(points_mm), *rows.shape[1:3])
+    for a, b, c in product(steps, repeat=3):
+        node = place[a, :, 0] + place[b, :, 1] + place[c, :, 2]
+        weight = torch.einsum("qi,qj,qk->qijk", value[a, :, 0], value[b, :, 1], value[c, :, 2])
+        total += (rows.index_select(0, node) * weight.flatten(1)[:, None, None]).sum(-1)
+    return total.movedim(0, -1)

@@ -149,7 +149,8 @@ def patch_step(
     if rng.random() < coarser_share and max(scan.spacing_mm) < 1.5:
         factor = [2, 2, 2] if rng.random() < 0.5 else rng.permutation([1, 1, 3]).tolist()
         x, grid = coarser(target, target_grid, factor)
-    return Step(x, grid, random_phase(target_grid, pitch_mm, [patch_mm] * 3, rng), target, target_grid)
+    latent_grid = random_phase(target_grid, pitch_mm, [patch_mm] * 3, rng)
+    return Step(x, grid, latent_grid, target, target_grid)
 
 
 def coarser(x: Tensor, grid: Grid, factor: Sequence[int]) -> tuple[Tensor, Grid]:

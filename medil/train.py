@@ -77,28 +77,41 @@ def training_scans(config: DataConfig, folder: Path, seed: int) -> list[Scan]:
     Returns:
         The scans, weighted.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    labels = [e for e in manifest.entries("synthseg_labels", "train") if manifest.available(e)]
-    real = [e for e in manifest.entries("open_ms_t1", "train") if manifest.available(e)]
-    scans = []
-    for index in tqdm(range(config.subjects), desc="cohort", unit="subject"):
-        path = folder / f"subject{index:03d}.nii"
-        if not path.exists():
-            source = labels[index % len(labels)] if labels else None
-            anatomy = label_anatomy(manifest.fetch(source)) if source else tissue_anatomy()
-            settings = cohort_settings(config, index)
-            save(subject(anatomy, config.seed_cohort + seed, index, settings), path)
-        scans.append(prepare_scan(load(path), weight=1 / config.subjects))
+    draw_cohort(config, folder, seed)
+    paths = [folder / f"subject{index:03d}.nii" for index in range(config.subjects)]
+    scans = [prepare_scan(load(path), weight=1 / config.subjects) for path in paths]
+    real = available_files("open_ms_t1")
     share = config.real_share / (1 - config.real_share)
-    for entry in real:
-        scans.append(prepare_scan(load(manifest.fetch(entry)), weight=share / len(real)))
-    return scans
+    return scans + [prepare_scan(load(path), weight=share / len(real)) for path in real]
+
+
+def available_files(name: str) -> list[Path]:
+    """Files of a manifest's `train` split that need no network."""
+    return [manifest.fetch(e) for e in manifest.entries(name, "train") if manifest.available(e)]
+
+
+def draw_cohort(config: DataConfig, folder: Path, seed: int) -> None:
+    """Draw the cohort into a folder, one anatomy after the other, keeping what is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    labels: list[Path | None] = [*available_files("synthseg_labels")] or [None]
+    bar = tqdm(total=config.subjects, desc="cohort", unit="subject")
+    for start, path in enumerate(labels):
+        anatomy = None
+        for index in range(start, config.subjects, len(labels)):
+            target = folder / f"subject{index:03d}.nii"
+            if not target.exists():
+                anatomy = anatomy or (label_anatomy(path) if path else tissue_anatomy())
+                settings = cohort_settings(config, index)
+                save(subject(anatomy, config.seed_cohort + seed, index, settings), target)
+            bar.update()
 
 
 def cohort_settings(config: DataConfig, index: int) -> CohortConfig:
     """Most subjects near 1 mm, the rest anywhere in the cohort's range."""
-    near = (index * 0.618) % 1 < config.near_1mm_share
-    return CohortConfig(spacing_mm=(0.9, 1.1), isotropic_share=1.0) if near else CohortConfig()
+    settings = CohortConfig(noise=config.noise, texture=config.texture)
+    if (index * 0.618) % 1 < config.near_1mm_share:
+        return replace(settings, spacing_mm=(0.9, 1.1), isotropic_share=1.0)
+    return settings
 
 
 # The loop
@@ -122,6 +135,7 @@ def train(config: RunConfig, scans: Sequence[Scan], out: Path, seed: int, resume
     """
     torch.set_num_threads(config.train.threads)
     torch.manual_seed(seed)  # initial weights only; steps seed themselves
+    started = commit()
     model = MedIL(config.model)
     ema = copy.deepcopy(model).requires_grad_(False)
     optimiser = torch.optim.AdamW(
@@ -137,7 +151,7 @@ def train(config: RunConfig, scans: Sequence[Scan], out: Path, seed: int, resume
     except KeyboardInterrupt:
         print(f"stopped at step {progress['step']}; resume to go on")
     save_state(out / "state.safetensors", model, ema, optimiser, progress)
-    facts = {**progress, "seed": seed, "minutes": progress["elapsed_s"] / 60, "commit": commit()}
+    facts = {**progress, "seed": seed, "minutes": progress["elapsed_s"] / 60, "commit": started}
     save_weights(ema, config, out / "weights.safetensors", facts, force=True)
     return ema.eval()
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from medil.volume import Source
 
 Spacing = tuple[float, float, float]
+Window = tuple[float, float]
 RENDER_BYTES = 16  # peak memory a voxel of a rendered phantom or a written file
 
 FILE = click.Path(path_type=Path)
@@ -36,6 +37,13 @@ volume_index = click.option(
 seed = click.option("--seed", type=int, default=0, show_default=True, help="Of the random draws.")
 spacing = click.option(
     "--spacing", type=float, nargs=3, metavar="X Y Z", help="Voxel size in mm, in the file's axes."
+)
+window = click.option(
+    "--window",
+    type=float,
+    nargs=2,
+    metavar="LOW HIGH",
+    help="Intensities that become 0 and 1, such as -1000 1000 for CT [default: percentiles].",
 )
 like = click.option("--like", type=FILE, metavar="OTHER", help="Use the grid of another image.")
 
@@ -86,7 +94,7 @@ def target(
         raise InputError("--spacing and --like both name the output's grid; say only one.")
     grid = native
     if other:
-        resembled = load(other)
+        resembled = load(other, volume_index=0)
         grid, source = resembled.grid, resembled.source
     if spacing_mm:
         on_disk = source.grid if source else native
@@ -162,25 +170,28 @@ def info(file: Path, volume_index: int | None, preset: str) -> None:
 @output
 @force
 @volume_index
+@window
 @model_options
 def encode(
     file: Path,
     output: Path,
     force: bool,
     volume_index: int | None,
+    window: Window | None,
     preset: str | None,
     weights: Path | None,
 ) -> None:
     """Encode an image at its own grid into a latent file (.safetensors)."""
-    from medil.volume import load
+    from medil.volume import Intensity, load
 
     if output.suffix != ".safetensors":
         raise InputError(f"{output}: a latent file ends in .safetensors.")
     check_output(output, force)
+    intensity = Intensity(*window) if window else None
     volume = load(file, volume_index)
     model = load_weights(preset, weights)
     tell("encoding ...")
-    model.encode(volume).save(output, force=force)
+    model.encode(volume, intensity).save(output, force=force)
 
 
 @medil.command(epilog="Example: medil decode scan.safetensors -o fine.nii.gz --spacing 0.7 0.7 0.7")
@@ -216,6 +227,7 @@ def decode(
 @output
 @force
 @volume_index
+@window
 @spacing
 @like
 @model_options
@@ -224,6 +236,7 @@ def reconstruct(
     output: Path,
     force: bool,
     volume_index: int | None,
+    window: Window | None,
     spacing: Spacing | None,
     like: Path | None,
     preset: str | None,
@@ -233,14 +246,15 @@ def reconstruct(
 
     Without --spacing or --like the output has the input's shape, orientation and affine.
     """
-    from medil.volume import load, save
+    from medil.volume import Intensity, load, save
 
     check_image_output(output, force)
+    intensity = Intensity(*window) if window else None
     volume = load(file, volume_index)
     grid, resembled = target(volume.grid, volume.source, spacing, like)
     model = load_weights(preset, weights)
     tell("encoding ...")
-    latent = model.encode(volume)
+    latent = model.encode(volume, intensity)
     tell("decoding ...")
     save(model.decode(latent, grid), output, like=resembled, force=force)
 
@@ -270,7 +284,7 @@ def phantom(
     drawn = find_phantom(name, seed)
     if spacing and like:
         raise InputError("--spacing and --like both name the output's grid; say only one.")
-    resembled = load(like) if like else None
+    resembled = load(like, volume_index=0) if like else None
     grid = resembled.grid if resembled else drawn.grid(spacing or 1.0)
     require_memory(grid.n_voxels, RENDER_BYTES, "this phantom")
     source = resembled.source if resembled else None
@@ -313,6 +327,8 @@ def train(preset: str, output: Path, seed: int, resume: bool, minutes: float | N
     find_preset(preset)
     if minutes is not None and not minutes > 0:
         raise InputError(f"--minutes must be above zero, not {minutes:g}.")
+    if resume and not output.is_dir():
+        raise InputError(f"there is no run to resume in {output}.")
     make_folder(output)
     from medil.train import main_train
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from medil.errors import InputError
 from medil.files import atomic_output
-from medil.formats import READ_ERRORS, Source, read_nibabel, suffix_of, write_nibabel
+from medil.formats import Source, read_nibabel, suffix_of, write_nibabel
 from medil.formats_nrrd import read_nrrd, write_nrrd
 from medil.grid import Grid
 from medil.intensity import Intensity, hu_window, replace_nonfinite, robust_intensity
@@ -102,18 +102,26 @@ def load(path: str | Path, volume_index: int | None = None) -> Volume:
         raise InputError(f"{path} is a folder; name an image file in it.")
     if not path.exists():
         raise InputError(f"{path} does not exist.")
-    suffix = suffix_of(path)
-    reader = read_nrrd if suffix in (".nrrd", ".nhdr") else read_nibabel
     try:
-        stored, source = reader(path, volume_index)
+        stored, source = _read(path, volume_index)
         grid, transform = source.grid.reoriented("RAS")
         values = orientations.apply_orientation(_to_values(stored, source), transform)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except (*READ_ERRORS, OverflowError, MemoryError) as error:
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise InputError(f"{path} is not a whole, readable {suffix} image ({reason}).") from error
     return Volume(torch.from_numpy(np.ascontiguousarray(values)), grid, source)
+
+
+def _read(path: Path, volume_index: int | None) -> tuple[np.ndarray, Source]:
+    """Stored values and source; whatever a parser makes of damaged bytes is an `InputError`."""
+    suffix = suffix_of(path.name)
+    reader = read_nrrd if suffix in (".nrrd", ".nhdr") else read_nibabel
+    try:
+        return reader(path, volume_index)
+    except InputError:
+        raise
+    except Exception as error:  # parsers raise KeyError, TypeError, zlib.error and more
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise InputError(f"this is not a whole, readable {suffix} image ({reason}).") from error
 
 
 def _to_values(stored: np.ndarray, source: Source) -> np.ndarray:
@@ -125,7 +133,8 @@ def _to_values(stored: np.ndarray, source: Source) -> np.ndarray:
             return stored.astype(np.int64)
         return stored.astype(TENSOR_KINDS.get(stored.dtype.name, stored.dtype), copy=False)
     values = stored.astype(np.float64) * source.slope + source.inter
-    return values if _needs_float64(stored, source) else values.astype(np.float32)
+    wide = _needs_float64(stored, source) or np.abs(values).max() > np.finfo(np.float32).max
+    return values if wide else values.astype(np.float32)
 
 
 def _needs_float64(stored: np.ndarray, source: Source) -> bool:

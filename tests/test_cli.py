@@ -141,6 +141,26 @@ def test_encode_then_decode_is_reconstruct(run_medil, scan, tmp_path):
         assert int(b.header["qform_code"]) == 2 and int(b.header["sform_code"]) == 1
 
 
+def test_a_window_fixes_the_scaling_and_comes_out_again(run_medil, scan, tmp_path):
+    from medil.latent import Latent
+
+    latent, out = tmp_path / "l.safetensors", tmp_path / "out.nii"
+    assert run_medil("encode", scan, "-o", latent, "--window", -1000, 1000)[0] == 0
+    intensity = Latent.load(latent).intensity
+    assert (intensity.low, intensity.high) == (-1000, 1000)
+    assert run_medil("reconstruct", scan, "-o", out, "--window", -1000, 1000)[0] == 0
+    deep = inner(load(scan).grid, 6, load(scan).grid)
+    assert (load(out).data - ramp(load(scan).grid))[deep].abs().max() < 0.6
+
+
+def test_like_a_4d_image_takes_its_grid(run_medil, scan, tmp_path):
+    grid = load(scan).grid
+    write_nifti(tmp_path / "4d.nii", np.zeros((*grid.shape, 2), np.uint8), grid.affine_vox2ras)
+    out = tmp_path / "out.nii"
+    assert run_medil("reconstruct", scan, "-o", out, "--like", tmp_path / "4d.nii")[0] == 0
+    assert load(out).grid.is_close(grid, 1e-4) and load(out).source.orientation == "RAS"
+
+
 def test_nan_in_the_input_spoils_nothing(run_medil, scan, tmp_path):
     volume = load(scan)
     data = volume.data.float()

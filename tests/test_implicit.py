@@ -16,6 +16,14 @@ def features(channels=3):
     return torch.randn(1, channels, *NODES.shape, generator=generator, dtype=torch.float64)
 
 
+def awake(layer):
+    """Heads start silent; give every weight something to say."""
+    generator = torch.Generator().manual_seed(1)
+    for weight in layer.parameters():
+        weight.data = 0.3 * torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+    return layer
+
+
 def some_voxels(grid, count=6):
     corners = [(0, 0, 0), tuple(n - 1 for n in grid.shape)]
     rng = np.random.default_rng(0)
@@ -23,7 +31,7 @@ def some_voxels(grid, count=6):
 
 
 def test_integrated_lte_equals_the_slow_loop():
-    layer = IntegratedLTE(3, 1, harmonics=2).double()
+    layer = awake(IntegratedLTE(3, 1, harmonics=2))
     with torch.no_grad():
         fast = layer(features(), NODES, PARALLEL)[0, 0]
         amplitudes = layer.amplitude(features())[0].reshape(5, 5, 5, *NODES.shape).numpy()
@@ -34,7 +42,7 @@ def test_integrated_lte_equals_the_slow_loop():
 
 @pytest.mark.parametrize("grid", [PARALLEL, OBLIQUE], ids=["parallel", "oblique"])
 def test_literal_lte_equals_the_slow_loop(grid):
-    layer = LiteralLTE(3, 2, frequencies=4, hidden=8).double()
+    layer = awake(LiteralLTE(3, 2, frequencies=4, hidden=8))
     x = features()
     with torch.no_grad():
         fast = layer(x, NODES, grid)[0]
@@ -66,7 +74,7 @@ def test_trilinear_equals_the_slow_loop():
     ids=["integrated", "literal", "trilinear"],
 )
 def test_a_crop_of_the_target_is_a_crop_of_the_result(layer):
-    layer = layer.double()
+    layer = awake(layer)
     start, shape = (1, 2, 1), (2, 3, 2)
     crop = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
     with torch.no_grad():
@@ -83,7 +91,7 @@ def test_ensemble_weights_sum_to_one_everywhere():
 
 def test_gradients_reach_every_weight():
     for layer in (IntegratedLTE(3, 1, 1), LiteralLTE(3, 1, 4, 8), Trilinear(3, 1, 8)):
-        layer(features().float(), NODES, PARALLEL).square().sum().backward()
+        awake(layer)(features(), NODES, PARALLEL).square().sum().backward()
         for name, weight in layer.named_parameters():
             assert weight.grad is not None and weight.grad.abs().sum() > 0, name
 
@@ -95,3 +103,8 @@ def test_interpolating_a_ramp_of_features_keeps_mm():
     inner = NODES.crop((1, 1, 1), (2, 3, 4)).with_spacing(1.0)
     y = sample_trilinear(ramp, NODES, centres_mm(inner))
     torch.testing.assert_close(y[0, 0], centres_mm(inner)[..., 1])
+
+
+def test_heads_start_silent():
+    for layer in (IntegratedLTE(3, 1, 1), LiteralLTE(3, 1, 4, 8), Trilinear(3, 1, 8)):
+        assert not layer(features().float(), NODES, PARALLEL).any()

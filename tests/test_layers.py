@@ -11,16 +11,16 @@ CORE = {"torch", "numpy", "scipy", "nibabel", "safetensors", "tqdm"}
 
 # Within a layer, modules may import each other, but never in a circle.
 LAYERS = (
-    ("errors", "files", "memory", "affine"),
-    ("grid",),
-    (
-        "intensity formats formats_nrrd volume manifest describe phantoms anatomy cohort".split()
-        + ["sampling"]
-    ),
-    "config texture resample implicit reference blocks latent autoencoder baselines".split(),
-    ("losses", "checkpoint", "train"),
-    ("infer", "plots"),
-    ("verbs", "cli"),
+    ["errors", "files", "memory", "affine"],
+    ["grid"],
+    ["intensity", "formats", "formats_nrrd", "volume", "describe", "manifest"],
+    ["analytic", "cortex", "airway", "phantoms", "anatomy", "painting", "heads", "cohort"],
+    ["sampling"],
+    ["config", "texture", "resample", "reference", "implicit", "blocks"],
+    ["latent", "autoencoder", "baselines"],
+    ["losses", "checkpoint", "train"],
+    ["infer", "plots"],
+    ["verbs", "cli"],
 )
 LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in layer}
 

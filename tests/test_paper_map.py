@@ -23,7 +23,7 @@ def quoted(cell: str) -> list[str]:
 
 
 @cache
-def tests_in(path: str) -> set[str]:
+def functions_in(path: str) -> set[str]:
     tree = ast.parse((ROOT / path).read_text("utf-8"))
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
@@ -63,7 +63,7 @@ def test_tests_of_a_row_exist(row):
     assert quoted(row[2]), "a row names at least one test"
     for place in quoted(row[2]):
         path, name = place.split("::")
-        assert name in tests_in(f"tests/{path}"), place
+        assert name in functions_in(f"tests/{path}"), place
 
 
 @pytest.mark.parametrize("row", rows(), ids=named)

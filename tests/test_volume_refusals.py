@@ -10,7 +10,7 @@ import torch
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.volume import Volume, load, save
-from tests.images import marked, write_nifti
+from tests.images import marked, refused, write_nifti
 
 nrrd = pytest.importorskip("nrrd", reason="pynrrd (extra nrrd) is not installed")
 
@@ -25,7 +25,7 @@ def bad_files(folder, grid):
     yield "text.nii", lambda p: p.write_text("not an image"), "not a whole, readable"
     yield "text.nii.gz", lambda p: p.write_text("not an image"), "not a whole, readable"
     yield "text.mgz", lambda p: p.write_text("not an image"), "not a whole, readable"
-    yield "text.nrrd", lambda p: p.write_text("not an image"), "not a readable NRRD"
+    yield "text.nrrd", lambda p: p.write_text("not an image"), "not a whole, readable"
     yield "empty.nii", lambda p: p.touch(), "not a whole, readable"
     yield "notes.txt", lambda p: p.write_text("words"), "unknown extension"
     yield "cut.nii.gz", lambda p: truncate(write_nifti(p, data, affine)), "not a whole, readable"
@@ -83,7 +83,7 @@ BAD_NAMES = [name for name, _, _ in bad_files(None, Grid.from_spacing((7, 8, 9),
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
-def test_bad_images_are_refused_in_one_sentence_that_names_them(tmp_path, grid, name):
+def test_bad_images_are_refused_in_one_sentence_that_names_them(tmp_path, grid, run_medil, name):
     make, words = next((m, w) for n, m, w in bad_files(tmp_path, grid) if n == name)
     make(tmp_path / name)
     with pytest.raises(InputError) as error:
@@ -91,6 +91,30 @@ def test_bad_images_are_refused_in_one_sentence_that_names_them(tmp_path, grid, 
     assert words in str(error.value)
     assert name in str(error.value)
     assert "\n" not in str(error.value)
+    before = sorted(tmp_path.iterdir())
+    for verb in (("info",), ("reconstruct", "-o", tmp_path / "out.nii")):
+        refused(run_medil(*verb, tmp_path / name), words)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # nibabel's, on absurd sizes
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mgh", ".mgz", ".nrrd"])
+def test_damaged_bytes_are_read_or_refused_but_never_crash(tmp_path, grid, rng, suffix):
+    path = tmp_path / f"a{suffix}"
+    save(Volume(torch.arange(grid.n_voxels).reshape(grid.shape).int(), grid), path)
+    whole = path.read_bytes()
+    n_refused = 0
+    for _ in range(100):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, min(len(whole), 360), size=3):
+            damaged[place] = rng.integers(0, 256)
+        path.write_bytes(damaged)
+        try:
+            assert load(path).data.ndim == 3
+        except InputError as error:
+            n_refused += 1
+            assert "\n" not in str(error)
+    assert n_refused > 0
 
 
 @pytest.mark.parametrize("k", [-1, 3])

@@ -1,0 +1,45 @@
+"""Blocks whose answer for a voxel does not depend on what lies far away."""
+
+import pytest
+import torch
+
+from medil.blocks import ChannelNorm, ResidualBlock, fold, residual_blocks, unfold
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    return torch.randn(2, 16, 9, 10, 11, generator=torch.Generator().manual_seed(3))
+
+
+def test_the_norm_gives_each_voxel_unit_power_over_its_channels(x):
+    power = ChannelNorm(16)(x).square().mean(dim=1)
+    torch.testing.assert_close(power, torch.ones_like(power), atol=1e-4, rtol=0)
+
+
+def test_the_norm_of_a_voxel_ignores_every_other_voxel(x):
+    changed = x.clone()
+    changed[:, :, 5:] *= 100
+    torch.testing.assert_close(ChannelNorm(16)(changed)[:, :, :5], ChannelNorm(16)(x)[:, :, :5])
+
+
+def test_a_patch_with_its_halo_equals_the_whole(x):
+    body = residual_blocks(16, depth=1).double()
+    x = x.double()
+    whole, patch = body(x), body(x[:, :, 1:8])
+    torch.testing.assert_close(patch[:, :, 2:-2], whole[:, :, 3:6], atol=1e-12, rtol=0)
+
+
+def test_a_block_starts_close_to_the_identity(x):
+    torch.manual_seed(0)
+    assert (ResidualBlock(16)(x) - x).std() < 0.2 * x.std()
+
+
+def test_fold_puts_the_eight_voxels_of_a_block_into_one_cell_s_channels():
+    index = torch.arange(4 * 6 * 8.0).reshape(1, 1, 4, 6, 8)
+    folded = fold(index, 2)  # [1, 8, 2, 3, 4]
+    assert folded[0, :, 1, 2, 3].tolist() == index[0, 0, 2:4, 4:6, 6:8].flatten().tolist()
+
+
+def test_unfold_undoes_fold(x):
+    even = x[..., :8, :10, :10]
+    assert torch.equal(unfold(fold(even, 2), 2), even)

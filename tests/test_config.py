@@ -1,0 +1,63 @@
+"""Configurations say what they are, survive JSON, and refuse what cannot be built."""
+
+import json
+
+import pytest
+
+from medil.config import PRESETS, ModelConfig, RunConfig, preset
+from medil.errors import InputError
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_survives_json(name):
+    config = preset(name)
+    assert config.preset == name
+    assert RunConfig.from_json(config.to_json()) == config
+
+
+def test_the_paper_s_preset_learns_both_ends_with_the_literal_layer():
+    model = preset("paper").model
+    assert (model.operator, model.encoder_operator, model.closed_form) == (
+        "literal",
+        "literal",
+        False,
+    )
+
+
+def test_the_default_names_our_departure():
+    model = preset("tiny").model
+    assert (model.operator, model.closed_form) == ("integrated", True)
+
+
+def test_a_changed_field_changes_the_digest():
+    config = preset("tiny")
+    for part, field in (("model", "width_fine"), ("train", "batch"), ("data", "subjects")):
+        raw = json.loads(config.to_json())
+        raw[part][field] += 1
+        assert RunConfig.from_json(json.dumps(raw)).digest() != config.digest()
+
+
+def test_an_unknown_field_is_refused():
+    raw = json.loads(preset("tiny").to_json())
+    raw["model"]["colour"] = "blue"
+    with pytest.raises(InputError, match="colour"):
+        RunConfig.from_json(json.dumps(raw))
+
+
+def test_an_unknown_preset_lists_those_there_are():
+    with pytest.raises(InputError, match="tiny"):
+        preset("huge")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "word"),
+    [
+        ({"operator": "cubic"}, "cubic"),
+        ({"latent_channels": 7}, "latent_channels"),
+        ({"latent_spacing_mm": 0.0}, "above zero"),
+        ({"closed_form": False, "latent_channels": 0}, "above zero"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(wrong, word):
+    with pytest.raises(InputError, match=word):
+        ModelConfig(**wrong)

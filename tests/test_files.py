@@ -1,0 +1,121 @@
+"""`medil.files` and `medil.memory`: whole outputs or none, and no job that would not fit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from medil.errors import InputError
+from medil.files import atomic_output, check_output, make_folder
+from medil.memory import free_memory_bytes, require_memory
+
+
+def test_an_output_appears_at_once_and_whole(tmp_path):
+    path = tmp_path / "a.nii.gz"
+    with atomic_output(path) as temporary:
+        temporary.write_text("half")
+        assert not path.exists()
+        assert temporary.parent == path.parent  # a rename across disks would copy
+        assert temporary.name.endswith("a.nii.gz")  # writers look at the suffix
+        temporary.write_text("whole")
+        temporary.chmod(0o600)  # as some writers do
+    assert path.read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [path]
+    (tmp_path / "usual").touch()
+    assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, SystemExit])
+def test_an_interrupted_output_keeps_the_old_file(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(error), atomic_output(path, force=True) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_bad_input_and_not_a_crash(tmp_path):
+    with pytest.raises(InputError, match="No space left"), atomic_output(tmp_path / "a") as part:
+        part.write_text("half")
+        raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_outputs_that_cannot_be_are_refused(tmp_path):
+    (tmp_path / "there").write_text("old")
+    for path, words in [
+        (tmp_path / "missing" / "a", "does not exist"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "there", "--force"),
+        (tmp_path / "there" / "a", "does not exist"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            check_output(path)
+    assert check_output(tmp_path / "there", force=True) == tmp_path / "there"
+
+
+def test_only_the_last_level_of_a_folder_is_made(tmp_path):
+    assert make_folder(tmp_path / "a").is_dir()
+    assert make_folder(tmp_path / "a").is_dir()
+    with pytest.raises(InputError, match="does not exist"):
+        make_folder(tmp_path / "b" / "c")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        make_folder(tmp_path / "file")
+
+
+def test_free_memory_is_read_from_the_kernel_or_estimated(tmp_path):
+    report = tmp_path / "meminfo"
+    report.write_text("MemTotal:  9000 kB\nMemAvailable:   2000 kB\n")
+    assert free_memory_bytes(report) == 2000 * 1024
+    assert free_memory_bytes(tmp_path / "missing") > 2**20
+
+
+def test_a_job_that_does_not_fit_says_voxels_needed_and_free(monkeypatch):
+    monkeypatch.setattr("medil.memory.free_memory_bytes", lambda: 2_000_000_000)
+    require_memory(500_000_000, 4, "this output")  # exactly fits
+    with pytest.raises(InputError) as error:
+        require_memory(1_000_000_000, 4, "this output")
+    for words in ("this output", "1,000,000,000 voxels", "4.0 GB", "2.0 GB is free"):
+        assert words in str(error.value)
+
+
+STOPPABLE = """
+import sys, time
+from medil import verbs
+from medil.cli import main
+from medil.files import atomic_output
+
+def slow(*_, **__):
+    with atomic_output(sys.argv[1]) as part:
+        part.write_text("half")
+        time.sleep(30)
+
+verbs.find_phantom = slow
+main(["phantom", "ball", "-o", sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_process_leaves_no_half_written_file(tmp_path, stop, code):
+    pytest.importorskip("click", reason="click (extra cli) is not installed")
+    arguments = [sys.executable, "-c", STOPPABLE, str(tmp_path / "out.nii")]
+    root = Path(__file__).parents[1]
+    with subprocess.Popen(arguments, cwd=root, stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 60
+        while not os.listdir(tmp_path) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert len(os.listdir(tmp_path)) == 1  # the temporary file
+        process.send_signal(stop)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,181 @@
+"""Recorded rows: complete, append-only, safe for two writers and after a crash."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from eval import rows
+from medil.errors import InputError
+
+
+@pytest.fixture
+def row() -> rows.Row:
+    return rows.Row(
+        experiment="reconstruction",
+        subject="a",
+        arm="dct_ball",
+        condition="native -> native",
+        metric="psnr",
+        value=27.5,
+        unit="dB",
+        spacing_in_mm="1",
+        spacing_out_mm="2",
+        numbers_kept=8,
+        n_voxels=64,
+        config_hash="c" * 64,
+        data_sha256="d" * 64,
+        weights_sha256="",
+        time_s=0.25,
+        recorded_at=rows.now_utc(),
+        provenance=rows.Provenance.now("quick", seed=3),
+    )
+
+
+def test_a_row_comes_back_as_it_was_with_its_provenance(tmp_path, row):
+    path = tmp_path / "r.jsonl"
+    assert rows.append_rows(path, [row]) == 1
+    frame = rows.read_rows(path)
+    back = frame.iloc[0]
+    assert (back.subject, back.arm, back.value, back.seed) == ("a", "dct_ball", 27.5, 3)
+    assert back.numbers_per_voxel == 0.125
+    assert back.versions["torch"] == torch.__version__
+    assert back.threads == torch.get_num_threads()
+    assert str(back.recorded_at.tz) == "UTC"
+    assert rows.recorded_identities(path) == {
+        ("reconstruction", "a", "dct_ball", "native -> native", "psnr", "c" * 64, "d" * 64, "")
+    }
+
+
+def test_rows_are_only_ever_added(tmp_path, row):
+    path = tmp_path / "r.jsonl"
+    rows.append_rows(path, [row])
+    before = path.read_bytes()
+    rows.append_rows(path, [replace(row, value=1.0), replace(row, subject="b")])
+    assert path.read_bytes().startswith(before)
+    assert list(rows.read_rows(path)["value"]) == [27.5, 1.0, 27.5]
+
+
+def test_no_row_names_this_computer_or_a_path(row):
+    import getpass
+    import socket
+    from pathlib import Path
+
+    text = json.dumps(row.to_record())
+    assert socket.gethostname() not in text.split('"')
+    assert str(Path.cwd()) not in text and str(Path.home()) + "/" not in text
+    assert f'"{getpass.getuser()}"' not in text
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"value": float("nan")}, "value must be finite"),
+        ({"value": "27"}, "value cannot be '27'"),
+        ({"arm": ""}, "arm must not be empty"),
+        ({"numbers_kept": True}, "numbers_kept cannot be True"),
+        ({"numbers_kept": 8.0}, "numbers_kept cannot be 8.0"),
+        ({"n_voxels": -4}, "at least one voxel"),
+        ({"time_s": None}, "time_s cannot be None"),
+    ],
+)
+def test_a_row_that_breaks_the_schema_is_refused_and_nothing_is_written(
+    tmp_path, row, change, named
+):
+    path = tmp_path / "r.jsonl"
+    with pytest.raises(InputError, match=named):
+        rows.append_rows(path, [row, replace(row, **change)])
+    assert not path.exists()
+
+
+def test_an_unbounded_metric_is_null_and_reads_as_nan(tmp_path, row):
+    path = tmp_path / "r.jsonl"
+    rows.append_rows(path, [replace(row, value=None)])
+    assert json.loads(path.read_text())["value"] is None
+    assert np.isnan(rows.read_rows(path)["value"].iloc[0])
+
+
+def test_unknown_and_missing_fields_are_named(row):
+    record = row.to_record()
+    del record["seed"]
+    record["hostname"] = "x"
+    with pytest.raises(InputError, match="hostname, seed"):
+        rows.check_record(record)
+
+
+def test_a_torn_last_line_costs_that_line_alone(tmp_path, row):
+    path = tmp_path / "r.jsonl"
+    rows.append_rows(path, [row, replace(row, subject="b")])
+    path.write_bytes(path.read_bytes()[:-40])  # a crash in the middle of the second row
+    rows.append_rows(path, [replace(row, subject="c")])
+    with pytest.warns(UserWarning, match="line 2 is not a row"):
+        frame = rows.read_rows(path)
+    assert list(frame["subject"]) == ["a", "c"]
+
+
+def _write_many(path, row, name, count):
+    for k in range(count):
+        rows.append_rows(path, [replace(row, subject=f"{name}{k}", metric=m) for m in "xyz"])
+
+
+def test_two_writers_never_mix_their_lines(tmp_path, row):
+    path = tmp_path / "r.jsonl"
+    fork = multiprocessing.get_context("fork")
+    writers = [fork.Process(target=_write_many, args=(path, row, name, 40)) for name in "ab"]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    frame = rows.read_rows(path)
+    assert len(frame) == 240 and len(frame.drop_duplicates(["subject", "metric"])) == 240
+    triples = frame["subject"].to_numpy().reshape(80, 3)
+    assert (triples == triples[:, :1]).all()  # what one call adds stays together
+
+
+def test_latest_takes_the_newest_of_each_measurement_whatever_the_order(tmp_path, row):
+    path = tmp_path / "r.jsonl"
+    new = replace(row, value=2.0, recorded_at="2026-02-01T00:00:00.000000+00:00")
+    old = replace(row, value=1.0, recorded_at="2026-01-01T00:00:00.000000+00:00")
+    rows.append_rows(path, [new, old, replace(old, metric="ssim", unit="1")])
+    newest = rows.latest(rows.read_rows(path)).set_index("metric")["value"]
+    assert newest.to_dict() == {"psnr": 2.0, "ssim": 1.0}
+
+
+def test_a_folder_reads_as_all_of_its_files(tmp_path, row):
+    rows.append_rows(tmp_path / "a.jsonl", [row])
+    rows.append_rows(tmp_path / "b.jsonl", [replace(row, subject="b")])
+    assert list(rows.read_rows(tmp_path)["subject"]) == ["a", "b"]
+
+
+def test_missing_rows_and_folders_are_one_sentence(tmp_path, row):
+    with pytest.raises(InputError, match=r"no recorded rows at r\.jsonl"):
+        rows.read_rows(tmp_path / "r.jsonl")
+    with pytest.raises(InputError, match="does not exist"):
+        rows.append_rows(tmp_path / "no" / "r.jsonl", [row])
+    assert rows.recorded_identities(tmp_path / "r.jsonl") == set()
+
+
+def test_digests_see_every_change_and_no_order():
+    assert rows.digest({"a": 1, "b": [2]}) == rows.digest({"b": [2], "a": 1})
+    assert rows.digest({"a": 1}) != rows.digest({"a": 2})
+    values, affine = np.arange(6.0).reshape(1, 2, 3), np.eye(4)
+    same = rows.array_digest(values, affine)
+    assert same == rows.array_digest(values.copy(order="F"), affine)
+    assert same != rows.array_digest(values, 2 * affine)
+    assert same != rows.array_digest(values.reshape(1, 3, 2), affine)
+
+
+def test_weights_digest_sees_one_changed_weight():
+    torch.manual_seed(0)
+    layer = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    before = rows.weights_digest(layer)
+    assert before == rows.weights_digest(layer)
+    with torch.no_grad():
+        layer[0].bias[1] += 1e-6
+    assert rows.weights_digest(layer) != before
