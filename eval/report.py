@@ -2,8 +2,9 @@
 
     python -m eval.report
 
-reads ``eval/results/reconstruction.jsonl`` and writes ``_build/tables/*.csv`` and the one
-sentence ``verdict.txt``. Model rows count only if they belong to the newest weights.
+reads ``eval/results/reconstruction.jsonl`` and writes ``_build/tables/*.csv``, the sentence
+``verdict.txt`` and, about the rows themselves, ``provenance.txt``. Model rows count only if
+they belong to the newest weights.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ ARMS = {  # arm in the rows -> name in tables, kind
 }
 METRICS = {  # metric in the rows -> header, decimals
     "psnr": ("PSNR (dB)", 2),
-    "ssim": ("SSIM", 4),
-    "hfen": ("HFEN", 4),
-    "nrmse": ("NRMSE", 4),
-    "gradient_error": ("Gradient error", 4),
+    "ssim": ("SSIM", 3),
+    "hfen": ("HFEN", 3),
+    "nrmse": ("NRMSE", 3),
+    "gradient_error": ("Gradient error", 3),
 }
-GAIN = "PSNR above the best linear codec (dB)"
+GAIN = "PSNR above best linear (dB)"
 
 
 def current(frame: pd.DataFrame) -> pd.DataFrame:
@@ -96,7 +97,16 @@ def reconstruction_table(table: pd.DataFrame) -> pd.DataFrame:
     """Every arm on the key volume at 1 mm inside the brain, best PSNR first."""
     chosen = table[(table["subject"] == key_subject(table)) & (table["condition"] == NATIVE)]
     result = _display(chosen.sort_values("psnr", ascending=False, kind="stable"))
-    return result.drop(columns=["Condition", "Voxel in (mm)", "Voxel out (mm)"])
+    return result.drop(
+        columns=[
+            "Scan",
+            "Condition",
+            "Encoded at (mm)",
+            "Rendered at (mm)",
+            "Numbers kept",
+            "NRMSE",
+        ]
+    )
 
 
 def grids_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -107,6 +117,32 @@ def grids_table(table: pd.DataFrame) -> pd.DataFrame:
     return _display(order)
 
 
+def renderings_table(table: pd.DataFrame) -> pd.DataFrame:
+    """One line a subject and pair of grids: the model, its splines, the best linear codec."""
+    lines = []
+    for _, group in table.groupby(["subject", "condition"], sort=True):
+        arms = group.set_index("arm")
+        linear = arms[arms.index.isin(LINEAR_CODECS)]["psnr"]
+        if "medil" not in arms.index or linear.empty:
+            continue
+        model, best = arms.loc["medil"], linear.idxmax()
+        lines.append(
+            {
+                "Scan": scan_name(model["subject"]),
+                "Encoded at (mm)": _times(model["spacing_in_mm"]),
+                "Rendered at (mm)": _times(model["spacing_out_mm"]),
+                "Numbers per voxel": f"{model['numbers_per_voxel']:.3f}",
+                "MedIL (dB)": f"{model['psnr']:.2f}",
+                "Its splines alone (dB)": _decimals(arms["psnr"].get("medil_splines"), 2),
+                "Best linear codec (dB)": f"{linear[best]:.2f}",
+                "Which": ARMS[best][0],
+                "MedIL above it (dB)": _with_sign(model["gain_db"]),
+                "n": 1,
+            }
+        )
+    return pd.DataFrame(lines)
+
+
 def codecs_table(table: pd.DataFrame) -> pd.DataFrame:
     """The codecs over all volumes on their own grids: mean, spread and n."""
     native = table[(table["condition"] == NATIVE) & table["arm"].isin([*LINEAR_CODECS, "dct_best"])]
@@ -115,13 +151,13 @@ def codecs_table(table: pd.DataFrame) -> pd.DataFrame:
         {
             "Codec": [ARMS[a][0] for a in grouped.groups],
             "Kind": [ARMS[a][1] for a in grouped.groups],
-            "Volumes (n)": grouped["psnr"].count().to_numpy(),
-            "Numbers per voxel, mean": grouped["numbers_per_voxel"].mean().round(4).to_numpy(),
+            "n": grouped["psnr"].count().to_numpy(),
+            "Numbers per voxel, mean": grouped["numbers_per_voxel"].mean().round(3).to_numpy(),
             "PSNR, mean (dB)": grouped["psnr"].mean().round(2).to_numpy(),
             "PSNR, lowest (dB)": grouped["psnr"].min().round(2).to_numpy(),
             "PSNR, highest (dB)": grouped["psnr"].max().round(2).to_numpy(),
-            "SSIM, mean": grouped["ssim"].mean().round(4).to_numpy(),
-            "HFEN, mean": grouped["hfen"].mean().round(4).to_numpy(),
+            "SSIM, mean": grouped["ssim"].mean().round(3).to_numpy(),
+            "HFEN, mean": grouped["hfen"].mean().round(3).to_numpy(),
         }
     )
     return result.sort_values("PSNR, mean (dB)", ascending=False, ignore_index=True)
@@ -165,8 +201,56 @@ def verdict(table: pd.DataFrame) -> str:
     return sentence
 
 
+def provenance(frame: pd.DataFrame) -> str:
+    """One sentence: when, at which commit, on what and with which weights rows were recorded."""
+
+    def joined(values) -> str:
+        return ", ".join(sorted({str(value) for value in values}))
+
+    commits = frame["commit"].str[:7] + frame["dirty"].map({True: "+", False: ""})
+    days = frame["recorded_at"].dt.strftime("%Y-%m-%d")
+    weights = frame.loc[frame["weights_sha256"] != "", "weights_sha256"].str[:12]
+    return (
+        f"Recorded {joined(days)} at commit {joined(commits)} (device {joined(frame['device'])}, "
+        f"threads {joined(frame['threads'])}, profile {joined(frame['profile'])}, weights "
+        f"{joined(weights) or 'none'}): {len(frame):,} rows, each of one volume."
+    )
+
+
+def scan_name(subject: str) -> str:
+    """A subject's name for people: what tells it apart, with spaces.
+
+    Example:
+        >>> scan_name("cross_sectional_patient07_T1_MNI")
+        'patient07 T1 MNI'
+    """
+    for prefix in ("cross_sectional_", "longitudinal_"):
+        subject = subject.removeprefix(prefix)
+    return subject.replace("_", " ")
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table as Markdown, for notebooks: text columns to the left, numbers to the right."""
+    numeric = [pd.api.types.is_numeric_dtype(table[name]) for name in table]
+    lines = [[str(name) for name in table], ["---:" if n else ":---" for n in numeric]]
+    lines += [[str(value) for value in line] for line in table.itertuples(index=False)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def _plain(value: float) -> str:
     return f"{value:,.0f}" if value == round(value) else f"{value:.4g}"
+
+
+def _decimals(value: float | None, n: int) -> str:
+    return "" if pd.isna(value) else f"{value:.{n}f}"
+
+
+def _with_sign(value: float, n: int = 2) -> str:
+    return "" if pd.isna(value) else f"{round(value, n) + 0.0:+.{n}f}"  # no "-0.00"
+
+
+def _times(spacing: str) -> str:
+    return spacing.replace(" x ", " × ")
 
 
 def _signed(difference_db: float) -> str:
@@ -174,23 +258,24 @@ def _signed(difference_db: float) -> str:
 
 
 def _display(table: pd.DataFrame) -> pd.DataFrame:
-    """Columns and headers for people."""
+    """Columns and headers for people; every column in one number of decimals."""
     result = pd.DataFrame(
         {
-            "Arm": [ARMS.get(a, (a, ""))[0] for a in table["arm"]],
+            "Code": [ARMS.get(a, (a, ""))[0] for a in table["arm"]],
             "Kind": [ARMS.get(a, ("", "other"))[1] for a in table["arm"]],
-            "Subject": table["subject"].to_numpy(),
+            "Scan": [scan_name(s) for s in table["subject"]],
             "Condition": table["condition"].to_numpy(),
-            "Voxel in (mm)": table["spacing_in_mm"].to_numpy(),
-            "Voxel out (mm)": table["spacing_out_mm"].to_numpy(),
+            "Encoded at (mm)": [_times(s) for s in table["spacing_in_mm"]],
+            "Rendered at (mm)": [_times(s) for s in table["spacing_out_mm"]],
             "Numbers kept": table["numbers_kept"].to_numpy(),
-            "Numbers per voxel": table["numbers_per_voxel"].round(4).to_numpy(),
+            "Numbers per voxel": [f"{n:.3f}" for n in table["numbers_per_voxel"]],
+            "PSNR (dB)": [_decimals(v, METRICS["psnr"][1]) for v in table["psnr"]],
+            GAIN: [_with_sign(v) for v in table["gain_db"]],
         }
     )
     for name, (header, decimals) in METRICS.items():
-        result[header] = table[name].round(decimals).to_numpy()
-    result[GAIN] = table["gain_db"].round(2).to_numpy()
-    result["Volumes (n)"] = 1
+        result[header] = [_decimals(v, decimals) for v in table[name]]
+    result["n"] = 1
     return result
 
 
@@ -212,11 +297,13 @@ def write(rows_path: Path, out: Path) -> list[Path]:
     tables = {
         "reconstruction.csv": reconstruction_table(table),
         "reconstruction_grids.csv": grids_table(table),
+        "renderings.csv": renderings_table(table),
         "codecs.csv": codecs_table(table),
         "release.csv": release_table(frame),
     }
     texts = {name: t.to_csv(index=False) for name, t in tables.items()}
     texts["verdict.txt"] = verdict(table) + "\n"
+    texts["provenance.txt"] = provenance(frame) + "\n"
     out.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         with atomic_output(out / name, force=True) as temporary:

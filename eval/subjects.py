@@ -7,7 +7,7 @@ out, and the MNI152 template stands in when none is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -184,11 +184,57 @@ def _made(entry: Entry, index: int) -> Subject:
 
         def ideal(target: Grid) -> np.ndarray:
             clean = head.render(target).double().numpy()
-            return np.where(clean > 0.5 * head.csf, clean, 0.0)  # stripped as the scan is
+            return np.where(clean > 0.5 * head.darkest, clean, 0.0)  # stripped as the scan is
 
         return Scan(Volume(data, grid), brain_mask(data.numpy()), ideal)
 
     return Subject(f"made_{index:02d}_from_map_{entry.subject}", recipe, OF_MADE, make)
+
+
+def brain_at_1_mm() -> tuple[Scan, str]:
+    """The real brain that the tables are about, and one sentence on what it is.
+
+    It comes from the mirror, the cache or its published address; where none has it, the
+    MNI152 average stands in, and the sentence says so.
+
+    Raises:
+        InputError: A local copy does not hold the published bytes, or nilearn is missing.
+    """
+    entry = next(e for e in entries("open_ms_t1", "test") if "cross_sectional" in e.path)
+    try:
+        scan_ = _real(entry).load()
+    except InputError:
+        if available(entry):  # it is here, and damaged: a stand-in would hide that
+            raise
+        return _template(), (
+            "The real brain is not at hand, so the MNI152 template stands in: an average of "
+            "many heads, smoother than any scan, which flatters every code."
+        )
+    return scan_, (
+        f"This is {entry.subject.replace('_', ' ')} of {entry.dataset}, a skull-stripped T1w "
+        f"brain at 1 mm, kept out of training ({entry.licence}; {entry.citation})."
+    )
+
+
+def cut(scan_: Scan, centre_mm: Sequence[float], sides_mm: Sequence[float]) -> Scan:
+    """The whole voxels of a scan in a box along its axes, as a scan of its own.
+
+    Args:
+        scan_: What to cut.
+        centre_mm: [3] middle of the box, (R, A, S) in mm.
+        sides_mm: [3] sides along the voxel axes; ends are moved to whole voxels, and to the
+            faces of the scan where the box is larger.
+
+    Returns:
+        Volume and mask in that box.
+    """
+    grid = scan_.volume.grid
+    shape = np.minimum(np.rint(np.asarray(sides_mm) / grid.spacing_mm), grid.shape).astype(int)
+    start = np.rint(grid.ras_to_index(np.asarray(centre_mm)) - (shape - 1) / 2).astype(int)
+    start = np.clip(start, 0, np.asarray(grid.shape) - shape)
+    box = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
+    volume = Volume(scan_.volume.data[box].clone(), grid.crop(start, shape))
+    return Scan(volume, scan_.mask[box].copy())
 
 
 def template_subject() -> Subject:

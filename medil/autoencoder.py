@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -94,10 +95,14 @@ class MedIL(nn.Module):
         config: Its shape; `medil.config.preset(name).model` for a named one.
     """
 
+    haar: Tensor
+    latent_gain: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.weights_id = ""
+        self.weights_id = ""  # digest of trained weights
+        self.facts: dict = {}  # of the run that trained them
         factor, c = config.fine_per_latent, config
         self.register_buffer("haar", haar_matrix(factor**3), persistent=False)
         # Encoder
@@ -239,7 +244,7 @@ class MedIL(nn.Module):
             raise InputError("these weights have no closed form to render; leave linear_only out.")
         require_memory(grid.n_voxels, DECODE_BYTES, "this output")
         z = latent.mean[None].to(self.haar)
-        features = None if linear_only else self.decode_features(z)
+        features = z if linear_only else self.decode_features(z)
         out = torch.empty(grid.shape)
         rows = max(1, SLAB_VOXELS // (grid.shape[1] * grid.shape[2]))
         for start in range(0, grid.shape[0], rows):
@@ -256,8 +261,8 @@ class MedIL(nn.Module):
 
 def inside_box(box: Grid, grid: Grid) -> Tensor:
     """Which voxel centres of `grid` lie in the box that another grid fills: [D, H, W] bool."""
-    matrix = torch.from_numpy(box.ras_to_index(grid.index_to_ras(torch.eye(3).numpy())).T.copy())
-    first = torch.from_numpy(box.ras_to_index(grid.index_to_ras((0, 0, 0))))
+    matrix = torch.from_numpy(box.ras_to_index(grid.index_to_ras(np.eye(3))).T.copy())
+    first = torch.from_numpy(box.ras_to_index(grid.index_to_ras(np.zeros(3))))
     inside = torch.ones(grid.shape, dtype=torch.bool)
     axes = [torch.arange(n, dtype=torch.float64) for n in grid.shape]
     for axis, size in enumerate(box.shape):

@@ -6,6 +6,8 @@ their statistics differ; a norm over one voxel's channels cannot.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -36,6 +38,11 @@ class ResidualBlock(nn.Module):
             nn.Conv3d(channels, channels, 3, padding=1),
         )
 
+    @property
+    def last(self) -> nn.Conv3d:
+        """The convolution whose output is added."""
+        return cast(nn.Conv3d, self.body[-1])
+
     def forward(self, x: Tensor) -> Tensor:  # [B, C, D, H, W] -> the same
         return x + self.body(x)
 
@@ -45,7 +52,7 @@ def residual_blocks(channels: int, depth: int) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(channels) for _ in range(depth)))
 
 
-def silent(layer: nn.Module) -> nn.Module:
+def silent(layer: nn.Conv3d | nn.Linear) -> nn.Conv3d | nn.Linear:
     """The layer with zero weights: what it adds starts at nothing and grows by training."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
@@ -62,11 +69,11 @@ def unit_gain(network: nn.Module) -> None:
     for layer in network.modules():
         if isinstance(layer, nn.Conv3d) and layer.weight.any():
             nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
     for block in network.modules():
         if isinstance(block, ResidualBlock):
-            with torch.no_grad():
-                block.body[-1].weight.mul_(0.3)
+            block.last.weight.data.mul_(0.3)
 
 
 def fold(x: Tensor, factor: int) -> Tensor:

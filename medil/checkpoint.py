@@ -119,6 +119,12 @@ def load_release(name: str = "tiny") -> MedIL:
     return load_model(path, preset=name)
 
 
+def release_config(name: str) -> RunConfig:
+    """The configuration that a release was trained with, from inside its weights file."""
+    _, meta = read_tensors(RELEASES / f"{name}.safetensors", FORMAT)
+    return RunConfig.from_json(meta["config"])
+
+
 # The state of a run, for resuming
 
 STATE_FORMAT = "medil-training-1"

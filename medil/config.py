@@ -83,7 +83,10 @@ class DataConfig:
     subjects: int = 24  # volumes of the cohort, drawn once
     real_share: float = 0.3  # of patches from real volumes, where there are any
     near_1mm_share: float = 0.7  # of cohort subjects at 0.9-1.1 mm: ours
-    noise: tuple[float, float] = (0.0, 0.01)  # Rician sigma; what nobody can predict teaches nothing
+    noise: tuple[float, float] = (
+        0.0,
+        0.01,
+    )  # Rician sigma; what nobody can predict teaches nothing
     texture: tuple[float, float] = (0.003, 0.02)  # fine texture within tissue, likewise: ours
     seed_cohort: int = 1000
 
@@ -138,7 +141,9 @@ PRESETS: dict[str, RunConfig] = {
     "tiny": RunConfig("tiny"),  # the CPU-trained release
     "base": RunConfig(  # for one GPU
         "base",
-        ModelConfig(width_encoder=64, width_latent=160, width_fine=64, depth_latent=8, depth_fine=4),
+        ModelConfig(
+            width_encoder=64, width_latent=160, width_fine=64, depth_latent=8, depth_fine=4
+        ),
         TrainConfig(minutes=25, patch_mm=64, batch=8),
         DataConfig(subjects=400),
     ),

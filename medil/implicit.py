@@ -119,7 +119,7 @@ class LiteralLTE(nn.Module):
     def _queries(
         self, amplitude: Tensor, frequency: Tensor, phase: Tensor, index_vox: np.ndarray, shape
     ) -> Tensor:
-        total = 0
+        total = torch.zeros((), dtype=amplitude.dtype, device=amplitude.device)
         for place, delta, weight in neighbours(index_vox, shape):
             cell = torch.from_numpy(place).to(amplitude.device)
             offset = torch.from_numpy(delta.T.copy()).to(amplitude)  # [3, Q]

@@ -103,7 +103,7 @@ def literal_lte(
     query = nodes.ras_to_index(voxels.index_to_ras(np.array(voxel)))  # in cells
     cell = [v / p for v, p in zip(voxels.spacing_mm, nodes.spacing_mm, strict=True)]
     n_frequencies = len(frequency)
-    corner, total = [math.floor(q) for q in query], 0.0
+    corner, total = [math.floor(q) for q in query], np.zeros(1)
     for step in product((0, 1), repeat=3):  # the local ensemble
         node = tuple(c + s for c, s in zip(corner, step, strict=True))
         delta = [q - n for q, n in zip(query, node, strict=True)]

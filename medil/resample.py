@@ -34,7 +34,7 @@ def _axis_matrix(
         node = nearest + step
         value = cell_average(basis, position - node, step_cells)  # [n_voxels, J]
         # Beyond the first and last node the edge's coefficients go on.
-        np.add.at(matrix, (np.arange(n_voxels), slice(None), node.clip(0, n_nodes - 1)), value)
+        matrix[np.arange(n_voxels), :, node.clip(0, n_nodes - 1)] += value
     matrix.setflags(write=False)
     return matrix
 
@@ -210,12 +210,12 @@ def evaluate_points(
     # Each step along each axis once; the products over axes are made below.
     value = np.stack([basis.value(index_vox - first - step) for step in steps])  # [S, Q, 3, J]
     place = np.stack([(first + step).clip(0, sizes - 1) * strides for step in steps])  # [S, Q, 3]
-    value, place = (torch.from_numpy(a).to(coefficients.device) for a in (value, place))
-    value = value.to(coefficients.dtype)
+    values = torch.from_numpy(value).to(coefficients)
+    places = torch.from_numpy(place).to(coefficients.device)
     rows = coefficients.flatten(3).movedim(-1, 0).contiguous()  # [N, B, C, J^3]: one a node
     total = rows.new_zeros(len(points_mm), *rows.shape[1:3])
     for a, b, c in product(steps, repeat=3):
-        node = place[a, :, 0] + place[b, :, 1] + place[c, :, 2]
-        weight = torch.einsum("qi,qj,qk->qijk", value[a, :, 0], value[b, :, 1], value[c, :, 2])
+        node = places[a, :, 0] + places[b, :, 1] + places[c, :, 2]
+        weight = torch.einsum("qi,qj,qk->qijk", values[a, :, 0], values[b, :, 1], values[c, :, 2])
         total += (rows.index_select(0, node) * weight.flatten(1)[:, None, None]).sum(-1)
     return total.movedim(0, -1)

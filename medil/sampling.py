@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from medil.errors import InputError
 from medil.grid import Grid
 from medil.volume import Volume, replace_nonfinite, robust_intensity
 
@@ -71,13 +70,11 @@ def prepare_scan(volume: Volume, weight: float = 1.0, n_foreground: int = 20_000
         The scan.
 
     Raises:
-        InputError: A constant image, or one that is all air.
+        InputError: A constant image.
     """
     data, _ = replace_nonfinite(volume.data)
     data = robust_intensity(data).forward(data)
     places = torch.nonzero(data > FOREGROUND).numpy()
-    if len(places) == 0:
-        raise InputError("the image is all air; leave it out of the training set.")
     kept = places[:: math.ceil(len(places) / n_foreground)]
     return Scan(data, volume.grid.spacing_mm, kept, weight)
 
@@ -158,7 +155,8 @@ def coarser(x: Tensor, grid: Grid, factor: Sequence[int]) -> tuple[Tensor, Grid]
     x = functional.avg_pool3d(x, tuple(factor))
     scale = np.diag([*factor, 1.0])
     scale[:3, 3] = (np.array(factor) - 1) / 2
-    return x, Grid(tuple(x.shape[2:]), grid.affine_vox2ras @ scale)
+    depth, height, width = x.shape[2:]
+    return x, Grid((depth, height, width), grid.affine_vox2ras @ scale)
 
 
 def global_step(
@@ -182,9 +180,10 @@ def global_step(
     scan = pick(scans, rng)
     native = Grid.from_spacing(scan.data.shape, scan.spacing_mm)
     enlarge = max(native.extent_mm) / patch_mm
-    shape = [max(1, min(n, int(e / enlarge))) for n, e in zip(native.shape, native.extent_mm)]
-    x = functional.adaptive_avg_pool3d(scan.data[None, None], shape)
+    extent_mm = zip(native.shape, native.extent_mm, strict=True)
+    depth, height, width = (max(1, min(n, int(e / enlarge))) for n, e in extent_mm)
+    x = functional.adaptive_avg_pool3d(scan.data[None, None], (depth, height, width))
     x = x.flip([axis + 2 for axis in range(3) if rng.random() < 0.5])
-    grid = native.resized(shape)
+    grid = native.resized((depth, height, width))
     latent_grid = random_phase(grid, pitch_mm * enlarge, [patch_mm * enlarge] * 3, rng)
     return Step(x, grid, latent_grid, x, grid)

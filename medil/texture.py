@@ -54,9 +54,7 @@ def _hat_fourier_integral(delta: np.ndarray, harmonics: int) -> np.ndarray:
     constant = d - side * far**2 / 2
     # By parts: the sine's antiderivative is even, the cosine's is odd.
     sine = -(1 - far) * np.cos(omega * far) / omega - np.sin(omega * far) / omega**2
-    cosine = side * (
-        (1 - far) * np.sin(omega * far) / omega + (1 - np.cos(omega * far)) / omega**2
-    )
+    cosine = side * ((1 - far) * np.sin(omega * far) / omega + (1 - np.cos(omega * far)) / omega**2)
     modes = np.stack([sine, cosine], axis=-1).reshape(*delta.shape, -1)
     return np.concatenate([constant, modes], axis=-1)
 

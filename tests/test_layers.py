@@ -13,12 +13,13 @@ CORE = {"torch", "numpy", "scipy", "nibabel", "safetensors", "tqdm"}
 LAYERS = (
     ["errors", "files", "memory", "affine"],
     ["grid"],
-    ["intensity", "formats", "formats_nrrd", "volume", "describe", "manifest"],
+    ["intensity", "formats", "formats_nrrd", "volume", "describe", "manifest", "samples"],
     ["analytic", "cortex", "airway", "phantoms", "anatomy", "painting", "heads", "cohort"],
-    ["sampling"],
+    ["sampling", "samples"],
     ["config", "texture", "resample", "reference", "implicit", "blocks"],
     ["latent", "autoencoder", "baselines"],
     ["losses", "checkpoint", "train"],
+    ["toys", "ceiling"],
     ["infer", "plots"],
     ["verbs", "cli"],
 )

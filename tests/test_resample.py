@@ -63,7 +63,9 @@ def test_oblique_path_agrees_with_the_separable_one():
         coefficients = random_coefficients(basis.n_functions)[:, :1]
         exact = synthesise(coefficients, basis, NODES, target)
         errors = [
-            float((exact - _synthesise_oblique(coefficients, basis, NODES, target, n)).square().mean())
+            float(
+                (exact - _synthesise_oblique(coefficients, basis, NODES, target, n)).square().mean()
+            )
             for n in (2, 4)
         ]
         assert errors[1] ** 0.5 < tolerance * exact.std()

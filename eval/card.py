@@ -1,0 +1,159 @@
+"""The model card of a release, written from its weights and from recorded rows.
+
+    python -m eval.card --release tiny
+
+writes ``medil/releases/NAME.md``: what it was trained on, for how long, what it reaches on
+scans it never saw, and what it cannot do. Every number comes from the weights or a row.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from eval.report import GAIN, NATIVE, current
+from eval.rows import RESULTS, read_rows
+from medil.autoencoder import MedIL
+from medil.baselines import LINEAR_CODECS
+from medil.checkpoint import RELEASES, load_release, release_config
+from medil.errors import InputError
+from medil.files import atomic_output
+
+TEXT = """# Model card: {name}
+
+{purpose}
+
+## What it is
+
+| | |
+| --- | --- |
+| parameters | {parameters:,} |
+| file | {megabytes:.1f} MB, fp16 safetensors |
+| latent | {channels} channels on a {pitch:g} mm grid |
+| rendering operator | {operator} |
+| encoder | {encoder} |
+| weights | `{weights_id}` |
+| configuration | `{config_hash}` (inside the weights file) |
+
+## How it was trained
+
+{steps:,} steps in {minutes:.0f} minutes on {threads} thread(s) of a CPU, seed {seed}, commit
+`{commit}`. Stage one: whole heads averaged to large voxels, the first {global_share:.0%} of the
+time. Stage two: native-resolution patches of {patch_mm:g} mm, {batch} a step, with
+{global_mix:.0%} of stage-one steps mixed in; {coarser_share:.0%} of its steps render finer
+voxels than they encode.
+
+Data: {subjects} synthetic T1w heads painted on 16 SynthSeg label maps (Apache-2.0), most near
+1 mm and the rest between 0.7 and 3 mm; with {real_share:.0%} of the patches from raw T1w scans
+of patients 04 and 12 of the longitudinal open MS data (CC-BY, Lesjak et al. 2016). Files,
+addresses and hashes are in `data_manifests/`. Skull-stripped and raw heads were seen, no CT.
+
+## What it reaches
+
+Native grid in and out, in the brain or head of subjects it never saw. "Best linear" is the
+best linear codec that keeps as many numbers (the low-pass DCT ball counts, the oracle not).
+
+{table}
+
+Recorded at commit `{row_commit}`, {device}, {recorded}.
+
+## What it cannot do
+
+- It keeps one number for eight 1 mm voxels, so it blurs: look at the error maps before use.
+- It is a research example, not a medical device, and was never tested for any clinical use.
+- T1w brain MRI is all it has seen. Other contrasts, other organs and CT go through it and come
+  back as the closed form would give them, at best.
+- Detail finer than the encoded voxels is a guess of the network, not a measurement.
+- The closed-form projection does most of the work; `linear_only=True` shows what it does alone.
+- Few people, one site, one disease among the real scans: nothing here speaks of fairness over
+  ages, scanners or populations.
+"""
+
+
+def results_table(frame: pd.DataFrame) -> str:
+    """One Markdown row a subject: PSNR of the release and of the best linear codec."""
+    native = frame[(frame["condition"] == NATIVE) & (frame["metric"] == "psnr")]
+    lines = [
+        f"| scan | voxels (mm) | MedIL PSNR (dB) | best linear (dB) | {GAIN} |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for subject, rows in native.groupby("subject"):
+        by_arm = rows.set_index("arm")["value"]
+        linear = by_arm[by_arm.index.isin(list(LINEAR_CODECS))].max()
+        voxels = rows["spacing_in_mm"].iloc[0]
+        ours = by_arm["medil"]
+        lines.append(
+            f"| {subject} | {voxels} | {ours:.2f} | {linear:.2f} | {ours - linear:+.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def card(name: str, model: MedIL, frame: pd.DataFrame) -> str:
+    """The card's text.
+
+    Args:
+        name: Of the release.
+        model: From `load_release`.
+        frame: Rows of ``eval.reconstruction``.
+
+    Returns:
+        Markdown.
+
+    Raises:
+        InputError: No row of these weights yet.
+    """
+    rows = current(frame)
+    rows = rows[rows["experiment"] == "reconstruction"]
+    if not (rows["arm"] == "medil").any():
+        raise InputError("no row of this release yet; run python -m eval.reconstruction first.")
+    newest = rows[rows["arm"] == "medil"].sort_values("recorded_at").iloc[-1]
+    config = release_config(name)
+    facts, run, data = model.facts, config.train, config.data
+    return TEXT.format(
+        name=name,
+        purpose=f"The `{name}` autoencoder of this repository, trained by its own code.",
+        parameters=sum(p.numel() for p in model.parameters()),
+        megabytes=(RELEASES / f"{name}.safetensors").stat().st_size / 1e6,
+        channels=config.model.latent_channels,
+        pitch=config.model.latent_spacing_mm,
+        operator=f"{config.model.operator} LTE on cubic B-splines",
+        encoder="closed-form projection plus learned residual"
+        if config.model.closed_form
+        else "learned",
+        weights_id=model.weights_id,
+        config_hash=facts["config_hash"],
+        steps=facts["step"],
+        minutes=facts["minutes"],
+        seed=facts["seed"],
+        commit=facts["commit"],
+        threads=run.threads,
+        global_share=run.global_share,
+        global_mix=run.global_mix,
+        coarser_share=run.coarser_share,
+        patch_mm=run.patch_mm,
+        batch=run.batch,
+        subjects=data.subjects,
+        real_share=data.real_share,
+        table=results_table(rows),
+        row_commit=newest["commit"],
+        device=newest["device"],
+        recorded=newest["recorded_at"][:10],
+    )
+
+
+def main() -> None:
+    """Write the card of a release beside its weights."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--release", default="tiny")
+    parser.add_argument("--rows", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    frame = read_rows(options.rows / "reconstruction.jsonl")
+    text = card(options.release, load_release(options.release), frame)
+    with atomic_output(RELEASES / f"{options.release}.md", force=True) as temporary:
+        temporary.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

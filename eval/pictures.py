@@ -1,0 +1,177 @@
+"""Pictures of what a code loses: errors beside what was rebuilt, and spectra of both.
+
+Panels that are compared share one point, one field of view and one window, as in
+`medil.plots`, which draws them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from eval.figures import in_plane
+from medil.errors import InputError
+from medil.plots import COLOURS, PLANES, draw_plane, panels, radial_power
+from medil.volume import Volume
+
+Window = tuple[float, float]
+
+
+def rebuilt_and_errors(
+    truth: Volume, rebuilt: Mapping[str, Volume], point_mm: np.ndarray, window: Window, plane: str
+):
+    """What each code rebuilt, and below it the signed error, in one symmetric window.
+
+    Args:
+        truth: As scanned.
+        rebuilt: Title -> volume on the grid of `truth`.
+        point_mm: [3] (R, A, S) in mm, in the plane shown.
+        window: Black and white of the upper row, in intensity units.
+        plane: sagittal, coronal or axial.
+
+    Returns:
+        The figure: the truth at the top left, a colour bar of the errors below it.
+
+    Raises:
+        InputError: A volume on another grid than the truth's.
+    """
+    if not all(truth.grid.is_close(v.grid) for v in rebuilt.values()):
+        raise InputError("errors are shown on the truth's grid; render each volume on it first.")
+    errors = [Volume(v.data.double() - truth.data.double(), truth.grid) for v in rebuilt.values()]
+    limit = float(np.percentile(np.abs([e.data.numpy() for e in errors]), 99.5)) or 1.0
+    figure, axes = panels(2, 1 + len(rebuilt), panel_in=(2.5, 2.6))
+    for column, (title, volume) in enumerate({"as scanned": truth, **rebuilt}.items()):
+        draw_plane(axes[0, column], volume, plane, point_mm, window)
+        axes[0, column].set_title(title)
+    for ax, error in zip(axes[1, 1:], errors, strict=True):
+        image = draw_plane(ax, error, plane, point_mm, (-limit, limit), colours="PuOr_r")
+    for ax in axes.flat:
+        ax.label_outer()
+    axes[1, 0].axis("off")
+    bar = figure.colorbar(
+        image, ax=axes[1, 0], location="left", fraction=0.12, shrink=0.8, extend="both"
+    )
+    bar.set_label("error: rebuilt − scanned (intensity)")
+    return figure
+
+
+def planes_on_grids(
+    volumes: Mapping[str, Volume],
+    point_mm: np.ndarray,
+    window: Window,
+    plane: str,
+    columns: int = 3,
+    half_width_mm: float | None = None,
+):
+    """One plane of volumes on many grids, each at its true place, in rows of `columns`.
+
+    Args:
+        volumes: Title -> volume.
+        point_mm: [3] (R, A, S) in mm, in the plane shown; moved into volumes that end short of it.
+        window: Black and white, in intensity units.
+        plane: sagittal, coronal or axial.
+        columns: Panels in a row.
+        half_width_mm: Show only this far around the point; all of the first volume when None.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = panels(-(-len(volumes) // columns), columns, panel_in=(2.9, 2.75))
+    first = next(iter(volumes.values())).grid
+    _, across, up = PLANES[plane]
+    middle_mm = first.directions.T @ (first.centre_mm if half_width_mm is None else point_mm)
+    for ax, (title, volume) in zip(axes.flat, volumes.items(), strict=False):
+        draw_plane(ax, volume, plane, in_plane(volume.grid, np.asarray(point_mm)), window)
+        ax.set_title(title)
+        for axis, limit in ((across, ax.set_xlim), (up, ax.set_ylim)):
+            half_mm = half_width_mm or first.extent_mm[axis] / 2
+            limit(middle_mm[axis] - half_mm, middle_mm[axis] + half_mm)
+        ax.label_outer()
+    for ax in axes.flat[len(volumes) :]:
+        ax.axis("off")
+    return figure
+
+
+def tapered(volume: Volume) -> Volume:
+    """A volume that fades to its mean at its faces (Hann window), for spectra.
+
+    Without it the faces of a crop are steps, whose power hides that of the finest detail.
+    """
+    values = volume.data.double().numpy()
+    fade = np.ones(())
+    for n in values.shape:
+        fade = fade[..., None] * np.hanning(n + 2)[1:-1]
+    mean = float((values * fade).sum() / fade.sum())
+    return Volume(torch.from_numpy((values - mean) * fade), volume.grid)
+
+
+def share_lost(truth: Volume, rebuilt: Volume) -> tuple[np.ndarray, np.ndarray]:
+    """Power of the error over power of the truth, in shells of equal |frequency|.
+
+    Args:
+        truth: As scanned.
+        rebuilt: On the same grid.
+
+    Returns:
+        [n] frequency in cycles/mm, and [n] share: 0 where nothing is lost, 1 where nothing
+        came through, above 1 where what came through is worse than leaving it out.
+    """
+    error = Volume(rebuilt.data.double() - truth.data.double(), truth.grid)
+    frequency, of_error = radial_power(tapered(error))
+    _, of_truth = radial_power(tapered(truth))
+    return frequency, of_error / of_truth
+
+
+def spectra_and_loss(
+    truth: Volume, rebuilt: Mapping[str, Volume], marks: Mapping[str, float] | None = None
+):
+    """Power of the truth and of what codes rebuilt, and which share each has lost.
+
+    Args:
+        truth: As scanned.
+        rebuilt: Title -> volume on the grid of `truth`.
+        marks: Label -> frequency in cycles/mm, drawn as dotted lines.
+
+    Returns:
+        The figure: power on the left, share lost on the right.
+    """
+    figure, axes = panels(1, 2, panel_in=(4.3, 3.4))
+    power, lost = axes[0]
+    power.semilogy(*radial_power(tapered(truth)), color="black", lw=2.2, label="as scanned")
+    for colour, (title, volume) in zip(COLOURS, rebuilt.items(), strict=False):
+        power.semilogy(*radial_power(tapered(volume)), color=colour, lw=1.5, label=title)
+        lost.plot(*share_lost(truth, volume), color=colour, lw=1.5, label=title)
+    lost.axhline(1, color="black", lw=0.8)
+    for ax in (power, lost):
+        for name, frequency in (marks or {}).items():
+            ax.axvline(frequency, color="0.45", ls=":", lw=1)
+            ax.text(
+                frequency, 0.02, f" {name}", rotation=90, transform=ax.get_xaxis_transform(),
+                va="bottom", ha="right", color="0.35", fontsize=8,
+            )  # fmt: skip
+        ax.set(xlabel="spatial frequency (cycles/mm)", xlim=(0, 0.5 / max(truth.grid.spacing_mm)))
+    power.set(ylabel="power density (intensity² mm³)")
+    lost.set(ylabel="share of the power lost", ylim=(0, 1.5))
+    power.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def error_curves(histories: Mapping[str, Sequence[float]], y_label: str):
+    """One number after each step of a search, a line each.
+
+    Args:
+        histories: Label -> values, the first before any step.
+        y_label: What they are, with the unit.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = panels(1, 1, panel_in=(5.6, 3.0))
+    ax = axes[0, 0]
+    for colour, (name, values) in zip(COLOURS, histories.items(), strict=False):
+        ax.plot(values, color=colour, lw=1.8, label=name)
+    ax.set(xlabel="step of the search", ylabel=y_label)
+    ax.legend(frameon=False)
+    return figure

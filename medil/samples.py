@@ -1,0 +1,66 @@
+"""One real scan to begin with, and what stands in for it where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from medil.errors import InputError
+from medil.grid import Grid
+from medil.manifest import Entry, available, entries, fetch
+from medil.volume import Volume, load
+
+SCAN = "open_ms_t1/longitudinal_patient01_study1_T1W.nii.gz"
+
+
+def real_scan() -> tuple[Volume, str]:
+    """A raw T1-weighted head as a scanner wrote it, held out of all training.
+
+    It comes from the mirror, the cache or its published address. Where none of them has
+    it, the MNI152 average takes its place, and the sentence says so.
+
+    Returns:
+        The volume on its native grid, and one sentence on what it is.
+
+    Raises:
+        InputError: A local copy does not hold the published bytes, there are no manifests
+            (an installed wheel), or the stand-in is needed and nilearn is missing.
+    """
+    entry = next(e for e in entries("open_ms_t1") if e.path == SCAN)
+    try:
+        volume = load(fetch(entry))
+    except InputError:
+        if available(entry):  # it is here, and damaged: a stand-in would hide that
+            raise
+        return mni152_template(), (
+            "The real scan is not on this computer and could not be downloaded, so the MNI152 "
+            "template takes its place: an average of many heads at 1 mm, smoother than any scan."
+        )
+    return volume, _told(entry)
+
+
+def _told(entry: Entry) -> str:
+    return (
+        f"A raw T1-weighted scan of a person whom training never sees: {Path(entry.path).name} "
+        f"of {entry.dataset} ({entry.licence})."
+    )
+
+
+def mni152_template() -> Volume:
+    """The MNI152 T1-weighted average at 1 mm, which comes with nilearn: no download.
+
+    Returns:
+        The volume, skull-stripped, RAS+, without a file of its own.
+
+    Raises:
+        InputError: nilearn is not installed.
+    """
+    try:
+        from nilearn import datasets
+    except ImportError as error:
+        raise InputError("MNI152 comes with nilearn: pip install 'medil[data]'.") from error
+    image = datasets.load_mni152_template(resolution=1)
+    data = torch.from_numpy(image.get_fdata(dtype=np.float32).copy())
+    return Volume(data, Grid(tuple(data.shape), image.affine))

@@ -1,0 +1,203 @@
+import numpy as np
+import pytest
+import torch
+
+from medil.autoencoder import MedIL, haar_matrix, inside_box
+from medil.config import PRESETS, ModelConfig
+from medil.errors import InputError
+from medil.grid import Grid, centres_mm
+from medil.volume import Intensity, Volume
+
+UNIT = Intensity(0.0, 1.0)
+
+
+def blobs(grid, shift_mm=(0.0, 0.0, 0.0)):
+    """Smooth truth, defined at every point of space."""
+    points = centres_mm(grid) - torch.tensor(shift_mm, dtype=torch.float64)
+    waves = torch.sin(points[..., 0] / 5) + torch.cos(points[..., 1] / 6 + points[..., 2] / 7)
+    return Volume((0.5 + 0.15 * waves).float(), grid)
+
+
+def awake(config: ModelConfig, seed=0) -> MedIL:
+    """A model whose silent layers speak, so that tests see the networks too."""
+    torch.manual_seed(seed)
+    model = MedIL(config).eval()
+    for name in ("render.amplitude.weight", "to_latent.weight"):
+        torch.nn.init.normal_(model.get_parameter(name), std=0.02)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return awake(PRESETS["test"].model)
+
+
+@pytest.fixture(scope="module")
+def spline():
+    """Untrained, the model is its closed form."""
+    torch.manual_seed(0)
+    return MedIL(PRESETS["test"].model).eval()
+
+
+GRIDS = {
+    "uneven": Grid.from_spacing((37, 30, 11), (0.9, 1.2, 3.0), (-5, 7, 2)),
+    "oblique": Grid.from_spacing((30, 31, 29), 1.1).rotated((1, 2, 3), 20),
+    "flipped": Grid.from_spacing((30, 31, 29), 1.1, directions=np.diag([-1, -1, 1])),
+}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_decode_gives_back_the_native_grid_and_values(spline, name):
+    volume = blobs(GRIDS[name])
+    latent = spline.encode(volume, UNIT)
+    result = spline.decode(latent)
+    assert result.grid == volume.grid
+    assert (result.data - volume.data).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("spacing", [0.8, 1.7, (1.0, 1.0, 2.5)])
+def test_rendering_on_another_grid_finds_the_same_points_in_space(spline, name, spacing):
+    latent = spline.encode(blobs(GRIDS[name]), UNIT)
+    target = latent.native.with_spacing(spacing)
+    inner = target.crop([n // 4 for n in target.shape], [max(1, n // 2) for n in target.shape])
+    error = spline.decode(latent, inner).data - blobs(inner).data
+    assert error.abs().max() < 0.02
+
+
+def test_rendering_on_an_oblique_grid_finds_the_same_points_in_space(spline):
+    latent = spline.encode(blobs(GRIDS["uneven"]), UNIT)
+    target = Grid.from_spacing((8, 9, 7), 1.0, latent.native.centre_mm - 4).rotated((1, 0, 1), 33)
+    error = spline.decode(latent, target).data - blobs(target).data
+    assert error.abs().max() < 0.02
+
+
+def test_latents_of_one_head_at_two_voxel_sizes_lie_on_one_grid_and_agree(spline):
+    one = Grid.from_spacing((40, 40, 40), 1.0)
+    latents = [spline.encode(blobs(g), UNIT) for g in (one, one.resized((57, 57, 57)))]
+    assert latents[0].grid.is_close(latents[1].grid)
+    distance = (latents[0].mean - latents[1].mean).norm() / latents[0].mean.norm()
+    assert distance < 0.01
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 2), (17, 9, 13)])
+def test_any_shape_goes_through(model, shape):
+    data = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    volume = Volume(data, Grid.from_spacing(shape, (1.3, 0.7, 2.0)))
+    result = model.decode(model.encode(volume, UNIT))
+    assert result.data.shape == shape and result.data.isfinite().all()
+
+
+def test_untrained_networks_add_nothing_to_the_closed_form(spline):
+    latent = spline.encode(blobs(GRIDS["uneven"]), UNIT)
+    whole = spline.decode(latent).data
+    torch.testing.assert_close(whole, spline.decode(latent, linear_only=True).data)
+
+
+def test_slabs_equal_the_whole(model, monkeypatch):
+    latent = model.encode(blobs(GRIDS["uneven"]), UNIT)
+    whole = model.decode(latent).data
+    monkeypatch.setattr("medil.autoencoder.SLAB_VOXELS", 1000)
+    torch.testing.assert_close(model.decode(latent).data, whole, atol=1e-6, rtol=0)
+
+
+def test_a_patch_agrees_with_the_whole_away_from_its_faces(model):
+    whole = blobs(Grid.from_spacing((96, 40, 40), 1.0))
+    part_grid = whole.grid.crop((16, 0, 0), (64, 40, 40))  # 16 mm: four latent cells
+    part = Volume(whole.data[16:80], part_grid)
+    latents = [model.encode(v, UNIT).mean for v in (whole, part)]
+    # Six cells from the cut faces: the receptive field, and the projection's decay, end before.
+    inner = latents[0][:, 10:14] - latents[1][:, 6:10]
+    assert inner.abs().max() < 1e-4 * latents[0].std()
+
+
+def test_batch_equals_loop(model):
+    grid, latent_grid = GRIDS["uneven"], GRIDS["uneven"].covering(4.0)
+    x = torch.rand(3, 1, *grid.shape, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        together, _ = model.encode_tensor(x, grid, latent_grid)
+        apart = torch.cat([model.encode_tensor(v[None], grid, latent_grid)[0] for v in x])
+    torch.testing.assert_close(together, apart, atol=1e-5, rtol=0)
+
+
+def test_intensities_come_back_in_the_units_of_the_image(spline):
+    volume = blobs(GRIDS["oblique"])
+    hu = volume.with_data(volume.data * 2000 - 1000)
+    latent = spline.encode(hu, Intensity(-1000, 1000))
+    assert (spline.decode(latent).data - hu.data).abs().max() < 40
+
+
+def test_outside_the_encoded_box_is_background(spline):
+    latent = spline.encode(blobs(GRIDS["uneven"]), Intensity(-3.0, 1.0))
+    wide = latent.native.crop((-20, 0, 0), (30, *latent.native.shape[1:]))
+    values = spline.decode(latent, wide).data
+    assert (values[:15] == -3.0).all() and (values[20:] > 0).all()
+
+
+def test_inside_box_equals_testing_every_centre():
+    box, grid = GRIDS["uneven"], GRIDS["oblique"]
+    index = box.ras_to_index(centres_mm(grid).numpy())
+    slow = ((index > -0.5) & (index < np.array(box.shape) - 0.5)).all(-1)
+    np.testing.assert_array_equal(inside_box(box, grid).numpy(), slow)
+
+
+def test_haar_is_orthonormal_and_starts_with_the_mean():
+    haar = haar_matrix(8)
+    torch.testing.assert_close(haar @ haar.T, torch.eye(8))
+    torch.testing.assert_close(haar[0], torch.full((8,), 8**-0.5))
+
+
+def test_latent_of_other_weights_is_refused(model):
+    latent = model.encode(blobs(GRIDS["uneven"]), UNIT)
+    other = awake(PRESETS["test"].model, seed=1)
+    other.weights_id = "other"
+    with pytest.raises(InputError, match="other weights"):
+        other.decode(latent)
+
+
+def test_nan_voxels_become_background_and_do_not_spread(spline):
+    volume = blobs(GRIDS["uneven"])
+    volume.data[0, 0, 0] = float("nan")
+    assert spline.decode(spline.encode(volume)).data.isfinite().all()
+
+
+def test_constant_and_all_nan_images_are_refused(spline):
+    grid = Grid.from_spacing((5, 6, 7), 1.0)
+    with pytest.raises(InputError, match="constant"):
+        spline.encode(Volume(torch.ones(grid.shape), grid))
+    with pytest.raises(InputError, match="NaN"):
+        spline.encode(Volume(torch.full(grid.shape, float("nan")), grid))
+
+
+@pytest.mark.parametrize("operator", ["integrated", "literal", "trilinear"])
+@pytest.mark.parametrize("closed_form", [True, False])
+def test_every_arm_encodes_and_decodes_and_learns(operator, closed_form):
+    config = ModelConfig(
+        operator=operator, encoder_operator=operator, closed_form=closed_form, width_encoder=8,
+        width_latent=16, width_fine=8, depth_latent=1, depth_fine=1, frequencies=4, hidden=16,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    arm = MedIL(config)
+    volume = blobs(Grid.from_spacing((13, 12, 10), 1.0))
+    latent_grid = arm.latent_grid(volume.grid)
+    x = (volume.data > 0.5).float()[None, None]  # sharp edges: beyond the closed form
+    optimiser = torch.optim.Adam(arm.parameters(), 3e-3)
+    losses = []
+    for _ in range(12):
+        z, _ = arm.encode_tensor(x, volume.grid, latent_grid)
+        loss = (arm.decode_tensor(z, latent_grid, volume.grid) - x).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert min(losses) < 0.98 * losses[0]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"operator": "magic"}, {"latent_channels": 4}, {"latent_spacing_mm": -1.0}],
+    ids=["operator", "channels", "spacing"],
+)
+def test_impossible_configurations_are_refused(wrong):
+    with pytest.raises(InputError):
+        ModelConfig(**wrong)
