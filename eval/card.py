@@ -84,9 +84,7 @@ def results_table(frame: pd.DataFrame) -> str:
         linear = by_arm[by_arm.index.isin(list(LINEAR_CODECS))].max()
         voxels = rows["spacing_in_mm"].iloc[0]
         ours = by_arm["medil"]
-        lines.append(
-            f"| {subject} | {voxels} | {ours:.2f} | {linear:.2f} | {ours - linear:+.2f} |"
-        )
+        lines.append(f"| {subject} | {voxels} | {ours:.2f} | {linear:.2f} | {ours - linear:+.2f} |")
     return "\n".join(lines)
 
 

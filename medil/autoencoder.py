@@ -30,8 +30,8 @@ MIDDLE = 0.4  # intensity that the latent's zero stands for, on the 0 ... 1 scal
 RESIDUAL_GAIN = 8.0  # the projection's residual is small; the encoder sees it enlarged
 DETAIL_GAIN = 8.0  # Haar details are small beside the mean; the decoder sees them enlarged
 SLAB_VOXELS = 2**22  # rendered at a time
-ENCODE_BYTES = 4 * 40  # peak memory a voxel of the input, measured on 1 mm heads, rounded up
-DECODE_BYTES = 4 * 6  # a voxel of the output
+ENCODE_BYTES = 32  # peak memory a voxel of the input, beside what the networks take
+DECODE_BYTES = 32  # a voxel of the output, likewise
 
 
 def haar_matrix(channels: int) -> Tensor:
@@ -194,6 +194,16 @@ class MedIL(nn.Module):
         """The latent grid of a volume: the model's pitch over the volume's box and axes."""
         return grid.covering(self.config.latent_spacing_mm)
 
+    def _require_memory(self, voxels: Grid, box: Grid, voxel_bytes: int, what: str) -> None:
+        """Refuse what would not fit: the networks' work goes with latent cells, not voxels."""
+        c, basis = self.config, local_fourier(self.config.harmonics)
+        kept = 6 * basis.n_functions**3 + 5 * max(c.width_encoder, 2 * c.width_fine)  # measured
+        cells = math.prod(e / c.latent_spacing_mm + 1 for e in box.extent_mm)
+        network = 4 * c.fine_per_latent**3 * kept * cells
+        if "integrated" not in (c.encoder_operator, c.operator):  # convolves native voxels
+            voxel_bytes += 4 * 16 * c.width_encoder
+        require_memory(voxels.n_voxels, voxel_bytes + network / voxels.n_voxels, what)
+
     @torch.inference_mode()
     def encode(self, volume: Volume, intensity: Intensity | None = None) -> Latent:
         """Encode a volume at its native grid (paper: implicit encoder).
@@ -208,7 +218,7 @@ class MedIL(nn.Module):
         Raises:
             InputError: A constant image, no finite value, or not enough free memory.
         """
-        require_memory(volume.grid.n_voxels, ENCODE_BYTES, "encoding this image")
+        self._require_memory(volume.grid, volume.grid, ENCODE_BYTES, "encoding this image")
         data, _ = replace_nonfinite(volume.data)
         intensity = intensity or robust_intensity(data)
         latent_grid = self.latent_grid(volume.grid)
@@ -242,7 +252,7 @@ class MedIL(nn.Module):
             )
         if linear_only and not self.config.closed_form:
             raise InputError("these weights have no closed form to render; leave linear_only out.")
-        require_memory(grid.n_voxels, DECODE_BYTES, "this output")
+        self._require_memory(grid, latent.native, DECODE_BYTES, "this output")
         z = latent.mean[None].to(self.haar)
         features = z if linear_only else self.decode_features(z)
         out = torch.empty(grid.shape)

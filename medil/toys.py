@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from itertools import product
+from itertools import pairwise, product
 from typing import NamedTuple
 
 import torch
@@ -144,7 +144,7 @@ def relu_network(features_in: int, hidden: int, generator: torch.Generator) -> n
     """Three hidden layers and one output, with seeded weights."""
     widths = [features_in, hidden, hidden, hidden]
     layers: list[nn.Module] = []
-    for before, after in zip(widths[:-1], widths[1:], strict=True):
+    for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), nn.ReLU()]
     return start(nn.Sequential(*layers, nn.Linear(hidden, 1)), generator)
 

@@ -181,10 +181,11 @@ def _loop(
         bar.update(min(round(progress["elapsed_s"]), bar.total) - bar.n)
         last = now
         if number % settings.log_every == 0:
-            rate = progress["voxels"] / progress["elapsed_s"]
+            rates = [progress[k] / progress["elapsed_s"] for k in ("step", "voxels")]
             bar.set_postfix(
                 step=number, loss=f"{record['loss']:.4f}", psnr=f"{record['psnr_db']:.1f}",
-                gain=f"{record['gain_db']:+.2f}", kvox_s=f"{rate / 1e3:.0f}",
+                gain=f"{record['gain_db']:+.2f}", steps_s=f"{rates[0]:.1f}",
+                kvox_s=f"{rates[1] / 1e3:.0f}",
             )  # fmt: skip
             log.write(json.dumps({**progress, **record, "share": share}) + "\n")
             log.flush()

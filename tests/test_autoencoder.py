@@ -201,3 +201,17 @@ def test_every_arm_encodes_and_decodes_and_learns(operator, closed_form):
 def test_impossible_configurations_are_refused(wrong):
     with pytest.raises(InputError):
         ModelConfig(**wrong)
+
+
+def test_an_image_too_large_for_the_memory_is_refused_with_numbers(spline, monkeypatch):
+    monkeypatch.setattr("medil.memory.free_memory_bytes", lambda: 10**6)
+    with pytest.raises(InputError, match=r"32,190 voxels.* GB"):
+        volume = blobs(Grid.from_spacing((37, 30, 29), 1.0))
+        spline.encode(volume, UNIT)
+
+
+def test_few_but_huge_voxels_need_memory_for_the_box_they_fill(spline, monkeypatch):
+    monkeypatch.setattr("medil.memory.free_memory_bytes", lambda: 10**8)
+    grid = Grid.from_spacing((20, 20, 20), 20.0)
+    with pytest.raises(InputError, match="memory"):
+        spline.encode(Volume(torch.rand(grid.shape), grid))

@@ -81,7 +81,7 @@ def test_local_waves_in_two_dimensions_equal_a_slow_loop():
             cell = min(max(node[0], 0), 2), min(max(node[1], 0), 3)
             for a, b in product(range(3), repeat=2):
                 wave = mode(a, delta[0]) * mode(b, delta[1])
-                slow += weight * wave * float(model.amplitudes[(*cell, 3 * a + b)])
+                slow += weight * wave * model.amplitudes[(*cell, 3 * a + b)].item()
         assert fast == pytest.approx(slow, abs=1e-12)
 
 
