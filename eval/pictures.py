@@ -49,11 +49,15 @@ def rebuilt_and_errors(
         image = draw_plane(ax, error, plane, point_mm, (-limit, limit), colours="PuOr_r")
     for ax in axes.flat:
         ax.label_outer()
+        _outline(ax)
+    axes[0, 0].tick_params(labelbottom=True)
+    axes[0, 0].set_xlabel(axes[1, 1].get_xlabel())
     axes[1, 0].axis("off")
-    bar = figure.colorbar(
-        image, ax=axes[1, 0], location="left", fraction=0.12, shrink=0.8, extend="both"
-    )
-    bar.set_label("error: rebuilt − scanned (intensity)")
+    place = axes[1, 0].inset_axes((0.62, 0.08, 0.07, 0.84))
+    bar = figure.colorbar(image, cax=place, extend="both")
+    place.yaxis.set_ticks_position("left")
+    place.yaxis.set_label_position("left")
+    bar.set_label("error: rebuilt − scanned\n(intensity)")
     return figure
 
 
@@ -78,7 +82,9 @@ def planes_on_grids(
     Returns:
         The figure.
     """
-    figure, axes = panels(-(-len(volumes) // columns), columns, panel_in=(2.9, 2.75))
+    figure, axes = panels(
+        -(-len(volumes) // columns), columns, panel_in=(2.9, 2.75) if columns < 4 else (2.5, 2.75)
+    )
     first = next(iter(volumes.values())).grid
     _, across, up = PLANES[plane]
     middle_mm = first.directions.T @ (first.centre_mm if half_width_mm is None else point_mm)
@@ -89,6 +95,7 @@ def planes_on_grids(
             half_mm = half_width_mm or first.extent_mm[axis] / 2
             limit(middle_mm[axis] - half_mm, middle_mm[axis] + half_mm)
         ax.label_outer()
+        _outline(ax)
     for ax in axes.flat[len(volumes) :]:
         ax.axis("off")
     return figure
@@ -139,7 +146,8 @@ def spectra_and_loss(
     """
     figure, axes = panels(1, 2, panel_in=(4.3, 3.4))
     power, lost = axes[0]
-    power.semilogy(*radial_power(tapered(truth)), color="black", lw=2.2, label="as scanned")
+    frequency_per_mm, of_truth = radial_power(tapered(truth))
+    power.semilogy(frequency_per_mm, of_truth, color="black", lw=2.2, label="as scanned")
     for colour, (title, volume) in zip(COLOURS, rebuilt.items(), strict=False):
         power.semilogy(*radial_power(tapered(volume)), color=colour, lw=1.5, label=title)
         lost.plot(*share_lost(truth, volume), color=colour, lw=1.5, label=title)
@@ -148,30 +156,41 @@ def spectra_and_loss(
         for name, frequency in (marks or {}).items():
             ax.axvline(frequency, color="0.45", ls=":", lw=1)
             ax.text(
-                frequency, 0.02, f" {name}", rotation=90, transform=ax.get_xaxis_transform(),
-                va="bottom", ha="right", color="0.35", fontsize=8,
+                frequency, 0.98, name, rotation=90, transform=ax.get_xaxis_transform(),
+                va="top", ha="right", color="0.35", fontsize=8,
             )  # fmt: skip
         ax.set(xlabel="spatial frequency (cycles/mm)", xlim=(0, 0.5 / max(truth.grid.spacing_mm)))
-    power.set(ylabel="power density (intensity² mm³)")
-    lost.set(ylabel="share of the power lost", ylim=(0, 1.5))
+    power.set(ylabel="power density (intensity² mm³)", ylim=(of_truth.min() / 1e3, None))
+    lost.set(ylabel="share of the power lost", ylim=(0, 1.4))
     power.legend(frameon=False, fontsize=8)
     return figure
 
 
-def error_curves(histories: Mapping[str, Sequence[float]], y_label: str):
-    """One number after each step of a search, a line each.
+def search_curve(history: Sequence[float], levels: Mapping[str, float], y_label: str):
+    """An error after each step of a search, on an axis from zero, beside errors that stay.
 
     Args:
-        histories: Label -> values, the first before any step.
-        y_label: What they are, with the unit.
+        history: The error before each step and after the last one.
+        levels: Label -> error of something else, drawn as a dashed line.
+        y_label: What the errors are, with the unit.
 
     Returns:
         The figure.
     """
-    figure, axes = panels(1, 1, panel_in=(5.6, 3.0))
+    figure, axes = panels(1, 1, panel_in=(5.6, 3.2))
     ax = axes[0, 0]
-    for colour, (name, values) in zip(COLOURS, histories.items(), strict=False):
-        ax.plot(values, color=colour, lw=1.8, label=name)
-    ax.set(xlabel="step of the search", ylabel=y_label)
-    ax.legend(frameon=False)
+    ax.plot(history, color=COLOURS[0], lw=2.2, label="the search")
+    for colour, (name, value) in zip(COLOURS[1:], levels.items(), strict=False):
+        ax.axhline(value, color=colour, ls="--", lw=1.3, label=name)
+    top = max([*history, *levels.values()])
+    ax.set(xlabel="step of the search", ylabel=y_label, xlim=(0, None), ylim=(0, 1.08 * top))
+    ax.legend(frameon=False, loc="lower right")
     return figure
+
+
+def _outline(ax) -> None:
+    """Letters over an image in white, outlined in black: readable on any grey."""
+    from matplotlib.patheffects import withStroke
+
+    for text in ax.texts:
+        text.set(color="white", path_effects=[withStroke(linewidth=2, foreground="black")])

@@ -25,14 +25,15 @@ TABLES = Path("_build/tables")
 NATIVE = "native -> native"
 ARMS = {  # arm in the rows -> name in tables, kind
     "medil": ("MedIL", "learned"),
-    "medil_splines": ("MedIL's splines alone, network left out", "learned latent, linear render"),
+    "medil_splines": ("MedIL, splines alone", "network left out"),
     "cubic": ("Averaged, then cubic splines", "linear codec"),
     "dct_cube": ("DCT, lowest cube", "linear codec"),
     "dct_ball": ("DCT, lowest ball", "linear codec"),
     "bspline": ("B-spline, least squares", "linear codec"),
-    "dct_best": ("DCT, largest (oracle: also needs where)", "oracle"),
+    "dct_best": ("DCT, largest (oracle)", "oracle, not a rival"),
     "interpolation": ("Cubic interpolation of every voxel", "no compression"),
 }
+SHORT = {"cubic": "cubic", "dct_cube": "cube", "dct_ball": "ball", "bspline": "B-spline"}
 METRICS = {  # metric in the rows -> header, decimals
     "psnr": ("PSNR (dB)", 2),
     "ssim": ("SSIM", 3),
@@ -40,7 +41,7 @@ METRICS = {  # metric in the rows -> header, decimals
     "nrmse": ("NRMSE", 3),
     "gradient_error": ("Gradient error", 3),
 }
-GAIN = "PSNR above best linear (dB)"
+GAIN = "Above best linear (dB)"
 
 
 def current(frame: pd.DataFrame) -> pd.DataFrame:
@@ -129,13 +130,12 @@ def renderings_table(table: pd.DataFrame) -> pd.DataFrame:
         lines.append(
             {
                 "Scan": scan_name(model["subject"]),
-                "Encoded at (mm)": _times(model["spacing_in_mm"]),
-                "Rendered at (mm)": _times(model["spacing_out_mm"]),
+                "In (mm)": _times(model["spacing_in_mm"]),
+                "Out (mm)": _times(model["spacing_out_mm"]),
                 "Numbers per voxel": f"{model['numbers_per_voxel']:.3f}",
                 "MedIL (dB)": f"{model['psnr']:.2f}",
-                "Its splines alone (dB)": _decimals(arms["psnr"].get("medil_splines"), 2),
-                "Best linear codec (dB)": f"{linear[best]:.2f}",
-                "Which": ARMS[best][0],
+                "Splines alone (dB)": _decimals(arms["psnr"].get("medil_splines"), 2),
+                "Best linear codec (dB)": f"{linear[best]:.2f} ({SHORT[best]})",
                 "MedIL above it (dB)": _with_sign(model["gain_db"]),
                 "n": 1,
             }
@@ -146,21 +146,21 @@ def renderings_table(table: pd.DataFrame) -> pd.DataFrame:
 def codecs_table(table: pd.DataFrame) -> pd.DataFrame:
     """The codecs over all volumes on their own grids: mean, spread and n."""
     native = table[(table["condition"] == NATIVE) & table["arm"].isin([*LINEAR_CODECS, "dct_best"])]
-    grouped = native.groupby("arm", sort=False)
-    result = pd.DataFrame(
-        {
-            "Codec": [ARMS[a][0] for a in grouped.groups],
-            "Kind": [ARMS[a][1] for a in grouped.groups],
-            "n": grouped["psnr"].count().to_numpy(),
-            "Numbers per voxel, mean": grouped["numbers_per_voxel"].mean().round(3).to_numpy(),
-            "PSNR, mean (dB)": grouped["psnr"].mean().round(2).to_numpy(),
-            "PSNR, lowest (dB)": grouped["psnr"].min().round(2).to_numpy(),
-            "PSNR, highest (dB)": grouped["psnr"].max().round(2).to_numpy(),
-            "SSIM, mean": grouped["ssim"].mean().round(3).to_numpy(),
-            "HFEN, mean": grouped["hfen"].mean().round(3).to_numpy(),
-        }
-    )
-    return result.sort_values("PSNR, mean (dB)", ascending=False, ignore_index=True)
+    lines = []
+    for arm, group in sorted(native.groupby("arm"), key=lambda pair: -pair[1]["psnr"].mean()):
+        lines.append(
+            {
+                "Codec": ARMS[arm][0],
+                "Numbers per voxel, mean": f"{group['numbers_per_voxel'].mean():.3f}",
+                "PSNR, mean (dB)": f"{group['psnr'].mean():.2f}",
+                "Lowest (dB)": f"{group['psnr'].min():.2f}",
+                "Highest (dB)": f"{group['psnr'].max():.2f}",
+                "SSIM, mean": f"{group['ssim'].mean():.3f}",
+                "HFEN, mean": f"{group['hfen'].mean():.3f}",
+                "n": len(group),
+            }
+        )
+    return pd.DataFrame(lines)
 
 
 def release_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -186,8 +186,8 @@ def verdict(table: pd.DataFrame) -> str:
     model, linear = chosen.loc["medil"], chosen[chosen.index.isin(LINEAR_CODECS)]
     best = linear["psnr"].idxmax()
     sentence = (
-        f"On {subject} at 1 mm, inside the brain, MedIL reaches {model['psnr']:.2f} dB with "
-        f"{model['numbers_kept']:,.0f} numbers ({model['numbers_per_voxel']:.3f} per voxel): "
+        f"On {scan_name(subject)} at 1 mm, inside the brain, MedIL reaches {model['psnr']:.2f} dB "
+        f"with {model['numbers_kept']:,.0f} numbers ({model['numbers_per_voxel']:.3f} per voxel): "
         f"{_signed(model['gain_db'])} the best linear codec of that size "
         f"({ARMS[best][0]}, {chosen.loc[best, 'psnr']:.2f} dB); n = 1 volume."
     )
@@ -230,10 +230,22 @@ def scan_name(subject: str) -> str:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table as Markdown, for notebooks: text columns to the left, numbers to the right."""
+    """A table as Markdown, for notebooks: text to the left, numbers to the right.
+
+    Fractions get two decimals in columns whose header names dB, three in others.
+    """
+
+    def text(name: str, value) -> str:
+        return (
+            _decimals(value, 2 if "dB" in name else 3) if isinstance(value, float) else str(value)
+        )
+
     numeric = [pd.api.types.is_numeric_dtype(table[name]) for name in table]
     lines = [[str(name) for name in table], ["---:" if n else ":---" for n in numeric]]
-    lines += [[str(value) for value in line] for line in table.itertuples(index=False)]
+    lines += [
+        [text(str(name), value) for name, value in zip(table, line, strict=True)]
+        for line in table.itertuples(index=False)
+    ]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

@@ -10,10 +10,12 @@ paper learns both ends).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from medil.blocks import fold, residual_blocks, silent, unfold, unit_gain
 from medil.config import ModelConfig
@@ -230,13 +232,20 @@ class MedIL(nn.Module):
         )  # fmt: skip
 
     @torch.inference_mode()
-    def decode(self, latent: Latent, grid: Grid | None = None, linear_only: bool = False) -> Volume:
+    def decode(
+        self,
+        latent: Latent,
+        grid: Grid | None = None,
+        linear_only: bool = False,
+        progress: bool = False,
+    ) -> Volume:
         """Render a latent on any grid (paper: implicit decoder).
 
         Args:
             latent: From `encode`, or sampled.
             grid: Target grid, parallel to the latent's or oblique; the native one when None.
             linear_only: Leave the network out and render the closed form's splines alone.
+            progress: Show a bar; oblique grids take minutes for a whole head.
 
         Returns:
             The volume, in the units of the encoded image; where the target reaches outside
@@ -256,17 +265,26 @@ class MedIL(nn.Module):
         z = latent.mean[None].to(self.haar)
         features = z if linear_only else self.decode_features(z)
         out = torch.empty(grid.shape)
-        rows = max(1, SLAB_VOXELS // (grid.shape[1] * grid.shape[2]))
-        for start in range(0, grid.shape[0], rows):
-            slab = grid.crop((start, 0, 0), (min(rows, grid.shape[0] - start), *grid.shape[1:]))
+        bar = tqdm(total=grid.n_voxels, unit="vox", unit_scale=True, disable=not progress)
+        for start, slab in slabs(grid, SLAB_VOXELS if grid.is_parallel_to(latent.grid) else 2**16):
             if linear_only:
                 x = self.render_linear(z, latent.grid, slab)
             else:
                 x = self._render(z, features, latent.grid, slab)
             values = latent.intensity.inverse(x[0, 0].cpu())
             outside = ~inside_box(latent.grid, slab)
-            out[start : start + rows] = values.masked_fill(outside, latent.intensity.low)
+            stop = start + slab.shape[0]
+            out[start:stop] = values.masked_fill(outside, latent.intensity.low)
+            bar.update(slab.n_voxels)
+        bar.close()
         return Volume(out, grid, latent.source)
+
+
+def slabs(grid: Grid, n_voxels: int) -> Iterator[tuple[int, Grid]]:
+    """A grid cut across its first axis: first index and grid of slabs of about so many voxels."""
+    rows = max(1, n_voxels // (grid.shape[1] * grid.shape[2]))
+    for start in range(0, grid.shape[0], rows):
+        yield start, grid.crop((start, 0, 0), (min(rows, grid.shape[0] - start), *grid.shape[1:]))
 
 
 def inside_box(box: Grid, grid: Grid) -> Tensor:

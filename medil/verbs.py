@@ -219,7 +219,12 @@ def decode(
     grid, resembled = target(encoded.native, encoded.source, spacing, like)
     model = load_weights(preset, weights)
     tell("decoding ...")
-    save(model.decode(encoded, grid), output, like=resembled, force=force)
+    save(
+        model.decode(encoded, grid, progress=sys.stderr.isatty()),
+        output,
+        like=resembled,
+        force=force,
+    )
 
 
 @medil.command(epilog="Example: medil reconstruct scan.nii.gz -o fine.nii.gz --spacing 1 1 1")
@@ -256,7 +261,12 @@ def reconstruct(
     tell("encoding ...")
     latent = model.encode(volume, intensity)
     tell("decoding ...")
-    save(model.decode(latent, grid), output, like=resembled, force=force)
+    save(
+        model.decode(latent, grid, progress=sys.stderr.isatty()),
+        output,
+        like=resembled,
+        force=force,
+    )
 
 
 @medil.command(epilog="Example: medil phantom ball -o ball.nii.gz --spacing 1 1 3")

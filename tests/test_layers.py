@@ -13,7 +13,7 @@ CORE = {"torch", "numpy", "scipy", "nibabel", "safetensors", "tqdm"}
 LAYERS = (
     ["errors", "files", "memory", "affine"],
     ["grid"],
-    ["intensity", "formats", "formats_nrrd", "volume", "describe", "manifest", "samples"],
+    ["intensity", "formats", "formats_nrrd", "volume", "describe", "manifest"],
     ["analytic", "cortex", "airway", "phantoms", "anatomy", "painting", "heads", "cohort"],
     ["sampling", "samples"],
     ["config", "texture", "resample", "reference", "implicit", "blocks"],
