@@ -41,7 +41,7 @@ def rebuilt_and_errors(
         raise InputError("errors are shown on the truth's grid; render each volume on it first.")
     errors = [Volume(v.data.double() - truth.data.double(), truth.grid) for v in rebuilt.values()]
     limit = float(np.percentile(np.abs([e.data.numpy() for e in errors]), 99.5)) or 1.0
-    figure, axes = panels(2, 1 + len(rebuilt), panel_in=(2.5, 2.6))
+    figure, axes = panels(2, 1 + len(rebuilt), panel_in=(2.4, 2.8))
     for column, (title, volume) in enumerate({"as scanned": truth, **rebuilt}.items()):
         draw_plane(axes[0, column], volume, plane, point_mm, window)
         axes[0, column].set_title(title)
@@ -50,8 +50,6 @@ def rebuilt_and_errors(
     for ax in axes.flat:
         ax.label_outer()
         _outline(ax)
-    axes[0, 0].tick_params(labelbottom=True)
-    axes[0, 0].set_xlabel(axes[1, 1].get_xlabel())
     axes[1, 0].axis("off")
     place = axes[1, 0].inset_axes((0.62, 0.08, 0.07, 0.84))
     bar = figure.colorbar(image, cax=place, extend="both")

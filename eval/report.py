@@ -17,6 +17,7 @@ import pandas as pd
 
 from eval.release import EXPERIMENT as RELEASE
 from eval.rows import RESULTS, latest, read_rows
+from eval.subjects import CONDITIONS
 from medil.baselines import LINEAR_CODECS
 from medil.errors import InputError
 from medil.files import atomic_output
@@ -121,7 +122,9 @@ def grids_table(table: pd.DataFrame) -> pd.DataFrame:
 def renderings_table(table: pd.DataFrame) -> pd.DataFrame:
     """One line a subject and pair of grids: the model, its splines, the best linear codec."""
     lines = []
-    for _, group in table.groupby(["subject", "condition"], sort=True):
+    order = {name: place for place, name in enumerate(CONDITIONS)}  # its own grid first
+    groups = table.groupby(["subject", "condition"])
+    for _, group in sorted(groups, key=lambda pair: (pair[0][0], order.get(pair[0][1], 99))):
         arms = group.set_index("arm")
         linear = arms[arms.index.isin(LINEAR_CODECS)]["psnr"]
         if "medil" not in arms.index or linear.empty:

@@ -22,6 +22,7 @@ from medil.cohort import CohortConfig, draw_subject, native_grid, scan
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.manifest import Entry, available, entries, fetch
+from medil.samples import mni152_template
 from medil.volume import Volume, load
 
 COHORT_SEED = 7  # of the evaluation; training draws from another
@@ -210,9 +211,10 @@ def brain_at_1_mm() -> tuple[Scan, str]:
             "The real brain is not at hand, so the MNI152 template stands in: an average of "
             "many heads, smoother than any scan, which flatters every code."
         )
+    name = entry.path.rsplit("/", 1)[-1]
     return scan_, (
-        f"This is {entry.subject.replace('_', ' ')} of {entry.dataset}, a skull-stripped T1w "
-        f"brain at 1 mm, kept out of training ({entry.licence}; {entry.citation})."
+        "A skull-stripped T1-weighted brain at 1 mm that training never saw: "
+        f"{name} of {entry.dataset} ({entry.licence})."
     )
 
 
@@ -250,13 +252,8 @@ def template_subject() -> Subject:
 
 @lru_cache(maxsize=1)
 def _template() -> Scan:
-    try:
-        from nilearn import datasets
-    except ImportError as error:
-        raise InputError("MNI152 comes with nilearn: pip install 'medil[data]'.") from error
-    image = datasets.load_mni152_template(resolution=1)
-    data = torch.from_numpy(image.get_fdata(dtype=np.float32).copy())
-    return Scan(Volume(data, Grid(data.shape, image.affine)), brain_mask(data.numpy()))
+    volume = mni152_template()
+    return Scan(volume, brain_mask(volume.data.numpy()))
 
 
 def _numbers(volume: Volume) -> np.ndarray:

@@ -282,12 +282,16 @@ def draw_plane(
         vmax=window[1],
         aspect="equal",
     )
+    from matplotlib.patheffects import withStroke
+
     (left, right), (below, above) = ENDS[across], ENDS[up]
+    outline = [withStroke(linewidth=2, foreground="black" if colours == "gray" else "white")]
     ax.set(xlabel=f"{left} – {right} (mm)", ylabel=f"{below} – {above} (mm)")
     for x, end in ((0.03, left), (0.97, right)):
         ax.text(
             x, 0.5, end, transform=ax.transAxes, ha="left" if x < 0.5 else "right", va="center",
             color="#E69F00" if colours == "gray" else "black", weight="bold", fontsize=9,
+            path_effects=outline,
         )  # fmt: skip
     return image
 

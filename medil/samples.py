@@ -63,4 +63,4 @@ def mni152_template() -> Volume:
         raise InputError("MNI152 comes with nilearn: pip install 'medil[data]'.") from error
     image = datasets.load_mni152_template(resolution=1)
     data = torch.from_numpy(image.get_fdata(dtype=np.float32).copy())
-    return Volume(data, Grid(tuple(data.shape), image.affine))
+    return Volume(data, Grid(tuple(data.shape), image.affine))  # type: ignore[arg-type]
