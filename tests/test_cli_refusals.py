@@ -158,7 +158,7 @@ def test_bad_arguments_are_refused(run_medil, tmp_path, monkeypatch, arguments, 
 
 
 def test_ctrl_c_exits_130_and_leaves_no_file(run_medil, scan, tmp_path, monkeypatch, spline_model):
-    def stopped(*_):
+    def stopped(*_, **_options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(type(spline_model), "decode", stopped)
@@ -172,7 +172,7 @@ def test_ctrl_c_exits_130_and_leaves_no_file(run_medil, scan, tmp_path, monkeypa
 def test_running_out_of_memory_is_one_sentence(
     run_medil, scan, tmp_path, monkeypatch, spline_model
 ):
-    def greedy(*_):
+    def greedy(*_, **_options):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
     monkeypatch.setattr(type(spline_model), "decode", greedy)
@@ -180,7 +180,7 @@ def test_running_out_of_memory_is_one_sentence(
 
 
 def test_a_bug_keeps_its_traceback(run_medil, scan, tmp_path, monkeypatch, spline_model):
-    def broken(*_):
+    def broken(*_, **_options):
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(type(spline_model), "decode", broken)
