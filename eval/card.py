@@ -20,6 +20,7 @@ from medil.baselines import LINEAR_CODECS
 from medil.checkpoint import RELEASES, load_release, release_config
 from medil.errors import InputError
 from medil.files import atomic_output
+from medil.manifest import entries
 
 TEXT = """# Model card: {name}
 
@@ -45,7 +46,7 @@ time. Stage two: native-resolution patches of {patch_mm:g} mm, {batch} a step, w
 {global_mix:.0%} of stage-one steps mixed in; {coarser_share:.0%} of its steps render finer
 voxels than they encode.
 
-Data: {subjects} synthetic T1w heads painted on 16 SynthSeg label maps (Apache-2.0), most near
+Data: {subjects} synthetic T1w heads painted on {label_maps} SynthSeg label maps (Apache-2.0), most near
 1 mm and the rest between 0.7 and 3 mm; with {real_share:.0%} of the patches from raw T1w scans
 of patients 04 and 12 of the longitudinal open MS data (CC-BY, Lesjak et al. 2016). Files,
 addresses and hashes are in `data_manifests/`. Skull-stripped and raw heads were seen, no CT.
@@ -63,8 +64,8 @@ Recorded at commit `{row_commit}`, {device}, {recorded}.
 
 - It keeps one number for eight 1 mm voxels, so it blurs: look at the error maps before use.
 - It is a research example, not a medical device, and was never tested for any clinical use.
-- T1w brain MRI is all it has seen. Other contrasts, other organs and CT go through it and come
-  back as the closed form would give them, at best.
+- T1w brain MRI is all it has seen. Other contrasts, other organs and CT go through it too; how
+  well was not measured.
 - Detail finer than the encoded voxels is a guess of the network, not a measurement.
 - The closed-form projection does most of the work; `linear_only=True` shows what it does alone.
 - Few people, one site, one disease among the real scans: nothing here speaks of fairness over
@@ -133,11 +134,12 @@ def card(name: str, model: MedIL, frame: pd.DataFrame) -> str:
         patch_mm=run.patch_mm,
         batch=run.batch,
         subjects=data.subjects,
+        label_maps=len(entries("synthseg_labels", "train")),
         real_share=data.real_share,
         table=results_table(rows),
         row_commit=newest["commit"],
         device=newest["device"],
-        recorded=newest["recorded_at"][:10],
+        recorded=f"{newest['recorded_at']:%Y-%m-%d}",
     )
 
 

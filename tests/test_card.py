@@ -1,0 +1,28 @@
+import pytest
+
+from eval.card import card
+from eval.rows import RESULTS, read_rows
+from medil.checkpoint import RELEASES, load_release
+from medil.errors import InputError
+
+
+def test_the_committed_card_is_what_weights_and_rows_say():
+    frame = read_rows(RESULTS / "reconstruction.jsonl")
+    text = card("tiny", load_release("tiny"), frame)
+    assert (RELEASES / "tiny.md").read_text(encoding="utf-8") == text
+
+
+def test_the_release_beats_every_linear_codec_of_its_size_on_the_held_out_brain():
+    """The bar of the project, on recorded rows: as many numbers, 1 mm, inside the brain."""
+    rows = read_rows(RESULTS / "reconstruction.jsonl")
+    rows = rows[rows["subject"].str.contains("patient07") & (rows["metric"] == "psnr")]
+    rows = rows[rows["condition"] == "native -> native"].set_index("arm")
+    linear = rows.loc[["cubic", "dct_cube", "dct_ball", "bspline"]]
+    assert (linear["numbers_kept"] >= rows.loc["medil", "numbers_kept"]).all()
+    assert rows.loc["medil", "value"] > linear["value"].max()
+
+
+def test_a_release_without_rows_has_no_card():
+    frame = read_rows(RESULTS / "reconstruction.jsonl")
+    with pytest.raises(InputError, match="no row"):
+        card("tiny", load_release("tiny"), frame[frame["arm"] != "medil"])
