@@ -46,10 +46,11 @@ time. Stage two: native-resolution patches of {patch_mm:g} mm, {batch} a step, w
 {global_mix:.0%} of stage-one steps mixed in; {coarser_share:.0%} of its steps render finer
 voxels than they encode.
 
-Data: {subjects} synthetic T1w heads painted on {label_maps} SynthSeg label maps (Apache-2.0), most near
-1 mm and the rest between 0.7 and 3 mm; with {real_share:.0%} of the patches from raw T1w scans
-of patients 04 and 12 of the longitudinal open MS data (CC-BY, Lesjak et al. 2016). Files,
-addresses and hashes are in `data_manifests/`. Skull-stripped and raw heads were seen, no CT.
+Data: {subjects} synthetic T1w heads painted on {label_maps} SynthSeg label maps (Apache-2.0),
+most near 1 mm and the rest between 0.7 and 3 mm; with {real_share:.0%} of the patches from raw
+T1w scans of patients 04 and 12 of the longitudinal open MS data (CC-BY, Lesjak et al. 2016).
+Files, addresses and hashes are in `data_manifests/`. Skull-stripped and raw heads were seen, no
+CT.
 
 ## What it reaches
 
