@@ -15,6 +15,11 @@ from medil.errors import InputError
 OPERATORS = ("integrated", "literal", "trilinear")
 
 
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise InputError(f"{name} is a share from 0 to below 1, not {value}.")
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The autoencoder's shape."""
@@ -75,6 +80,12 @@ class TrainConfig:
     bf16: bool = True
     threads: int = 1
 
+    def __post_init__(self) -> None:
+        if not (self.minutes > 0 and self.patch_mm > 0 and self.learning_rate > 0):
+            raise InputError("minutes, patch_mm and learning_rate must be above zero.")
+        for name in ("global_share", "global_mix", "coarser_share"):
+            _check_share(name, getattr(self, name))
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -83,12 +94,15 @@ class DataConfig:
     subjects: int = 24  # volumes of the cohort, drawn once
     real_share: float = 0.3  # of patches from real volumes, where there are any
     near_1mm_share: float = 0.7  # of cohort subjects at 0.9-1.1 mm: ours
-    noise: tuple[float, float] = (
-        0.0,
-        0.01,
-    )  # Rician sigma; what nobody can predict teaches nothing
-    texture: tuple[float, float] = (0.003, 0.02)  # fine texture within tissue, likewise: ours
+    noise: tuple[float, float] = (0.0, 0.01)  # Rician sigma: ours, since noise teaches nothing
+    texture: tuple[float, float] = (0.003, 0.02)  # fine texture within tissue: ours, likewise
     seed_cohort: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.subjects < 1:
+            raise InputError(f"a cohort needs at least one subject, not {self.subjects}.")
+        for name in ("real_share", "near_1mm_share"):
+            _check_share(name, getattr(self, name))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Two-stage training, top to bottom: whole volumes at low resolution, then native patches.
 
 A run is a folder: `config.json`, `log.jsonl`, `state.safetensors` (to go on from) and
-`weights.safetensors` (the averaged weights). Every step is a function of (seed, step).
+`weights.safetensors` (the averaged weights). What a step sees is a function of (seed, step);
+its learning rate follows the share of the wall time that is spent.
 """
 
 from __future__ import annotations

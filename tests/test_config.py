@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from medil.config import PRESETS, ModelConfig, RunConfig, preset
+from medil.config import PRESETS, DataConfig, ModelConfig, RunConfig, TrainConfig, preset
 from medil.errors import InputError
 
 
@@ -61,3 +61,19 @@ def test_an_unknown_preset_lists_those_there_are():
 def test_what_cannot_be_built_is_refused(wrong, word):
     with pytest.raises(InputError, match=word):
         ModelConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: TrainConfig(minutes=0),
+        lambda: TrainConfig(minutes=float("nan")),
+        lambda: TrainConfig(global_share=1.0),
+        lambda: DataConfig(subjects=0),
+        lambda: DataConfig(real_share=1.5),
+    ],
+    ids=["no time", "nan time", "stage one alone", "no subject", "more than all"],
+)
+def test_runs_that_cannot_be_are_refused(make):
+    with pytest.raises(InputError):
+        make()

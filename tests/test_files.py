@@ -89,7 +89,8 @@ def test_a_job_that_does_not_fit_says_voxels_needed_and_free(monkeypatch):
 
 
 STOPPABLE = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may ignore Ctrl-C
 from medil import verbs
 from medil.cli import main
 from medil.files import atomic_output
