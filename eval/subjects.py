@@ -21,7 +21,7 @@ from medil.baselines import cell_average
 from medil.cohort import CohortConfig, draw_subject, native_grid, scan
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.manifest import Entry, available, entries, fetch
+from medil.manifest import Entry, available, entries, fetch, reachable
 from medil.samples import mni152_template
 from medil.volume import Volume, load
 
@@ -202,17 +202,13 @@ def brain_at_1_mm() -> tuple[Scan, str]:
         InputError: A local copy does not hold the published bytes, or nilearn is missing.
     """
     entry = next(e for e in entries("open_ms_t1", "test") if "cross_sectional" in e.path)
-    try:
-        scan_ = _real(entry).load()
-    except InputError:
-        if available(entry):  # it is here, and damaged: a stand-in would hide that
-            raise
+    if not reachable(entry):
         return _template(), (
             "The real brain is not at hand, so the MNI152 template stands in: an average of "
             "many heads, smoother than any scan, which flatters every code."
         )
     name = entry.path.rsplit("/", 1)[-1]
-    return scan_, (
+    return _real(entry).load(), (
         "A skull-stripped T1-weighted brain at 1 mm that training never saw: "
         f"{name} of {entry.dataset} ({entry.licence})."
     )

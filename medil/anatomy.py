@@ -12,6 +12,7 @@ import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import nibabel as nib
@@ -248,6 +249,19 @@ def _tissue_of(label: int) -> str:
     return TISSUE_OF.get(label, "cortex")
 
 
+def mni152_datasets() -> ModuleType:
+    """The loaders of the MNI152 template and its maps, which come inside nilearn.
+
+    Raises:
+        InputError: nilearn is not installed.
+    """
+    try:
+        from nilearn import datasets
+    except ImportError as error:
+        raise InputError("MNI152 comes with nilearn: pip install 'medil[data]'.") from error
+    return datasets
+
+
 @functools.cache  # reading it takes some ten seconds
 def tissue_anatomy() -> Anatomy:
     """The anatomy of the MNI152 average brain: nilearn's bundled maps, no download.
@@ -261,10 +275,7 @@ def tissue_anatomy() -> Anatomy:
     Raises:
         InputError: nilearn is not installed.
     """
-    try:
-        from nilearn import datasets
-    except ImportError as error:
-        raise InputError("MNI152 comes with nilearn: pip install 'medil[data]'.") from error
+    datasets = mni152_datasets()
     template = datasets.load_mni152_template(resolution=1)
     grey = datasets.load_mni152_gm_template(resolution=1).get_fdata(dtype=np.float32)
     white = datasets.load_mni152_wm_template(resolution=1).get_fdata(dtype=np.float32)

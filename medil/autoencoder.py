@@ -69,6 +69,7 @@ class Intake(nn.Module):
         super().__init__()
         self.kind, self.width = config.encoder_operator, config.width_encoder
         self.basis = local_fourier(config.harmonics)
+        self.bytes_per_voxel = 0  # of feature maps at native resolution
         if self.kind == "integrated":
             self.mix = nn.Conv3d(channels_in * self.basis.n_functions**3 + 3, self.width, 1)
         else:
@@ -77,6 +78,8 @@ class Intake(nn.Module):
             )
             self.operator = make_operator(config, self.kind, self.width, self.width)
             self.mix = nn.Conv3d(self.width + 3, self.width, 1)
+            coefficients = 5 * config.frequencies if self.kind == "literal" else 0
+            self.bytes_per_voxel = 4 * (6 * self.width + coefficients)
 
     def forward(self, images: Tensor, voxels: Grid, nodes: Grid) -> Tensor:
         """[B, C, D, H, W] on `voxels` -> [B, width, d, h, w] on `nodes`."""
@@ -196,14 +199,12 @@ class MedIL(nn.Module):
         """The latent grid of a volume: the model's pitch over the volume's box and axes."""
         return grid.covering(self.config.latent_spacing_mm)
 
-    def _require_memory(self, voxels: Grid, box: Grid, voxel_bytes: int, what: str) -> None:
+    def _require_memory(self, voxels: Grid, latent_grid: Grid, voxel_bytes: int, what: str) -> None:
         """Refuse what would not fit: the networks' work goes with latent cells, not voxels."""
         c, basis = self.config, local_fourier(self.config.harmonics)
-        kept = 6 * basis.n_functions**3 + 5 * max(c.width_encoder, 2 * c.width_fine)  # measured
-        cells = math.prod(e / c.latent_spacing_mm + 1 for e in box.extent_mm)
-        network = 4 * c.fine_per_latent**3 * kept * cells
-        if "integrated" not in (c.encoder_operator, c.operator):  # convolves native voxels
-            voxel_bytes += 4 * 16 * c.width_encoder
+        # Numbers alive at once in a fine cell, rounded up: local analyses, feature maps.
+        alive = 6 * basis.n_functions**3 + 5 * max(c.width_encoder, 2 * c.width_fine)
+        network = 4 * alive * c.fine_per_latent**3 * latent_grid.n_voxels
         require_memory(voxels.n_voxels, voxel_bytes + network / voxels.n_voxels, what)
 
     @torch.inference_mode()
@@ -220,10 +221,11 @@ class MedIL(nn.Module):
         Raises:
             InputError: A constant image, no finite value, or not enough free memory.
         """
-        self._require_memory(volume.grid, volume.grid, ENCODE_BYTES, "encoding this image")
+        latent_grid = self.latent_grid(volume.grid)
+        voxel_bytes = ENCODE_BYTES + self.intake.bytes_per_voxel
+        self._require_memory(volume.grid, latent_grid, voxel_bytes, "encoding this image")
         data, _ = replace_nonfinite(volume.data)
         intensity = intensity or robust_intensity(data)
-        latent_grid = self.latent_grid(volume.grid)
         x = intensity.forward(data)[None, None].to(self.haar)  # [1, 1, D, H, W]
         mean, log_var = self.encode_tensor(x, volume.grid, latent_grid)
         return Latent(
@@ -261,7 +263,7 @@ class MedIL(nn.Module):
             )
         if linear_only and not self.config.closed_form:
             raise InputError("these weights have no closed form to render; leave linear_only out.")
-        self._require_memory(grid, latent.native, DECODE_BYTES, "this output")
+        self._require_memory(grid, latent.grid, DECODE_BYTES, "this output")
         z = latent.mean[None].to(self.haar)
         features = z if linear_only else self.decode_features(z)
         out = torch.empty(grid.shape)
@@ -289,16 +291,11 @@ def slabs(grid: Grid, n_voxels: int) -> Iterator[tuple[int, Grid]]:
 
 def inside_box(box: Grid, grid: Grid) -> Tensor:
     """Which voxel centres of `grid` lie in the box that another grid fills: [D, H, W] bool."""
-    matrix = torch.from_numpy(box.ras_to_index(grid.index_to_ras(np.eye(3))).T.copy())
-    first = torch.from_numpy(box.ras_to_index(grid.index_to_ras(np.zeros(3))))
+    to_box = np.linalg.inv(box.affine_vox2ras) @ grid.affine_vox2ras  # index to index
+    depth, height, width = grid.shape
+    i, j, k = (torch.from_numpy(n) for n in np.ogrid[:depth, :height, :width])
     inside = torch.ones(grid.shape, dtype=torch.bool)
-    axes = [torch.arange(n, dtype=torch.float64) for n in grid.shape]
-    for axis, size in enumerate(box.shape):
-        step = matrix[axis] - first[axis]
-        i, j, k = (
-            a.mul(s).reshape([-1 if n == axis_in else 1 for n in range(3)])
-            for axis_in, (a, s) in enumerate(zip(axes, step, strict=True))
-        )
-        index_vox = first[axis] + i + j + k
+    for row, size in zip(to_box[:3].tolist(), box.shape, strict=True):
+        index_vox = row[0] * i + row[1] * j + row[2] * k + row[3]
         inside &= (index_vox > -0.5 - 1e-6) & (index_vox < size - 0.5 + 1e-6)
     return inside

@@ -136,6 +136,21 @@ def fetch(entry: Entry) -> Path:
     return _download(entry, _cache_path(entry))
 
 
+def reachable(entry: Entry) -> bool:
+    """Whether a file is here or could be downloaded just now.
+
+    Raises:
+        InputError: A copy is here and is damaged: a stand-in would hide that.
+    """
+    try:
+        fetch(entry)
+    except InputError:
+        if available(entry):
+            raise
+        return False
+    return True
+
+
 def _verify(path: Path, entry: Entry) -> None:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from medil.errors import InputError
+from medil.anatomy import mni152_datasets
 from medil.grid import Grid
-from medil.manifest import Entry, available, entries, fetch
+from medil.manifest import Entry, entries, fetch, reachable
 from medil.volume import Volume, load
 
 SCAN = "open_ms_t1/longitudinal_patient01_study1_T1W.nii.gz"
@@ -29,16 +29,12 @@ def real_scan() -> tuple[Volume, str]:
             (an installed wheel), or the stand-in is needed and nilearn is missing.
     """
     entry = next(e for e in entries("open_ms_t1") if e.path == SCAN)
-    try:
-        volume = load(fetch(entry))
-    except InputError:
-        if available(entry):  # it is here, and damaged: a stand-in would hide that
-            raise
-        return mni152_template(), (
-            "The real scan is not on this computer and could not be downloaded, so the MNI152 "
-            "template takes its place: an average of many heads at 1 mm, smoother than any scan."
-        )
-    return volume, _told(entry)
+    if reachable(entry):
+        return load(fetch(entry)), _told(entry)
+    return mni152_template(), (
+        "The real scan is not on this computer and could not be downloaded, so the MNI152 "
+        "template takes its place: an average of many heads at 1 mm, smoother than any scan."
+    )
 
 
 def _told(entry: Entry) -> str:
@@ -57,10 +53,6 @@ def mni152_template() -> Volume:
     Raises:
         InputError: nilearn is not installed.
     """
-    try:
-        from nilearn import datasets
-    except ImportError as error:
-        raise InputError("MNI152 comes with nilearn: pip install 'medil[data]'.") from error
-    image = datasets.load_mni152_template(resolution=1)
+    image = mni152_datasets().load_mni152_template(resolution=1)
     data = torch.from_numpy(image.get_fdata(dtype=np.float32).copy())
     return Volume(data, Grid(tuple(data.shape), image.affine))  # type: ignore[arg-type]

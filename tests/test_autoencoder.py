@@ -183,14 +183,14 @@ def test_every_arm_encodes_and_decodes_and_learns(operator, closed_form):
     x = (volume.data > 0.5).float()[None, None]  # sharp edges: beyond the closed form
     optimiser = torch.optim.Adam(arm.parameters(), 3e-3)
     losses = []
-    for _ in range(12):
+    for _ in range(60):
         z, _ = arm.encode_tensor(x, volume.grid, latent_grid)
         loss = (arm.decode_tensor(z, latent_grid, volume.grid) - x).square().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
-    assert min(losses) < 0.98 * losses[0]
+    assert losses[-1] < 0.5 * losses[0]
 
 
 @pytest.mark.parametrize(

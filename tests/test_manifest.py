@@ -13,7 +13,7 @@ import pytest
 
 from medil import manifest
 from medil.errors import InputError
-from medil.manifest import Entry, available, datasets, entries, fetch
+from medil.manifest import Entry, available, datasets, entries, fetch, reachable
 
 CONTENT = b"some published bytes"
 
@@ -192,3 +192,13 @@ def test_a_cache_that_cannot_be_made_names_its_variable(tmp_path, entry, monkeyp
 def test_the_smallest_published_file_can_be_downloaded(cache):
     smallest = min((e for name in datasets() for e in entries(name)), key=lambda e: e.bytes)
     assert fetch(smallest).stat().st_size == smallest.bytes
+
+
+def test_a_damaged_copy_is_neither_reachable_nor_passed_over(tmp_path, monkeypatch):
+    entry = entries("ct")[0]
+    monkeypatch.setenv("MEDIL_DATA_MIRROR", str(tmp_path))
+    monkeypatch.setenv("MEDIL_CACHE", str(tmp_path / "cache"))
+    (tmp_path / entry.path).parent.mkdir(parents=True)
+    (tmp_path / entry.path).write_bytes(b"other bytes")
+    with pytest.raises(InputError, match="published bytes"):
+        reachable(entry)

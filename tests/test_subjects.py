@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from eval import subjects
 from eval.subjects import Scan, brain_at_1_mm, cut
+from medil import manifest
 from medil.errors import InputError
 from medil.grid import centres_mm
 from medil.volume import Volume
@@ -49,8 +49,8 @@ def test_without_the_real_brain_the_template_stands_in_and_says_so(monkeypatch):
     def nowhere(entry):
         raise InputError("offline")
 
-    monkeypatch.setattr(subjects, "fetch", nowhere)
-    monkeypatch.setattr(subjects, "available", lambda entry: False)
+    monkeypatch.setattr(manifest, "fetch", nowhere)
+    monkeypatch.setattr(manifest, "available", lambda entry: False)
     scan, told = brain_at_1_mm()
     assert "stands in" in told
     assert scan.volume.grid.spacing_mm == (1.0, 1.0, 1.0)
@@ -60,7 +60,7 @@ def test_a_damaged_copy_is_told_and_not_hidden(monkeypatch):
     def damaged(entry):
         raise InputError("not the published bytes")
 
-    monkeypatch.setattr(subjects, "fetch", damaged)
-    monkeypatch.setattr(subjects, "available", lambda entry: True)
+    monkeypatch.setattr(manifest, "fetch", damaged)
+    monkeypatch.setattr(manifest, "available", lambda entry: True)
     with pytest.raises(InputError, match="published bytes"):
         brain_at_1_mm()
