@@ -164,19 +164,21 @@ def least_squares(values: Tensor, basis: Basis, voxels: Grid, nodes: Grid, ridge
 # Oblique targets
 
 
-def _gauss_offsets_mm(voxels: Grid, points: int) -> tuple[np.ndarray, np.ndarray]:
+def _gauss_offsets_mm(voxels: Grid, per_mm: float) -> tuple[np.ndarray, np.ndarray]:
     """Quadrature inside one voxel: offsets [P, 3] in mm (RAS+) and weights [P] that sum to 1."""
-    node, weight = np.polynomial.legendre.leggauss(points)
-    index = np.array(list(product(node / 2, repeat=3)))
-    weights = np.prod(list(product(weight / 2, repeat=3)), axis=1)
-    return index @ voxels.affine_vox2ras[:3, :3].T, weights
+    counts = [max(2, math.ceil(round(per_mm * size, 6))) for size in voxels.spacing_mm]
+    nodes, weights = zip(*(np.polynomial.legendre.leggauss(n) for n in counts), strict=True)
+    index = np.array(list(product(*nodes))) / 2  # [P, 3], from a voxel's centre
+    weight = np.prod(list(product(*weights)), axis=1) / 8
+    return index @ voxels.affine_vox2ras[:3, :3].T, weight
 
 
 def _synthesise_oblique(
-    coefficients: Tensor, basis: Basis, nodes: Grid, voxels: Grid, points: int = 2
+    coefficients: Tensor, basis: Basis, nodes: Grid, voxels: Grid, per_cell: float = 4.0
 ) -> Tensor:
+    """`synthesise` by quadrature: so many points a feature cell, at least two a voxel, an axis."""
     centres = centres_mm(voxels).reshape(-1, 3).numpy()
-    offsets, weights = _gauss_offsets_mm(voxels, points)
+    offsets, weights = _gauss_offsets_mm(voxels, per_cell / min(nodes.spacing_mm))
     flat = coefficients.flatten(2, 4)  # [B, C, J^3, d, h, w]
     chunks = []
     for chunk in np.array_split(centres, math.ceil(len(centres) / POINTS_PER_CHUNK)):
