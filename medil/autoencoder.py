@@ -196,8 +196,14 @@ class MedIL(nn.Module):
     # Volumes
 
     def latent_grid(self, grid: Grid) -> Grid:
-        """The latent grid of a volume: the model's pitch over the volume's box and axes."""
-        return grid.covering(self.config.latent_spacing_mm)
+        """The latent grid of a volume: the model's pitch over its box, from its first corner.
+
+        Our choice: where the pitch is a whole number of voxels, every cell then holds whole
+        voxels, and scans of one box at several voxel sizes share one latent grid.
+        """
+        cover = grid.covering(self.config.latent_spacing_mm)
+        spare_mm = (np.array(cover.extent_mm) - grid.extent_mm) / 2
+        return cover.shifted(grid.directions @ spare_mm)
 
     def _require_memory(self, voxels: Grid, latent_grid: Grid, voxel_bytes: int, what: str) -> None:
         """Refuse what would not fit: the networks' work goes with latent cells, not voxels."""

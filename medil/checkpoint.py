@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from medil.autoencoder import MedIL
+from medil.blocks import ResidualBlock, silent
 from medil.config import PRESETS, RunConfig
 from medil.errors import InputError
 from medil.files import atomic_output
@@ -97,6 +98,36 @@ def load_model(path: str | Path, preset: str | None = None) -> MedIL:
     model.weights_id = weights_digest(model)
     model.facts = {**json.loads(meta["facts"]), "config_hash": config.digest()}
     return model.eval()
+
+
+def start_from(model: MedIL, path: str | Path) -> dict:
+    """Put trained weights into a model of the same widths that may be deeper.
+
+    Residual blocks that the weights lack are appended silent, so the deeper model begins
+    exactly where the shallower one stopped (our choice, after Net2Net, Chen et al. 2016).
+
+    Args:
+        model: To be trained; changed in place.
+        path: Written by `save_weights`.
+
+    Returns:
+        The facts of the run that made the weights.
+
+    Raises:
+        InputError: Unreadable, or of another shape than depth.
+    """
+    tensors, meta = read_tensors(path, FORMAT)
+    fresh = model.state_dict()
+    missing = set(fresh) - set(tensors)
+    fits = all(n in fresh and fresh[n].shape == t.shape for n, t in tensors.items())
+    blocks = {n: b for n, b in model.named_modules() if isinstance(b, ResidualBlock)}
+    new = [b for n, b in blocks.items() if all(f"{n}.{k}" in missing for k in b.state_dict())]
+    if not fits or len(missing) != sum(len(b.state_dict()) for b in new):
+        raise InputError(f"{path} holds weights of another model than the one to be trained.")
+    model.load_state_dict({n: t.float() for n, t in tensors.items()}, strict=False)
+    for block in new:
+        silent(block.last)
+    return json.loads(meta["facts"])
 
 
 def load_release(name: str = "tiny") -> MedIL:

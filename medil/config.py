@@ -12,7 +12,22 @@ from dataclasses import dataclass, field
 
 from medil.errors import InputError
 
-OPERATORS = ("integrated", "literal", "trilinear")
+OPERATORS = (
+    "integrated",  # fixed frequencies, averaged over the voxel: ours
+    "integrated-content",  # the same with frequencies predicted from the features
+    "fixed-mlp",  # fixed frequencies at points, ensemble and MLP: half-way to the paper
+    "literal",  # the paper's LTE
+    "liif",  # features, in-cell coordinates and an MLP (Chen et al. 2021)
+    "trilinear",  # MedIL-Interp
+    "subpixel",  # sub-pixel convolution to a fixed grid, then anti-aliased cubic
+)
+ENCODER_OPERATORS = ("integrated", "literal", "trilinear")
+LOSSES = ("rms", "charbonnier", "l1")
+ARCHITECTURES = (
+    "medil",
+    "conv",  # MONAI's AutoencoderKL on a fixed grid, resampled in and out
+    "resizing",  # resolution-invariant autoencoder (arXiv 2503.09828): learned resizing
+)
 
 
 def _check_share(name: str, value: float) -> None:
@@ -24,6 +39,7 @@ def _check_share(name: str, value: float) -> None:
 class ModelConfig:
     """The autoencoder's shape."""
 
+    architecture: str = "medil"  # or a rival's
     operator: str = "integrated"  # decoder head, features -> voxels: ours; "literal" is the paper's
     encoder_operator: str = "integrated"  # native voxels -> features
     closed_form: bool = True  # least-squares projection plus learned residual: ours
@@ -38,15 +54,21 @@ class ModelConfig:
     depth_fine: int = 3  # decoder blocks at the fine pitch
     harmonics: int = 1  # K: J = 2 K + 1 local functions an axis (integrated LTE)
     frequencies: int = 32  # predicted frequencies a cell (literal LTE)
-    hidden: int = 64  # MLP width (literal LTE and trilinear)
+    hidden: int = 64  # MLP width of the operators that have one
+    working_mm: float = 1.0  # fixed grid of "conv" and of "subpixel"
     ridge: float = 2e-3  # second-difference penalty of the projection: ours
     log_var_start: float = -9.0  # log-variance before training: a latent nearly without noise
 
     def __post_init__(self) -> None:
-        for name in ("operator", "encoder_operator"):
-            if getattr(self, name) not in OPERATORS:
+        choices = {
+            "architecture": ARCHITECTURES,
+            "operator": OPERATORS,
+            "encoder_operator": ENCODER_OPERATORS,
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
                 raise InputError(
-                    f"{name} must be one of {', '.join(OPERATORS)}, not {getattr(self, name)!r}."
+                    f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}."
                 )
         if self.closed_form and self.latent_channels != self.fine_per_latent**3:
             raise InputError(
@@ -61,11 +83,14 @@ class ModelConfig:
 class TrainConfig:
     """Two stages: whole volumes at low resolution, then native-resolution patches (paper)."""
 
-    minutes: float = 45.0  # wall time of both stages together
-    global_share: float = 0.05  # of that time on stage one
+    minutes: float = 45.0  # wall time of both stages together, where `steps` is 0
+    steps: int = 0  # length of the run in steps; 0: by wall time
+    global_share: float = 0.05  # of the run on stage one
     global_mix: float = 0.02  # of stage-two steps on whole low-resolution volumes: ours
-    patch_mm: float = 40.0  # side of a stage-two patch
-    batch: int = 1  # patches a step
+    patch_sides_mm: tuple[float, ...] = (40.0,)  # sides of stage-two patches, drawn evenly
+    anchored_share: float = 0.5  # of patches whose latent grid starts at their corner: ours
+    batch: int = 1  # patches a step, over all processes
+    accumulate: int = 1  # parts in which a process works through its share of a batch
     coarser_share: float = 0.1  # of stage-two steps that render finer voxels than they encode: ours
     clip_norm: float = 1.0  # largest gradient norm
     learning_rate: float = 5e-4
@@ -74,16 +99,35 @@ class TrainConfig:
     warmup_steps: int = 50
     ema_decay: float = 0.998
     kl_weight: float = 1e-6  # paper: a KL-regularised latent
-    loss_floor: float = 3e-4  # sqrt(MSE + floor): ours
+    loss: str = "rms"  # or "charbonnier", "l1"
+    loss_floor: float = 3e-4  # sqrt(MSE + floor): ours; Charbonnier's eps^2
+    gradient_weight: float = 0.0  # of the error of finite differences per mm
+    spectral_weight: float = 0.0  # of the error of Fourier amplitudes
+    consistency_weight: float = 0.0  # of the distance between two grids' latents: ours
+    perceptual_weight: float = 0.0  # of LPIPS on planes; needs its weights, for a GPU
+    adversarial_weight: float = 0.0  # of a patch discriminator; for a GPU
+    adversarial_after: float = 0.5  # share of the run before the discriminator counts
     log_every: int = 25  # steps
     save_every: int = 200  # steps
     bf16: bool = True
     threads: int = 1
 
     def __post_init__(self) -> None:
-        if not (self.minutes > 0 and self.patch_mm > 0 and self.learning_rate > 0):
-            raise InputError("minutes, patch_mm and learning_rate must be above zero.")
-        for name in ("global_share", "global_mix", "coarser_share"):
+        if not (self.minutes > 0 and self.learning_rate > 0 and self.steps >= 0):
+            raise InputError("minutes and learning_rate must be above zero, steps not below it.")
+        if not self.patch_sides_mm or min(self.patch_sides_mm) <= 0:
+            raise InputError("patch_sides_mm needs at least one side, all above zero.")
+        if min(self.batch, self.accumulate) < 1 or self.batch % self.accumulate:
+            raise InputError(
+                f"a batch of {self.batch} cannot be worked through in {self.accumulate} parts."
+            )
+        if self.loss not in LOSSES:
+            raise InputError(f"loss must be one of {', '.join(LOSSES)}, not {self.loss!r}.")
+        weights = [n for n in vars(self) if n.endswith("_weight") and getattr(self, n) < 0]
+        if weights:
+            raise InputError(f"{weights[0]} cannot be below zero.")
+        shares = "global_share", "global_mix", "coarser_share", "anchored_share"
+        for name in (*shares, "adversarial_after"):
             _check_share(name, getattr(self, name))
 
 
@@ -91,9 +135,12 @@ class TrainConfig:
 class DataConfig:
     """What the model is trained on."""
 
-    subjects: int = 24  # volumes of the cohort, drawn once
+    subjects: int = 24  # volumes of the cohort that are at hand at a time
+    renew_every: int = 0  # steps after which the oldest gives way to a new one; 0: never
     real_share: float = 0.3  # of patches from real volumes, where there are any
     near_1mm_share: float = 0.7  # of cohort subjects at 0.9-1.1 mm: ours
+    slice_mm: tuple[float, float] = (1.5, 5.0)  # thickness of anisotropic subjects' slices
+    max_tilt_deg: float = 15.0  # of scan axes against the head's
     noise: tuple[float, float] = (0.0, 0.01)  # Rician sigma: ours, since noise teaches nothing
     texture: tuple[float, float] = (0.003, 0.02)  # fine texture within tissue: ours, likewise
     seed_cohort: int = 1000
@@ -101,6 +148,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.subjects < 1:
             raise InputError(f"a cohort needs at least one subject, not {self.subjects}.")
+        if self.renew_every < 0:
+            raise InputError(f"renew_every counts steps from 0, not {self.renew_every}.")
         for name in ("real_share", "near_1mm_share"):
             _check_share(name, getattr(self, name))
 
@@ -126,7 +175,7 @@ class RunConfig:
             return cls(
                 preset=raw["preset"],
                 model=ModelConfig(**raw["model"]),
-                train=TrainConfig(**raw["train"]),
+                train=TrainConfig(**{k: _tuple(v) for k, v in raw["train"].items()}),
                 data=DataConfig(**{k: _tuple(v) for k, v in raw["data"].items()}),
             )
         except (KeyError, TypeError) as error:
@@ -150,15 +199,26 @@ TEST = ModelConfig(
 PRESETS: dict[str, RunConfig] = {
     # name          what it is for
     "test": RunConfig(  # seconds on a CPU
-        "test", TEST, TrainConfig(minutes=0.2, patch_mm=24, log_every=5), DataConfig(subjects=2)
+        "test",
+        TEST,
+        TrainConfig(minutes=0.2, patch_sides_mm=(24,), log_every=5),
+        DataConfig(subjects=2),
     ),
-    "tiny": RunConfig("tiny"),  # the CPU-trained release
+    "tiny": RunConfig(  # the CPU-trained release
+        "tiny",
+        ModelConfig(depth_encoder=2, depth_fine=4),
+        TrainConfig(
+            minutes=100, patch_sides_mm=(32, 40, 48), coarser_share=0.3, ema_decay=0.999,
+            global_mix=0.05,
+        ),
+        DataConfig(subjects=40),
+    ),
     "base": RunConfig(  # for one GPU
         "base",
         ModelConfig(
             width_encoder=64, width_latent=160, width_fine=64, depth_latent=8, depth_fine=4
         ),
-        TrainConfig(minutes=25, patch_mm=64, batch=8),
+        TrainConfig(minutes=25, patch_sides_mm=(48, 64), batch=8),
         DataConfig(subjects=400),
     ),
     "paper": RunConfig(  # all learned, LTE as published: for comparison
@@ -167,7 +227,7 @@ PRESETS: dict[str, RunConfig] = {
             operator="literal", encoder_operator="literal", closed_form=False, frequencies=128,
             hidden=256, width_encoder=64, width_latent=128, width_fine=64,
         ),
-        TrainConfig(minutes=600, patch_mm=64, batch=8),
+        TrainConfig(minutes=600, patch_sides_mm=(48, 64), batch=8),
         DataConfig(subjects=400),
     ),
 }  # fmt: skip

@@ -96,7 +96,11 @@ def random_block(scan: Scan, side_mm: float, rng: np.random.Generator) -> Tensor
 
 
 def random_phase(
-    grid: Grid, pitch_mm: float, extent_mm: Sequence[float], rng: np.random.Generator
+    grid: Grid,
+    pitch_mm: float,
+    extent_mm: Sequence[float],
+    rng: np.random.Generator,
+    anchored_share: float = 0.0,
 ) -> Grid:
     """A latent grid over a block's box, its cells' phase drawn uniformly.
 
@@ -106,12 +110,17 @@ def random_phase(
         extent_mm: Sets the number of cells; kept to a few values, because a convolution of
             a new shape costs a CPU more to prepare than to run.
         rng: Of this step.
+        anchored_share: How often the grid starts at the block's corner instead, which is
+            where `MedIL.latent_grid` lays it.
 
     Returns:
         The latent grid.
     """
     shape = [math.ceil(e / pitch_mm - 1e-6) + 1 for e in extent_mm]
-    low_mm = grid.bounds_mm[0] - rng.random(3) * pitch_mm
+    offset_mm = rng.random(3) * pitch_mm
+    if anchored_share and rng.random() < anchored_share:
+        offset_mm = np.zeros(3)
+    low_mm = grid.bounds_mm[0] - offset_mm
     return Grid.from_spacing(shape, pitch_mm, low_mm + pitch_mm / 2)
 
 
@@ -122,6 +131,7 @@ def patch_step(
     batch: int,
     coarser_share: float,
     rng: np.random.Generator,
+    anchored_share: float = 0.0,
 ) -> Step:
     """A stage-two step: blocks of one scan at its native resolution (paper).
 
@@ -133,6 +143,7 @@ def patch_step(
         coarser_share: How many steps encode voxels twice as large as those they render
             (ours: what a coarse scan cannot hold, the decoder should not ring about).
         rng: Of this step.
+        anchored_share: See `random_phase`.
 
     Returns:
         The step.
@@ -146,7 +157,7 @@ def patch_step(
     if rng.random() < coarser_share and max(scan.spacing_mm) < 1.5:
         factor = [2, 2, 2] if rng.random() < 0.5 else rng.permutation([1, 1, 3]).tolist()
         x, grid = coarser(target, target_grid, factor)
-    latent_grid = random_phase(target_grid, pitch_mm, [patch_mm] * 3, rng)
+    latent_grid = random_phase(target_grid, pitch_mm, [patch_mm] * 3, rng, anchored_share)
     return Step(x, grid, latent_grid, target, target_grid)
 
 

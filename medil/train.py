@@ -24,7 +24,7 @@ from tqdm import tqdm
 from medil import manifest
 from medil.anatomy import label_anatomy, tissue_anatomy
 from medil.autoencoder import MedIL
-from medil.checkpoint import load_state, save_state, save_weights
+from medil.checkpoint import load_state, save_state, save_weights, start_from
 from medil.cohort import CohortConfig, subject
 from medil.config import DataConfig, RunConfig, TrainConfig, preset
 from medil.errors import InputError
@@ -34,7 +34,12 @@ from medil.volume import load, save
 
 
 def main_train(
-    name: str, out: Path, seed: int = 0, resume: bool = False, minutes: float | None = None
+    name: str,
+    out: Path,
+    seed: int = 0,
+    resume: bool = False,
+    minutes: float | None = None,
+    start: Path | None = None,
 ) -> None:
     """Train a preset into a folder (the command line's `train`).
 
@@ -44,6 +49,7 @@ def main_train(
         seed: Of weights, data order and noise.
         resume: Go on from `out/state.safetensors`.
         minutes: Wall time of the whole run; the preset's when None.
+        start: Weights to begin from, perhaps of a shallower model.
 
     Raises:
         InputError: Unknown preset, a run that exists, or nothing to resume.
@@ -58,7 +64,7 @@ def main_train(
         raise InputError(f"there is no run to resume in {out}.")
     out.mkdir(parents=True, exist_ok=True)
     scans = training_scans(config.data, out / "cohort", seed)
-    train(config, scans, out, seed, resume)
+    train(config, scans, out, seed, resume, start)
 
 
 # Data
@@ -109,7 +115,10 @@ def draw_cohort(config: DataConfig, folder: Path, seed: int) -> None:
 
 def cohort_settings(config: DataConfig, index: int) -> CohortConfig:
     """Most subjects near 1 mm, the rest anywhere in the cohort's range."""
-    settings = CohortConfig(noise=config.noise, texture=config.texture)
+    settings = CohortConfig(
+        noise=config.noise, texture=config.texture, slice_mm=config.slice_mm,
+        max_tilt_deg=config.max_tilt_deg,
+    )  # fmt: skip
     if (index * 0.618) % 1 < config.near_1mm_share:
         return replace(settings, spacing_mm=(0.9, 1.1), isotropic_share=1.0)
     return settings
@@ -118,7 +127,14 @@ def cohort_settings(config: DataConfig, index: int) -> CohortConfig:
 # The loop
 
 
-def train(config: RunConfig, scans: Sequence[Scan], out: Path, seed: int, resume: bool) -> MedIL:
+def train(
+    config: RunConfig,
+    scans: Sequence[Scan],
+    out: Path,
+    seed: int,
+    resume: bool,
+    start: Path | None = None,
+) -> MedIL:
     """Run both stages; Ctrl-C saves and ends.
 
     Args:
@@ -127,6 +143,7 @@ def train(config: RunConfig, scans: Sequence[Scan], out: Path, seed: int, resume
         out: Folder of the run.
         seed: Of weights, data order and noise.
         resume: Go on from the folder's state.
+        start: Weights to begin from, perhaps of a shallower model.
 
     Returns:
         The averaged weights' model.
@@ -138,6 +155,7 @@ def train(config: RunConfig, scans: Sequence[Scan], out: Path, seed: int, resume
     torch.manual_seed(seed)  # initial weights only; steps seed themselves
     started = commit()
     model = MedIL(config.model)
+    earlier = start_from(model, start) if start else {}
     ema = copy.deepcopy(model).requires_grad_(False)
     optimiser = torch.optim.AdamW(
         model.parameters(), config.train.learning_rate, (0.9, config.train.beta2),
@@ -153,6 +171,8 @@ def train(config: RunConfig, scans: Sequence[Scan], out: Path, seed: int, resume
         print(f"stopped at step {progress['step']}; resume to go on")
     save_state(out / "state.safetensors", model, ema, optimiser, progress)
     facts = {**progress, "seed": seed, "minutes": progress["elapsed_s"] / 60, "commit": started}
+    if earlier:
+        facts["earlier"] = earlier
     save_weights(ema, config, out / "weights.safetensors", facts, force=True)
     return ema.eval()
 
@@ -202,9 +222,12 @@ def draw_step(
     """Stage one for the first `global_share` of the run, then stage two with a mix of it."""
     pitch_mm, settings = config.model.latent_spacing_mm, config.train
     if share < settings.global_share or rng.random() < settings.global_mix:
-        return global_step(scans, pitch_mm, settings.patch_mm, rng)
-    patch_mm, batch = settings.patch_mm, settings.batch
-    return patch_step(scans, pitch_mm, patch_mm, batch, settings.coarser_share, rng)
+        return global_step(scans, pitch_mm, min(settings.patch_sides_mm), rng)
+    patch_mm = settings.patch_sides_mm[int(rng.integers(len(settings.patch_sides_mm)))]
+    return patch_step(
+        scans, pitch_mm, patch_mm, settings.batch, settings.coarser_share, rng,
+        settings.anchored_share,
+    )  # fmt: skip
 
 
 def learning_rate(settings: TrainConfig, share: float, step: int) -> float:

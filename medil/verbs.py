@@ -330,7 +330,10 @@ def cohort(output: Path, force: bool, count: int, seed: int, labels: Path | None
 @seed
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
 @click.option("--minutes", type=float, help="Stop after this long.")
-def train(preset: str, output: Path, seed: int, resume: bool, minutes: float | None) -> None:
+@click.option("--from", "start", type=FILE, help="Begin from these weights.")
+def train(
+    preset: str, output: Path, seed: int, resume: bool, minutes: float | None, start: Path | None
+) -> None:
     """Train a model in two stages: global, then local patches."""
     from medil.config import preset as find_preset
 
@@ -342,7 +345,7 @@ def train(preset: str, output: Path, seed: int, resume: bool, minutes: float | N
     make_folder(output)
     from medil.train import main_train
 
-    main_train(preset, output, seed, resume, minutes)
+    main_train(preset, output, seed, resume, minutes, start)
 
 
 @medil.command(epilog="Example: medil book")

@@ -7,8 +7,15 @@ import torch
 
 from medil import train as training
 from medil.autoencoder import MedIL
-from medil.checkpoint import load_model, load_release, load_state, save_state, save_weights
-from medil.config import PRESETS, RunConfig, preset
+from medil.checkpoint import (
+    load_model,
+    load_release,
+    load_state,
+    save_state,
+    save_weights,
+    start_from,
+)
+from medil.config import PRESETS, ModelConfig, RunConfig
 from medil.errors import InputError
 from medil.sampling import Scan
 
@@ -62,7 +69,7 @@ def test_both_stages_are_seen(scans):
     assert first.grid.extent_mm == pytest.approx((32, 32, 32))  # whole volume, larger voxels
     assert max(first.grid.spacing_mm) > 1.0
     assert later.grid.spacing_mm == pytest.approx((1, 1, 1))  # native patch
-    assert max(later.grid.extent_mm) <= TEST.train.patch_mm
+    assert max(later.grid.extent_mm) <= max(TEST.train.patch_sides_mm)
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_with_a_sentence(scans, tmp_path):
@@ -112,7 +119,7 @@ def test_damaged_and_foreign_weights_are_refused(tmp_path):
 
 
 def test_releases_are_found_by_name_or_said_to_be_missing():
-    assert load_release("tiny").config == preset("tiny").model
+    assert load_release("tiny").facts["step"] > 0
     with pytest.raises(InputError, match="not been trained yet"):
         load_release("base")
     with pytest.raises(InputError, match="no preset"):
@@ -124,3 +131,29 @@ def test_the_release_is_small_enough_to_ship():
 
     assert (RELEASES / "tiny.safetensors").stat().st_size < 4e6
     assert (RELEASES / "tiny.md").read_text().startswith("# Model card")
+
+
+def test_a_deeper_model_begins_where_the_shallower_one_stopped(scans, tmp_path):
+    torch.manual_seed(0)
+    shallow = MedIL(TEST.model)
+    for weights in shallow.parameters():
+        torch.nn.init.normal_(weights, std=0.1)
+    path = save_weights(shallow, TEST, tmp_path / "w.safetensors", {"step": 3}, half=False)
+    deep = MedIL(replace(TEST.model, depth_encoder=2, depth_fine=3))
+    assert start_from(deep, path) == {"step": 3}
+    rng = np.random.default_rng(0)
+    step = training.draw_step(TEST, scans, 0.5, rng)
+    for model in (shallow, deep):
+        z, _ = model.encode_tensor(step.x, step.grid, step.latent_grid)
+        model.seen = model.decode_tensor(z, step.latent_grid, step.target_grid)
+    assert torch.allclose(shallow.seen, deep.seen, atol=1e-6)
+    with pytest.raises(InputError, match="another model"):
+        start_from(MedIL(replace(TEST.model, width_fine=32)), path)
+
+
+def test_the_latent_grid_starts_at_the_first_corner_of_the_volume(oblique_grid):
+    grid = oblique_grid
+    cells = MedIL(ModelConfig()).latent_grid(grid)
+    corner = [-0.5, -0.5, -0.5]
+    assert cells.index_to_ras(corner) == pytest.approx(grid.index_to_ras(corner), abs=1e-9)
+    assert all(c >= e - 1e-6 for c, e in zip(cells.extent_mm, grid.extent_mm, strict=True))
