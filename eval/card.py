@@ -41,14 +41,21 @@ TEXT = """# Model card: {name}
 ## How it was trained
 
 {steps:,} steps in {minutes:.0f} minutes on {threads} thread(s) of a CPU, seed {seed}, commit
-`{commit}`. Stage one: whole heads averaged to large voxels, the first {global_share:.0%} of the
-time. Stage two: native-resolution patches of {patch_mm:g} mm, {batch} a step, with
-{global_mix:.0%} of stage-one steps mixed in; {coarser_share:.0%} of its steps render finer
-voxels than they encode.
+`{commit}`{earlier}.
+
+- Stage one: whole heads averaged to large voxels, the first {global_share:.0%} of the time.
+- Stage two: native-resolution patches of {patch_mm} mm, {batch} a step,
+  with {global_mix:.0%} of stage-one steps mixed in.
+- {coarser_share:.0%} of its steps render finer voxels than they encode.
+- In {anchored_share:.0%} of its steps the latent grid starts at the patch's corner, as it does for
+  whole volumes; its phase is random in the others.
+- The weights are averages over steps (decay {ema_decay}).
 
 Data: {subjects} synthetic T1w heads painted on {label_maps} SynthSeg label maps (Apache-2.0),
-most near 1 mm and the rest between 0.7 and 3 mm; with {real_share:.0%} of the patches from raw
-T1w scans of patients 04 and 12 of the longitudinal open MS data (CC-BY, Lesjak et al. 2016).
+{near:.0%} of them at 0.9 to 1.1 mm, the rest from 0.7 to 2 mm or in slices of up to
+{slice_mm:g} mm, their axes tilted by up to {tilt:g} degrees; with {real_share:.0%} of the
+patches from raw T1w scans of patients 04 and 12 of the longitudinal open MS data (CC-BY,
+Lesjak et al. 2016).
 Files, addresses and hashes are in `data_manifests/`. Skull-stripped and raw heads were seen, no
 CT.
 
@@ -88,6 +95,17 @@ def results_table(frame: pd.DataFrame) -> str:
         ours = by_arm["medil"]
         lines.append(f"| {subject} | {voxels} | {ours:.2f} | {linear:.2f} | {ours - linear:+.2f} |")
     return "\n".join(lines)
+
+
+def earlier_text(facts: dict) -> str:
+    """A clause about the run that the weights began from; empty if they began from nothing."""
+    before = facts.get("earlier")
+    if not before:
+        return ""
+    return (
+        f", begun from the weights of a shallower model ({before['step']:,} steps in "
+        f"{before['minutes']:.0f} minutes, commit `{before['commit']}`)"
+    )
 
 
 def card(name: str, model: MedIL, frame: pd.DataFrame) -> str:
@@ -132,7 +150,13 @@ def card(name: str, model: MedIL, frame: pd.DataFrame) -> str:
         global_share=run.global_share,
         global_mix=run.global_mix,
         coarser_share=run.coarser_share,
-        patch_mm=run.patch_mm,
+        patch_mm=" or ".join(f"{side:g}" for side in run.patch_sides_mm),
+        anchored_share=run.anchored_share,
+        ema_decay=run.ema_decay,
+        near=data.near_1mm_share,
+        slice_mm=data.slice_mm[1],
+        tilt=data.max_tilt_deg,
+        earlier=earlier_text(facts),
         batch=run.batch,
         subjects=data.subjects,
         label_maps=len(entries("synthseg_labels", "train")),

@@ -4,7 +4,8 @@
 
 reads ``eval/results/reconstruction.jsonl`` and writes ``_build/tables/*.csv``, the sentence
 ``verdict.txt`` and, about the rows themselves, ``provenance.txt``. Model rows count only if
-they belong to the newest weights.
+they belong to the newest weights. Where the ablation is recorded beside them, its tables
+are written too (`eval.ablation_report`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from eval import ablation_report
+from eval.reconstruction import EXPERIMENT as RECONSTRUCTION
 from eval.release import EXPERIMENT as RELEASE
 from eval.rows import RESULTS, latest, read_rows
 from eval.subjects import CONDITIONS
@@ -49,8 +52,9 @@ def current(frame: pd.DataFrame) -> pd.DataFrame:
     """The newest row of each measurement, of the newest weights only.
 
     A table must not mix two releases: rows of older weights are left out even where the
-    newer ones were not measured.
+    newer ones were not measured. Other experiments, which have many weights, are left out.
     """
+    frame = frame[frame["experiment"].isin([RECONSTRUCTION, RELEASE])]
     newest = latest(frame)
     weights = newest["weights_sha256"]
     of_models = newest[weights != ""]
@@ -298,7 +302,7 @@ def write(rows_path: Path, out: Path) -> list[Path]:
     """Write every table.
 
     Args:
-        rows_path: A rows file, or a folder of them.
+        rows_path: The reconstruction's rows, or the folder that holds ``reconstruction.jsonl``.
         out: Folder of the tables; made with its parents.
 
     Returns:
@@ -307,8 +311,10 @@ def write(rows_path: Path, out: Path) -> list[Path]:
     Raises:
         InputError: No rows, or none that the tables need.
     """
-    frame = current(read_rows(rows_path))
-    table = wide(frame[frame["experiment"] == "reconstruction"])
+    folder = rows_path if rows_path.is_dir() else rows_path.parent
+    own = rows_path / f"{RECONSTRUCTION}.jsonl" if rows_path.is_dir() else rows_path
+    frame = current(read_rows(own))
+    table = wide(frame[frame["experiment"] == RECONSTRUCTION])
     tables = {
         "reconstruction.csv": reconstruction_table(table),
         "reconstruction_grids.csv": grids_table(table),
@@ -323,7 +329,10 @@ def write(rows_path: Path, out: Path) -> list[Path]:
     for name, text in texts.items():
         with atomic_output(out / name, force=True) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    return [out / name for name in texts]
+    written = [out / name for name in texts]
+    if (ablation := folder / "ablation.jsonl").is_file():
+        written += ablation_report.write(ablation, out)
+    return written
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -100,6 +100,13 @@ class Anatomy:
     offset: Tensor | None = None
     shares: Tensor | None = None
 
+    def to(self, device: torch.device | str) -> Anatomy:
+        """The same anatomy with its maps on a device, where its subjects are then drawn."""
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, value in values.items():
+            values[name] = value.to(device) if isinstance(value, Tensor) else value
+        return Anatomy(**values)
+
 
 def gaussian(values: Tensor, sigma_vox: float) -> Tensor:
     """[D, H, W] blurred by a Gaussian, edges repeated; sigma in voxels."""
@@ -157,9 +164,9 @@ def largest(shares: Iterable[Tensor]) -> Tensor:
     for index, share in enumerate(shares):  # one after the other: fine maps are large
         fine = finer(share)
         if index == 0:
-            most, winner = fine, torch.zeros(fine.shape, dtype=torch.uint8)
+            most, winner = fine, torch.zeros_like(fine, dtype=torch.uint8)
             continue
-        winner = torch.where(fine > most, torch.tensor(index, dtype=torch.uint8), winner)
+        winner = torch.where(fine > most, winner.new_tensor(index), winner)
         torch.maximum(most, fine, out=most)
     return winner
 

@@ -2,14 +2,11 @@
 
 Native grids are touched by the resampling operators alone; every convolution in between
 lives on a grid of fixed physical pitch, so one kernel means the same millimetres in every
-scan. With `closed_form`, the latent is a least-squares projection on cubic B-splines plus a
-learned residual, and rendering is those splines plus a learned texture (our departure: the
-paper learns both ends).
+scan. The closed-form shortcut beside the networks is in `medil.shortcut`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -24,37 +21,14 @@ from medil.grid import Grid
 from medil.implicit import make_operator
 from medil.latent import Latent
 from medil.memory import require_memory
-from medil.resample import analyse, least_squares, synthesise
-from medil.texture import cubic_bspline, local_fourier
+from medil.resample import analyse
+from medil.shortcut import LatentAutoencoder
+from medil.texture import local_fourier
 from medil.volume import Intensity, Volume, replace_nonfinite, robust_intensity
 
-MIDDLE = 0.4  # intensity that the latent's zero stands for, on the 0 ... 1 scale
-RESIDUAL_GAIN = 8.0  # the projection's residual is small; the encoder sees it enlarged
-DETAIL_GAIN = 8.0  # Haar details are small beside the mean; the decoder sees them enlarged
 SLAB_VOXELS = 2**22  # rendered at a time
 ENCODE_BYTES = 32  # peak memory a voxel of the input, beside what the networks take
 DECODE_BYTES = 32  # a voxel of the output, likewise
-
-
-def haar_matrix(channels: int) -> Tensor:
-    """Orthonormal 3-D Haar transform of a folded 2x2x2 block: mean first, then details.
-
-    Args:
-        channels: f^3 of the fold; the identity when f is not 2.
-
-    Returns:
-        [channels, channels].
-    """
-    if channels != 8:
-        return torch.eye(channels)
-    pair = torch.tensor([[1.0, 1.0], [1.0, -1.0]]) / math.sqrt(2)
-    return torch.kron(torch.kron(pair, pair), pair)
-
-
-def mix_channels(matrix: Tensor, x: Tensor) -> Tensor:
-    """[O, C] on the channels of [B, C, d, h, w], never in reduced precision."""
-    with torch.autocast(x.device.type, enabled=False):
-        return torch.einsum("oc,bcxyz->boxyz", matrix, x.to(matrix))
 
 
 class Intake(nn.Module):
@@ -93,34 +67,24 @@ class Intake(nn.Module):
         return self.mix(torch.cat([features, told], dim=1))
 
 
-class MedIL(nn.Module):
+class MedIL(LatentAutoencoder):
     """The autoencoder.
 
     Args:
         config: Its shape; `medil.config.preset(name).model` for a named one.
     """
 
-    haar: Tensor
-    latent_gain: Tensor
-
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.weights_id = ""  # digest of trained weights
-        self.facts: dict = {}  # of the run that trained them
+        super().__init__(config)
         factor, c = config.fine_per_latent, config
-        self.register_buffer("haar", haar_matrix(factor**3), persistent=False)
         # Encoder
-        self.intake = Intake(config, channels_in=2 if c.closed_form else 1)
+        self.intake = Intake(config, self.channels_in)
         self.encode_fine = residual_blocks(c.width_encoder, c.depth_encoder)
         self.encode_down = nn.Conv3d(c.width_encoder * factor**3, c.width_latent, 1)
         self.encode_latent = residual_blocks(c.width_latent, c.depth_encoder)
         to_latent = nn.Conv3d(c.width_latent, 2 * c.latent_channels, 1)
         self.to_latent = silent(to_latent) if c.closed_form else to_latent
         # Decoder
-        gain = torch.full((c.latent_channels, 1, 1, 1), DETAIL_GAIN if c.closed_form else 1.0)
-        gain[0] = 1.0
-        self.register_buffer("latent_gain", gain, persistent=False)
         self.from_latent = nn.Conv3d(c.latent_channels, c.width_latent, 3, padding=1)
         self.decode_latent = residual_blocks(c.width_latent, c.depth_latent)
         self.decode_up = nn.Conv3d(c.width_latent, c.width_fine * factor**3, 1)
@@ -128,82 +92,26 @@ class MedIL(nn.Module):
         self.render = make_operator(config, c.operator, c.width_fine, 1)
         unit_gain(self)
 
-    # Tensors on grids
-
-    def fine_grid(self, latent_grid: Grid) -> Grid:
-        """The feature grid inside a latent grid: `fine_per_latent` cells to a cell, an axis."""
-        return latent_grid.resized([self.config.fine_per_latent * n for n in latent_grid.shape])
-
-    def project(self, x: Tensor, grid: Grid, latent_grid: Grid) -> Tensor:
-        """The closed-form part of the latent: spline coefficients, folded, Haar-transformed.
-
-        Args:
-            x: [B, 1, D, H, W] on `grid`, 0 ... 1 scale.
-            grid: Native grid, parallel to `latent_grid`.
-            latent_grid: Latent grid.
-
-        Returns:
-            [B, f^3, d, h, w].
-        """
-        nodes = self.fine_grid(latent_grid)
-        spline = least_squares(x - MIDDLE, cubic_bspline(), grid, nodes, self.config.ridge)
-        return mix_channels(self.haar, fold(spline, self.config.fine_per_latent))
-
-    def render_linear(self, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
-        """What the closed form alone renders from a latent: [B, C, d, h, w] -> [B, 1, D, H, W]."""
-        spline = unfold(mix_channels(self.haar.T, z), self.config.fine_per_latent)
-        nodes = self.fine_grid(latent_grid)
-        return synthesise(spline[:, :, None, None, None], cubic_bspline(), nodes, grid) + MIDDLE
-
-    def encode_tensor(self, x: Tensor, grid: Grid, latent_grid: Grid) -> tuple[Tensor, Tensor]:
-        """Encode images on one grid.
-
-        Args:
-            x: [B, 1, D, H, W] on `grid`, 0 ... 1 scale.
-            grid: Native grid, any shape, parallel to `latent_grid`.
-            latent_grid: Latent grid, `latent_spacing_mm` pitch.
-
-        Returns:
-            mean and log-variance, [B, C, d, h, w] each.
-        """
-        images, projected = x - MIDDLE, None
-        if self.config.closed_form:
-            projected = self.project(x, grid, latent_grid)
-            residual = x - self.render_linear(projected, latent_grid, grid)
-            images = torch.cat([images, RESIDUAL_GAIN * residual], dim=1)
+    def code(self, images: Tensor, grid: Grid, latent_grid: Grid) -> Tensor:
+        """[B, channels_in, D, H, W] on `grid` -> [B, 2 C, d, h, w] on `latent_grid`."""
         h = self.encode_fine(self.intake(images, grid, self.fine_grid(latent_grid)))
         h = self.encode_latent(self.encode_down(fold(h, self.config.fine_per_latent)))
-        mean, log_var = self.to_latent(h).float().chunk(2, dim=1)
-        if projected is not None:
-            mean = mean + projected
-        return mean, (log_var + self.config.log_var_start).clamp(-30, 10)
+        return self.to_latent(h)
 
     def decode_features(self, z: Tensor) -> Tensor:
         """[B, C, d, h, w] latents -> [B, width_fine, f d, f h, f w] features on the fine grid."""
         h = self.decode_latent(self.from_latent(z * self.latent_gain))
         return self.decode_fine(unfold(self.decode_up(h), self.config.fine_per_latent))
 
-    def decode_tensor(self, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
-        """Render latents on one grid: [B, C, d, h, w] -> [B, 1, D, H, W], 0 ... 1 scale."""
-        return self._render(z, self.decode_features(z), latent_grid, grid)
+    def texture(self, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
+        """[B, C, d, h, w] on `latent_grid` -> [B, 1, D, H, W] on `grid`."""
+        return self.render_features(self.decode_features(z), latent_grid, grid)
 
-    def _render(self, z: Tensor, features: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
-        learned = self.render(features.float(), self.fine_grid(latent_grid), grid).float()
-        if self.config.closed_form:
-            return learned + self.render_linear(z, latent_grid, grid)
-        return learned + MIDDLE
+    def render_features(self, features: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
+        """[B, width_fine, f d, f h, f w] on the fine grid -> [B, 1, D, H, W] on `grid`."""
+        return self.render(features.float(), self.fine_grid(latent_grid), grid)
 
     # Volumes
-
-    def latent_grid(self, grid: Grid) -> Grid:
-        """The latent grid of a volume: the model's pitch over its box, from its first corner.
-
-        Our choice: where the pitch is a whole number of voxels, every cell then holds whole
-        voxels, and scans of one box at several voxel sizes share one latent grid.
-        """
-        cover = grid.covering(self.config.latent_spacing_mm)
-        spare_mm = (np.array(cover.extent_mm) - grid.extent_mm) / 2
-        return cover.shifted(grid.directions @ spare_mm)
 
     def _require_memory(self, voxels: Grid, latent_grid: Grid, voxel_bytes: int, what: str) -> None:
         """Refuse what would not fit: the networks' work goes with latent cells, not voxels."""
@@ -278,7 +186,8 @@ class MedIL(nn.Module):
             if linear_only:
                 x = self.render_linear(z, latent.grid, slab)
             else:
-                x = self._render(z, features, latent.grid, slab)
+                learned = self.render_features(features, latent.grid, slab)
+                x = self.compose(learned, z, latent.grid, slab)
             values = latent.intensity.inverse(x[0, 0].cpu())
             outside = ~inside_box(latent.grid, slab)
             stop = start + slab.shape[0]

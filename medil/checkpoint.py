@@ -16,6 +16,9 @@ from medil.blocks import ResidualBlock, silent
 from medil.config import PRESETS, RunConfig
 from medil.errors import InputError
 from medil.files import atomic_output
+from medil.losses import Adversary
+from medil.rivals import build
+from medil.shortcut import LatentAutoencoder
 
 FORMAT = "medil-weights-1"
 RELEASES = Path(__file__).parent / "releases"
@@ -31,7 +34,7 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def save_weights(
-    model: MedIL, config: RunConfig, path: str | Path, facts: dict, *, half=True, force=False
+    model: nn.Module, config: RunConfig, path: str | Path, facts: dict, *, half=True, force=False
 ) -> Path:
     """Write weights with their configuration.
 
@@ -74,7 +77,20 @@ def read_tensors(path: str | Path, expected: str) -> tuple[dict[str, Tensor], di
 
 
 def load_model(path: str | Path, preset: str | None = None) -> MedIL:
-    """The autoencoder that a weights file describes.
+    """The MedIL that a weights file describes, as `load_any`.
+
+    Raises:
+        InputError: As `load_any`, or the weights of a rival, which encodes no whole volumes.
+    """
+    model = load_any(path, preset)
+    if not isinstance(model, MedIL):
+        name = model.config.architecture
+        raise InputError(f"{path} holds weights of the rival {name!r}; only `eval` can use them.")
+    return model
+
+
+def load_any(path: str | Path, preset: str | None = None) -> LatentAutoencoder:
+    """The autoencoder, MedIL or a rival, that a weights file describes.
 
     Args:
         path: Written by `save_weights`.
@@ -90,7 +106,7 @@ def load_model(path: str | Path, preset: str | None = None) -> MedIL:
     config = RunConfig.from_json(meta["config"])
     if preset is not None and config.preset != preset:
         raise InputError(f"{path} holds weights of preset {config.preset!r}, not {preset!r}.")
-    model = MedIL(config.model)
+    model = build(config.model)
     try:
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
     except RuntimeError as error:
@@ -100,7 +116,7 @@ def load_model(path: str | Path, preset: str | None = None) -> MedIL:
     return model.eval()
 
 
-def start_from(model: MedIL, path: str | Path) -> dict:
+def start_from(model: nn.Module, path: str | Path) -> dict:
     """Put trained weights into a model of the same widths that may be deeper.
 
     Residual blocks that the weights lack are appended silent, so the deeper model begins
@@ -128,6 +144,17 @@ def start_from(model: MedIL, path: str | Path) -> dict:
     for block in new:
         silent(block.last)
     return json.loads(meta["facts"])
+
+
+def cumulative(facts: dict, name: str) -> float:
+    """Steps or minutes of a run and of all those whose weights it began from.
+
+    Args:
+        facts: Of the run.
+        name: "step" or "minutes".
+    """
+    earlier = facts.get("earlier")
+    return facts.get(name, 0) + (cumulative(earlier, name) if earlier else 0)
 
 
 def load_release(name: str = "tiny") -> MedIL:
@@ -158,36 +185,77 @@ def release_config(name: str) -> RunConfig:
 
 # The state of a run, for resuming
 
-STATE_FORMAT = "medil-training-1"
+STATE_FORMAT = "medil-training-2"
 
 
 def save_state(
-    path: Path, model: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer, progress: dict
+    path: Path,
+    model: nn.Module,
+    ema: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    progress: dict,
+    adversary: Adversary | None = None,
 ) -> None:
-    """Write everything a run needs to go on as if it had never stopped."""
+    """Write everything a run needs to go on as if it had never stopped, at once or not at all.
+
+    Args:
+        path: Where; a file that exists is replaced.
+        model: The weights that training moves.
+        ema: Their average.
+        optimiser: Of the model.
+        progress: Steps, time and seed, JSON-able; steps draw their own numbers from it.
+        adversary: With its own optimiser, where there is one.
+    """
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items()}
+    tensors["random.torch"] = torch.get_rng_state()
+    if adversary:
+        tensors |= {f"adversary.{k}": v for k, v in adversary.state_tensors().items()}
     with atomic_output(path, force=True) as temporary:
         meta = {"format": STATE_FORMAT, "progress": json.dumps(progress)}
         save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, temporary, meta)
 
 
+def read_progress(path: Path) -> dict:
+    """The `progress` in a state file."""
+    return json.loads(read_tensors(path, STATE_FORMAT)[1]["progress"])
+
+
 def load_state(
-    path: Path, model: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer
+    path: Path,
+    model: nn.Module,
+    ema: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    adversary: Adversary | None = None,
 ) -> dict:
-    """Put a run back where `save_state` left it; gives back its `progress`."""
+    """Put a run, and torch's random numbers, back where `save_state` left them.
+
+    Returns:
+        The run's `progress`.
+
+    Raises:
+        InputError: Unreadable, or of another model.
+    """
     tensors, meta = read_tensors(path, STATE_FORMAT)
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimiser": {}}
+    names = ("model", "ema", "optimiser", "random", "adversary")
+    parts: dict[str, dict[str, Tensor]] = {name: {} for name in names}
     for name, value in tensors.items():
         part, key = name.split(".", 1)
         parts[part][key] = value
-    model.load_state_dict(parts["model"])
-    ema.load_state_dict(parts["ema"])
     state = optimiser.state_dict()
+    state["state"] = {}
     for name, value in parts["optimiser"].items():
         index, key = name.split(".", 1)
         state["state"].setdefault(int(index), {})[key] = value
-    optimiser.load_state_dict(state)
+    try:
+        model.load_state_dict(parts["model"])
+        ema.load_state_dict(parts["ema"])
+        optimiser.load_state_dict(state)
+        if adversary:
+            adversary.load_state_tensors(parts["adversary"])
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise InputError(f"{path} does not fit the model of this run's config.json.") from error
+    torch.set_rng_state(parts["random"]["torch"])
     return json.loads(meta["progress"])

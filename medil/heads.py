@@ -8,17 +8,20 @@ slabs see partial volume, and two grids of one head agree.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from medil.anatomy import FINE, Anatomy
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm, sample_trilinear
 from medil.painting import LATTICE_MM, Range, paint, smooth_noise
 
+MOST_VOXELS = 1_000_000  # rendered at a time
 NEAR = 0.05  # `Anatomy.inside` beyond a voxel's cell from the lowest possible outline
 
 
@@ -86,6 +89,10 @@ class Subject:
     darkest: float
     facts: dict[str, float] = field(default_factory=dict)
 
+    def to(self, device: torch.device | str) -> Subject:
+        """The same head on a device, where it is then scanned."""
+        return replace(self, painted=self.painted.to(device), fields=self.fields.to(device))
+
     def at(self, points_mm: Tensor) -> Tensor:
         """Intensity at points [..., 3] (R, A, S) mm: float32 [...], without noise."""
         fields = sample_trilinear(self.fields[:, :4], self.lattice, points_mm)[0]  # [4, ...]
@@ -101,33 +108,65 @@ class Subject:
             quadrature_mm: Points lie at most this far apart within a cell.
 
         Returns:
-            [D, H, W] float32, noise-free.
+            [D, H, W] float32 on the subject's device, noise-free.
         """
-        return torch.cat(
-            [
-                self._render_slab(
-                    grid.crop((start, 0, 0), (stop - start, *grid.shape[1:])), cell, quadrature_mm
-                )
-                for start, stop in _slabs(grid)
-            ]
+        return render_batch(self, [grid], cell, quadrature_mm)[0]
+
+
+def render_batch(
+    subject: Subject, grids: Sequence[Grid], cell: float = 1.0, quadrature_mm: float = 0.75
+) -> Tensor:
+    """One head on several grids of one shape in one go; each as `Subject.render` gives it.
+
+    Args:
+        subject: The head.
+        grids: Of equal shape; spacings and directions may differ.
+        cell: Width of the averaged cell, in voxels.
+        quadrature_mm: Points lie at most this far apart within a cell.
+
+    Returns:
+        [B, D, H, W] float32 on the subject's device, noise-free.
+
+    Raises:
+        ValueError: No grid, or shapes that differ.
+    """
+    if len({grid.shape for grid in grids}) != 1:
+        raise ValueError(f"grids of one shape are needed, not {[g.shape for g in grids]}")
+    slabs = [
+        _render_slabs(
+            subject,
+            [g.crop((start, 0, 0), (stop - start, *g.shape[1:])) for g in grids],
+            cell,
+            quadrature_mm,
         )
+        for start, stop in _slabs(grids[0], MOST_VOXELS // len(grids))
+    ]
+    return torch.cat(slabs, dim=1)
 
-    def _render_slab(self, grid: Grid, cell: float, quadrature_mm: float) -> Tensor:
-        centres = centres_mm(grid)
-        near = sample_trilinear(self.fields[:, 4:], self.lattice, centres)[0, 0] > NEAR
-        points_mm = centres[near]  # [Q, 3]: air is skipped, half of the box and more
-        if len(points_mm) == 0:
-            return torch.zeros(grid.shape)
-        offsets_mm = cell_offsets_mm(grid, cell, quadrature_mm)
-        total = torch.zeros(len(points_mm))
-        for offset_mm in offsets_mm:
-            total += self.at(points_mm + offset_mm)
-        values = torch.zeros(grid.shape)
-        values[near] = total / len(offsets_mm)
+
+def _render_slabs(
+    subject: Subject, grids: Sequence[Grid], cell: float, quadrature_mm: float
+) -> Tensor:
+    device = subject.fields.device
+    centres = torch.stack([centres_mm(grid) for grid in grids]).to(device)  # [B, D, H, W, 3]
+    near = sample_trilinear(subject.fields[:, 4:], subject.lattice, centres)[0, 0] > NEAR
+    values = torch.zeros(near.shape, device=device)
+    points_mm = centres[near]  # [Q, 3]: air is skipped, half of the box and more
+    if len(points_mm) == 0:
         return values
+    offsets = [cell_offsets_mm(grid, cell, quadrature_mm) for grid in grids]
+    counts = torch.tensor([len(o) for o in offsets], device=device)
+    offsets_mm = pad_sequence(offsets, batch_first=True).to(device)  # [B, N, 3]
+    which = near.nonzero()[:, 0]  # [Q]: the grid that each point is of
+    total = torch.zeros(len(points_mm), device=device)
+    for number in range(offsets_mm.shape[1]):
+        live = number < counts
+        total += subject.at(points_mm + offsets_mm[which, number]) * live[which]
+    values[near] = total / counts[which]
+    return values
 
 
-def _slabs(grid: Grid, most_voxels: int = 1_000_000) -> list[tuple[int, int]]:
+def _slabs(grid: Grid, most_voxels: int) -> list[tuple[int, int]]:
     """First and last planes of slabs along axis 0 that hold about this many voxels."""
     planes = max(1, most_voxels // (grid.shape[1] * grid.shape[2]))
     return [(a, min(a + planes, grid.shape[0])) for a in range(0, grid.shape[0], planes)]
@@ -160,16 +199,18 @@ def draw_subject(
         config: How much to vary.
 
     Returns:
-        The subject; the same bits for the same (anatomy, seed, index, config).
+        The subject, on the anatomy's device: numpy draws and torch computes, so that it is
+        the same everywhere to rounding, and the same bits on one device.
     """
     shape_rng, paint_rng, bias_rng = streams(seed, index, 3)
     lattice = _lattice(anatomy)
     source_mm, facts = _draw_warp(anatomy, lattice, shape_rng, config)
     bias = bias_rng.uniform(*config.bias)
-    log_bias = bias * smooth_noise(lattice.shape, 35.0 / LATTICE_MM, bias_rng)
+    device = anatomy.inside.device
+    log_bias = bias * smooth_noise(lattice.shape, 35.0 / LATTICE_MM, bias_rng, device)
     painted, darkest = paint(anatomy, paint_rng, config.folding, config.texture, config.shading)
     inside = sample_trilinear(anatomy.inside[None, None], anatomy.grid, source_mm)[0, 0]
-    head = lattice.index_to_ras(torch.nonzero(inside > 0.25).numpy())
+    head = lattice.index_to_ras(torch.nonzero(inside > 0.25).cpu().numpy())
     return Subject(
         painted=painted[None, None],
         painted_grid=anatomy.grid.resized([FINE * n for n in anatomy.grid.shape]),
@@ -198,12 +239,13 @@ def _draw_warp(
     Smooth velocities are integrated by scaling and squaring, so that tissue does not fold
     (Arsigny et al. 2006, doi:10.1007/11866565_113).
     """
+    device = anatomy.inside.device
     amplitude, growth = rng.uniform(*config.warp_mm), rng.uniform(*config.ventricles)
     velocity = (
         torch.stack(
             [
                 torch.stack(
-                    [a * smooth_noise(lattice.shape, s / LATTICE_MM, rng) for a, s in WARPS]
+                    [a * smooth_noise(lattice.shape, s / LATTICE_MM, rng, device) for a, s in WARPS]
                 ).sum(0)
                 for _ in range(3)
             ]
@@ -211,15 +253,15 @@ def _draw_warp(
         * amplitude
     )  # [3, ...] in mm
     velocity += growth * _ventricle_gradient(anatomy, lattice)
-    points_mm = centres_mm(lattice)
+    points_mm = centres_mm(lattice).to(device)
     squarings = 4
     step = velocity / 2**squarings
     for _ in range(squarings):
         there_mm = points_mm + step.movedim(0, -1)
         step = step + sample_trilinear(step[None], lattice, there_mm)[0]
     turn, scale = _draw_pose(rng, config)
-    centre_mm = torch.from_numpy(anatomy.grid.centre_mm)
-    posed_mm = (points_mm - centre_mm) @ torch.from_numpy(turn).T + centre_mm
+    centre_mm = torch.from_numpy(anatomy.grid.centre_mm).to(device)
+    posed_mm = (points_mm - centre_mm) @ torch.from_numpy(turn).to(device).T + centre_mm
     warped_mm = posed_mm + sample_trilinear(step[None], lattice, posed_mm)[0].movedim(0, -1)
     facts = {"warp": amplitude, "ventricles": growth, "volume_scale": float(np.prod(scale))}
     return warped_mm, facts

@@ -1,30 +1,26 @@
 """The resampling operator: features on one grid become values on any other.
 
-Three forms behind one call, `layer(features, nodes, voxels)`:
+Every operator is called as `layer(features, nodes, voxels)`. Those here are linear in what
+the features give them and average over the target voxel; those in `medil.pointwise` ask an
+MLP at the voxel's centre.
 
-- `IntegratedLTE` (ours, default): fixed local frequencies, amplitudes from the
-  features, every function averaged over the target voxel. Linear in the amplitudes.
-- `LiteralLTE` (the paper's): frequencies and amplitudes from the features, phase from
-  the voxel size, a local ensemble over 8 neighbours, an MLP.
-- `Trilinear` (MedIL-Interp): interpolated features and the same MLP.
+- `IntegratedLTE` (ours, default): fixed local frequencies, amplitudes from the features,
+  every function averaged over the target voxel.
+- `medil.waves.ContentLTE`: the same integral with frequencies from the features too.
+- `SubPixel`: no frequencies; a convolution to a fixed grid, then anti-aliased cubic.
 """
 
 from __future__ import annotations
 
-import math
-from itertools import product
-
-import numpy as np
-import torch
 from torch import Tensor, nn
 
-from medil.blocks import silent
+from medil.blocks import at_least_float, silent, unfold
 from medil.config import ModelConfig
-from medil.grid import Grid, centres_mm, sample_trilinear
-from medil.resample import synthesise
-from medil.texture import local_fourier
-
-QUERIES_PER_CHUNK = 2**15
+from medil.grid import Grid
+from medil.pointwise import LIIF, FixedMLP, LiteralLTE, Trilinear
+from medil.resample import least_squares, synthesise
+from medil.texture import cubic_bspline, local_fourier
+from medil.waves import ContentLTE, plane_waves
 
 
 class IntegratedLTE(nn.Module):
@@ -56,113 +52,61 @@ class IntegratedLTE(nn.Module):
         return synthesise(amplitudes.reshape(shape), self.basis, nodes, voxels)
 
 
-def neighbours(index_vox: np.ndarray, shape: tuple[int, int, int]):
-    """The 8 feature cells around each query, with distances and ensemble weights.
+def resample_cubic(values: Tensor, grid: Grid, target: Grid) -> Tensor:
+    """Anti-aliased cubic resampling: the spline through the voxels, averaged over the new ones.
+
+    Voxels are taken for averages over their cells at both ends, so a constant and a ramp
+    stay what they are and a grid onto itself changes (almost) nothing.
 
     Args:
-        index_vox: [Q, 3] queries in cells of the feature grid.
-        shape: (d, h, w) of the feature grid.
+        values: [B, C, D, H, W] on `grid`.
+        grid: Their grid.
+        target: Finer, coarser or equal; parallel (fast) or oblique.
 
-    Yields:
-        Eight times: flat index of the cell [Q] (the edge's cell beyond the edge), delta
-        [Q, 3] from the cell's centre in cells, and weight [Q]; weights sum to 1.
+    Returns:
+        [B, C, D', H', W'] on `target`, never in reduced precision.
     """
-    first = np.floor(index_vox).astype(int)
-    strides = np.array([shape[1] * shape[2], shape[2], 1])
-    for step in product((0, 1), repeat=3):
-        node = first + np.array(step)
-        delta = index_vox - node
-        weight = np.prod(1 - np.abs(delta), axis=-1)  # the volume of the opposite corner's box
-        yield node.clip(0, np.asarray(shape) - 1) @ strides, delta, weight
+    spline = least_squares(at_least_float(values), cubic_bspline(), grid, grid, ridge=0.0)
+    return synthesise(spline[:, :, None, None, None], cubic_bspline(), grid, target)
 
 
-class LiteralLTE(nn.Module):
-    """The Local Texture Estimator of Lee & Jin (2022, Eq. 4-7), lifted from 2-D to 3-D.
+class SubPixel(nn.Module):
+    """Sub-pixel convolution to a fixed grid, then anti-aliased cubic: the conventional peer.
 
-    For each of the 8 cells around a query: h = A * [cos pi t, sin pi t] with
-    t_k = F_k . delta + phi_k(cell), then an MLP, then the local ensemble's weighted mean.
-    Amplitude A and frequencies F are 3x3x3 convolutions of the features, the phase phi is
-    linear in the size of the target voxel, measured in feature cells.
-
-    Our choices where the papers are silent: delta is in cells (LTE: two units a cell; the
-    factor goes into F), weights are trilinear beyond the outermost centres too, and LTE's
-    global skip (the interpolated image) is left to the caller.
+    A 3x3x3 convolution gives every feature cell factor^3 voxels (Shi et al. 2016), and
+    `resample_cubic` takes them to the target.
 
     Args:
         channels_in: C of the features.
         channels_out: C of the result.
-        frequencies: K, frequencies a cell.
-        hidden: MLP width.
+        factor: Voxels of the fixed grid in one feature cell, an axis.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, frequencies: int, hidden: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int, factor: int) -> None:
         super().__init__()
-        self.amplitude = nn.Conv3d(channels_in, 2 * frequencies, 3, padding=1)
-        self.frequency = nn.Conv3d(channels_in, 3 * frequencies, 3, padding=1)
-        self.phase = nn.Linear(3, frequencies, bias=False)
-        self.mlp = mlp(2 * frequencies, hidden, channels_out)
+        self.factor = factor
+        self.spread = silent(nn.Conv3d(channels_in, channels_out * factor**3, 3, padding=1))
 
     def forward(self, features: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
         """[B, C, d, h, w] on `nodes` -> [B, channels_out, D, H, W] on `voxels`."""
-        amplitude = self.amplitude(features).flatten(2)  # [B, 2K, N]
-        frequency = self.frequency(features).unflatten(1, (-1, 3)).flatten(3)  # [B, K, 3, N]
-        cell = np.asarray(voxels.spacing_mm) / np.asarray(nodes.spacing_mm)
-        phase = self.phase(torch.from_numpy(cell).to(features))  # [K]
-        index_vox = nodes.ras_to_index(centres_mm(voxels).reshape(-1, 3).numpy())
-        n_chunks = math.ceil(len(index_vox) / QUERIES_PER_CHUNK)
-        values = [
-            self._queries(amplitude, frequency, phase, chunk, nodes.shape)
-            for chunk in np.array_split(index_vox, n_chunks)
-        ]
-        return torch.cat(values, dim=1).mT.reshape(len(features), -1, *voxels.shape)
-
-    def _queries(
-        self, amplitude: Tensor, frequency: Tensor, phase: Tensor, index_vox: np.ndarray, shape
-    ) -> Tensor:
-        total = torch.zeros((), dtype=amplitude.dtype, device=amplitude.device)
-        for place, delta, weight in neighbours(index_vox, shape):
-            cell = torch.from_numpy(place).to(amplitude.device)
-            offset = torch.from_numpy(delta.T.copy()).to(amplitude)  # [3, Q]
-            angle = torch.pi * ((frequency[..., cell] * offset).sum(2) + phase[:, None])
-            wave = torch.cat([angle.cos(), angle.sin()], dim=1)  # [B, 2K, Q]
-            value = self.mlp((amplitude[..., cell] * wave).mT)  # [B, Q, C]
-            total = total + value * torch.from_numpy(weight).to(value)[:, None]
-        return total
-
-
-class Trilinear(nn.Module):
-    """MedIL-Interp: trilinear interpolation of the features, then the same MLP as LTE's."""
-
-    def __init__(self, channels_in: int, channels_out: int, hidden: int) -> None:
-        super().__init__()
-        self.mlp = mlp(channels_in, hidden, channels_out)
-
-    def forward(self, features: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
-        """[B, C, d, h, w] on `nodes` -> [B, channels_out, D, H, W] on `voxels`."""
-        points = centres_mm(voxels).reshape(-1, 3)
-        n_chunks = math.ceil(len(points) / QUERIES_PER_CHUNK)
-        values = [
-            self.mlp(sample_trilinear(features, nodes, chunk).mT)  # [B, Q, C]
-            for chunk in points.tensor_split(n_chunks)
-        ]
-        return torch.cat(values, dim=1).mT.reshape(len(features), -1, *voxels.shape)
-
-
-def mlp(channels_in: int, hidden: int, channels_out: int) -> nn.Sequential:
-    """Two hidden layers; the last one starts silent."""
-    return nn.Sequential(
-        nn.Linear(channels_in, hidden),
-        nn.ReLU(),
-        nn.Linear(hidden, hidden),
-        nn.ReLU(),
-        silent(nn.Linear(hidden, channels_out)),
-    )
+        fixed = nodes.resized([self.factor * n for n in nodes.shape])
+        return resample_cubic(unfold(self.spread(features), self.factor), fixed, voxels)
 
 
 def make_operator(config: ModelConfig, kind: str, channels_in: int, channels_out: int) -> nn.Module:
     """The resampling operator that a configuration names."""
+    channels = channels_in, channels_out
     if kind == "integrated":
-        return IntegratedLTE(channels_in, channels_out, config.harmonics)
+        return IntegratedLTE(*channels, config.harmonics)
+    if kind == "integrated-content":
+        return ContentLTE(*channels, config.harmonics)
+    if kind == "fixed-mlp":
+        return FixedMLP(*channels, plane_waves(config.harmonics), config.hidden)
     if kind == "literal":
-        return LiteralLTE(channels_in, channels_out, config.frequencies, config.hidden)
-    return Trilinear(channels_in, channels_out, config.hidden)
+        return LiteralLTE(*channels, config.frequencies, config.hidden)
+    if kind == "liif":
+        return LIIF(*channels, config.hidden)
+    if kind == "subpixel":
+        pitch_mm = config.latent_spacing_mm / config.fine_per_latent
+        return SubPixel(*channels, max(1, round(pitch_mm / config.working_mm)))
+    return Trilinear(*channels, config.hidden)

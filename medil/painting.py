@@ -22,14 +22,22 @@ LEANING = {"csf": 0.7, "white matter": -0.7}  # of the noise that folds an avera
 FOLIA = 3.5  # texture in cerebellar cortex, whose folds are finer than its labels
 
 
-def smooth_noise(shape: tuple[int, ...], sigma_vox: float, rng: np.random.Generator) -> Tensor:
-    """[D, H, W] Gaussian noise with standard deviation 1, blurred by `sigma_vox`."""
+def smooth_noise(
+    shape: tuple[int, ...],
+    sigma_vox: float,
+    rng: np.random.Generator,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """[D, H, W] Gaussian noise with standard deviation 1, blurred by `sigma_vox`.
+
+    It is drawn by numpy and blurred on the device: the same noise everywhere, to rounding.
+    """
     pad = math.ceil(3 * sigma_vox)  # so that the edge varies as much as the middle
     white = rng.standard_normal([n + 2 * pad for n in shape], dtype=np.float32)
     kernel = np.exp(-0.5 * (np.arange(-pad, pad + 1) / sigma_vox) ** 2)
     gain = float(np.linalg.norm(kernel / kernel.sum())) ** 3
     inner = tuple(slice(pad, pad + n) for n in shape)
-    return gaussian(torch.from_numpy(white), sigma_vox)[inner] / gain
+    return gaussian(torch.from_numpy(white).to(device), sigma_vox)[inner] / gain
 
 
 def paint(
@@ -45,22 +53,23 @@ def paint(
         shading: (low, high) standard deviation of the smooth variation.
 
     Returns:
-        [2D, 2H, 2W] float32 intensity on the anatomy's fine grid, and the darkest tissue's mean.
+        [2D, 2H, 2W] float32 intensity on the anatomy's fine grid (and device), and the
+        darkest tissue's mean.
     """
+    device = anatomy.labels.device
     means = draw_means(anatomy.tissues, rng)
     labels = _draw_labels(anatomy, rng.uniform(*folding), rng)
-    painted = means.index_select(0, labels.flatten().int()).reshape(labels.shape)
+    painted = means.to(device).index_select(0, labels.flatten().int()).reshape(labels.shape)
     fine_std, smooth_std = rng.uniform(*texture), rng.uniform(*shading)
-    coarse = fine_std * smooth_noise(anatomy.grid.shape, 0.6, rng)
-    coarse += smooth_std * smooth_noise(anatomy.grid.shape, 2.0, rng)
-    gains = torch.tensor(
-        [FOLIA if name == "cerebellar cortex" else 1.0 for name in anatomy.tissues]
-    )
+    coarse = fine_std * smooth_noise(anatomy.grid.shape, 0.6, rng, device)
+    coarse += smooth_std * smooth_noise(anatomy.grid.shape, 2.0, rng, device)
+    folia = [FOLIA if name == "cerebellar cortex" else 1.0 for name in anatomy.tissues]
+    gains = torch.tensor(folia, device=device)
     coarse *= gains[labels[::FINE, ::FINE, ::FINE].int()]
-    coarse += smooth_std * _slow_noise(anatomy.grid, 7.0, rng)
+    coarse += smooth_std * _slow_noise(anatomy.grid, 7.0, rng, device)
     if anatomy.offset is not None:
         coarse += rng.uniform(0.5, 1.0) * anatomy.offset
-    rim = rng.uniform(0.3, 0.6) + 0.08 * _slow_noise(anatomy.grid, 6.0, rng)
+    rim = rng.uniform(0.3, 0.6) + 0.08 * _slow_noise(anatomy.grid, 6.0, rng, device)
     painted += finer(coarse)
     painted *= finer(anatomy.inside - rim) > 0
     painted *= labels != 0
@@ -75,8 +84,9 @@ def _draw_labels(anatomy: Anatomy, folding: float, rng: np.random.Generator) -> 
     """
     if anatomy.shares is None:
         return anatomy.labels
-    shape = anatomy.grid.shape
-    noise = folding * (0.8 * smooth_noise(shape, 1.8, rng) + 0.6 * smooth_noise(shape, 3.5, rng))
+    shape, device = anatomy.grid.shape, anatomy.labels.device
+    narrow, wide = (smooth_noise(shape, sigma, rng, device) for sigma in (1.8, 3.5))
+    noise = folding * (0.8 * narrow + 0.6 * wide)
     shares = zip(anatomy.tissues, anatomy.shares, strict=True)
     return largest(
         share * (1.3 if name == "csf" else 1.0) + (share > 0.02) * LEANING.get(name, 0.0) * noise
@@ -84,10 +94,12 @@ def _draw_labels(anatomy: Anatomy, folding: float, rng: np.random.Generator) -> 
     )
 
 
-def _slow_noise(grid: Grid, sigma_mm: float, rng: np.random.Generator) -> Tensor:
+def _slow_noise(
+    grid: Grid, sigma_mm: float, rng: np.random.Generator, device: torch.device
+) -> Tensor:
     """`smooth_noise` of several mm, drawn on a lattice and interpolated: [D, H, W]."""
     lattice_shape = tuple(math.ceil(n / LATTICE_MM) + 1 for n in grid.shape)
-    noise = smooth_noise(lattice_shape, sigma_mm / LATTICE_MM, rng)
+    noise = smooth_noise(lattice_shape, sigma_mm / LATTICE_MM, rng, device)
     return functional.interpolate(noise[None, None], grid.shape, mode="trilinear")[0, 0]
 
 

@@ -7,7 +7,7 @@ window. Each function returns a matplotlib figure; drawing it is up to the calle
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from medil.errors import InputError
 from medil.grid import Grid
+from medil.sampling import Step
 from medil.volume import Volume
 
 if TYPE_CHECKING:
@@ -242,6 +243,38 @@ def radial_power(volume: Volume, n_bins: int = 64) -> tuple[np.ndarray, np.ndarr
     frequency, _ = np.histogram(radius, edges, weights=radius)
     kept = (count > 0) & (frequency > 0)  # without the mean, which a logarithm cannot show
     return frequency[kept] / count[kept], total[kept] / count[kept]
+
+
+def training_steps(steps: Mapping[str, Step]) -> Figure:
+    """What training steps see: the middle plane of each, under its latent cells.
+
+    Steps are turned and mirrored at random, so their axes are first, second and third, in mm
+    of the step's own frame, and no side is Left.
+
+    Args:
+        steps: Title -> step; its first image is shown, as it is encoded.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = panels(1, len(steps), panel_in=(3.1, 3.1))
+    for ax, (title, step) in zip(axes[0], steps.items(), strict=True):
+        shown = Volume(step.x[0, 0], step.grid)
+        draw_plane(ax, shown, "axial", step.grid.centre_mm, (0.0, 1.0))
+        for text in list(ax.texts):
+            text.remove()
+        for axis, draw in ((0, ax.axvline), (1, ax.axhline)):
+            for face_mm in cell_faces_mm(step.latent_grid, axis):
+                draw(face_mm, color=COLOURS[4], lw=0.9, alpha=0.9)
+        ax.set(xlabel="first axis (mm)", ylabel="second axis (mm)", title=title)
+        ax.set_xlim(_faces_mm(step.latent_grid, 0))
+        ax.set_ylim(_faces_mm(step.latent_grid, 1))
+    return figure
+
+
+def cell_faces_mm(grid: Grid, axis: int) -> np.ndarray:
+    """[n + 1] where the cells of a grid begin and end along one of its axes, in mm."""
+    return np.linspace(*_faces_mm(grid, axis), grid.shape[axis] + 1)
 
 
 def draw_plane(

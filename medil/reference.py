@@ -7,7 +7,7 @@ time, in Python floats; read it beside the papers.
 from __future__ import annotations
 
 import math
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 from scipy.integrate import quad
@@ -129,4 +129,84 @@ def trilinear(values: np.ndarray, nodes: Grid, point_mm: np.ndarray) -> float:
         node = tuple(c + s for c, s in zip(corner, step, strict=True))
         weight = math.prod(1 - abs(q - n) for q, n in zip(query, node, strict=True))
         total += weight * values[clamp(node, nodes.shape)]
+    return total
+
+
+def content_lte(
+    amplitude: np.ndarray,
+    frequency: np.ndarray,
+    nodes: Grid,
+    voxels: Grid,
+    voxel: tuple[int, int, int],
+) -> float:
+    """Cell-integrated LTE with a cell's own frequencies, at one voxel of a parallel grid.
+
+    y = sum over cells n and waves k of A cos + B sin of pi F . d under the hat, averaged over
+    the voxel: the box is a product of intervals, and so is the mean of exp(i pi F . d).
+
+    Args:
+        amplitude: [2, K, d, h, w]: A of cosines, B of sines, one channel.
+        frequency: [3, K, d, h, w], in half-cycles a cell.
+        nodes: Feature grid.
+        voxels: Target grid, parallel to it.
+        voxel: Index of the target voxel.
+
+    Returns:
+        Its value.
+    """
+    centre = nodes.ras_to_index(voxels.index_to_ras(np.array(voxel)))  # in cells
+    width = np.asarray(voxels.spacing_mm) / np.asarray(nodes.spacing_mm)
+    reach = [math.ceil(1 + w / 2) for w in width]
+    near = [range(round(c) - r, round(c) + r + 1) for c, r in zip(centre, reach, strict=True)]
+    total = 0.0
+    for node in product(*near):
+        place = clamp(node, nodes.shape)
+        delta = [c - n for c, n in zip(centre, node, strict=True)]
+        if any(abs(d) >= 1 + w / 2 for d, w in zip(delta, width, strict=True)):
+            continue
+        wave = np.ones(amplitude.shape[1], dtype=complex)  # [K]
+        for axis in range(3):
+            wave *= wave_over_cell(frequency[(axis, slice(None), *place)], delta[axis], width[axis])
+        a, b = amplitude[(slice(None), slice(None), *place)]
+        total += a @ wave.real + b @ wave.imag
+    return total
+
+
+def wave_over_cell(frequency: np.ndarray, delta: float, width: float) -> np.ndarray:
+    """[K] mean of hat(d) * exp(i pi f d) for d within width / 2 of delta, by Gauss quadrature."""
+    edges = [delta - width / 2, *(k for k in (-1.0, 0.0, 1.0)), delta + width / 2]
+    inside = sorted(e for e in edges if edges[0] <= e <= edges[-1])
+    points, weights = np.polynomial.legendre.leggauss(40)
+    area = np.zeros(len(frequency), dtype=complex)
+    for low, high in pairwise(inside):
+        d = low + (high - low) * (points + 1) / 2
+        value = np.maximum(0, 1 - np.abs(d)) * np.exp(1j * math.pi * frequency[:, None] * d)
+        area += (high - low) / 2 * (value @ weights)
+    return area / width
+
+
+def liif(
+    features: np.ndarray, mlp, nodes: Grid, voxels: Grid, voxel: tuple[int, int, int]
+) -> np.ndarray:
+    """LIIF (Chen et al. 2021, Eq. 4) in 3-D, at one voxel.
+
+    Args:
+        features: [C, d, h, w].
+        mlp: Takes [C + 6], features, distances and voxel size, both in LIIF's units.
+        nodes: Feature grid.
+        voxels: Target grid; may be oblique.
+        voxel: Index of the target voxel.
+
+    Returns:
+        Its values.
+    """
+    query = nodes.ras_to_index(voxels.index_to_ras(np.array(voxel)))  # in cells
+    cell = [v / p for v, p in zip(voxels.spacing_mm, nodes.spacing_mm, strict=True)]
+    corner, total = [math.floor(q) for q in query], np.zeros(1)
+    for step in product((0, 1), repeat=3):  # the local ensemble
+        node = tuple(c + s for c, s in zip(corner, step, strict=True))
+        delta = [q - n for q, n in zip(query, node, strict=True)]
+        weight = math.prod(1 - abs(d) for d in delta)
+        near = features[(slice(None), *clamp(node, nodes.shape))]
+        total = total + weight * mlp(np.concatenate([near, [2 * d for d in delta], cell]))
     return total

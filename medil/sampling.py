@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from medil.errors import InputError
 from medil.grid import Grid
 from medil.volume import Volume, replace_nonfinite, robust_intensity
 
 FOREGROUND = 0.02  # on the 0 ... 1 scale: air is darker
+THICK_MM = 1.5  # voxels that large are not averaged to larger ones
+CUBIC_SHARE = 0.5  # of coarser voxels that grow along every axis; the others are slices
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,14 @@ class Scan:
         spacing_mm: Voxel size.
         foreground: [n, 3] indices of some voxels that are not air.
         weight: How often it is drawn, relative to the others.
+        name: For messages.
     """
 
     data: Tensor
     spacing_mm: tuple[float, float, float]
     foreground: np.ndarray
     weight: float
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Step:
         latent_grid: Parallel to it, at a random phase.
         target: [B, 1, D', H', W'] to render, on `target_grid`.
         target_grid: Finer than `grid` in steps that teach one resolution from another.
+        name: Of the scan that it shows.
+        pair: What `x` shows, averaged to larger voxels, and their grid; None unless asked for.
     """
 
     x: Tensor
@@ -56,15 +63,40 @@ class Step:
     latent_grid: Grid
     target: Tensor
     target_grid: Grid
+    name: str = ""
+    pair: tuple[Tensor, Grid] | None = None
+
+    def part(self, index: int, count: int) -> Step:
+        """One of several equal parts of the batch: of a process, or of accumulation.
+
+        Args:
+            index: Which part, from 0 to below `count`.
+            count: How many there are.
+
+        Returns:
+            The step of that part; all of them together are this one.
+
+        Raises:
+            InputError: A batch that does not fall into so many equal parts.
+        """
+        size, rest = divmod(len(self.x), count)
+        if rest:
+            raise InputError(f"a batch of {len(self.x)} does not fall into {count} equal parts.")
+        mine = slice(index * size, (index + 1) * size)
+        pair = (self.pair[0][mine], self.pair[1]) if self.pair else None
+        return replace(self, x=self.x[mine], target=self.target[mine], pair=pair)
 
 
-def prepare_scan(volume: Volume, weight: float = 1.0, n_foreground: int = 20_000) -> Scan:
+def prepare_scan(
+    volume: Volume, weight: float = 1.0, n_foreground: int = 20_000, name: str = ""
+) -> Scan:
     """Scale a volume and note where it is not air.
 
     Args:
         volume: Native voxels.
         weight: How often to draw it.
         n_foreground: At most so many places are kept.
+        name: For messages.
 
     Returns:
         The scan.
@@ -76,7 +108,7 @@ def prepare_scan(volume: Volume, weight: float = 1.0, n_foreground: int = 20_000
     data = robust_intensity(data).forward(data)
     places = torch.nonzero(data > FOREGROUND).numpy()
     kept = places[:: math.ceil(len(places) / n_foreground)]
-    return Scan(data, volume.grid.spacing_mm, kept, weight)
+    return Scan(data, volume.grid.spacing_mm, kept, weight, name)
 
 
 def pick(scans: Sequence[Scan], rng: np.random.Generator) -> Scan:
@@ -92,7 +124,12 @@ def random_block(scan: Scan, side_mm: float, rng: np.random.Generator) -> Tensor
     middle = scan.foreground[rng.integers(len(scan.foreground))]
     start = np.clip(middle - rng.integers(0, size), 0, shape - size)
     block = scan.data[tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))]
-    return block.flip([axis for axis in range(3) if rng.random() < 0.5])
+    return block.flip(random_axes(rng))
+
+
+def random_axes(rng: np.random.Generator) -> list[int]:
+    """Each of the three axes with a chance of one half."""
+    return [axis for axis in range(3) if rng.random() < 0.5]
 
 
 def random_phase(
@@ -111,7 +148,7 @@ def random_phase(
             a new shape costs a CPU more to prepare than to run.
         rng: Of this step.
         anchored_share: How often the grid starts at the block's corner instead, which is
-            where `MedIL.latent_grid` lays it.
+            where `LatentAutoencoder.latent_grid` lays it.
 
     Returns:
         The latent grid.
@@ -131,6 +168,7 @@ def patch_step(
     batch: int,
     coarser_share: float,
     rng: np.random.Generator,
+    paired: bool = False,
     anchored_share: float = 0.0,
 ) -> Step:
     """A stage-two step: blocks of one scan at its native resolution (paper).
@@ -143,6 +181,7 @@ def patch_step(
         coarser_share: How many steps encode voxels twice as large as those they render
             (ours: what a coarse scan cannot hold, the decoder should not ring about).
         rng: Of this step.
+        paired: Give native steps a `pair`, for the latents of two grids to be compared.
         anchored_share: See `random_phase`.
 
     Returns:
@@ -154,11 +193,18 @@ def patch_step(
     target = (blocks * gain)[:, None]  # [B, 1, D, H, W]
     target_grid = Grid.from_spacing(target.shape[2:], scan.spacing_mm)
     x, grid = target, target_grid
-    if rng.random() < coarser_share and max(scan.spacing_mm) < 1.5:
-        factor = [2, 2, 2] if rng.random() < 0.5 else rng.permutation([1, 1, 3]).tolist()
-        x, grid = coarser(target, target_grid, factor)
+    thin = max(scan.spacing_mm) < THICK_MM
+    if rng.random() < coarser_share and thin:
+        x, grid = coarser(target, target_grid, random_factor(rng))
     latent_grid = random_phase(target_grid, pitch_mm, [patch_mm] * 3, rng, anchored_share)
-    return Step(x, grid, latent_grid, target, target_grid)
+    native = paired and thin and x is target
+    pair = coarser(target, target_grid, random_factor(rng)) if native else None
+    return Step(x, grid, latent_grid, target, target_grid, scan.name, pair)
+
+
+def random_factor(rng: np.random.Generator) -> list[int]:
+    """By how much voxels grow along each axis: twofold in all, or threefold in one."""
+    return [2, 2, 2] if rng.random() < CUBIC_SHARE else rng.permutation([1, 1, 3]).tolist()
 
 
 def coarser(x: Tensor, grid: Grid, factor: Sequence[int]) -> tuple[Tensor, Grid]:
@@ -171,7 +217,11 @@ def coarser(x: Tensor, grid: Grid, factor: Sequence[int]) -> tuple[Tensor, Grid]
 
 
 def global_step(
-    scans: Sequence[Scan], pitch_mm: float, patch_mm: float, rng: np.random.Generator
+    scans: Sequence[Scan],
+    pitch_mm: float,
+    patch_mm: float,
+    rng: np.random.Generator,
+    batch: int = 1,
 ) -> Step:
     """A stage-one step: one whole volume, averaged to large voxels (paper).
 
@@ -184,6 +234,7 @@ def global_step(
         pitch_mm: Latent pitch at native resolution.
         patch_mm: Side of a stage-two patch, whose latent grid this step takes over.
         rng: Of this step.
+        batch: Copies of the volume, each mirrored by itself.
 
     Returns:
         The step.
@@ -193,8 +244,8 @@ def global_step(
     enlarge = max(native.extent_mm) / patch_mm
     extent_mm = zip(native.shape, native.extent_mm, strict=True)
     depth, height, width = (max(1, min(n, int(e / enlarge))) for n, e in extent_mm)
-    x = functional.adaptive_avg_pool3d(scan.data[None, None], (depth, height, width))
-    x = x.flip([axis + 2 for axis in range(3) if rng.random() < 0.5])
+    small = functional.adaptive_avg_pool3d(scan.data[None], (depth, height, width))
+    x = torch.stack([small.flip([a + 1 for a in random_axes(rng)]) for _ in range(batch)])
     grid = native.resized((depth, height, width))
     latent_grid = random_phase(grid, pitch_mm * enlarge, [patch_mm * enlarge] * 3, rng)
-    return Step(x, grid, latent_grid, x, grid)
+    return Step(x, grid, latent_grid, x, grid, scan.name)

@@ -1,233 +1,57 @@
-"""Two-stage training, top to bottom: whole volumes at low resolution, then native patches.
+"""What one training step is: whole volumes at low resolution first, then native patches.
 
-A run is a folder: `config.json`, `log.jsonl`, `state.safetensors` (to go on from) and
-`weights.safetensors` (the averaged weights). What a step sees is a function of (seed, step);
-its learning rate follows the share of the wall time that is spent.
+What a step sees is a function of (seed, step), and its learning rate one of the share of the
+run that is behind it. `medil.engine` makes a run of such steps; `update` works without it.
 """
 
 from __future__ import annotations
 
-import copy
-import json
 import math
 import subprocess
-import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from tqdm import tqdm
+from torch import Tensor, nn
 
-from medil import manifest
-from medil.anatomy import label_anatomy, tissue_anatomy
-from medil.autoencoder import MedIL
-from medil.checkpoint import load_state, save_state, save_weights, start_from
-from medil.cohort import CohortConfig, subject
-from medil.config import DataConfig, RunConfig, TrainConfig, preset
+from medil.config import ModelConfig, RunConfig, TrainConfig
 from medil.errors import InputError
-from medil.losses import total_loss
-from medil.sampling import Scan, Step, global_step, patch_step, prepare_scan
-from medil.volume import load, save
-
-
-def main_train(
-    name: str,
-    out: Path,
-    seed: int = 0,
-    resume: bool = False,
-    minutes: float | None = None,
-    start: Path | None = None,
-) -> None:
-    """Train a preset into a folder (the command line's `train`).
-
-    Args:
-        name: Preset.
-        out: Folder of the run; made when missing.
-        seed: Of weights, data order and noise.
-        resume: Go on from `out/state.safetensors`.
-        minutes: Wall time of the whole run; the preset's when None.
-        start: Weights to begin from, perhaps of a shallower model.
-
-    Raises:
-        InputError: Unknown preset, a run that exists, or nothing to resume.
-    """
-    config = preset(name)
-    if minutes is not None:
-        config = replace(config, train=replace(config.train, minutes=minutes))
-    out = Path(out)
-    if (out / "state.safetensors").exists() and not resume:
-        raise InputError(f"{out} holds a run already; resume it or choose another folder.")
-    if resume and not (out / "state.safetensors").exists():
-        raise InputError(f"there is no run to resume in {out}.")
-    out.mkdir(parents=True, exist_ok=True)
-    scans = training_scans(config.data, out / "cohort", seed)
-    train(config, scans, out, seed, resume, start)
-
-
-# Data
-
-
-def training_scans(config: DataConfig, folder: Path, seed: int) -> list[Scan]:
-    """The training set: a cohort drawn once into a folder, and real scans where they are.
-
-    Label maps and real scans come through the manifests, their `train` split alone. Without
-    them the cohort is painted on the MNI152 tissue maps.
-
-    Args:
-        config: How many, and how mixed.
-        folder: Where the cohort's volumes are kept; those already there are not redrawn.
-        seed: Added to the cohort's own.
-
-    Returns:
-        The scans, weighted.
-    """
-    draw_cohort(config, folder, seed)
-    paths = [folder / f"subject{index:03d}.nii" for index in range(config.subjects)]
-    scans = [prepare_scan(load(path), weight=1 / config.subjects) for path in paths]
-    real = available_files("open_ms_t1")
-    share = config.real_share / (1 - config.real_share)
-    return scans + [prepare_scan(load(path), weight=share / len(real)) for path in real]
-
-
-def available_files(name: str) -> list[Path]:
-    """Files of a manifest's `train` split that need no network."""
-    return [manifest.fetch(e) for e in manifest.entries(name, "train") if manifest.available(e)]
-
-
-def draw_cohort(config: DataConfig, folder: Path, seed: int) -> None:
-    """Draw the cohort into a folder, one anatomy after the other, keeping what is there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    labels: list[Path | None] = [*available_files("synthseg_labels")] or [None]
-    bar = tqdm(total=config.subjects, desc="cohort", unit="subject")
-    for start, path in enumerate(labels):
-        anatomy = None
-        for index in range(start, config.subjects, len(labels)):
-            target = folder / f"subject{index:03d}.nii"
-            if not target.exists():
-                anatomy = anatomy or (label_anatomy(path) if path else tissue_anatomy())
-                settings = cohort_settings(config, index)
-                save(subject(anatomy, config.seed_cohort + seed, index, settings), target)
-            bar.update()
-
-
-def cohort_settings(config: DataConfig, index: int) -> CohortConfig:
-    """Most subjects near 1 mm, the rest anywhere in the cohort's range."""
-    settings = CohortConfig(
-        noise=config.noise, texture=config.texture, slice_mm=config.slice_mm,
-        max_tilt_deg=config.max_tilt_deg,
-    )  # fmt: skip
-    if (index * 0.618) % 1 < config.near_1mm_share:
-        return replace(settings, spacing_mm=(0.9, 1.1), isotropic_share=1.0)
-    return settings
-
-
-# The loop
-
-
-def train(
-    config: RunConfig,
-    scans: Sequence[Scan],
-    out: Path,
-    seed: int,
-    resume: bool,
-    start: Path | None = None,
-) -> MedIL:
-    """Run both stages; Ctrl-C saves and ends.
-
-    Args:
-        config: Of the run.
-        scans: The training set.
-        out: Folder of the run.
-        seed: Of weights, data order and noise.
-        resume: Go on from the folder's state.
-        start: Weights to begin from, perhaps of a shallower model.
-
-    Returns:
-        The averaged weights' model.
-
-    Raises:
-        InputError: The loss became NaN; the last saved state stays.
-    """
-    torch.set_num_threads(config.train.threads)
-    torch.manual_seed(seed)  # initial weights only; steps seed themselves
-    started = commit()
-    model = MedIL(config.model)
-    earlier = start_from(model, start) if start else {}
-    ema = copy.deepcopy(model).requires_grad_(False)
-    optimiser = torch.optim.AdamW(
-        model.parameters(), config.train.learning_rate, (0.9, config.train.beta2),
-        weight_decay=config.train.weight_decay,
-    )  # fmt: skip
-    progress = {"step": 0, "elapsed_s": 0.0, "voxels": 0}
-    if resume:
-        progress = load_state(out / "state.safetensors", model, ema, optimiser)
-    (out / "config.json").write_text(config.to_json() + "\n")
-    try:
-        _loop(config, scans, out, seed, model, ema, optimiser, progress)
-    except KeyboardInterrupt:
-        print(f"stopped at step {progress['step']}; resume to go on")
-    save_state(out / "state.safetensors", model, ema, optimiser, progress)
-    facts = {**progress, "seed": seed, "minutes": progress["elapsed_s"] / 60, "commit": started}
-    if earlier:
-        facts["earlier"] = earlier
-    save_weights(ema, config, out / "weights.safetensors", facts, force=True)
-    return ema.eval()
-
-
-def _loop(
-    config: RunConfig, scans: Sequence[Scan], out: Path, seed: int, model: MedIL, ema: MedIL,
-    optimiser: torch.optim.Optimizer, progress: dict,
-) -> None:  # fmt: skip
-    settings, budget_s = config.train, 60 * config.train.minutes
-    bar = tqdm(total=round(budget_s), initial=round(progress["elapsed_s"]), unit="s")
-    log = (out / "log.jsonl").open("a")
-    last = time.monotonic()
-    while progress["elapsed_s"] < budget_s:
-        share, number = progress["elapsed_s"] / budget_s, progress["step"]
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(settings, share, number)
-        rng = np.random.default_rng([seed, number])
-        step = draw_step(config, scans, share, rng)
-        record = update(model, optimiser, step, settings, int(rng.integers(2**31)))
-        if not math.isfinite(record["loss"]):
-            raise InputError(f"the loss is {record['loss']} at step {number}; lower learning_rate.")
-        average(ema, model, min(settings.ema_decay, (1 + number) / (10 + number)))
-        now = time.monotonic()
-        progress["elapsed_s"] += now - last
-        progress["step"] += 1
-        progress["voxels"] += step.target.numel()
-        bar.update(min(round(progress["elapsed_s"]), bar.total) - bar.n)
-        last = now
-        if number % settings.log_every == 0:
-            rates = [progress[k] / progress["elapsed_s"] for k in ("step", "voxels")]
-            bar.set_postfix(
-                step=number, loss=f"{record['loss']:.4f}", psnr=f"{record['psnr_db']:.1f}",
-                gain=f"{record['gain_db']:+.2f}", steps_s=f"{rates[0]:.1f}",
-                kvox_s=f"{rates[1] / 1e3:.0f}",
-            )  # fmt: skip
-            log.write(json.dumps({**progress, **record, "share": share}) + "\n")
-            log.flush()
-        if number % settings.save_every == settings.save_every - 1:
-            save_state(out / "state.safetensors", model, ema, optimiser, progress)
-    bar.close()
-    log.close()
+from medil.losses import Adversary, Perceptual, latent_consistency, total_loss
+from medil.sampling import Scan, Step, global_step, patch_step
 
 
 def draw_step(
     config: RunConfig, scans: Sequence[Scan], share: float, rng: np.random.Generator
 ) -> Step:
-    """Stage one for the first `global_share` of the run, then stage two with a mix of it."""
+    """Stage one for the first `global_share` of the run, then stage two with a mix of it.
+
+    Args:
+        config: Of the run.
+        scans: The training set.
+        share: Of the run that is behind.
+        rng: Of this step.
+
+    Returns:
+        The whole batch, of all processes.
+    """
     pitch_mm, settings = config.model.latent_spacing_mm, config.train
     if share < settings.global_share or rng.random() < settings.global_mix:
-        return global_step(scans, pitch_mm, min(settings.patch_sides_mm), rng)
-    patch_mm = settings.patch_sides_mm[int(rng.integers(len(settings.patch_sides_mm)))]
+        return global_step(scans, pitch_mm, min(settings.patch_sides_mm), rng, settings.batch)
+    side_mm = settings.patch_sides_mm[int(rng.integers(len(settings.patch_sides_mm)))]
     return patch_step(
-        scans, pitch_mm, patch_mm, settings.batch, settings.coarser_share, rng,
-        settings.anchored_share,
+        scans, pitch_mm, side_mm, settings.batch, settings.coarser_share, rng,
+        paired=settings.consistency_weight > 0, anchored_share=settings.anchored_share,
     )  # fmt: skip
+
+
+def draw_noise(config: ModelConfig, step: Step, seed: int) -> Tensor:
+    """Standard normal numbers for the latents of a whole batch: [B, C, d, h, w] on the CPU."""
+    shape = (len(step.x), config.latent_channels, *step.latent_grid.shape)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def learning_rate(settings: TrainConfig, share: float, step: int) -> float:
@@ -236,38 +60,154 @@ def learning_rate(settings: TrainConfig, share: float, step: int) -> float:
     return settings.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
 
 
+def new_optimiser(model: nn.Module, settings: TrainConfig) -> torch.optim.AdamW:
+    """AdamW over all weights."""
+    return torch.optim.AdamW(
+        model.parameters(), settings.learning_rate, (0.9, settings.beta2),
+        weight_decay=settings.weight_decay,
+    )  # fmt: skip
+
+
+class Alone:
+    """What `update` needs of Lightning Fabric, for a single process without it."""
+
+    global_rank, world_size = 0, 1
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of a scalar."""
+        loss.backward()
+
+    def no_backward_sync(self, model: nn.Module, enabled: bool) -> AbstractContextManager:
+        """Nothing is shared, so nothing needs to be held back."""
+        return nullcontext()
+
+    def all_reduce(self, values: Tensor, reduce_op: str = "mean") -> Tensor:
+        """The values themselves."""
+        return values
+
+
+@dataclass(frozen=True)
+class Critics:
+    """Losses that are networks themselves, each None where it has no weight."""
+
+    perceptual: Perceptual | None = None
+    adversary: Adversary | None = None
+
+
 def update(
-    model: MedIL, optimiser: torch.optim.Optimizer, step: Step, settings: TrainConfig, seed: int
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    step: Step,
+    settings: TrainConfig,
+    seed: int,
+    fabric: Any = None,
+    critics: Critics | None = None,
+    measure: bool = True,
 ) -> dict[str, float]:
-    """One optimiser step; gives back what the log wants to know."""
-    device = model.haar.device
+    """One optimiser step on this process's share of a batch, in `accumulate` parts.
+
+    The parts are equal and every term of the loss is a mean over images, so any number of
+    processes and parts takes the step that one process would take with the whole batch.
+
+    Args:
+        model: A `LatentAutoencoder`, as it is or set up by Fabric.
+        optimiser: Over its weights.
+        step: The whole batch, of all processes.
+        settings: Of the losses and of clipping.
+        seed: Of the latents' noise.
+        fabric: Lightning Fabric, where it set the model up.
+        critics: Further losses.
+        measure: Report `gain_db` too, which costs a closed-form reconstruction.
+
+    Returns:
+        loss, gradient_norm, psnr_db (of the batch, peak 1) and, if measured, gain_db (over
+        the closed form; 0 without one).
+
+    Raises:
+        InputError: The loss or its gradient is not finite; the weights were left alone.
+    """
+    fabric, critics = fabric or Alone(), critics or Critics()
+    bare: Any = getattr(model, "module", model)
+    noise = draw_noise(bare.config, step, seed)
+    optimiser.zero_grad(set_to_none=True)
+    readings, pairs = [], []
+    for index, part in enumerate(_parts(fabric, settings.accumulate)):
+        own, own_noise = step.part(*part), noise.chunk(part[1])[part[0]]
+        with fabric.no_backward_sync(model, enabled=index + 1 < settings.accumulate):
+            loss, estimate = step_loss(model, own, own_noise, settings, critics)
+            fabric.backward(loss / settings.accumulate)
+        pairs.append((estimate.detach(), own.target))
+        readings.append(_reading(bare, own, loss.detach(), estimate.detach(), measure))
+    norm = torch.nn.utils.clip_grad_norm_(bare.parameters(), settings.clip_norm).item()
+    loss_value, mse, linear_mse = fabric.all_reduce(torch.stack(readings).mean(dim=0)).tolist()
+    if not (math.isfinite(loss_value) and math.isfinite(norm)):
+        raise InputError(
+            f"the loss is {loss_value:g} and its gradient {norm:g} on {step.name or 'this scan'}; "
+            "lower learning_rate, or look at that scan."
+        )
+    optimiser.step()
+    if critics.adversary:
+        fakes, reals = (torch.cat(images) for images in zip(*pairs, strict=True))
+        if not math.isfinite(critics.adversary.update(fakes, reals.to(fakes))):
+            raise InputError(f"the adversary's loss is not finite on {step.name or 'this scan'}.")
+    record = {"loss": loss_value, "gradient_norm": norm, "psnr_db": _decibels(mse)}
+    return record | ({"gain_db": _decibels(mse) - _decibels(linear_mse)} if measure else {})
+
+
+def _parts(fabric: Any, accumulate: int) -> Iterator[tuple[int, int]]:
+    """This process's parts of a batch: (index, count)."""
+    count = fabric.world_size * accumulate
+    for index in range(accumulate):
+        yield fabric.global_rank * accumulate + index, count
+
+
+def step_loss(
+    model: nn.Module, step: Step, noise: Tensor, settings: TrainConfig, critics: Critics
+) -> tuple[Tensor, Tensor]:
+    """Loss (a scalar with a graph) and estimate [B, 1, D, H, W] of one part of a batch."""
+    bare: Any = getattr(model, "module", model)
+    device = bare.haar.device
     x, target = step.x.to(device), step.target.to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
-        mean, log_var = model.encode_tensor(x, step.grid, step.latent_grid)
-        noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed)).to(mean)
-        z = mean + noise * torch.exp(log_var / 2)
-        estimate = model.decode_tensor(z, step.latent_grid, step.target_grid)
-    loss = total_loss(estimate, target, mean, log_var, settings.loss_floor, settings.kl_weight)
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-    optimiser.step()
-    return {"loss": loss.item(), **_reading(model, step, x, target, estimate.detach())}
+        estimate, mean, log_var = model(
+            x, step.grid, step.latent_grid, step.target_grid, noise.to(device)
+        )
+        # Not through Fabric's wrapper, which allows one call a step: the gradients meet the
+        # first encoding's before they are shared.
+        pair_mean = None
+        if step.pair:
+            pair_x, pair_grid = step.pair
+            pair_mean, _ = bare.encode_tensor(pair_x.to(device), pair_grid, step.latent_grid)
+    spacing_mm = step.target_grid.spacing_mm
+    loss = total_loss(estimate, target, mean, log_var, settings, spacing_mm)
+    if pair_mean is not None:
+        loss = loss + settings.consistency_weight * latent_consistency(mean, pair_mean)
+    if critics.perceptual:
+        loss = loss + settings.perceptual_weight * critics.perceptual(estimate, target)
+    if critics.adversary:
+        loss = loss + settings.adversarial_weight * critics.adversary.generator_loss(estimate)
+    return loss, estimate
 
 
 @torch.no_grad()
-def _reading(model: MedIL, step: Step, x: Tensor, target: Tensor, estimate: Tensor) -> dict:
-    psnr_db = -10 * torch.log10((estimate - target).square().mean() + 1e-12).item()
-    if not model.config.closed_form:
-        return {"psnr_db": psnr_db, "gain_db": 0.0}
-    z = model.project(x, step.grid, step.latent_grid)
-    linear = model.render_linear(z, step.latent_grid, step.target_grid)
-    linear_db = -10 * torch.log10((linear - target).square().mean() + 1e-12).item()
-    return {"psnr_db": psnr_db, "gain_db": psnr_db - linear_db}
+def _reading(bare: Any, step: Step, loss: Tensor, estimate: Tensor, measure: bool) -> Tensor:
+    """[3]: the loss, the squared error of the estimate and of the closed form alone."""
+    target = step.target.to(estimate.device)
+    mse = (estimate - target).square().mean()
+    linear_mse = mse
+    if measure and bare.config.closed_form:
+        z = bare.project(step.x.to(estimate.device), step.grid, step.latent_grid)
+        linear = bare.render_linear(z, step.latent_grid, step.target_grid)
+        linear_mse = (linear - target).square().mean()
+    return torch.stack([loss, mse, linear_mse])
+
+
+def _decibels(mse: float) -> float:
+    return -10 * math.log10(mse + 1e-12)
 
 
 @torch.no_grad()
-def average(ema: MedIL, model: MedIL, decay: float) -> None:
+def average(ema: nn.Module, model: nn.Module, decay: float) -> None:
     """Move the averaged weights towards the model's."""
     for slow, fast in zip(ema.parameters(), model.parameters(), strict=True):
         slow.lerp_(fast, 1 - decay)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import subprocess
 import sys
@@ -324,28 +325,40 @@ def cohort(output: Path, force: bool, count: int, seed: int, labels: Path | None
         save(subject(anatomy, seed, index), paths[index], force=force)
 
 
-@medil.command(epilog="Example: medil train --preset tiny -o runs/tiny --minutes 60")
-@click.option("--preset", default="tiny", show_default=True, help="Which model to train.")
+@medil.command(epilog="Example: medil train --preset tiny -o runs/tiny --time-budget 9m")
+@click.option("--preset", metavar="NAME", help="Which model to train [default: tiny].")
 @click.option("-o", "--output", type=FILE, required=True, help="A folder for the run.")
-@seed
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint.")
-@click.option("--minutes", type=float, help="Stop after this long.")
-@click.option("--from", "start", type=FILE, help="Begin from these weights.")
-def train(
-    preset: str, output: Path, seed: int, resume: bool, minutes: float | None, start: Path | None
-) -> None:
-    """Train a model in two stages: global, then local patches."""
+@click.option("--seed", type=int, help="Of weights, data and noise [default: 0].")
+@click.option("--resume", is_flag=True, help="Go on with the run in the folder, as it was set up.")
+@click.option("--minutes", type=float, help="Length of the run in wall time [default: preset's].")
+@click.option("--steps", type=click.IntRange(1), help="Length of the run in steps instead.")
+@click.option("--time-budget", metavar="TIME", help="Stop this call after 90s, 9m or 1.5h; resume.")
+@click.option("--batch", type=click.IntRange(1), help="Patches a step, over all processes.")
+@click.option("--accumulate", type=click.IntRange(1), help="Parts in which to work through them.")
+@click.option("--devices", type=click.IntRange(1), help="Processes on this machine [default: 1].")
+@click.option("--accelerator", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option("--from", "warm_start", type=FILE, metavar="WEIGHTS", help="Begin from weights.")
+def train(output: Path, preset: str | None, time_budget: str | None, **asked: Any) -> None:
+    """Train a model in two stages: global, then local patches.
+
+    Ctrl-C saves and ends; --resume goes on. Several processes: --devices, torchrun or SLURM.
+    """
     from medil.config import preset as find_preset
 
-    find_preset(preset)
+    find_preset(preset or "tiny")
+    minutes = asked["minutes"]
     if minutes is not None and not minutes > 0:
         raise InputError(f"--minutes must be above zero, not {minutes:g}.")
-    if resume and not output.is_dir():
+    if minutes is not None and asked["steps"] is not None:
+        raise InputError("--minutes and --steps both say how long the run is; say only one.")
+    if asked["resume"] and not output.is_dir():
         raise InputError(f"there is no run to resume in {output}.")
-    make_folder(output)
-    from medil.train import main_train
+    from medil.engine import main_train
+    from medil.processes import duration_s
 
-    main_train(preset, output, seed, resume, minutes, start)
+    budget_s = duration_s(time_budget) if time_budget else math.inf
+    make_folder(output)
+    main_train(output, preset, time_budget_s=budget_s, **asked)
 
 
 @medil.command(epilog="Example: medil book")

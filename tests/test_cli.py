@@ -181,12 +181,17 @@ def test_one_volume_of_a_4d_image_is_reconstructed(run_medil, scan, tmp_path):
 
 
 def test_train_passes_its_options_on(run_medil, tmp_path, monkeypatch):
-    train = pytest.importorskip("medil.train")
     asked = []
-    monkeypatch.setattr(train, "main_train", lambda *a: asked.append(a))
+    monkeypatch.setattr("medil.engine.main_train", lambda *a, **k: asked.append((a, k)))
     out = tmp_path / "run"
-    code, _, _ = run_medil("train", "--preset", "test", "-o", out, "--seed", 3, "--minutes", 2)
-    assert code == 0 and asked == [("test", out, 3, False, 2.0)]
+    options = "--seed", 3, "--minutes", 2, "--time-budget", "90s", "--devices", 2, "--batch", 4
+    code, _, _ = run_medil("train", "--preset", "test", "-o", out, *options)
+    ((places, names),) = asked
+    assert code == 0 and places == (out, "test")
+    assert {k: v for k, v in names.items() if v is not None} == {
+        "seed": 3, "minutes": 2.0, "time_budget_s": 90.0, "devices": 2, "batch": 4,
+        "resume": False, "accelerator": "auto",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("spacing_mm", [(2, 2, 2), (2.0, 3.0, 5.0)])

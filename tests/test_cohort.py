@@ -10,11 +10,20 @@ import torch
 from torch.nn import functional
 
 from medil.anatomy import TISSUES, label_anatomy, refine_labels, tissue_anatomy
-from medil.cohort import CohortConfig, draw_subject, native_grid, rician, scan, subject
+from medil.cohort import (
+    CohortConfig,
+    batch,
+    draw_subject,
+    native_grid,
+    render_batch,
+    rician,
+    scan,
+    subject,
+)
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm, sample_trilinear
-from medil.heads import cell_offsets_mm
-from medil.painting import draw_means, smooth_noise
+from medil.heads import _draw_warp, _lattice, cell_offsets_mm
+from medil.painting import draw_means, paint, smooth_noise
 
 SHAPE, ORIGIN_MM = (62, 70, 58), np.array([-33.0, -31.0, -25.0])
 VENTRICLE_MM = np.array([4.0, 6.0, 5.0])
@@ -273,6 +282,70 @@ def test_a_label_map_that_is_none_says_so(tmp_path):
     nib.save(nib.Nifti1Image(np.zeros((5, 6, 7), np.float32), np.eye(4)), path)
     with pytest.raises(InputError, match="no FreeSurfer brain label"):
         label_anatomy(path)
+
+
+# Several at a time, and on any device
+
+
+def test_a_batch_of_grids_is_a_loop_over_them(toy, monkeypatch):
+    drawn = draw_subject(toy, 1, 2)
+    boxes = [
+        Grid.from_spacing((11, 9, 10), spacing, place)
+        for spacing, place in (
+            (1.0, (0.0, 0.0, 0.0)),
+            ((1.0, 1.0, 3.0), (-15.0, 3.0, -9.0)),  # more points a voxel
+            (1.0, (90.0, 90.0, 90.0)),  # air
+        )
+    ]
+    boxes.append(boxes[0].rotated((1.0, 2.0, 0.5), 20.0))
+    together = render_batch(drawn, boxes, cell=1.3)
+    for values, box in zip(together, boxes, strict=True):
+        assert torch.equal(values, drawn.render(box, cell=1.3))
+    monkeypatch.setattr("medil.heads.MOST_VOXELS", 1200)  # a few planes of each at a time
+    torch.testing.assert_close(render_batch(drawn, boxes, cell=1.3), together)
+    with pytest.raises(ValueError, match="one shape"):
+        render_batch(drawn, [boxes[0], boxes[0].crop((0, 0, 0), (5, 5, 5))])
+
+
+def test_a_batch_of_subjects_holds_each_as_if_alone(toy):
+    grid = Grid.from_spacing((20, 22, 24), (2.0, 2.0, 1.5))
+    pair = batch(toy, 5, [3, 1], grid)
+    assert torch.equal(pair[1], batch(toy, 5, [1], grid)[0])
+    drawn = draw_subject(toy, 5, 3)
+    there = grid.shifted(drawn.head_mm.mean(0) - grid.centre_mm)
+    np.testing.assert_allclose(there.centre_mm, drawn.head_mm.mean(0), atol=1e-9)
+    assert torch.equal(pair[0], scan(drawn, there, 5, 3))
+
+
+def test_what_is_drawn_stays_on_the_device_of_its_anatomy(toy, rng):
+    """The meta device computes shapes alone, and refuses tensors of any other device."""
+    elsewhere = toy.to("meta")
+    assert {elsewhere.labels.device.type, elsewhere.inside.device.type} == {"meta"}
+    painted, darkest = paint(elsewhere, rng, (0.1, 0.3), (0.01, 0.02), (0.01, 0.02))
+    assert painted.device.type == "meta" and painted.shape == toy.labels.shape and darkest > 0
+    source_mm, _ = _draw_warp(elsewhere, _lattice(toy), rng, CohortConfig())
+    assert source_mm.device.type == "meta"
+    head = draw_subject(toy, 1, 2).to("meta")
+    points_mm = torch.zeros(5, 3, dtype=torch.float64, device="meta")
+    assert head.at(points_mm).device.type == "meta"
+    assert rician(head.at(points_mm), 0.02, rng).device.type == "meta"
+    assert head.to("meta").facts == head.facts and head.lattice == draw_subject(toy, 1, 2).lattice
+
+
+def test_an_average_brain_is_folded_on_its_own_device(mni, rng):
+    painted, _ = paint(mni.to("meta"), rng, (0.1, 0.3), (0.01, 0.02), (0.01, 0.02))
+    assert painted.device.type == "meta" and painted.shape == mni.labels.shape
+
+
+@pytest.mark.gpu
+def test_a_head_drawn_on_a_gpu_is_the_same_to_rounding(toy):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    grid = Grid.from_spacing((30, 31, 32), 1.5, (-22.0, -23.0, -24.0))
+    here, there = batch(toy, 5, [0, 1], grid), batch(toy.to("cuda"), 5, [0, 1], grid)
+    assert there.device.type == "cuda"
+    far = (here - there.cpu()).abs() > 1e-3  # where a rounded value crosses an outline
+    assert float(far.float().mean()) < 1e-3
 
 
 # Against a real scan

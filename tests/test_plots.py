@@ -6,7 +6,16 @@ import torch
 
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
-from medil.plots import compare, error_maps, radial_power, spectra, three_planes
+from medil.plots import (
+    cell_faces_mm,
+    compare,
+    error_maps,
+    radial_power,
+    spectra,
+    three_planes,
+    training_steps,
+)
+from medil.sampling import Step
 from medil.volume import Volume
 
 pytest.importorskip("matplotlib").use("Agg")
@@ -136,3 +145,21 @@ def test_white_noise_has_the_density_of_its_variance():
 def test_each_spectrum_is_named(marked):
     legend = spectra([marked, marked], ["one", "two"]).axes[0].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["one", "two"]
+
+
+def test_cells_end_where_the_next_ones_begin(grid):
+    faces = cell_faces_mm(grid, 1)
+    np.testing.assert_allclose(np.diff(faces), 1.5)
+    np.testing.assert_allclose(faces[[0, -1]], grid.bounds_mm[:, 1])
+
+
+def test_a_training_step_lies_under_its_latent_cells_in_mm(marked, grid):
+    latent_grid = Grid.from_spacing((3, 4, 8), 4.0, (-3.2, -19.0, 42.0))
+    x = marked.data[None, None]
+    [ax] = panels_of(training_steps({"a": Step(x, grid, latent_grid, x, grid)}))
+    assert not ax.texts  # a step may be mirrored: no side is Left
+    down = [line.get_xdata()[0] for line in ax.lines if line.get_xdata()[0] == line.get_xdata()[1]]
+    np.testing.assert_allclose(down, [-5.2, -1.2, 2.8, 6.8])
+    assert ax.get_xlim() == pytest.approx((-5.2, 6.8))
+    left, _, below, _ = ax.images[0].get_extent()
+    assert (left, below) == pytest.approx(tuple(grid.bounds_mm[0, :2]))

@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -15,17 +14,16 @@ from medil.checkpoint import (
     save_weights,
     start_from,
 )
-from medil.config import PRESETS, ModelConfig, RunConfig
+from medil.config import PRESETS, ModelConfig
 from medil.errors import InputError
-from medil.sampling import Scan
+from tests.run_training import block_scans, config_of
 
 TEST = PRESETS["test"]
 
 
 @pytest.fixture
-def scans(rng):
-    blocks = torch.from_numpy(np.kron(rng.random((8, 8, 8)), np.ones((4, 4, 4)))).float()
-    return [Scan(blocks, (1.0, 1.0, 1.0), np.argwhere(blocks.numpy() > 0.02), 1.0)]
+def scans():
+    return block_scans()[:1]
 
 
 def a_few_steps(scans, count, state=None, keep=None):
@@ -52,15 +50,63 @@ def test_a_resumed_run_equals_one_that_never_stopped(scans, tmp_path):
         assert torch.equal(value, resumed[name]), name
 
 
-def test_a_run_learns_one_volume_and_leaves_a_usable_folder(scans, tmp_path):
-    config = replace(TEST, train=replace(TEST.train, minutes=0.1, learning_rate=2e-3, log_every=1))
-    training.train(config, scans, tmp_path, seed=0, resume=False)
-    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    gains = [row["gain_db"] for row in log if row["share"] > 0.3]
-    assert max(gains) > 0  # better than the closed form it starts from
-    assert RunConfig.from_json((tmp_path / "config.json").read_text()) == config
-    model = load_model(tmp_path / "weights.safetensors", preset="test")
-    assert model.facts["step"] == log[-1]["step"] > 0
+def one_update(scans, **settings):
+    """The weights after one update, and what it reports."""
+    torch.manual_seed(0)
+    config = config_of(**settings)
+    model = MedIL(config.model)
+    optimiser = training.new_optimiser(model, config.train)
+    step = training.draw_step(config, scans, 0.5, np.random.default_rng(3))
+    record = training.update(model, optimiser, step, config.train, seed=1)
+    return torch.cat([p.detach().flatten() for p in model.parameters()]), record
+
+
+@pytest.mark.parametrize("more", [{}, {"consistency_weight": 0.1}, {"loss": "l1"}])
+def test_accumulated_parts_take_the_step_of_the_whole_batch(scans, more):
+    whole, record = one_update(scans, batch=4, **more)
+    parts, record_of_parts = one_update(scans, batch=4, accumulate=4, **more)
+    start = torch.cat([p.flatten() for p in seeded_model().parameters()])
+    assert (whole - start).abs().max() > 1e-5  # it did learn
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-6)
+    assert record_of_parts == pytest.approx(record, rel=1e-3, abs=1e-4)
+
+
+def seeded_model():
+    torch.manual_seed(0)
+    return MedIL(TEST.model)
+
+
+def test_an_update_reports_the_batch_before_it_learns(scans):
+    _, record = one_update(scans, batch=2)
+    step = training.draw_step(config_of(batch=2), scans, 0.5, np.random.default_rng(3))
+    model = seeded_model()
+    noise = training.draw_noise(model.config, step, 1)
+    with torch.no_grad():
+        estimate, _, _ = model(step.x, step.grid, step.latent_grid, step.target_grid, noise)
+    mse = (estimate - step.target).square().mean().item()
+    assert record["psnr_db"] == pytest.approx(-10 * np.log10(mse), abs=1e-3)
+    assert set(record) == {"loss", "gradient_norm", "psnr_db", "gain_db"}
+
+
+def test_a_consistency_term_sees_the_pair_and_changes_the_step(scans):
+    without, _ = one_update(scans, batch=2, coarser_share=0)
+    with_pair, record = one_update(scans, batch=2, coarser_share=0, consistency_weight=1.0)
+    assert (with_pair - without).abs().max() > 1e-6
+    assert record["loss"] > one_update(scans, batch=2, coarser_share=0)[1]["loss"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_leaves_the_weights_alone(scans, value):
+    model = seeded_model()
+    before = {name: weights.clone() for name, weights in model.state_dict().items()}
+    optimiser = training.new_optimiser(model, TEST.train)
+    step = training.draw_step(TEST, scans, 0.5, np.random.default_rng(3))
+    broken = replace(step, target=step.target.clone().index_fill_(2, torch.tensor([0]), value))
+    with pytest.raises(InputError, match="on cubes"):
+        training.update(model, optimiser, broken, TEST.train, seed=1)
+    for name, weights in model.state_dict().items():
+        assert torch.equal(weights, before[name]), name
+    assert not optimiser.state_dict()["state"]
 
 
 def test_both_stages_are_seen(scans):
@@ -72,29 +118,12 @@ def test_both_stages_are_seen(scans):
     assert max(later.grid.extent_mm) <= max(TEST.train.patch_sides_mm)
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run_with_a_sentence(scans, tmp_path):
-    broken = [Scan(scans[0].data * float("nan"), (1.0, 1.0, 1.0), scans[0].foreground, 1.0)]
-    with pytest.raises(InputError, match="nan at step 0"):
-        training.train(TEST, broken, tmp_path, seed=0, resume=False)
-    assert not (tmp_path / "weights.safetensors").exists()
-
-
 def test_the_learning_rate_warms_up_and_fades_out():
     settings = TEST.train
     rates = [training.learning_rate(settings, s / 1000, s) for s in range(1001)]
     assert rates[0] == pytest.approx(settings.learning_rate / settings.warmup_steps)
     assert max(rates) <= settings.learning_rate
     assert rates[-1] == pytest.approx(0, abs=1e-12)
-
-
-def test_existing_run_and_missing_run_are_refused(tmp_path):
-    with pytest.raises(InputError, match="no run to resume"):
-        training.main_train("test", tmp_path / "none", resume=True)
-    (tmp_path / "state.safetensors").touch()
-    with pytest.raises(InputError, match="holds a run"):
-        training.main_train("test", tmp_path)
-    with pytest.raises(InputError, match="no preset"):
-        training.main_train("huge", tmp_path / "x")
 
 
 def test_weights_come_back_and_their_preset_is_checked(tmp_path):

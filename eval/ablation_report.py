@@ -1,0 +1,394 @@
+"""From the ablation's rows to tables, a forest plot and the verdict: nothing here measures.
+
+    python -m eval.ablation_report
+
+reads ``eval/results/ablation.jsonl`` and writes ``_build/tables/ablation*``. Only runs of the
+newest recipe count (steps, training heads, device), so that two lengths of training never mix.
+Intervals and tests are those of `eval.stats`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from eval.ablation_data import CONDITIONS, FINER, SCORED_MM
+from eval.ablation_pairs import ALL_GRIDS, Tables, name_of
+from eval.arms import LEARNED
+from eval.rows import RESULTS, read_rows
+from eval.stats import compare, holm
+from medil.baselines import LINEAR_CODECS, ORACLE_CODECS
+from medil.errors import InputError
+from medil.files import atomic_output
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RUN = "ablation-run"
+BUDGETS = ("equal steps", "equal compute")
+LTES = ("integrated", "literal")
+LINEAR = (*LINEAR_CODECS, "lapped")
+CODECS = (*LINEAR, *ORACLE_CODECS)
+BEST_LINEAR, INTERPOLATION = "best linear codec", "cubic interpolation"
+HEADLINES = ("1 mm", "1.5 mm", ALL_GRIDS)
+TABLES = Path("_build/tables")
+DARK, LIGHT, GREY = "#0072B2", "#D55E00", "#777777"  # Okabe and Ito 2008
+
+
+def newest(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores and run facts of the newest recipe, one row a seed and measurement.
+
+    Returns:
+        Scores (with columns `spacing` and `budget`, empty for codecs) and run facts.
+
+    Raises:
+        InputError: No run is recorded.
+    """
+    runs = frame[frame["experiment"] == RUN].sort_values("recorded_at", kind="stable")
+    if runs.empty:
+        raise InputError("no run of the ablation is recorded; start: python -m eval.ablation")
+    runs = runs[runs["condition"] == runs["condition"].iloc[-1]]
+    # An arm whose definition changed counts in its newest form alone.
+    hashes = runs.drop_duplicates("arm", keep="last")["config_hash"]
+    runs = runs[runs["config_hash"].isin(hashes)]
+    runs = runs.drop_duplicates(["arm", "seed", "metric"], keep="last")
+    scores = frame[(frame["experiment"] == "ablation")].sort_values("recorded_at", kind="stable")
+    scores = scores[scores["config_hash"].isin(hashes) | (scores["weights_sha256"] == "")]
+    what = ["subject", "arm", "condition", "metric", "seed"]
+    scores = scores.drop_duplicates(what, keep="last")
+    parts = scores["condition"].str.partition(", equal ")
+    budget = np.where(parts[2] == "", "", "equal " + parts[2])
+    return scores.assign(spacing=parts[0], budget=budget), runs
+
+
+def tables_of(scores: pd.DataFrame, metric: str = "psnr") -> Tables:
+    """(arm, spacing, budget) -> subjects x seeds; the best linear codec counts as an arm."""
+    chosen = scores[(scores["metric"] == metric) & scores["value"].notna()]
+    tables = {
+        key: group.pivot(index="subject", columns="seed", values="value")
+        for key, group in chosen.groupby(["arm", "spacing", "budget"])
+    }
+    linear = chosen[chosen["arm"].isin(LINEAR)]
+    for spacing, group in linear.groupby("spacing"):
+        best = group.groupby("subject")["value"].max()  # each subject's own best: a strict rival
+        tables[BEST_LINEAR, spacing, ""] = best.to_frame(0)
+    return Tables(tables, tuple(SCORED_MM))
+
+
+def pairs_table(tables: Tables) -> pd.DataFrame:
+    """Every comparison: who, against whom, where, at which budget, with or without shortcut.
+
+    Each LTE against every other arm, and every arm against the best linear codec (and against
+    interpolation for 2 mm -> 1 mm). Holm's correction runs over all lines of one family: one
+    first arm (or, against codecs, all arms), one budget, one shortcut setting.
+    """
+    lines = []
+    for shortcut in ("", LEARNED):
+        arms = [a for a in tables.arms if a.endswith(LEARNED) == bool(shortcut)]
+        arms = [a for a in arms if a not in (*CODECS, BEST_LINEAR, INTERPOLATION)]
+        contests = [
+            (f"{first} and the others", first + shortcut, second)
+            for first in LTES
+            for second in arms
+            if second != first + shortcut and first + shortcut in arms
+        ]
+        contests += [
+            ("codecs", arm, fixed) for arm in arms for fixed in (BEST_LINEAR, INTERPOLATION)
+        ]
+        for family, first, second in contests:
+            for budget in BUDGETS:
+                for spacing in (*CONDITIONS, ALL_GRIDS):
+                    table = tables.difference(first, second, spacing, budget)
+                    if table is None:
+                        continue
+                    lines.append(
+                        {
+                            "family": f"{family}, {budget}, {_shortcut(shortcut)}",
+                            "first": first,
+                            "second": second,
+                            "shortcut": _shortcut(shortcut),
+                            "spacing": spacing,
+                            "budget": budget,
+                            **asdict(compare(table)),
+                        }
+                    )
+    pairs = pd.DataFrame(lines)
+    if not pairs.empty:
+        pairs["holm_p"] = pairs.groupby("family")["p"].transform(lambda p: holm(p.to_numpy()))
+    return pairs
+
+
+def _shortcut(ending: str) -> str:
+    return "without the shortcut" if ending else "with the shortcut"
+
+
+def arms_table(scores: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Arm by spacing at equal steps: means, and the default LTE's lead with its interval."""
+    at_steps = scores[scores["budget"].isin([BUDGETS[0], ""])]
+    means = at_steps.pivot_table(index=["arm", "spacing"], columns="metric", values="value")
+    sizes = at_steps[at_steps["metric"] == "psnr"].groupby(["arm", "spacing"])
+    lines = []
+    order = {s: i for i, s in enumerate(CONDITIONS)}
+    for arm, spacing in sorted(means.index, key=lambda k: (order.get(k[1], 9), k[0])):
+        mean, group = means.loc[(arm, spacing)], sizes.get_group((arm, spacing))
+        lead = _lead(pairs, arm, spacing)
+        lines.append(
+            {
+                "Arm": name_of(arm),
+                "Spacing": spacing,
+                "PSNR (dB)": f"{mean['psnr']:.2f}",
+                "LTE above it (dB)": "" if lead is None else interval_text(lead),
+                "SSIM": f"{mean['ssim']:.3f}",
+                "HFEN": f"{mean['hfen']:.3f}",
+                "Subjects": group["subject"].nunique(),
+                "Seeds": "" if arm in (*CODECS, INTERPOLATION) else group["seed"].nunique(),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def _lead(pairs: pd.DataFrame, arm: str, spacing: str) -> pd.Series | None:
+    if pairs.empty:
+        return None
+    default = LTES[0] + LEARNED * arm.endswith(LEARNED)
+    found = pairs[
+        (pairs["first"] == default)
+        & (pairs["second"] == arm)
+        & (pairs["spacing"] == spacing)
+        & (pairs["budget"] == BUDGETS[0])
+    ]
+    return None if found.empty else found.iloc[0]
+
+
+def interval_text(pair: pd.Series) -> str:
+    """Such as ``+1.20 [+0.90, +1.51]``."""
+    return f"{pair['mean']:+.2f} [{pair['low']:+.2f}, {pair['high']:+.2f}]"
+
+
+def pairs_for_people(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The pairs as they are written: text of fixed decimals."""
+    if pairs.empty:
+        return pairs
+    return pd.DataFrame(
+        {
+            "First": pairs["first"].map(name_of),
+            "Second": pairs["second"].map(name_of),
+            "Shortcut": pairs["shortcut"],
+            "Spacing": pairs["spacing"],
+            "Budget": pairs["budget"],
+            "First - second (dB) [95 %]": [interval_text(p) for _, p in pairs.iterrows()],
+            "Wilcoxon p": pairs["p"].map("{:.3g}".format),
+            "Holm p": pairs["holm_p"].map("{:.3g}".format),
+            "Rank biserial": pairs["rank_biserial"].map("{:+.2f}".format),
+            "Cohen's dz": pairs["cohens_dz"].map("{:+.2f}".format).replace("+nan", ""),
+            "Subjects": pairs["n_subjects"],
+            "Seeds": pairs["n_seeds"],
+        }
+    )
+
+
+def sentence(pair: pd.Series) -> str:
+    """One line of the verdict."""
+    spacing, n_seeds = pair["spacing"], pair["n_seeds"]
+    where = f", {spacing}" if spacing in (FINER, ALL_GRIDS) else f" at {spacing}"
+    return (
+        f"{name_of(pair['first'])} − {name_of(pair['second'])}{where}: {pair['mean']:+.2f} dB "
+        f"[{pair['low']:+.2f}, {pair['high']:+.2f}], {pair['n_subjects']} subjects × "
+        f"{n_seeds} seed{'s' * (n_seeds != 1)} ({pair['budget']}, {pair['shortcut']}; "
+        f"Holm p = {pair['holm_p']:.2g})"
+    )
+
+
+def verdict(pairs: pd.DataFrame, runs: pd.DataFrame) -> str:
+    """What the rows say, one comparison a line, whatever it is."""
+    n_seeds = runs["seed"].nunique()
+    lines = [f"Training: {runs['condition'].iloc[-1]}, {n_seeds} seed{'s' * (n_seeds != 1)}."]
+    if not pairs.empty:
+        of_codecs = pairs["family"].str.startswith("codecs")
+        shown = pairs[~of_codecs & pairs["spacing"].isin(HEADLINES)]
+        of_stages = shown["second"].str.contains(" @")
+        chapters = {
+            f"{name_of(first)} against other operators and architectures": shown[
+                shown["first"].str.removesuffix(LEARNED).eq(first) & ~of_stages
+            ]
+            for first in LTES
+        }
+        chapters["Stages of training (the first: stage 2 only)"] = shown[
+            shown["first"].eq(LTES[0]) & of_stages
+        ]
+        at_1_mm = pairs[of_codecs & pairs["spacing"].isin(["1 mm", FINER])]
+        chapters["Against codes that learn nothing"] = at_1_mm
+        for title, chosen in chapters.items():
+            if not chosen.empty:
+                lines += ["", title, *(sentence(p) for _, p in chosen.iterrows())]
+    fell = runs[runs["metric"] == "diverged_at_step"]
+    lines += [
+        f"{name_of(r.arm)}, seed {r.seed}: the loss was no longer finite at step {r.value:.0f}"
+        for r in fell.itertuples()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def speed_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """How fast each arm trains, and how many times the literal LTE's pace that is."""
+    table = runs.pivot_table(index="arm", columns="metric", values="value", sort=False)
+    table = table.dropna(subset=["voxels_per_s"]) if "voxels_per_s" in table else table.iloc[:0]
+    lines = []
+    for arm, r in table.iterrows():
+        literal = "literal" + LEARNED * str(arm).endswith(LEARNED)
+        known = literal in table.index
+        ratio = r["voxels_per_s"] / table.loc[literal, "voxels_per_s"] if known else np.nan
+        lines.append(
+            {
+                "Arm": name_of(str(arm)),
+                "Parameters": f"{r['parameters']:,.0f}",
+                "CPU s a step": f"{r['cpu_s_per_step']:.3f}",
+                "Voxels/s": f"{r['voxels_per_s']:,.0f}",
+                "Times literal LTE": "" if np.isnan(ratio) else f"{ratio:.2f}",
+                "Steps at equal compute": f"{r['steps_at_equal_compute']:.0f}",
+                "Training loss": f"{r['training_loss']:.4f}",
+                "Seeds": runs[runs["arm"] == arm]["seed"].nunique(),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def stages_table(scores: pd.DataFrame, tables: Tables) -> pd.DataFrame:
+    """The default LTE by its stages of training: PSNR at 1 mm, and patches against the whole."""
+    lines = []
+    for arm in [a for a in tables.arms if a.partition(" @")[0] == LTES[0]]:
+        apart = scores[(scores["arm"] == arm) & (scores["metric"] == "patch_vs_whole")]
+        own = tables.table(arm, "1 mm", BUDGETS[0])
+        if own is None or apart.empty:
+            continue
+        lead = tables.difference(arm, LTES[0], "1 mm", BUDGETS[0])
+        text = (
+            ""
+            if arm == LTES[0] or lead is None
+            else interval_text(pd.Series(asdict(compare(lead))))
+        )
+        lines.append(
+            {
+                "Training": name_of(arm) if arm != LTES[0] else f"{name_of(arm)}, stage 2 only",
+                "PSNR at 1 mm (dB)": f"{own.to_numpy().mean():.2f}",
+                "Above stage 2 only (dB)": text,
+                "Patches against whole (% of peak)": f"{apart['value'].mean():.2f}",
+                "Subjects": own.shape[0],
+                "Seeds": own.shape[1],
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def forest_figure(pairs: pd.DataFrame, title: str = "") -> Figure:
+    """Differences with their 95 % intervals, one line a pair, 0 marked.
+
+    Args:
+        pairs: Lines of `pairs_table`; a dozen can be read.
+        title: Above the plot.
+
+    Returns:
+        A figure; intervals that leave out 0 are filled, the others hollow.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.0, 1.2 + 0.32 * max(1, len(pairs))), layout="constrained")
+    axes: Any = figure.subplots()
+    labels = []
+    for place, (_, p) in enumerate(pairs.iterrows()):
+        colour = DARK if p["shortcut"].startswith("with ") else LIGHT
+        settled = p["low"] > 0 or p["high"] < 0
+        axes.plot([p["low"], p["high"]], [place, place], color=colour, linewidth=2)
+        axes.plot(p["mean"], place, "o", color=colour, markerfacecolor=colour if settled else "w")
+        labels.append(
+            f"{name_of(p['first'])} − {name_of(p['second'])}, {p['spacing']}, {p['budget']} "
+            f"(n = {p['n_subjects']} × {p['n_seeds']})"
+        )
+    axes.axvline(0, color=GREY, linewidth=1)
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("difference in PSNR inside the brain (dB), 95 % interval")
+    handles = [axes.plot([], [], color=c, linewidth=2)[0] for c in (DARK, LIGHT)]
+    names = ["with the shortcut", "without the shortcut"]
+    figure.legend(handles, names, loc="outside upper right", ncols=2, fontsize=8, frameon=False)
+    axes.set_title(title, loc="left", fontsize=10)
+    return figure
+
+
+def agreement(quick: Path, recorded: Path) -> str:
+    """Whether a quick run says the same as the recorded rows, one sentence.
+
+    Compared are the differences at equal steps that both hold, where the recorded interval
+    leaves out 0: the others have no sign yet.
+    """
+    ours, theirs = (pairs_table(tables_of(newest(read_rows(p))[0])) for p in (quick, recorded))
+    if ours.empty or theirs.empty:
+        return "agrees in sign with the recorded rows: nothing to compare"
+    keys = ["first", "second", "spacing", "budget"]
+    both = ours.merge(theirs, on=keys, suffixes=("", "_recorded"))
+    settled = (both["low_recorded"] > 0) | (both["high_recorded"] < 0)
+    both = both[settled & (both["budget"] == BUDGETS[0]) & both["first"].isin(LTES)]
+    same = int((np.sign(both["mean"]) == np.sign(both["mean_recorded"])).sum())
+    answer = "yes" if same == len(both) else "no"
+    if both.empty:
+        answer = "nothing to compare"
+    return f"agrees in sign with the recorded rows: {answer} ({same} of {len(both)} differences)"
+
+
+def write(rows_path: Path, out: Path) -> list[Path]:
+    """Write every table of the ablation.
+
+    Args:
+        rows_path: ``ablation.jsonl``.
+        out: Folder of the tables; made with its parents.
+
+    Returns:
+        What was written.
+
+    Raises:
+        InputError: No rows, or no run among them.
+    """
+    if not rows_path.is_file():
+        raise InputError(f"there is no {rows_path}; record rows with: python -m eval.ablation")
+    scores, runs = newest(read_rows(rows_path))
+    tables = tables_of(scores)
+    pairs = pairs_table(tables)
+    texts = {
+        "ablation.csv": arms_table(scores, pairs).to_csv(index=False),
+        "ablation_pairs.csv": pairs_for_people(pairs).to_csv(index=False),
+        "ablation_speed.csv": speed_table(runs).to_csv(index=False),
+        "ablation_stages.csv": stages_table(scores, tables).to_csv(index=False),
+        "ablation_verdict.txt": verdict(pairs, runs),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        with atomic_output(out / name, force=True) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return [out / name for name in texts]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 0, or 2 after one sentence about missing rows."""
+    parser = argparse.ArgumentParser(prog="python -m eval.ablation_report", description=__doc__)
+    parser.add_argument("--rows", type=Path, default=RESULTS / "ablation.jsonl", help="rows file")
+    parser.add_argument("--out", type=Path, default=TABLES, help="folder of the tables")
+    options = parser.parse_args(arguments)
+    try:
+        written = write(options.rows, options.out)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for path in written:
+        print(path)
+    print((options.out / "ablation_verdict.txt").read_text(encoding="utf-8").strip())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,146 @@
+"""Scores of the ablation: a model or a codec asked about held-out blocks, as rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from eval import metrics, rows
+from eval.ablation_data import WHOLE, Question
+from eval.reconstruction import spacing_text
+from medil.shortcut import LatentAutoencoder
+
+EXPERIMENT = "ablation"
+METRICS = ("psnr", "ssim", "hfen")
+PATCH_MM, STRIDE_MM, INNER_MM = 24, 16, 4  # of patches that are compared with the whole block
+
+
+@torch.inference_mode()
+def answer(model: LatentAutoencoder, question: Question) -> np.ndarray:
+    """[D', H', W'] float64: the block encoded and rendered; networks in bf16, the rest not."""
+    device = model.haar.device
+    latent_grid = question.latent_grid(model.config.latent_spacing_mm)
+    x = question.x[None, None].to(device)
+    with torch.autocast(device.type, torch.bfloat16):
+        mean, _ = model.encode_tensor(x, question.grid, latent_grid)
+        estimate = model.decode_tensor(mean, latent_grid, question.target)
+    return estimate[0, 0].double().cpu().numpy()
+
+
+def score(question: Question, estimate: np.ndarray) -> dict[str, float]:
+    """The ablation's metrics inside the brain."""
+    truth, mask = question.truth.double().numpy(), question.mask.numpy()
+    peak = metrics.peak_intensity(truth, mask)
+    return {
+        "psnr": metrics.psnr(truth, estimate, mask, peak),
+        "ssim": metrics.ssim(truth, estimate, mask, peak),
+        "hfen": metrics.hfen(truth, estimate, mask, question.target.spacing_mm),
+    }
+
+
+@torch.inference_mode()
+def patch_difference(model: LatentAutoencoder, question: Question) -> float:
+    """How much patches encoded apart, without a halo, differ from the block encoded whole.
+
+    RMS inside the brain and in the patches' inner voxels (`INNER_MM` from their faces), in
+    percent of the block's peak. Voxels of 1 mm; latent cells of the patches and of the
+    block coincide.
+    """
+    pitch_mm = model.config.latent_spacing_mm
+    truth, mask = question.truth, question.mask.numpy()
+    whole = answer(model, question)
+    apart, seen = np.zeros_like(whole), np.zeros(mask.shape, dtype=bool)
+    inner = slice(INNER_MM, INNER_MM + STRIDE_MM)
+    corners = [range(0, n - PATCH_MM + 1, STRIDE_MM) for n in truth.shape]
+    for start in np.stack(np.meshgrid(*corners), -1).reshape(-1, 3):
+        box = tuple(slice(a, a + PATCH_MM) for a in start)
+        grid = question.grid.crop(start.tolist(), (PATCH_MM,) * 3)
+        a, b, c = (np.array(question.phase) + start / pitch_mm) % 1  # the block's own cells
+        part = replace(
+            question, x=truth[box], grid=grid, truth=truth[box], target=grid,
+            mask=question.mask[box], phase=(a, b, c), side_mm=PATCH_MM,
+        )  # fmt: skip
+        place = tuple(slice(a + inner.start, a + inner.stop) for a in start)
+        apart[place], seen[place] = answer(model, part)[inner, inner, inner], True
+    counted = seen & mask
+    peak = metrics.peak_intensity(truth.numpy(), mask)
+    return float(100 * np.sqrt(np.mean((apart - whole)[counted] ** 2)) / peak)
+
+
+Scores = dict[tuple[str, str], tuple[dict[str, float], Question, float]]
+
+
+def scores(found: Sequence[Question], rebuild: Callable[[Question], np.ndarray]) -> Scores:
+    """Subject and condition -> each metric's mean over the subject's blocks, one block, seconds."""
+    grouped: dict[tuple[str, str], list[Question]] = {}
+    for question in found:
+        if question.condition != WHOLE:
+            grouped.setdefault((question.subject, question.condition), []).append(question)
+    result = {}
+    for key, blocks in grouped.items():
+        started = time.perf_counter()
+        estimates = [rebuild(q) for q in blocks]
+        time_s = time.perf_counter() - started
+        each = [score(q, e) for q, e in zip(blocks, estimates, strict=True)]
+        means = {m: float(np.mean([e[m] for e in each])) for m in METRICS}
+        result[key] = (means, blocks[0], time_s)
+    return result
+
+
+# Rows
+
+
+def snapshot_rows(
+    arm: str, budget: str, found: Scores, numbers_of: Callable[[Question], int], config_hash: str,
+    weights: str, provenance: rows.Provenance,
+) -> list[rows.Row]:  # fmt: skip
+    """Rows of one snapshot (or, with an empty budget, of a codec)."""
+    return [
+        row(
+            EXPERIMENT,
+            q.subject,
+            arm,
+            f"{q.condition}, {budget}" if budget else q.condition,
+            metric,
+            value,
+            metrics.UNITS[metric],
+            q,
+            numbers_of(q),
+            config_hash,
+            weights,
+            time_s,
+            provenance,
+        )
+        for means, q, time_s in found.values()
+        for metric, value in means.items()
+    ]
+
+
+def row(
+    experiment: str, subject: str, arm: str, condition: str, metric: str, value: float, unit: str,
+    question: Question, numbers: int, config_hash: str, weights: str, time_s: float,
+    provenance: rows.Provenance,
+) -> rows.Row:  # fmt: skip
+    return rows.Row(
+        experiment=experiment,
+        subject=subject,
+        arm=arm,
+        condition=condition,
+        metric=metric,
+        value=float(value) if np.isfinite(value) else None,
+        unit=unit,
+        spacing_in_mm=spacing_text(question.grid),
+        spacing_out_mm=spacing_text(question.target),
+        numbers_kept=numbers,
+        n_voxels=question.grid.n_voxels,
+        config_hash=config_hash,
+        data_sha256=question.data_sha256,
+        weights_sha256=weights,
+        time_s=time_s,
+        recorded_at=rows.now_utc(),
+        provenance=provenance,
+    )

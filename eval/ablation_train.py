@@ -1,0 +1,183 @@
+"""One arm, one seed: a short training run that is looked at twice.
+
+Every arm of a seed sees the same steps. The learning rate is constant after its warm-up
+and the weights are averaged over about the last tenth of the steps, so that a snapshot is
+fair wherever it is taken: after S steps, and after the computing time that the reference
+arm took for its S steps. Departure: a schedule that decays would need one run for each.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from medil.config import RunConfig, TrainConfig
+from medil.errors import InputError
+from medil.rivals import build
+from medil.sampling import Scan
+from medil.shortcut import LatentAutoencoder
+from medil.train import average, draw_step, update
+
+STAGES = {  # after an arm's name: (global_share, global_mix)
+    "": (0.0, 0.0),  # the arms of the comparison: stage two alone
+    " @stage1": (0.98, 0.0),
+    " @both": (0.15, 0.0),
+    " @both+mix": (0.15, 0.1),
+}
+MOST_DECAY = 0.998
+
+
+class Diverged(Exception):
+    """The loss stopped being finite; says at which step."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Averaged weights, and what they cost."""
+
+    model: LatentAutoencoder
+    steps: int
+    cpu_s: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one run gives.
+
+    Args:
+        by_steps: After the agreed number of steps.
+        by_time: After the agreed computing time.
+        cpu_s_per_step: Mean over the run.
+        voxels_per_s: Voxels trained on, a second of computing.
+        loss: Mean of the last tenth of the first S steps.
+    """
+
+    by_steps: Snapshot
+    by_time: Snapshot
+    cpu_s_per_step: float
+    voxels_per_s: float
+    loss: float
+
+
+def recipe(patch_mm: float = 24.0, batch: int = 1) -> TrainConfig:
+    """How every arm is trained: at random phases between voxels and latent cells alone."""
+    return TrainConfig(
+        patch_sides_mm=(patch_mm,), batch=batch, coarser_share=0.2, anchored_share=0.0,
+        global_share=0.0, global_mix=0.0,
+    )  # fmt: skip
+
+
+def staged(config: RunConfig, stage: str) -> RunConfig:
+    """The run with the share of whole volumes that a stage name (a key of `STAGES`) asks for."""
+    share, mix = STAGES[stage]
+    return replace(config, train=replace(config.train, global_share=share, global_mix=mix))
+
+
+def train_arm(
+    config: RunConfig,
+    scans: Sequence[Scan],
+    seed: int,
+    steps: int,
+    budget_s: float | None,
+    device: str = "cpu",
+    title: str = "",
+) -> Trained:
+    """Train until both the steps and the computing time are spent.
+
+    Args:
+        config: Model and training settings; `config.train.steps` is not read.
+        scans: The training set.
+        seed: Of weights, data order and noise.
+        steps: For the snapshot at equal steps.
+        budget_s: Computing time for the other one (`clock`); None: what the steps take,
+            which makes this run the reference.
+        device: Where to train.
+        title: Of the progress bar.
+
+    Returns:
+        Both snapshots, speed and loss.
+
+    Raises:
+        Diverged: The loss is no longer finite.
+    """
+    torch.set_num_threads(config.train.threads)
+    torch.manual_seed(seed)  # initial weights; steps seed themselves
+    model = build(config.model).to(device)
+    _settle(model, config, scans, seed)
+    ema = copy.deepcopy(model).requires_grad_(False)
+    optimiser = _optimiser(model, config.train)
+    by_steps = by_time = None
+    voxels, losses, number, spent_s = 0, [], 0, 0.0
+    bar = tqdm(total=steps, desc=title, unit="step")
+    while by_steps is None or by_time is None:
+        started = clock(device)
+        loss, seen = _one_step(model, ema, optimiser, config, scans, seed, number, steps)
+        spent_s += clock(device) - started
+        number, voxels = number + 1, voxels + seen
+        losses.append(loss)
+        if number == steps:
+            by_steps = Snapshot(copy.deepcopy(ema).eval(), number, spent_s)
+            budget_s = spent_s if budget_s is None else budget_s
+        if by_time is None and budget_s is not None and spent_s >= budget_s:
+            by_time = Snapshot(copy.deepcopy(ema).eval(), number, spent_s)
+        bar.set_postfix(loss=f"{loss:.4f}", kvox_s=f"{voxels / spent_s / 1e3:.0f}", refresh=False)
+        bar.update(number <= steps)
+    bar.close()
+    last = losses[max(0, steps - max(1, steps // 10)) : steps]
+    return Trained(by_steps, by_time, spent_s / number, voxels / spent_s, float(np.mean(last)))
+
+
+def clock(device: str) -> float:
+    """Seconds of computing: this process's own on a CPU, so that a busy machine does not decide."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _one_step(
+    model: LatentAutoencoder, ema: LatentAutoencoder, optimiser: torch.optim.Optimizer,
+    config: RunConfig, scans: Sequence[Scan], seed: int, number: int, steps: int,
+) -> tuple[float, int]:  # fmt: skip
+    settings = config.train
+    warm = min(1.0, (number + 1) / min(settings.warmup_steps, max(1, steps // 4)))
+    for group in optimiser.param_groups:
+        group["lr"] = settings.learning_rate * warm
+    rng = np.random.default_rng([seed, number])
+    # Beyond S, arms that are fast go on as at its end.
+    step = draw_step(config, scans, min(number / steps, 0.97), rng)
+    try:
+        record = update(model, optimiser, step, settings, int(rng.integers(2**31)))
+    except (InputError, ArithmeticError) as error:
+        raise Diverged(number) from error
+    if not math.isfinite(record["loss"]):
+        raise Diverged(number)
+    average(ema, model, min(MOST_DECAY, (1 + number) / (10 + number)))
+    return record["loss"], step.target.numel()
+
+
+def _optimiser(model: torch.nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        model.parameters(), settings.learning_rate, (0.9, settings.beta2),
+        weight_decay=settings.weight_decay,
+    )  # fmt: skip
+
+
+def _settle(model: LatentAutoencoder, config: RunConfig, scans: Sequence[Scan], seed: int) -> None:
+    """Unmeasured steps on weights that are thrown away: new shapes cost more than their work."""
+    throwaway = copy.deepcopy(model)
+    optimiser = _optimiser(throwaway, config.train)
+    for number, scan in enumerate({s.spacing_mm: s for s in scans}.values()):
+        rng = np.random.default_rng([seed, number, 1])
+        step = draw_step(config, [scan], 0.97, rng)
+        try:
+            update(throwaway, optimiser, step, config.train, number)
+        except (InputError, ArithmeticError):
+            return

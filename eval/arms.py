@@ -1,0 +1,34 @@
+"""The arms of the ablation: one latent, one budget of parameters, different operators and rivals.
+
+Each arm comes twice: with the closed-form shortcut, and with both ends learned ("/learned").
+Parameter counts lie within 10 % of the default arm's, whose trunk all MedIL arms share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from medil.config import OPERATORS, ModelConfig
+
+TRUNK = ModelConfig(
+    width_encoder=32, width_latent=48, width_fine=32, depth_encoder=1, depth_latent=3,
+    depth_fine=2, frequencies=14, hidden=64,
+)  # fmt: skip
+LEARNED = "/learned"
+
+
+def _with_shortcut() -> dict[str, ModelConfig]:
+    shallow = replace(TRUNK, width_encoder=16, width_latent=40, depth_latent=2)
+    return {
+        **{name: replace(TRUNK, operator=name) for name in OPERATORS},
+        "literal-both": replace(
+            TRUNK, operator="literal", encoder_operator="literal", depth_latent=2
+        ),
+        "conv-1mm": replace(shallow, architecture="conv"),
+        "conv-1.33mm": replace(TRUNK, architecture="conv", working_mm=4 / 3, depth_latent=2),
+        "resizing": replace(shallow, architecture="resizing"),
+    }
+
+
+ARMS: dict[str, ModelConfig] = _with_shortcut()
+ARMS |= {f"{name}{LEARNED}": replace(arm, closed_form=False) for name, arm in ARMS.items()}

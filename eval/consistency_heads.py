@@ -1,0 +1,193 @@
+"""Heads for the consistency experiment: one content, and every scan of it an average.
+
+A content is defined everywhere in a block of a head, so that scans on shifted, turned, finer
+and coarser grids differ by their grids alone. They are noise-free and share one intensity
+scale: noise and scaling are other questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from scipy import fft
+from torch import Tensor
+
+from eval.rows import digest
+from eval.subjects import COHORT_SEED, MADE_VERSION, Scan, brain_at_1_mm
+from medil.anatomy import Anatomy, label_anatomy, tissue_anatomy
+from medil.baselines import cell_average, cubic_resample, frequencies_per_mm
+from medil.cohort import draw_subject
+from medil.errors import InputError
+from medil.grid import Grid
+from medil.manifest import Entry, available, entries, fetch
+from medil.volume import robust_intensity
+
+BLOCK_VOXELS = 72  # of 1 mm, along a side of the block that is encoded
+FINE_MM = 0.5  # voxels of a made head's content
+PASS_PER_MM, STOP_PER_MM = 1 / 9, 1 / 6  # kept whole to the first, 1 % left at the second
+TILT_AXIS, TILT_DEG = (1.0, 2.0, -0.5), 12.0
+SPARE_MM = 3  # of content around the block and the turned block
+
+
+@dataclass(frozen=True)
+class Content:
+    """A head in and around the block, from which every scan of it is averaged.
+
+    Args:
+        data: [D, H, W] float64 on the 0 ... 1 scale.
+        grid: Where it lies; it reaches beyond the block on all sides.
+        block: The block as a 1 mm scan sees it, parallel to `grid`.
+    """
+
+    data: np.ndarray
+    grid: Grid
+    block: Grid
+
+
+@dataclass(frozen=True)
+class Head:
+    """A held-out head: its name, the hash of its bytes or recipe, and how to load it."""
+
+    name: str
+    data_sha256: str
+    load: Callable[[], Content]
+
+
+def heads(profile: str) -> list[Head]:
+    """The real 1 mm brain where it is at hand, and made heads from test-split label maps.
+
+    Where no label maps are at hand, the made heads come from the MNI152 tissue maps.
+
+    Args:
+        profile: ``quick`` (4 made heads) or ``gpu`` (12).
+
+    Returns:
+        At least four, since distances are fractions of those between heads.
+
+    Raises:
+        InputError: No such profile.
+    """
+    counts = {"quick": 4, "gpu": 12}
+    if profile not in counts:
+        raise InputError(f"a profile is quick or gpu, not {profile!r}.")
+    maps: list[Entry | None] = [e for e in entries("synthseg_labels", "test") if available(e)]
+    maps = maps or [None]
+    real = [e for e in entries("open_ms_t1", "test") if "cross_sectional" in e.path]
+    made = [_made(maps[k % len(maps)], k) for k in range(counts[profile])]
+    return [_real(e) for e in real if available(e)] + made
+
+
+def _real(entry: Entry) -> Head:
+    name = entry.path.rsplit("/", 1)[-1].split(".")[0]
+    return Head(name, entry.sha256, lambda: real_content(brain_at_1_mm()[0]))
+
+
+def _made(entry: Entry | None, index: int) -> Head:
+    def make() -> Content:
+        return made_content(label_anatomy(fetch(entry)) if entry else tissue_anatomy(), index)
+
+    source = f"map_{entry.subject}" if entry else "tissue_maps"
+    source_sha256 = entry.sha256 if entry else "mni152"
+    recipe = digest([MADE_VERSION, source_sha256, COHORT_SEED, index, FINE_MM])
+    return Head(f"made_{index:02d}_from_{source}", recipe, make)
+
+
+def made_content(anatomy: Anatomy, index: int) -> Content:
+    """A head drawn for the evaluation: noise-free, skull-stripped, on voxels of 0.5 mm.
+
+    Args:
+        anatomy: Of a subject that training never saw.
+        index: In the evaluation's cohort.
+
+    Returns:
+        The content; the block lies around the middle of the head.
+    """
+    head = draw_subject(anatomy, COHORT_SEED, index)
+
+    def stripped(grid: Grid) -> Tensor:
+        clean = head.render(grid, quadrature_mm=max(grid.spacing_mm))
+        return torch.where(clean > 0.5 * head.darkest, clean, torch.zeros(()))
+
+    middle_mm = head.head_mm.mean(0)
+    block = Grid.from_spacing([BLOCK_VOXELS] * 3, 1.0, middle_mm - (BLOCK_VOXELS - 1) / 2)
+    grid = around(block, FINE_MM)
+    overview_mm = 3.0
+    shape = np.ceil(np.ptp(head.head_mm, axis=0) / overview_mm).astype(int)
+    overview = Grid.from_spacing(shape.tolist(), overview_mm, head.head_mm[0] + overview_mm / 2)
+    data = robust_intensity(stripped(overview)).forward(stripped(grid))
+    return Content(data.double().numpy(), grid, block)
+
+
+def real_content(scan: Scan) -> Content:
+    """A 1 mm scan as content: voxels that are constant over their cells, air beyond its box.
+
+    Args:
+        scan: At 1 mm; the block lies around the middle of its mask.
+
+    Returns:
+        The content, on the scan's own voxels.
+    """
+    volume = scan.volume
+    middle = np.rint(np.argwhere(scan.mask).mean(0)).astype(int)
+    block = volume.grid.crop(middle - BLOCK_VOXELS // 2, [BLOCK_VOXELS] * 3)
+    grid = around(block, 1.0)
+    start = np.rint(volume.grid.ras_to_index(grid.index_to_ras((0, 0, 0)))).astype(int)
+    low, high = np.maximum(start, 0), np.minimum(start + grid.shape, volume.grid.shape)
+    data = np.zeros(grid.shape)
+    here = tuple(slice(a, b) for a, b in zip(low - start, high - start, strict=True))
+    there = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    data[here] = robust_intensity(volume.data).forward(volume.data)[there].double().numpy()
+    return Content(data, grid, block)
+
+
+def around(block: Grid, spacing_mm: float) -> Grid:
+    """Voxels over the block, the turned block, and a little more; parallel to the block."""
+    reach = block.ras_to_index(turned(block).corners_mm)  # in voxels of 1 mm
+    more = int(np.ceil(-0.5 - reach.min())) + SPARE_MM
+    wide = block.crop([-more] * 3, [n + 2 * more for n in block.shape])
+    return wide.resized([round(e / spacing_mm) for e in wide.extent_mm])
+
+
+def turned(block: Grid) -> Grid:
+    """The oblique block: by 12 degrees about a slanted axis."""
+    return block.rotated(TILT_AXIS, TILT_DEG)
+
+
+def band_limited(content: Content) -> Content:
+    """The content without short waves: all kept to 9 mm, a Gaussian edge, 1 % left at 6 mm.
+
+    Isotropic: a product with the cosine transform of the content, mirrored at its faces.
+    """
+    fi, fj, fk = frequencies_per_mm(content.grid)
+    beyond = np.clip(np.sqrt(fi**2 + fj**2 + fk**2) - PASS_PER_MM, 0, None)
+    gain = 0.01 ** ((beyond / (STOP_PER_MM - PASS_PER_MM)) ** 2)
+    data = fft.idctn(gain * fft.dctn(content.data, norm="ortho"), norm="ortho")
+    return Content(data, content.grid, content.block)
+
+
+def scan_smooth(content: Content, grid: Grid) -> np.ndarray:
+    """Scan a band-limited content on any grid, oblique ones too.
+
+    Args:
+        content: From `band_limited`; cubic splines join its voxels.
+        grid: Of the scan.
+
+    Returns:
+        [D, H, W] float64: means over voxels at 2 Gauss points an axis, off by less than
+        1e-3 of a 6 mm wave for voxels of up to 1 mm.
+    """
+    point = 0.5 / np.sqrt(3)  # in voxels, from the centre
+    total = np.zeros(grid.shape)
+    for offset in product((-point, point), repeat=3):
+        step_mm = grid.affine_vox2ras[:3, :3] @ offset
+        total += cubic_resample(content.data, content.grid, grid.shifted(step_mm))
+    return total / 8
+
+
+def scan_whole(content: Content, grid: Grid) -> np.ndarray:
+    """Scan the whole content on a parallel grid: [D, H, W], exact means over cells."""
+    return cell_average(content.data, content.grid, grid)

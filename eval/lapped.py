@@ -1,0 +1,78 @@
+"""A lapped cosine basis: the linear code of audio and image coders, on a 3-D grid.
+
+Cells of 4 bands an axis, of which the lowest 2 are kept, so that 8 products stand for one
+cell. Each function is a band-limited prototype (sinc, cos^2 window over two cells to each
+side) under a cosine; tails beyond a face are folded back. Coefficients are least squares,
+so no other numbers on these functions give a smaller squared error.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from medil.baselines import RIDGE, Coded, apply_separable, coarse_shape
+from medil.errors import InputError
+from medil.grid import Grid
+
+KEPT = 2  # bands an axis, the lowest of four
+REACH = 2.0  # cells to each side
+POINTS = 5  # per axis, over which a voxel averages the functions
+
+
+def lapped(data: np.ndarray, grid: Grid, n_numbers: int) -> Coded:
+    """Keep at least `n_numbers` coefficients of the lowest products of a lapped cosine basis.
+
+    Source: cosine-modulated lapped transforms (Malvar 1992); the prototype is ours.
+
+    Args:
+        data: [D, H, W], any intensity unit.
+        grid: Where the voxels lie.
+        n_numbers: At least so many are kept: each axis holds an even number of functions,
+            or all its voxels where it has no more of them.
+
+    Returns:
+        The rebuilt volume and the true count.
+
+    Raises:
+        InputError: `data` and `grid` differ in shape, or `n_numbers` is below 1.
+    """
+    volume = np.asarray(data, dtype=np.float64)
+    if volume.shape != grid.shape:
+        raise InputError(f"the data has shape {volume.shape} but its grid {grid.shape}.")
+    if n_numbers < 1:
+        raise InputError(f"a codec keeps at least one number, not {n_numbers}.")
+    operators, kept = [], 1
+    for n_voxels, wanted in zip(grid.shape, coarse_shape(grid, n_numbers), strict=True):
+        n_cells = math.ceil(wanted / KEPT)
+        whole = KEPT * n_cells >= n_voxels
+        operators.append(np.eye(n_voxels) if whole else _projection(n_voxels, n_cells))
+        kept *= n_voxels if whole else KEPT * n_cells
+    return Coded(apply_separable(volume, operators), kept)
+
+
+def basis(n_voxels: int, n_cells: int) -> np.ndarray:
+    """[n_voxels, KEPT * n_cells]: each function's mean over each voxel of a shared box."""
+    inner = (np.arange(POINTS) + 0.5) / POINTS
+    position = (np.arange(n_voxels)[:, None] + inner) * n_cells / n_voxels  # in cells, 0 ... n
+    columns = []
+    for cell in range(n_cells):
+        centre = cell + 0.5
+        for band in range(KEPT):
+            images = (position, -position, 2 * n_cells - position)  # folded at both faces
+            columns.append(sum(_function(x - centre, band) for x in images).mean(axis=1))
+    return np.stack(columns, axis=1)
+
+
+def _function(delta: np.ndarray, band: int) -> np.ndarray:
+    window = np.where(np.abs(delta) < REACH, np.cos(np.pi * delta / (2 * REACH)) ** 2, 0.0)
+    phase = band * np.pi / 2  # a quarter apart: neighbours stay independent where bands meet
+    return np.sinc(delta / 2) * window * np.cos(np.pi * (band + 0.5) * delta - phase)
+
+
+def _projection(n_voxels: int, n_cells: int) -> np.ndarray:
+    functions = basis(n_voxels, n_cells)
+    normal = functions.T @ functions
+    normal += RIDGE * np.trace(normal) / len(normal) * np.eye(len(normal))
+    return functions @ np.linalg.solve(normal, functions.T)

@@ -1,0 +1,174 @@
+"""What the pages about training print from rows: the ablation as far as it is recorded.
+
+Pages are built at any time, so rows may be missing in part or altogether; then a page says
+which, and shows the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from eval.ablation_data import FINER
+from eval.ablation_pairs import ALL_GRIDS, LEARNED, Tables, name_of
+from eval.ablation_report import (
+    BEST_LINEAR,
+    BUDGETS,
+    INTERPOLATION,
+    interval_text,
+    newest,
+    pairs_table,
+    sentence,
+    tables_of,
+)
+from eval.rows import RESULTS, read_rows
+from medil.errors import InputError
+
+ABLATION = "ablation.jsonl"
+QUESTIONS = (  # first, second, where: the bars of the comparison, the paper's claim first
+    ("integrated", "trilinear", "1 mm"),
+    ("integrated", "trilinear", "1.5 mm"),
+    ("integrated", "subpixel", ALL_GRIDS),
+    ("integrated", "conv-1mm", ALL_GRIDS),
+    ("integrated", "resizing", ALL_GRIDS),
+    ("literal", "trilinear", "1 mm"),
+    ("literal", "trilinear", "1.5 mm"),
+    ("integrated", "literal", "1 mm"),
+    ("integrated", BEST_LINEAR, "1 mm"),
+    ("integrated", INTERPOLATION, FINER),
+)
+SETTINGS = tuple((budget, shortcut) for shortcut in ("with", "without") for budget in BUDGETS)
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """The recorded comparison, newest recipe only.
+
+    Args:
+        scores: One row a measurement.
+        runs: One row a fact about a run.
+        tables: Scores by arm, spacing and budget.
+        pairs: Every comparison.
+    """
+
+    scores: pd.DataFrame
+    runs: pd.DataFrame
+    tables: Tables
+    pairs: pd.DataFrame
+
+
+def recorded_ablation(folder: Path = RESULTS) -> Ablation | None:
+    """The ablation's rows in a folder; None where no run is recorded yet."""
+    try:
+        scores, runs = newest(read_rows(Path(folder) / ABLATION))
+    except InputError:
+        return None
+    tables = tables_of(scores)
+    return Ablation(scores, runs, tables, pairs_table(tables))
+
+
+def missing_runs(runs: pd.DataFrame, arms: Sequence[str], seeds: int) -> str:
+    """One sentence: which runs of a plan are not among the recorded ones."""
+    have = runs.groupby("arm")["seed"].nunique()
+    short = [a for a in arms if have.get(a, 0) < seeds]
+    if not short:
+        return f"All {len(arms)} arms have their {seeds} seeds."
+    none = [name_of(a) for a in short if a not in have]
+    some = [f"{name_of(a)} ({have[a]} of {seeds} seeds)" for a in short if a in have]
+    parts = [f"not recorded: {'; '.join(none)}"] * bool(none)
+    parts += [f"in part: {'; '.join(some)}"] * bool(some)
+    return f"Of {len(arms)} arms, {len(arms) - len(short)} are complete; {'. '.join(parts)}."
+
+
+def about_runs(ablation: Ablation) -> str:
+    """One sentence on what was recorded: recipe, device, seeds, subjects, cost."""
+    runs, scores = ablation.runs, ablation.scores
+    spent_s = runs[runs["metric"] == "cpu_s_to_steps"]["value"]
+    of_models = scores[scores["weights_sha256"] != ""]
+    devices = ", ".join(sorted(of_models["device"].unique())) or "none"
+    days = ", ".join(sorted(set(runs["recorded_at"].dt.strftime("%Y-%m-%d"))))
+    cost = (
+        f"; {spent_s.min():.0f} to {spent_s.max():.0f} s of computing a run" if len(spent_s) else ""
+    )
+    return (
+        f"Recorded {days} ({runs['condition'].iloc[-1]}): {runs['arm'].nunique()} arms, up to "
+        f"{runs['seed'].nunique()} seeds, {of_models['subject'].nunique()} held-out subjects, "
+        f"device {devices}{cost}."
+    )
+
+
+def lead(pairs: pd.DataFrame, question: Sequence[str], budget: str, shortcut: str):
+    """The comparison that answers a question in one setting; None if it is not recorded."""
+    if pairs.empty:
+        return None
+    first, second, spacing = question
+    ending = LEARNED if shortcut == "without" else ""
+    rival = second if second in (BEST_LINEAR, INTERPOLATION) else second + ending
+    found = pairs[
+        (pairs["first"] == first + ending)
+        & (pairs["second"] == rival)
+        & (pairs["spacing"] == spacing)
+        & (pairs["budget"] == budget)
+    ]
+    return None if found.empty else found.astype(object).iloc[0]
+
+
+def headlines(pairs: pd.DataFrame) -> pd.DataFrame:
+    """One line a question of `QUESTIONS`, one column a setting: difference and interval in dB."""
+    lines = []
+    for question in QUESTIONS:
+        found = [lead(pairs, question, *setting) for setting in SETTINGS]
+        known = [p for p in found if p is not None]
+        texts = ["" if p is None else interval_text(p) for p in found]
+        titles = [f"{shortcut} shortcut, {budget}" for budget, shortcut in SETTINGS]
+        n = max(((p["n_subjects"], p["n_seeds"]) for p in known), default=None)
+        lines.append(
+            {
+                "First − second (dB)": title(question),
+                **dict(zip(titles, texts, strict=True)),
+                "Verdict": conclusion(known),
+                "n": "" if n is None else f"{n[0]} × {n[1]}",
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def title(question: Sequence[str]) -> str:
+    """Who against whom, and where, for people."""
+    first, second, spacing = question
+    where = spacing if spacing in (FINER, ALL_GRIDS) else f"at {spacing}"
+    return f"{name_of(first)} − {name_of(second)}, {where}"
+
+
+def conclusion(found: Sequence[pd.Series]) -> str:
+    """What the intervals of all settings say together, in a few words."""
+    if not found:
+        return "not recorded"
+    above, below = sum(p["low"] > 0 for p in found), sum(p["high"] < 0 for p in found)
+    n = len(found)
+    if above == n:
+        return f"above zero ({n} of {n})"
+    if below == n:
+        return f"below zero ({n} of {n})"
+    return f"above zero {above}, below {below}, undecided {n - above - below} (of {n})"
+
+
+def verdict_lines(pairs: pd.DataFrame) -> list[str]:
+    """The verdict on the paper's claim, one sentence a question and shortcut, at equal steps."""
+    asked = [q for q in QUESTIONS if q[1] == "trilinear"]
+    found = [lead(pairs, q, BUDGETS[0], s) for q in asked for s in ("with", "without")]
+    return [sentence(p) for p in found if p is not None]
+
+
+def forest_pairs(pairs: pd.DataFrame, first: str, spacing: str) -> pd.DataFrame:
+    """One LTE against every other arm at one spacing and at equal steps, largest lead first."""
+    chosen = pairs[
+        pairs["first"].str.removesuffix(LEARNED).eq(first)
+        & pairs["spacing"].eq(spacing)
+        & pairs["budget"].eq(BUDGETS[0])
+        & ~pairs["second"].str.contains(" @")
+    ]
+    return chosen.sort_values(["shortcut", "mean"], ascending=[True, False], kind="stable")

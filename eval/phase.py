@@ -1,0 +1,101 @@
+"""How the place of voxels against the feature grid decides what a test of interpolation asks.
+
+No training: the features are the object's own averages around each node, the best that a
+perfect encoder could store there, and each rule reads voxels out of them. The object is a
+phantom, so the truth is known at every phase.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from eval.metrics import psnr
+from medil import resample
+from medil.analytic import Phantom, render
+from medil.grid import Grid, centres_mm
+from medil.texture import cubic_bspline, local_fourier
+
+PITCH_MM = 2.0  # of the feature grid, as in our models
+SUPERSAMPLE = 2  # points an axis whose mean stands for a cell
+RULES = ("trilinear", "cubic spline")
+
+
+def voxel_grid(centre_mm: Sequence[float], side_mm: float, spacing_mm: float) -> Grid:
+    """Cubic voxels in a box; the first centre lies half a voxel inside its corner."""
+    count = int(side_mm / spacing_mm)
+    first_mm = np.asarray(centre_mm) - side_mm / 2 + spacing_mm / 2
+    return Grid.from_spacing((count,) * 3, spacing_mm, first_mm)
+
+
+def feature_grid(voxels: Grid, phase: Sequence[float]) -> Grid:
+    """Nodes `PITCH_MM` apart around a box of voxels.
+
+    Args:
+        voxels: To be rendered.
+        phase: From the first voxel's centre back to a node, in cells, 0 ... 1 an axis; at 0
+            they coincide.
+
+    Returns:
+        The nodes, with two to spare at each end.
+    """
+    first_mm = voxels.affine_vox2ras[:3, 3] - (np.asarray(phase) + 2) * PITCH_MM
+    shape = np.ceil(np.array(voxels.extent_mm) / PITCH_MM).astype(int) + 5
+    return Grid.from_spacing(shape.tolist(), PITCH_MM, first_mm)
+
+
+def scores(
+    phantom: Phantom, voxels: Grid, phases: Sequence[Sequence[float]]
+) -> dict[str, np.ndarray]:
+    """PSNR of each rule at each phase.
+
+    Args:
+        phantom: The object; its values span about 0 ... 1.
+        voxels: Where it is rendered and compared, inside the object.
+        phases: Of `feature_grid`, three numbers each.
+
+    Returns:
+        Rule -> [n] dB, infinite for an exact copy.
+    """
+    truth = render(phantom, voxels, SUPERSAMPLE).double()
+    everywhere = np.ones(voxels.shape, dtype=bool)
+    found: dict[str, list[float]] = {rule: [] for rule in RULES}
+    for phase in phases:
+        nodes = feature_grid(voxels, phase)
+        features = render(phantom, nodes, SUPERSAMPLE).double()
+        for rule in RULES:
+            read = read_at_centres(features, nodes, voxels, rule)
+            found[rule].append(psnr(truth.numpy(), read.numpy(), everywhere, peak=1.0))
+    return {rule: np.array(values) for rule, values in found.items()}
+
+
+def read_at_centres(features: torch.Tensor, nodes: Grid, voxels: Grid, rule: str) -> torch.Tensor:
+    """Values at voxel centres of the function that passes through every feature.
+
+    Args:
+        features: [d, h, w] on `nodes`.
+        nodes: Feature grid.
+        voxels: Where to read.
+        rule: One of `RULES`.
+
+    Returns:
+        [D, H, W].
+    """
+    basis = local_fourier(0) if rule == "trilinear" else cubic_bspline()
+    coefficients = features if rule == "trilinear" else _spline_coefficients(features)
+    points = centres_mm(voxels).reshape(-1, 3).numpy()
+    values = resample.evaluate_points(coefficients[None, None, None], basis, nodes, points)
+    return values.reshape(voxels.shape)
+
+
+def _spline_coefficients(values: torch.Tensor) -> torch.Tensor:
+    """Of the cubic spline through the values: (c[n-1] + 4 c[n] + c[n+1]) / 6 along each axis."""
+    for axis, n in enumerate(values.shape):
+        at_nodes = (4 * np.eye(n) + np.eye(n, k=1) + np.eye(n, k=-1)) / 6
+        at_nodes[[0, -1], [0, -1]] = 5 / 6  # beyond the ends the last coefficient goes on
+        solved = np.linalg.solve(at_nodes, np.moveaxis(values.numpy(), axis, 0).reshape(n, -1))
+        rest = [m for i, m in enumerate(values.shape) if i != axis]
+        values = torch.from_numpy(np.moveaxis(solved.reshape(n, *rest), 0, axis).copy())
+    return values

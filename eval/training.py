@@ -1,0 +1,237 @@
+"""Training curves as rows: a run's log, thinned and smoothed, beside the weights it made.
+
+    python -m eval.training RUN_FOLDER --name tiny
+
+reads ``log.jsonl`` and ``weights.safetensors`` of the folder. Nothing is replaced: another
+release's curve has other weights and stands beside this one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from eval import rows
+from medil.checkpoint import load_any
+from medil.errors import InputError
+from medil.shortcut import LatentAutoencoder
+
+EXPERIMENT = "training"
+MOST_POINTS = 120
+UNITS = {"loss": "1", "psnr": "dB", "gain": "dB", "voxels_per_s": "1/s", "elapsed": "min"}
+SMOOTHED = {"loss": "loss", "psnr": "psnr_db", "gain": "gain_db"}  # metric -> field of the log
+COUNTED = ("step", "elapsed_s", "voxels")
+DEFINITION = {"version": 1, "most_points": MOST_POINTS}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A stretch of the run, named by its last step.
+
+    Args:
+        step: Steps behind at its end.
+        elapsed_s: Training time at its end.
+        values: By metric: means over the logged steps of the stretch (of dB for PSNR and
+            gain), the rate within it, and the time at its end in minutes.
+    """
+
+    step: int
+    elapsed_s: float
+    values: dict[str, float]
+
+
+def read_log(path: Path) -> pd.DataFrame:
+    """The lines of a run's log, in the order of steps, each step once.
+
+    Args:
+        path: ``log.jsonl``; a torn last line is left out.
+
+    Returns:
+        One column a field.
+
+    Raises:
+        InputError: No such file, or no line with all the fields that a curve needs.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no log at {path}; name the folder of a training run.")
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        needed = [record.get(name) for name in (*COUNTED, *SMOOTHED.values())]
+        if all(isinstance(v, int | float) and math.isfinite(v) for v in needed):
+            lines.append(record)
+    if not lines:
+        raise InputError(f"{path} holds no line of a training log; train a model first.")
+    frame = pd.DataFrame(lines).drop_duplicates("step", keep="last")
+    return frame.sort_values("step", ignore_index=True)
+
+
+def thinned(log: pd.DataFrame, most_points: int = MOST_POINTS) -> list[Point]:
+    """A log in few points: equal stretches of its lines, each averaged.
+
+    Args:
+        log: From `read_log`.
+        most_points: At most so many.
+
+    Returns:
+        The points, in the order of steps.
+    """
+    points, before = [], dict.fromkeys(COUNTED, 0.0)
+    for part in np.array_split(np.arange(len(log)), min(most_points, len(log))):
+        stretch, end = log.iloc[part], log.iloc[part[-1]]
+        values = {metric: float(stretch[name].mean()) for metric, name in SMOOTHED.items()}
+        took_s = end["elapsed_s"] - before["elapsed_s"]
+        if took_s > 0:
+            values["voxels_per_s"] = float((end["voxels"] - before["voxels"]) / took_s)
+        values["elapsed"] = float(end["elapsed_s"] / 60)
+        points.append(Point(int(end["step"]), float(end["elapsed_s"]), values))
+        before = {name: float(end[name]) for name in COUNTED}
+    return points
+
+
+def training_rows(
+    model: LatentAutoencoder, log: Path, name: str, provenance: rows.Provenance
+) -> list[rows.Row]:
+    """The curve of one run.
+
+    Args:
+        model: What the run made; its `facts` say where, when and with which seed.
+        log: Its ``log.jsonl``.
+        name: Of the release.
+        provenance: Of this process; commit, seed and device become those of the run.
+
+    Returns:
+        One row a point and metric.
+    """
+    config, facts = model.config, model.facts
+    row = rows.Row(
+        experiment=EXPERIMENT,
+        subject=name,
+        arm=config.architecture,
+        condition="",
+        metric="",
+        value=None,
+        unit="",
+        spacing_in_mm="any",
+        spacing_out_mm="any",
+        numbers_kept=config.latent_channels,
+        n_voxels=max(1, round(config.latent_spacing_mm**3)),  # a latent cell, in voxels of 1 mm
+        config_hash=rows.digest([facts.get("config_hash", ""), DEFINITION]),
+        data_sha256="none",
+        weights_sha256=rows.weights_digest(model),
+        time_s=0.0,
+        recorded_at=rows.now_utc(),
+        provenance=of_the_run(facts, provenance),
+    )
+    return [
+        replace(
+            row,
+            condition=f"step {point.step:06d}",
+            metric=metric,
+            value=value,
+            unit=UNITS[metric],
+            time_s=point.elapsed_s,
+        )
+        for point in thinned(read_log(log))
+        for metric, value in point.values.items()
+    ]
+
+
+def of_the_run(facts: dict, provenance: rows.Provenance) -> rows.Provenance:
+    """The provenance with the commit, seed and device that a run noted in its weights."""
+    commit = facts.get("commit") or provenance.commit
+    calls = facts.get("calls") or [{}]
+    return replace(
+        provenance,
+        commit=commit.rstrip("+"),
+        dirty=commit.endswith("+") if facts.get("commit") else provenance.dirty,
+        seed=int(facts.get("seed", provenance.seed)),
+        device=calls[-1].get("device", provenance.device),
+    )
+
+
+def record(
+    folder: Path, name: str, out: Path, weights: Path | None = None, profile: str = "quick"
+) -> int:
+    """Append a run's curve to the recorded rows, unless it is there.
+
+    Args:
+        folder: Of the run.
+        name: Of the release.
+        out: Folder of the rows file; made if its parent exists.
+        weights: What the run made; ``weights.safetensors`` in its folder when None.
+        profile: Of the rows' provenance.
+
+    Returns:
+        How many rows were added.
+
+    Raises:
+        InputError: No log, no weights, or nowhere to write.
+    """
+    if not out.parent.is_dir():
+        raise InputError(f"{out.parent} does not exist; make that folder first.")
+    model = load_any(weights or folder / "weights.safetensors")
+    found = training_rows(model, folder / "log.jsonl", name, rows.Provenance.now(profile))
+    out.mkdir(exist_ok=True)
+    path = out / f"{EXPERIMENT}.jsonl"
+    recorded = rows.recorded_identities(path)
+    fresh = [r for r in found if tuple(getattr(r, f) for f in rows.IDENTITY) not in recorded]
+    return rows.append_rows(path, fresh)
+
+
+def curve(frame: pd.DataFrame, weights_sha256: str) -> pd.DataFrame:
+    """The curve of one set of weights, for plots.
+
+    Args:
+        frame: Recorded rows; others than training's are left out.
+        weights_sha256: Whose, whole or its first digits.
+
+    Returns:
+        One line a point in the order of steps: step, and a column a metric (loss, psnr and
+        gain in dB, voxels_per_s, elapsed in minutes).
+
+    Raises:
+        InputError: No curve of these weights was recorded.
+    """
+    mine = frame["weights_sha256"].str.startswith(weights_sha256) & (weights_sha256 != "")
+    chosen = rows.latest(frame[(frame["experiment"] == EXPERIMENT) & mine])
+    if chosen.empty:
+        raise InputError(
+            f"there is no training curve of the weights {weights_sha256[:12]!r}; "
+            "record it with: python -m eval.training RUN_FOLDER"
+        )
+    steps = chosen["condition"].str.removeprefix("step ").astype(int)
+    table = chosen.assign(step=steps).pivot(index="step", columns="metric", values="value")
+    return table.sort_index().reset_index().rename_axis(columns=None)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 0, or 2 after one sentence about bad input."""
+    parser = argparse.ArgumentParser(prog="python -m eval.training", description=__doc__)
+    parser.add_argument("folder", type=Path, help="folder of the run")
+    parser.add_argument("--name", default="tiny", help="of the release (tiny)")
+    parser.add_argument("--weights", type=Path, help="what it made, if not in its folder")
+    parser.add_argument("--profile", choices=("quick", "gpu", "paper"), default="quick")
+    parser.add_argument("--out", type=Path, default=rows.RESULTS, help="folder of the rows")
+    options = parser.parse_args(arguments)
+    try:
+        added = record(options.folder, options.name, options.out, options.weights, options.profile)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{added} new rows in {EXPERIMENT}.jsonl")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

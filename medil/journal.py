@@ -1,0 +1,107 @@
+"""What a run tells while it goes: a bar on the terminal, `log.jsonl`, and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+from medil.config import TrainConfig
+from medil.files import atomic_output
+
+LOG = "log.jsonl"
+CURVES = (
+    "loss", "psnr_db", "gain_db", "gradient_norm", "learning_rate", "steps_per_s", "voxels_per_s",
+)  # fmt: skip
+
+
+class Journal:
+    """The three records of one call, open within a `with` block.
+
+    Args:
+        out: Folder of the run.
+        settings: Say how long the run is: in steps, or in wall time.
+        step: Where it goes on; what the log holds beyond that was lost and is taken out.
+        share: Of the run that is behind.
+        silent: Write nothing, as all processes but the first do.
+    """
+
+    def __init__(
+        self, out: Path, settings: TrainConfig, step: int = 0, share: float = 0, silent=False
+    ) -> None:
+        self.silent, self.path = silent, out / LOG
+        self.bar: Any = None
+        self.board: Any = None
+        if silent:
+            return
+        keep_until(self.path, step)
+        self.length, unit = (
+            (settings.steps, "step") if settings.steps else (round(60 * settings.minutes), "s")
+        )
+        self.bar = tqdm(total=self.length, initial=round(share * self.length), unit=unit)
+        self.board = _board(out, step)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        if self.board is not None:
+            self.board.finalize("failed" if kind else "success")
+
+    def advance(self, share: float) -> None:
+        """Move the bar to a share of the run."""
+        if self.bar is not None:
+            self.bar.update(min(int(share * self.length), self.length) - self.bar.n)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Log one step.
+
+        Args:
+            row: step, share, eta_s and the values of `CURVES` that there are.
+        """
+        if self.silent:
+            return
+        with self.path.open("a") as log:
+            log.write(json.dumps(row) + "\n")
+        if self.board is not None:
+            self.board.log_metrics({k: row[k] for k in CURVES if k in row}, row["step"])
+        self.bar.set_postfix(
+            step=row["step"], loss=f"{row['loss']:.4f}", psnr=f"{row['psnr_db']:.1f}",
+            gain=f"{row.get('gain_db', 0):+.2f}", kvox_s=f"{row['voxels_per_s'] / 1e3:.0f}",
+        )  # fmt: skip
+
+
+def keep_until(path: Path, step: int) -> None:
+    """Take out of a log what comes after a step, and a last line that was cut off."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue
+    with atomic_output(path, force=True) as temporary:
+        temporary.write_text("".join(kept), "utf-8")
+
+
+def _board(out: Path, step: int) -> Any:
+    """TensorBoard's log in `out/tensorboard`, or None where no writer is installed."""
+    from lightning_fabric.loggers import TensorBoardLogger
+
+    try:
+        return TensorBoardLogger(out, name="tensorboard", version="", purge_step=step + 1)
+    except ModuleNotFoundError:
+        tqdm.write("no TensorBoard curves; for them: pip install 'medil[train]'")
+        return None

@@ -1,0 +1,120 @@
+"""The processes of a run: how they are started, how a batch is dealt out, how they are stopped."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+
+from medil.config import TrainConfig
+from medil.errors import InputError
+
+STOPPING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, n)]
+
+
+def launch(devices: int | None = None, accelerator: str = "auto") -> Any:
+    """Lightning Fabric, started on every process of the run.
+
+    Args:
+        devices: Processes on this machine; when None, what torchrun or SLURM started, else 1.
+        accelerator: "auto", "cpu" or "cuda".
+
+    Raises:
+        InputError: Not installed, or no such device here.
+    """
+    try:
+        from lightning_fabric import Fabric
+    except ImportError as error:
+        raise InputError("training needs Fabric: pip install 'medil[train]'.") from error
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise InputError("there is no CUDA device here; say --accelerator cpu.")
+    started, nodes = started_processes()
+    try:
+        # Full precision to Fabric: `step_loss` casts by itself, with Fabric or without.
+        fabric = Fabric(accelerator=accelerator, devices=devices or started, num_nodes=nodes)
+    except (ValueError, RuntimeError) as error:  # Fabric's own exceptions are of these kinds
+        raise InputError(f"{devices or started} devices cannot be used here: {error}") from error
+    fabric.launch()
+    return fabric
+
+
+def started_processes() -> tuple[int, int]:
+    """Processes a machine and machines, as torchrun or SLURM have started them; else 1, 1."""
+    env = {k: int(v) for k, v in os.environ.items() if v.isdecimal()}
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        local = env["LOCAL_WORLD_SIZE"]
+        return local, env["WORLD_SIZE"] // local
+    nodes = env.get("SLURM_NNODES", 1)
+    return max(1, env.get("SLURM_NTASKS", 1) // nodes), nodes
+
+
+def check_batch(settings: TrainConfig, processes: int) -> None:
+    """Refuse a batch that does not fall into equal parts.
+
+    Raises:
+        InputError: It does not.
+    """
+    if settings.batch % (processes * settings.accumulate):
+        raise InputError(
+            f"a batch of {settings.batch} does not fall into equal parts for {processes} "
+            f"processes that accumulate {settings.accumulate}; choose another --batch."
+        )
+
+
+class Interruption:
+    """Notes Ctrl-C, SIGTERM and SIGUSR1 (SLURM's early warning) within a `with` block.
+
+    The running step may end; a second Ctrl-C ends it at once. Handlers are set even where a
+    shell had signals ignored, and put back at the end.
+    """
+
+    def __init__(self) -> None:
+        self.name = ""  # of the signal that came
+        self.before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python forbids it
+            self.before = {s: signal.signal(s, self._note) for s in STOPPING}
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.name == "SIGINT":
+            raise KeyboardInterrupt
+        self.name = signal.Signals(number).name
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def duration_s(text: str) -> float:
+    """Seconds in `90s`, `9m`, `1.5h` or a plain number of minutes.
+
+    Raises:
+        InputError: Anything else, or nothing above zero.
+
+    Example:
+        >>> duration_s("9m"), duration_s("1.5h"), duration_s("2")
+        (540.0, 5400.0, 120.0)
+    """
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "m")
+    try:
+        seconds = float(number) * units[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise InputError(f"{text!r} is no time budget; say 90s, 9m or 1.5h.")
+    return seconds

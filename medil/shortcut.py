@@ -1,0 +1,172 @@
+"""What every autoencoder of the comparison shares: a latent in mm, and the closed-form shortcut.
+
+With `closed_form` the latent is a least-squares projection on cubic B-splines plus what a
+network adds, and rendering is those splines plus a network's texture (our departure: the
+paper learns both ends). Without it both ends are the network's alone. `MedIL` and its rivals
+differ in two methods only, `code` and `texture`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medil.blocks import fold, unfold
+from medil.config import ModelConfig
+from medil.grid import Grid
+from medil.resample import least_squares, synthesise
+from medil.texture import cubic_bspline
+
+MIDDLE = 0.4  # intensity that the latent's zero stands for, on the 0 ... 1 scale
+RESIDUAL_GAIN = 8.0  # the projection's residual is small; the encoder sees it enlarged
+DETAIL_GAIN = 8.0  # Haar details are small beside the mean; the decoder sees them enlarged
+
+
+def haar_matrix(channels: int) -> Tensor:
+    """Orthonormal 3-D Haar transform of a folded 2x2x2 block: mean first, then details.
+
+    Args:
+        channels: f^3 of the fold; the identity when f is not 2.
+
+    Returns:
+        [channels, channels].
+    """
+    if channels != 8:
+        return torch.eye(channels)
+    pair = torch.tensor([[1.0, 1.0], [1.0, -1.0]]) / math.sqrt(2)
+    return torch.kron(torch.kron(pair, pair), pair)
+
+
+def mix_channels(matrix: Tensor, x: Tensor) -> Tensor:
+    """[O, C] on the channels of [B, C, d, h, w], never in reduced precision."""
+    with torch.autocast(x.device.type, enabled=False):
+        return torch.einsum("oc,bcxyz->boxyz", matrix, x.to(matrix))
+
+
+class LatentAutoencoder(nn.Module):
+    """Base of all arms: voxels -> mean and log-variance on a latent grid in mm -> voxels.
+
+    A subclass gives `code`, which turns images into 2 C numbers a latent cell (mean, then
+    log-variance), and `texture`, which renders latents on any grid.
+
+    Args:
+        config: The arm's shape.
+    """
+
+    haar: Tensor
+    latent_gain: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.weights_id = ""  # digest of trained weights
+        self.facts: dict = {}  # of the run that trained them
+        self.channels_in = 2 if config.closed_form else 1  # of what `code` sees
+        self.register_buffer("haar", haar_matrix(config.fine_per_latent**3), persistent=False)
+        gain = torch.full((config.latent_channels, 1, 1, 1), DETAIL_GAIN)
+        gain[0] = 1.0
+        self.register_buffer(
+            "latent_gain", gain if config.closed_form else torch.ones_like(gain), persistent=False
+        )
+
+    # What an arm is
+
+    def code(self, images: Tensor, grid: Grid, latent_grid: Grid) -> Tensor:
+        """[B, channels_in, D, H, W] on `grid` -> [B, 2 C, d, h, w] on `latent_grid`."""
+        raise NotImplementedError(f"{type(self).__name__} has no encoder of its own")
+
+    def texture(self, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
+        """[B, C, d, h, w] on `latent_grid` -> [B, 1, D, H, W] on `grid`."""
+        raise NotImplementedError(f"{type(self).__name__} has no decoder of its own")
+
+    # Grids, and the shortcut on them
+
+    def latent_grid(self, grid: Grid) -> Grid:
+        """The latent grid of a volume: the model's pitch over its box, from its first corner.
+
+        Our choice: where the pitch is a whole number of voxels, every cell then holds whole
+        voxels, and scans of one box at several voxel sizes share one latent grid.
+        """
+        cover = grid.covering(self.config.latent_spacing_mm)
+        spare_mm = (np.array(cover.extent_mm) - grid.extent_mm) / 2
+        return cover.shifted(grid.directions @ spare_mm)
+
+    def fine_grid(self, latent_grid: Grid) -> Grid:
+        """The grid inside a latent grid: `fine_per_latent` cells to a cell, an axis."""
+        return latent_grid.resized([self.config.fine_per_latent * n for n in latent_grid.shape])
+
+    def project(self, x: Tensor, grid: Grid, latent_grid: Grid) -> Tensor:
+        """The closed-form part of the latent: spline coefficients, folded, Haar-transformed.
+
+        Args:
+            x: [B, 1, D, H, W] on `grid`, 0 ... 1 scale.
+            grid: Native grid, parallel to `latent_grid`.
+            latent_grid: Latent grid.
+
+        Returns:
+            [B, f^3, d, h, w].
+        """
+        nodes = self.fine_grid(latent_grid)
+        spline = least_squares(x - MIDDLE, cubic_bspline(), grid, nodes, self.config.ridge)
+        return mix_channels(self.haar, fold(spline, self.config.fine_per_latent))
+
+    def render_linear(self, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
+        """What the closed form alone renders from a latent: [B, C, d, h, w] -> [B, 1, D, H, W]."""
+        spline = unfold(mix_channels(self.haar.T, z), self.config.fine_per_latent)
+        nodes = self.fine_grid(latent_grid)
+        return synthesise(spline[:, :, None, None, None], cubic_bspline(), nodes, grid) + MIDDLE
+
+    # Both ends
+
+    def encode_tensor(self, x: Tensor, grid: Grid, latent_grid: Grid) -> tuple[Tensor, Tensor]:
+        """Encode images on one grid.
+
+        Args:
+            x: [B, 1, D, H, W] on `grid`, 0 ... 1 scale.
+            grid: Native grid, any shape, parallel to `latent_grid`.
+            latent_grid: Latent grid, `latent_spacing_mm` pitch.
+
+        Returns:
+            mean and log-variance, [B, C, d, h, w] each.
+        """
+        images, projected = x - MIDDLE, None
+        if self.config.closed_form:
+            projected = self.project(x, grid, latent_grid)
+            residual = x - self.render_linear(projected, latent_grid, grid)
+            images = torch.cat([images, RESIDUAL_GAIN * residual], dim=1)
+        mean, log_var = self.code(images, grid, latent_grid).float().chunk(2, dim=1)
+        if projected is not None:
+            mean = mean + projected
+        return mean, (log_var + self.config.log_var_start).clamp(-30, 10)
+
+    def decode_tensor(self, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
+        """Render latents on one grid: [B, C, d, h, w] -> [B, 1, D, H, W], 0 ... 1 scale."""
+        return self.compose(self.texture(z, latent_grid, grid), z, latent_grid, grid)
+
+    def compose(self, learned: Tensor, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
+        """What the network rendered, on top of the shortcut or of the middle intensity."""
+        if self.config.closed_form:
+            return learned.float() + self.render_linear(z, latent_grid, grid)
+        return learned.float() + MIDDLE
+
+    def forward(
+        self, x: Tensor, grid: Grid, latent_grid: Grid, target_grid: Grid, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Encode, draw z = mean + noise * sigma, decode: what training calls.
+
+        Args:
+            x: [B, 1, D, H, W] on `grid`, 0 ... 1 scale.
+            grid: Of `x`, parallel to `latent_grid`.
+            latent_grid: Latent grid.
+            target_grid: To render on.
+            noise: [B, C, d, h, w], standard normal.
+
+        Returns:
+            The estimate [B, 1, D', H', W'], and the mean and log-variance it was drawn from.
+        """
+        mean, log_var = self.encode_tensor(x, grid, latent_grid)
+        z = mean + noise * torch.exp(log_var / 2)
+        return self.decode_tensor(z, latent_grid, target_grid), mean, log_var

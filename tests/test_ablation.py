@@ -1,0 +1,429 @@
+"""The ablation: same steps for every arm, two fair snapshots, nothing run twice, honest words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import ndimage
+
+from eval import ablation, ablation_data, ablation_report, ablation_score, ablation_train, rows
+from eval.ablation_data import FINER, WHOLE, Question
+from eval.lapped import lapped
+from medil import train as engine
+from medil.config import TEST, RunConfig
+from medil.errors import InputError
+from medil.grid import Grid, centres_mm
+from medil.sampling import prepare_scan
+from medil.volume import Volume
+
+ARMS = {
+    "integrated": TEST,
+    "trilinear": replace(TEST, operator="trilinear"),
+    "integrated/learned": replace(TEST, closed_form=False),
+    "trilinear/learned": replace(TEST, operator="trilinear", closed_form=False),
+}
+
+
+def texture(shape, seed=0, blur=1.2):
+    noise = np.random.default_rng(seed).normal(size=shape)
+    smooth = ndimage.gaussian_filter(noise, blur)
+    return torch.from_numpy(0.5 + 0.15 * smooth / smooth.std()).float().clamp(min=0.05)
+
+
+def question(subject="brain", condition="1 mm", spacing_mm=1.0, side=16, seed=0):
+    grid = Grid.from_spacing([round(side / spacing_mm)] * 3, spacing_mm, origin_mm=(-9, 5, 30))
+    truth = texture(grid.shape, seed)
+    mask = torch.ones(grid.shape, dtype=torch.bool)
+    return Question(
+        subject, "d" * 64, condition, truth, grid, truth, grid, mask, (0.1, 0.5, 0.8), side
+    )
+
+
+@pytest.fixture
+def heads():
+    return [
+        prepare_scan(Volume(texture((30, 30, 30), k), Grid.from_spacing((30, 30, 30), s)))
+        for k, s in enumerate((1.0, 1.6))
+    ]
+
+
+@pytest.fixture
+def small(monkeypatch, heads):
+    """The ablation with small arms on small blocks."""
+    blocks = [question(s, seed=k) for k, s in enumerate(("brain", "made_0"))]
+    blocks += [question("made_0", "1.5 mm", 1.6), question("made_0", WHOLE, side=40)]
+    monkeypatch.setattr(ablation, "ARMS", ARMS)
+    monkeypatch.setattr(ablation, "recipe", lambda: ablation_train.recipe(patch_mm=12.0))
+    monkeypatch.setattr(ablation, "scored_blocks", lambda count, folder, workers: blocks)
+    monkeypatch.setattr(ablation, "training_heads", lambda count, folder, workers: heads)
+
+
+def run(out, *arguments):
+    return ablation.main(["--out", str(out), "--steps", "2", "--seeds", "1", *arguments])
+
+
+# Runs
+
+
+def test_a_recorded_run_is_not_run_again_and_a_new_seed_is(small, tmp_path, capsys):
+    path = tmp_path / "ablation.jsonl"
+    assert run(tmp_path) == 0
+    frame = rows.read_rows(path)
+    runs = frame[frame["experiment"] == ablation.RUN]
+    assert set(runs["arm"]) == {"integrated", "trilinear"} and set(runs["seed"]) == {0}
+    before = path.read_bytes()
+    assert run(tmp_path) == 0 and path.read_bytes() == before
+    assert "0 new rows" in capsys.readouterr().out
+    assert run(tmp_path, "--seeds", "2", "--arms", "integrated") == 0
+    added = rows.read_rows(path).iloc[len(frame) :]
+    assert set(added["seed"]) == {1} and set(added["arm"]) == {"integrated"}
+
+
+def test_rows_hold_both_budgets_every_metric_and_their_own_weights(small, tmp_path):
+    assert run(tmp_path, "--arms", "trilinear/learned") == 0
+    frame = rows.read_rows(tmp_path / "ablation.jsonl")
+    scored = frame[(frame["experiment"] == "ablation") & (frame["weights_sha256"] != "")]
+    assert set(scored["arm"]) == {"integrated/learned", "trilinear/learned"}  # and its reference
+    for _, group in scored[scored["metric"] != "patch_vs_whole"].groupby(["arm", "condition"]):
+        assert set(group["metric"]) == set(ablation_score.METRICS)
+    assert {"1 mm, equal steps", "1 mm, equal compute"} <= set(scored["condition"])
+    assert WHOLE not in set(scored["condition"])
+    own = scored[scored["arm"] == "integrated/learned"]
+    assert own["weights_sha256"].nunique() == 1  # the reference sets the time: one snapshot
+    assert (scored["numbers_kept"] == 8 * 5**3).sum() > 0  # 16 mm: 4 cells and one for the phase
+
+
+def test_an_arm_that_diverges_is_recorded_and_the_others_go_on(small, tmp_path, monkeypatch):
+    def update(model, *arguments):
+        lost = model.config.operator == "trilinear"
+        record = engine.update(model, *arguments)
+        return {**record, "loss": math.nan} if lost else record
+
+    monkeypatch.setattr(ablation_train, "update", update)
+    assert run(tmp_path, "--arms", "trilinear", "integrated") == 0
+    frame = rows.read_rows(tmp_path / "ablation.jsonl")
+    fell = frame[frame["metric"] == "diverged_at_step"]
+    assert list(fell["arm"]) == ["trilinear"] and fell["value"].item() == 0
+    assert "trilinear" not in set(frame[frame["experiment"] == "ablation"]["arm"])
+    ablation_report.write(tmp_path / "ablation.jsonl", tmp_path)
+    words = (tmp_path / "ablation_verdict.txt").read_text()
+    assert "trilinear, seed 0: the loss was no longer finite at step 0" in words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--arms", "quadratic"], "there is no arm 'quadratic'"),
+        (["--arms", "integrated @stage9"], "there is no arm"),
+        (["--steps", "0"], "--steps must be at least 1"),
+        (["--subjects", "99"], "subjects to score"),
+    ],
+)
+def test_bad_options_are_one_sentence_and_exit_2(small, tmp_path, capsys, arguments, words):
+    assert run(tmp_path, *arguments) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+def test_an_interrupt_ends_cleanly(small, tmp_path, monkeypatch, capsys):
+    def stop(*arguments, **named):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ablation, "train_arm", stop)
+    assert run(tmp_path) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_arms_that_matter_most_come_first_and_references_before_their_arms():
+    names = ablation.all_arms()
+    assert names[:2] == ["integrated", "trilinear"] and len(set(names)) == len(names)
+    assert set(ablation.ARMS) <= set(names) and "integrated @both+mix" in names
+    ordered = ablation._with_references(["literal/learned", "integrated @both"])
+    assert ordered == ["integrated/learned", "literal/learned", "integrated", "integrated @both"]
+
+
+def test_the_first_places_are_kept_of_each_subject_and_condition():
+    blocks = [question(s, c, seed=k) for k in range(2) for s in "ab" for c in ("1 mm", "2 mm")]
+    kept = ablation.first_places(blocks, 1)
+    assert [(q.subject, q.condition) for q in kept] == [
+        ("a", "1 mm"), ("a", "2 mm"), ("b", "1 mm"), ("b", "2 mm"),
+    ]  # fmt: skip
+    assert all(q is b for q, b in zip(kept, blocks[:4], strict=True))
+    assert ablation.first_places(blocks, 2) == blocks
+
+
+# Training
+
+
+def test_snapshots_are_taken_at_the_step_and_at_the_time(heads, monkeypatch):
+    ticks = iter(range(1000))
+    monkeypatch.setattr(ablation_train, "clock", lambda device: next(ticks) / 2)  # 0.5 s a step
+    config = RunConfig("ablation", TEST, ablation_train.recipe(12.0))
+    longer = ablation_train.train_arm(config, heads, 0, steps=2, budget_s=2.0)
+    assert (longer.by_steps.steps, longer.by_time.steps) == (2, 4)
+    assert (longer.by_steps.cpu_s, longer.by_time.cpu_s) == (1.0, 2.0)
+    shorter = ablation_train.train_arm(config, heads, 0, steps=3, budget_s=1.0)
+    assert (shorter.by_steps.steps, shorter.by_time.steps) == (3, 2)
+    own = ablation_train.train_arm(config, heads, 0, steps=2, budget_s=None)
+    assert own.by_steps.steps == own.by_time.steps == 2
+    digests = {rows.weights_digest(s.model) for s in (own.by_steps, own.by_time, shorter.by_time)}
+    assert len(digests) == 1  # same seed, same two steps, whatever else was asked for
+
+
+def test_every_arm_of_a_seed_sees_the_same_steps(heads, monkeypatch):
+    seen = []
+
+    def update(model, optimiser, step, settings, seed):
+        seen.append((float(step.target.sum()), seed, step.latent_grid.affine_vox2ras[0, 3]))
+        return {"loss": 1.0}
+
+    monkeypatch.setattr(ablation_train, "update", update)
+    for arm in ("integrated", "trilinear/learned"):
+        config = RunConfig("ablation", ARMS[arm], ablation_train.recipe(12.0))
+        ablation_train.train_arm(config, heads, 3, steps=4, budget_s=0.0)
+    half = len(seen) // 2
+    assert seen[:half] == seen[half:]
+
+
+@pytest.mark.parametrize(
+    ("stage", "whole"), [("", 0), (" @stage1", 40), (" @both", 6), (" @both+mix", 9)]
+)
+def test_stages_see_whole_volumes_as_often_as_they_say(heads, monkeypatch, stage, whole):
+    widest = []
+
+    def update(model, optimiser, step, settings, seed):
+        widest.append(max(step.latent_grid.spacing_mm))
+        return {"loss": 1.0}
+
+    monkeypatch.setattr(ablation_train, "update", update)
+    config = ablation_train.staged(RunConfig("ablation", TEST, ablation_train.recipe(12.0)), stage)
+    ablation_train.train_arm(config, heads, 0, steps=40, budget_s=None)
+    assert sum(pitch > 4.001 for pitch in widest[-40:]) == pytest.approx(
+        whole, abs=4 * ("mix" in stage)
+    )
+
+
+# Scoring
+
+
+def test_patches_of_a_smooth_image_equal_the_whole_where_no_network_disturbs(spline_model):
+    block = question(condition=WHOLE, side=40)
+    ramp = (
+        centres_mm(block.grid) @ torch.tensor([0.01, 0.005, -0.008], dtype=torch.float64)
+    ).float()
+    ramp = 0.5 + ramp - ramp.mean()
+    block = replace(block, x=ramp, truth=ramp)
+    assert ablation_score.patch_difference(spline_model, block) < 0.5
+    rough = replace(block, x=texture(ramp.shape, blur=0.7), truth=ramp)
+    assert ablation_score.patch_difference(spline_model, rough) >= 0
+
+
+def test_scores_are_means_over_a_subjects_blocks():
+    blocks = [question(seed=k) for k in range(2)]
+    found = ablation_score.scores(blocks, lambda q: q.truth.double().numpy() + 0.01)
+    means, _, _ = found["brain", "1 mm"]
+    expected = [20 * math.log10(float(np.percentile(q.truth, 99.5)) / 0.01) for q in blocks]
+    assert means["psnr"] == pytest.approx(np.mean(expected), abs=1e-4)
+    assert list(found) == [("brain", "1 mm")]
+
+
+# Data
+
+
+def test_the_latent_grid_holds_the_block_and_begins_at_its_phase():
+    block = question()
+    latent = block.latent_grid(4.0)
+    assert latent.shape == (5, 5, 5)
+    before_mm = block.grid.bounds_mm[0] - latent.bounds_mm[0]
+    np.testing.assert_allclose(before_mm, np.array(block.phase) * 4.0, atol=1e-9)
+    assert (latent.bounds_mm[1] >= block.grid.bounds_mm[1] - 1e-9).all()
+
+
+def test_questions_come_back_from_a_file_as_they_were(tmp_path):
+    asked = [question(), question("made_0", "1.5 mm", 1.6)]
+    ablation_data.write_questions(tmp_path / "q.safetensors", asked)
+    for before, after in zip(
+        asked, ablation_data.read_questions(tmp_path / "q.safetensors"), strict=True
+    ):
+        assert torch.equal(before.x, after.x) and torch.equal(before.mask, after.mask)
+        assert before.grid == after.grid and before.latent_grid(4.0) == after.latent_grid(4.0)
+        assert (before.subject, before.condition, before.phase) == (
+            after.subject, after.condition, after.phase,
+        )  # fmt: skip
+
+
+def test_a_coarse_block_is_the_mean_of_fine_voxels_in_the_same_place(rng):
+    grid = Grid.from_spacing((8, 8, 8), 1.0, origin_mm=(3, 4, 5))
+    scaling = ablation_data.robust_intensity(torch.tensor([0.0, 1.0, 2.0]))
+    data = torch.rand(8, 8, 8) + 0.1
+    asked = ablation_data._question("s", "d", FINER, data, grid, scaling, rng)
+    assert asked.x.shape == (4, 4, 4) and asked.target == grid
+    corner = asked.truth[:2, :2, :2].mean()
+    assert float(asked.x[0, 0, 0]) == pytest.approx(float(corner), rel=1e-5)
+    np.testing.assert_allclose(asked.grid.index_to_ras([0, 0, 0]), (3.5, 4.5, 5.5))
+
+
+def test_blocks_are_placed_where_they_are_mostly_brain(rng):
+    grid = Grid.from_spacing((40, 40, 40), 3.0)
+    brain = np.zeros(grid.shape, dtype=bool)
+    brain[10:30, 10:30, 10:30] = True
+    middle_mm = ablation_data._inside(brain, grid, rng)
+    assert (np.abs(middle_mm - 59) < 25).all()
+
+
+def test_training_sizes_leave_the_unseen_ones_unseen():
+    seen = {ablation_data.head_spacing_mm(i) for i in range(16)}
+    assert not seen & {0.8, 1.5, 3.0} and 1.0 in seen
+
+
+# The lapped codec
+
+
+def test_lapped_keeps_at_least_as_many_numbers_and_all_of_them_copy():
+    grid = Grid.from_spacing((24, 20, 9), (1.0, 1.0, 3.0))
+    data = texture(grid.shape).double().numpy()
+    coded = lapped(data, grid, 500)
+    assert 500 <= coded.numbers_kept <= 900 and coded.reconstruction.shape == data.shape
+    np.testing.assert_allclose(lapped(data, grid, data.size).reconstruction, data, atol=1e-9)
+    with pytest.raises(InputError, match="shape"):
+        lapped(data[1:], grid, 500)
+
+
+@pytest.mark.parametrize("cycles", [0, 1, 5, 10, 11, 12])
+def test_lapped_passes_waves_well_below_its_limit_band_edges_included(cycles):
+    grid = Grid.from_spacing((40, 40, 40), 1.0)
+    wave = np.cos(np.pi * cycles * (np.arange(40) + 0.5) / 40)
+    data = wave[:, None, None] * np.ones((1, 40, 40))
+    coded = lapped(data, grid, 22**3)  # 22 functions an axis, 11 to a band
+    error = np.linalg.norm(coded.reconstruction - data) / np.linalg.norm(data)
+    assert coded.numbers_kept == 22**3 and error < 0.03
+
+
+# The report
+
+
+def fabricated(
+    lead_db=1.0, seeds=3, steps=100, at="2026-01-01T00:00:00.000000+00:00", codec_db=29.0
+):
+    """Rows in which the default LTE leads trilinear by so much, with a spread over subjects."""
+    plan = ablation.Plan(("integrated", "trilinear", "literal"), steps, seeds, 4, 2)
+    provenance = rows.Provenance.now("quick")
+    found = []
+    for seed in range(seeds):
+        own = replace(provenance, seed=seed)
+        for arm, above in (("integrated", lead_db), ("trilinear", 0.0), ("literal", -0.5)):
+            for k in range(6):
+                block = question(f"made_{k}")
+                value = 30 + k + 0.05 * seed + above * (1 + 0.02 * k)
+                means = {"psnr": value, "ssim": 0.9, "hfen": 0.1}
+                for budget in ablation.BUDGETS:
+                    found += ablation_score.snapshot_rows(
+                        arm, budget, {("", ""): (means, block, 1.0)}, lambda q: 8, f"{arm}{steps}",
+                        "w" * 64, own,
+                    )  # fmt: skip
+            pace = {"integrated": 300.0, "trilinear": 200.0, "literal": 100.0}[arm]
+            values = {
+                "voxels_per_s": (pace, "1/s"), "parameters": (7e5, "1"),
+                "cpu_s_per_step": (0.1, "s"), "training_loss": (0.02, "1"),
+                "steps_at_equal_compute": (90.0, "1"),
+            }  # fmt: skip
+            found += ablation.run_rows(
+                arm, values, plan, "cpu", question(), f"{arm}{steps}", "w" * 64, 1.0, own
+            )
+    for k in range(6):
+        means = {"psnr": codec_db + k, "ssim": 0.9, "hfen": 0.1}
+        for codec, minus in (("dct_ball", 0.0), ("cubic", 2.0), ("dct_best", -5.0)):
+            scored = {
+                ("", ""): ({**means, "psnr": means["psnr"] - minus}, question(f"made_{k}"), 1.0)
+            }
+            found += ablation_score.snapshot_rows(
+                codec, "", scored, lambda q: 8, "c", "", provenance
+            )
+    return [replace(r, recorded_at=at) for r in found]
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    def make(name="rows", **choices):
+        (tmp_path / name).mkdir()
+        path = tmp_path / name / "ablation.jsonl"
+        rows.append_rows(path, fabricated(**choices))
+        return path
+
+    return make
+
+
+def test_the_verdict_says_by_how_much_with_how_many_subjects_and_seeds(recorded, tmp_path):
+    ablation_report.write(recorded(), tmp_path)
+    words = (tmp_path / "ablation_verdict.txt").read_text()
+    assert "LTE − trilinear at 1 mm: +1.05 dB [+1." in words
+    assert "6 subjects × 3 seeds (equal steps, with the shortcut; Holm p = 0.0" in words
+    assert "literal LTE − trilinear at 1 mm: -0.5" in words
+    assert "LTE − best linear codec at 1 mm: +2.10 dB" in words  # the ball, never the oracle
+    assert "(equal compute, with the shortcut" in words
+
+
+def test_the_verdict_is_negative_when_the_rows_are(recorded, tmp_path):
+    path = recorded(lead_db=-2.0, codec_db=35.0)
+    assert ablation_report.main(["--rows", str(path), "--out", str(tmp_path)]) == 0
+    words = (tmp_path / "ablation_verdict.txt").read_text()
+    assert "LTE − trilinear at 1 mm: -2.10 dB [-2." in words
+    assert "LTE − best linear codec at 1 mm: -7.05 dB" in words
+
+
+def test_tables_state_n_and_speed_against_the_literal_lte(recorded, tmp_path):
+    ablation_report.write(recorded(), tmp_path)
+    arms = pd.read_csv(tmp_path / "ablation.csv").set_index("Arm")
+    assert arms.loc["trilinear", "Subjects"] == 6 and arms.loc["trilinear", "Seeds"] == 3
+    assert arms.loc["trilinear", "LTE above it (dB)"].startswith("+1.05 [")
+    speed = pd.read_csv(tmp_path / "ablation_speed.csv").set_index("Arm")
+    assert speed.loc["LTE", "Times literal LTE"] == 3.0
+    pairs = pd.read_csv(tmp_path / "ablation_pairs.csv")
+    assert {"Wilcoxon p", "Holm p", "Rank biserial", "Cohen's dz", "Subjects", "Seeds"} <= set(
+        pairs
+    )
+    assert (pairs["Holm p"] >= pairs["Wilcoxon p"] - 1e-9).all()
+
+
+def test_only_the_newest_recipe_counts(recorded, tmp_path):
+    path = recorded(lead_db=3.0)
+    rows.append_rows(path, fabricated(steps=200, at="2026-02-01T00:00:00.000000+00:00"))
+    ablation_report.write(path, tmp_path)
+    words = (tmp_path / "ablation_verdict.txt").read_text()
+    assert words.startswith("Training: 200 steps") and "+1.05 dB" in words and "+3." not in words
+
+
+def test_seeds_that_one_arm_lacks_leave_pairs_of_those_both_have(recorded):
+    scores, _ = ablation_report.newest(rows.read_rows(recorded()))
+    lacks = scores[~((scores["arm"] == "trilinear") & (scores["seed"] == 2))]
+    tables = ablation_report.tables_of(lacks)
+    assert tables.difference("integrated", "trilinear", "1 mm", "equal steps").shape == (6, 2)
+    assert tables.difference("integrated", "dct_ball", "1 mm", "equal steps").shape == (6, 3)
+    assert tables.difference("integrated", "trilinear", "2 mm", "equal steps") is None
+
+
+def test_a_quick_run_agrees_only_if_its_signs_do(recorded):
+    truth = recorded("a")
+    assert "yes" in ablation_report.agreement(recorded("b", lead_db=0.2, seeds=1), truth)
+    assert ": no (" in ablation_report.agreement(recorded("c", lead_db=-0.2), truth)
+
+
+def test_the_forest_plot_has_a_line_a_pair_with_n_and_marks_zero(recorded):
+    scores, _ = ablation_report.newest(rows.read_rows(recorded()))
+    pairs = ablation_report.pairs_table(ablation_report.tables_of(scores)).head(5)
+    axes = ablation_report.forest_figure(pairs, "toy").axes[0]
+    labels = [t.get_text() for t in axes.get_yticklabels()]
+    assert len(labels) == 5 and all("n = 6 × 3" in t for t in labels)
+    assert "dB" in axes.get_xlabel()
+
+
+def test_missing_rows_are_one_sentence_and_exit_2(tmp_path, capsys):
+    missing = str(tmp_path / "ablation.jsonl")
+    assert ablation_report.main(["--rows", missing, "--out", str(tmp_path / "t")]) == 2
+    error = capsys.readouterr().err
+    assert "python -m eval.ablation" in error and error.count("\n") == 1

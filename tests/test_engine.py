@@ -1,0 +1,317 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from medil import engine, processes
+from medil.checkpoint import cumulative, load_any, load_model
+from medil.config import RunConfig
+from medil.errors import InputError
+from medil.journal import keep_until
+from tests.run_training import block_scans, config_of, run
+
+pytest.importorskip("lightning_fabric", reason="needs the extra `train`")
+from safetensors.torch import load_file
+
+MODULE = [sys.executable, "-m", "tests.run_training"]
+
+
+def state(folder):
+    return load_file(folder / "state.safetensors")
+
+
+def log(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def assert_same_state(one, other):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+# A run from start to end
+
+
+def test_a_run_learns_and_leaves_a_usable_folder(tmp_path):
+    run(tmp_path, steps=40, learning_rate=2e-3, warmup_steps=5, ema_decay=0.8, bf16=True)
+    rows = log(tmp_path)
+    assert [row["step"] for row in rows] == list(range(1, 41))
+    assert max(row["gain_db"] for row in rows[20:]) > 0  # better than the closed form it is given
+    assert rows[0]["learning_rate"] == pytest.approx(2e-3 / 5)
+    assert all(row["voxels_per_s"] > 0 for row in rows) and rows[-1]["eta_s"] == 0
+    config = RunConfig.from_json((tmp_path / "config.json").read_text())
+    assert config.train.steps == 40 and config.train.learning_rate == 2e-3
+    model = load_model(tmp_path / "weights.safetensors", preset="test")
+    assert model.facts["step"] == 40 and model.facts["seed"] == 0
+    assert model.facts["voxels"] == rows[-1]["voxels"]
+    (call,) = model.facts["calls"]
+    assert call["processes"] == 1 and call["torch"] == torch.__version__ and call["device"]
+
+
+def test_a_run_of_minutes_ends_when_they_are_over(tmp_path):
+    run(tmp_path, minutes=0.01, save_every=100)
+    rows = log(tmp_path)
+    assert rows[-1]["elapsed_s"] >= 0.6 > rows[-2]["elapsed_s"]
+    assert [row["share"] for row in rows] == sorted(row["share"] for row in rows)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        run(tmp_path / name, steps=3, seed=seed)
+    assert_same_state(state(tmp_path / "a"), state(tmp_path / "b"))
+    weights = [load_model(tmp_path / n / "weights.safetensors").weights_id for n in "abc"]
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_curves_reach_tensorboard_once_a_step(tmp_path):
+    event = pytest.importorskip("tensorboardX.proto.event_pb2")
+    run(tmp_path, steps=3)
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    data, place, seen = path.read_bytes(), 0, {}
+    while place < len(data):  # TFRecord: length, its checksum, the event, its checksum
+        length = int.from_bytes(data[place : place + 8], "little")
+        parsed = event.Event.FromString(data[place + 12 : place + 12 + length])
+        for value in parsed.summary.value:
+            seen.setdefault(value.tag, []).append((parsed.step, value.simple_value))
+        place += length + 16
+    assert {"loss", "psnr_db", "gain_db", "learning_rate", "voxels_per_s"} <= set(seen)
+    assert seen["loss"] == [(row["step"], pytest.approx(row["loss"])) for row in log(tmp_path)]
+
+
+def test_a_run_goes_on_without_tensorboard_and_says_so(tmp_path, monkeypatch, capsys):
+    def missing(*args, **kwargs):
+        raise ModuleNotFoundError
+
+    monkeypatch.setattr("lightning_fabric.loggers.TensorBoardLogger", missing)
+    run(tmp_path, steps=1)
+    assert "medil[train]" in capsys.readouterr().out
+    assert len(log(tmp_path)) == 1 and not (tmp_path / "tensorboard").exists()
+
+
+# Stopped, killed, resumed
+
+
+def test_a_killed_run_ends_bitwise_as_one_that_never_stopped(tmp_path):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    run(straight, steps=10, save_every=3)
+    asked = {"out": str(killed), "steps": 10, "save_every": 3, "wait_s": 0.1}
+    process = subprocess.Popen([*MODULE, json.dumps(asked)], stderr=subprocess.DEVNULL)
+    rows = killed / "log.jsonl"
+    while process.poll() is None and not (rows.exists() and rows.read_text().count("\n") >= 5):
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL  # it was still under way
+    assert not (killed / "weights.safetensors").exists()
+    assert 5 <= len(log(killed)) < 10
+    run(killed, steps=10, save_every=3, resume=True)
+    assert_same_state(state(straight), state(killed))
+    kept = [(row["step"], row["loss"]) for row in log(killed)]
+    assert kept == [(row["step"], row["loss"]) for row in log(straight)]
+    first, second = load_model(killed / "weights.safetensors").facts["calls"]
+    assert first["step"] == 0 and 3 <= second["step"] < 10
+
+
+def test_short_time_budgets_add_up_to_the_same_run(tmp_path):
+    run(tmp_path / "whole", steps=3)
+    for call in range(3):
+        run(tmp_path / "parts", steps=3, resume=call > 0, call={"time_budget_s": 0})
+        assert [row["step"] for row in log(tmp_path / "parts")] == list(range(1, call + 2))
+    assert_same_state(state(tmp_path / "whole"), state(tmp_path / "parts"))
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_a_signal_ends_the_step_saves_and_says_how_to_resume(tmp_path, capsys, name):
+    number, scans = getattr(signal, name), block_scans()
+
+    def scans_at(step):
+        if step == 2:
+            os.kill(os.getpid(), number)
+        return scans
+
+    before = signal.signal(number, signal.SIG_IGN)  # as shells do for background jobs
+    try:
+        engine.train(config_of(steps=4), scans_at, tmp_path)
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+    assert log(tmp_path)[-1]["step"] == 3  # the step in which it came was finished
+    said = capsys.readouterr().out
+    assert name in said and f"medil train --resume -o {tmp_path}" in said
+    assert load_model(tmp_path / "weights.safetensors").facts["step"] == 3
+    run(tmp_path, steps=4, resume=True)
+    assert [row["step"] for row in log(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path):
+    with pytest.raises(KeyboardInterrupt), processes.Interruption() as asked:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked.name == "SIGINT"
+        os.kill(os.getpid(), signal.SIGTERM)  # not a second Ctrl-C
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_bad_step_stops_the_run_names_the_scan_and_keeps_the_last_state(tmp_path):
+    good = block_scans()[:1]
+    bad = [replace(good[0], data=good[0].data * float("nan"), name="subject007")]
+    with pytest.raises(InputError, match=r"step 3 failed: the loss is nan .* on subject007"):
+        engine.train(config_of(steps=9), lambda n: bad if n == 3 else good, tmp_path)
+    assert not (tmp_path / "weights.safetensors").exists()
+    assert all(v.isfinite().all() for v in state(tmp_path).values())
+    engine.train(config_of(steps=5), lambda n: good, tmp_path, resume=True)
+    assert log(tmp_path)[-1]["step"] == 5
+
+
+def test_an_adversary_goes_on_where_it_was(tmp_path):
+    pytest.importorskip("monai", reason="needs the extra `rivals`")
+    settings = {"steps": 3, "adversarial_weight": 0.01, "adversarial_after": 0.3}
+    run(tmp_path / "straight", **settings)
+    run(tmp_path / "parts", call={"time_budget_s": 0}, **settings)
+    for _ in range(2):
+        run(tmp_path / "parts", resume=True, call={"time_budget_s": 0}, **settings)
+    one = state(tmp_path / "straight")
+    assert any(name.startswith("adversary.optimiser") for name in one)
+    assert_same_state(one, state(tmp_path / "parts"))
+
+
+def test_a_log_keeps_no_step_that_was_lost(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 26}\n{"step": 51}\n{"st')
+    keep_until(path, 26)
+    assert path.read_text() == '{"step": 1}\n{"step": 26}\n'
+
+
+# Several processes
+
+
+def test_two_processes_equal_one_with_the_doubled_batch(tmp_path):
+    # The consistency term encodes a second grid beside DDP's one call a step.
+    settings = {"steps": 20, "batch": 2, "warmup_steps": 1, "consistency_weight": 0.1}
+    run(tmp_path / "one", **settings)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    asked = {"out": str(tmp_path / "two"), "processes": 2, **settings}
+    command = [sys.executable, *launcher, "-m", "tests.run_training", json.dumps(asked)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = state(tmp_path / "one"), state(tmp_path / "two")
+    torch.manual_seed(0)
+    start = {f"model.{k}": v for k, v in engine.build(config_of().model).state_dict().items()}
+    assert max((one[k] - v).abs().max() for k, v in start.items()) > 1e-3  # it went somewhere
+    for name in one:
+        if name.startswith(("model.", "ema.")):
+            torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-5, msg=name)
+    assert log(tmp_path / "two")[-1]["loss"] == pytest.approx(log(tmp_path / "one")[-1]["loss"])
+
+
+def test_a_batch_must_fall_into_equal_parts():
+    settings = config_of(batch=6, accumulate=3).train
+    processes.check_batch(settings, 2)
+    with pytest.raises(InputError, match=r"batch of 6 .* 4 processes"):
+        processes.check_batch(settings, 4)
+
+
+@pytest.mark.parametrize(
+    "environment, expected",
+    [
+        ({}, (1, 1)),
+        ({"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8"}, (4, 2)),
+        ({"SLURM_NTASKS": "6", "SLURM_NNODES": "3"}, (2, 3)),
+        ({"SLURM_NNODES": "1"}, (1, 1)),
+    ],
+)
+def test_torchrun_and_slurm_say_how_many_processes_there_are(monkeypatch, environment, expected):
+    for name in ("TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "SLURM_NNODES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert processes.started_processes() == expected
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_said_in_a_sentence():
+    with pytest.raises(InputError, match="--accelerator cpu"):
+        processes.launch(1, "cuda")
+
+
+# The command
+
+
+class Blocks:
+    """Stands in for the pool."""
+
+    def __init__(self, config, folder, seed, draws):
+        assert draws
+        self.scans = block_scans()
+
+    def scans_at(self, step):
+        return self.scans
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def train_verb(run_medil, monkeypatch, tmp_path):
+    monkeypatch.setattr(engine, "Pool", Blocks)
+    return lambda *more: run_medil("train", "-o", tmp_path / "run", *more)
+
+
+def test_the_verb_trains_refuses_and_resumes(train_verb, tmp_path):
+    code, out, _ = train_verb("--preset", "test", "--steps", 2, "--time-budget", "0.001s")
+    assert code == 0 and "--resume" in out
+    for options, words in (
+        (["--preset", "test"], "holds a run already"),
+        (["--resume", "--preset", "tiny"], "has preset test, not tiny"),
+        (["--resume", "--steps", 5], "has steps 2, not 5"),
+        (["--resume", "--seed", 1], "has seed 0, not 1"),
+        (["--resume", "--from", tmp_path / "w"], "own weights"),
+        (["--resume", "--minutes", 1, "--steps", 2], "say only one"),
+        (["--resume", "--time-budget", "soon"], "no time budget"),
+    ):
+        code, _, err = train_verb(*options)
+        assert code == 2 and words in err and err.count("\n") == 1, err
+    assert train_verb("--resume")[0] == 0
+    config = RunConfig.from_json((tmp_path / "run" / "config.json").read_text())
+    assert config.preset == "test" and config.train.steps == 2
+    model = load_model(tmp_path / "run" / "weights.safetensors")
+    assert model.facts["step"] == 2 and len(model.facts["calls"]) == 2
+
+
+def test_nothing_to_resume_is_refused(train_verb, tmp_path):
+    assert "no run to resume" in train_verb("--resume")[2]
+    (tmp_path / "run").mkdir()
+    assert "no run to resume" in train_verb("--resume")[2]
+
+
+def test_a_run_may_begin_from_the_weights_of_another(train_verb, tmp_path):
+    run(tmp_path / "first", steps=3, seed=5)
+    weights = tmp_path / "first" / "weights.safetensors"
+    assert train_verb("--preset", "test", "--steps", 1, "--from", weights)[0] == 0
+    first, second = load_model(weights), load_model(tmp_path / "run" / "weights.safetensors")
+    earlier = second.facts["earlier"]
+    assert earlier["weights"] == first.weights_id and earlier["seed"] == 5
+    assert second.facts["step"] == 1 and cumulative(second.facts, "step") == 4
+    for name, value in first.state_dict().items():  # a step of warm-up moves little
+        torch.testing.assert_close(second.state_dict()[name], value, rtol=0, atol=1e-3)
+    other = replace(config_of(steps=1), model=replace(config_of().model, width_fine=8))
+    with pytest.raises(InputError, match="another model"):
+        engine.train(other, lambda n: block_scans(), tmp_path, warm_start=weights)
+
+
+def test_a_rival_trains_in_the_same_engine(tmp_path):
+    pytest.importorskip("monai", reason="needs the extra `rivals`")
+    model = replace(config_of().model, architecture="conv")
+    config = replace(config_of(steps=1), model=model)
+    engine.train(config, lambda step: block_scans(), tmp_path)
+    weights = tmp_path / "weights.safetensors"
+    assert load_any(weights).config == model
+    with pytest.raises(InputError, match="rival 'conv'"):
+        load_model(weights)
