@@ -10,17 +10,18 @@ import pandas as pd
 from eval.arms import LEARNED
 
 ALL_GRIDS = "mean of grids"
-NAMES = {
+NAMES = {  # in the order in which tables and verdict name them
     "integrated": "LTE",
+    "trilinear": "trilinear",
+    "subpixel": "sub-pixel",
+    "conv-1mm": "conv AE (1 mm)",
+    "conv-1.33mm": "conv AE (1.33 mm)",
+    "resizing": "resizing AE",
     "literal": "literal LTE",
+    "literal-both": "literal LTE at both ends",
     "integrated-content": "LTE, content-dependent frequencies",
     "fixed-mlp": "LTE, fixed frequencies and MLP",
     "liif": "LIIF",
-    "subpixel": "sub-pixel",
-    "conv-1mm": "conv AE at 1 mm",
-    "conv-1.33mm": "conv AE at 1.33 mm",
-    "literal-both": "literal LTE at both ends",
-    "resizing": "resizing AE",
     "cubic": "averaged, then cubic",
     "dct_cube": "DCT, lowest cube",
     "dct_ball": "DCT, lowest ball",
@@ -58,8 +59,10 @@ class Tables:
 
     @property
     def arms(self) -> list[str]:
-        """Every arm, in order of name."""
-        return sorted({arm for arm, _, _ in self.of})
+        """Every arm, in the order of `NAMES`."""
+        order = {name: place for place, name in enumerate(NAMES)}
+        arms = {arm for arm, _, _ in self.of}
+        return sorted(arms, key=lambda arm: (order.get(arm.removesuffix(LEARNED), 99), arm))
 
     def table(self, arm: str, spacing: str, budget: str) -> pd.DataFrame | None:
         """Subjects x seeds of an arm; None where nothing is recorded."""

@@ -13,7 +13,6 @@ import argparse
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -27,9 +26,6 @@ from medil.baselines import LINEAR_CODECS, ORACLE_CODECS
 from medil.errors import InputError
 from medil.files import atomic_output
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 RUN = "ablation-run"
 BUDGETS = ("equal steps", "equal compute")
 LTES = ("integrated", "literal")
@@ -38,11 +34,12 @@ CODECS = (*LINEAR, *ORACLE_CODECS)
 BEST_LINEAR, INTERPOLATION = "best linear codec", "cubic interpolation"
 HEADLINES = ("1 mm", "1.5 mm", ALL_GRIDS)
 TABLES = Path("_build/tables")
-DARK, LIGHT, GREY = "#0072B2", "#D55E00", "#777777"  # Okabe and Ito 2008
 
 
 def newest(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores and run facts of the newest recipe, one row a seed and measurement.
+
+    Arms with the shortcut and without it may have recipes of their own: they are not compared.
 
     Returns:
         Scores (with columns `spacing` and `budget`, empty for codecs) and run facts.
@@ -53,7 +50,8 @@ def newest(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     runs = frame[frame["experiment"] == RUN].sort_values("recorded_at", kind="stable")
     if runs.empty:
         raise InputError("no run of the ablation is recorded; start: python -m eval.ablation")
-    runs = runs[runs["condition"] == runs["condition"].iloc[-1]]
+    learned = runs["arm"].str.partition(" @")[0].str.endswith(LEARNED)
+    runs = runs[runs["condition"] == runs.groupby(learned)["condition"].transform("last")]
     # An arm whose definition changed counts in its newest form alone.
     hashes = runs.drop_duplicates("arm", keep="last")["config_hash"]
     runs = runs[runs["config_hash"].isin(hashes)]
@@ -195,20 +193,25 @@ def pairs_for_people(pairs: pd.DataFrame) -> pd.DataFrame:
 
 def sentence(pair: pd.Series) -> str:
     """One line of the verdict."""
-    spacing, n_seeds = pair["spacing"], pair["n_seeds"]
+    spacing, shortcut = pair["spacing"], pair["shortcut"]
     where = f", {spacing}" if spacing in (FINER, ALL_GRIDS) else f" at {spacing}"
+    first, second = (name_of(pair[k].replace(LEARNED, "")) for k in ("first", "second"))
     return (
-        f"{name_of(pair['first'])} − {name_of(pair['second'])}{where}: {pair['mean']:+.2f} dB "
-        f"[{pair['low']:+.2f}, {pair['high']:+.2f}], {pair['n_subjects']} subjects × "
-        f"{n_seeds} seed{'s' * (n_seeds != 1)} ({pair['budget']}, {pair['shortcut']}; "
+        f"{first} − {second}{where}: {pair['mean']:+.2f} dB "
+        f"[{pair['low']:+.2f}, {pair['high']:+.2f}], {counted(pair['n_subjects'], 'subject')} × "
+        f"{counted(pair['n_seeds'], 'seed')} ({pair['budget']}, {shortcut}; "
         f"Holm p = {pair['holm_p']:.2g})"
     )
 
 
+def counted(number: int, what: str) -> str:
+    """Such as ``1 seed`` or ``3 seeds``."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 def verdict(pairs: pd.DataFrame, runs: pd.DataFrame) -> str:
     """What the rows say, one comparison a line, whatever it is."""
-    n_seeds = runs["seed"].nunique()
-    lines = [f"Training: {runs['condition'].iloc[-1]}, {n_seeds} seed{'s' * (n_seeds != 1)}."]
+    lines = [f"Training: {recipe}." for recipe in recipes(runs)]
     if not pairs.empty:
         of_codecs = pairs["family"].str.startswith("codecs")
         shown = pairs[~of_codecs & pairs["spacing"].isin(HEADLINES)]
@@ -220,7 +223,7 @@ def verdict(pairs: pd.DataFrame, runs: pd.DataFrame) -> str:
             for first in LTES
         }
         chapters["Stages of training (the first: stage 2 only)"] = shown[
-            shown["first"].eq(LTES[0]) & of_stages
+            shown["first"].str.removesuffix(LEARNED).eq(LTES[0]) & of_stages
         ]
         at_1_mm = pairs[of_codecs & pairs["spacing"].isin(["1 mm", FINER])]
         chapters["Against codes that learn nothing"] = at_1_mm
@@ -233,6 +236,17 @@ def verdict(pairs: pd.DataFrame, runs: pd.DataFrame) -> str:
         for r in fell.itertuples()
     ]
     return "\n".join(lines) + "\n"
+
+
+def recipes(runs: pd.DataFrame) -> list[str]:
+    """How arms were trained, with the shortcut and without, such as ``600 steps, 16 heads``."""
+    learned = runs["arm"].str.partition(" @")[0].str.endswith(LEARNED)
+    return [
+        f"{part['condition'].iloc[-1]}, {counted(part['seed'].nunique(), 'seed')} "
+        f"({_shortcut(ending)})"
+        for ending, part in (("", runs[~learned]), (LEARNED, runs[learned]))
+        if not part.empty
+    ]
 
 
 def speed_table(runs: pd.DataFrame) -> pd.DataFrame:
@@ -262,20 +276,17 @@ def speed_table(runs: pd.DataFrame) -> pd.DataFrame:
 def stages_table(scores: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     """The default LTE by its stages of training: PSNR at 1 mm, and patches against the whole."""
     lines = []
-    for arm in [a for a in tables.arms if a.partition(" @")[0] == LTES[0]]:
+    for arm in [a for a in tables.arms if a.partition(" @")[0].removesuffix(LEARNED) == LTES[0]]:
+        base = arm.partition(" @")[0]
         apart = scores[(scores["arm"] == arm) & (scores["metric"] == "patch_vs_whole")]
         own = tables.table(arm, "1 mm", BUDGETS[0])
         if own is None or apart.empty:
             continue
-        lead = tables.difference(arm, LTES[0], "1 mm", BUDGETS[0])
-        text = (
-            ""
-            if arm == LTES[0] or lead is None
-            else interval_text(pd.Series(asdict(compare(lead))))
-        )
+        lead = None if arm == base else tables.difference(arm, base, "1 mm", BUDGETS[0])
+        text = "" if lead is None else interval_text(pd.Series(asdict(compare(lead))))
         lines.append(
             {
-                "Training": name_of(arm) if arm != LTES[0] else f"{name_of(arm)}, stage 2 only",
+                "Training": name_of(arm) if arm != base else f"{name_of(arm)}, stage 2 only",
                 "PSNR at 1 mm (dB)": f"{own.to_numpy().mean():.2f}",
                 "Above stage 2 only (dB)": text,
                 "Patches against whole (% of peak)": f"{apart['value'].mean():.2f}",
@@ -286,58 +297,22 @@ def stages_table(scores: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def forest_figure(pairs: pd.DataFrame, title: str = "") -> Figure:
-    """Differences with their 95 % intervals, one line a pair, 0 marked.
-
-    Args:
-        pairs: Lines of `pairs_table`; a dozen can be read.
-        title: Above the plot.
-
-    Returns:
-        A figure; intervals that leave out 0 are filled, the others hollow.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.0, 1.2 + 0.32 * max(1, len(pairs))), layout="constrained")
-    axes: Any = figure.subplots()
-    labels = []
-    for place, (_, p) in enumerate(pairs.iterrows()):
-        colour = DARK if p["shortcut"].startswith("with ") else LIGHT
-        settled = p["low"] > 0 or p["high"] < 0
-        axes.plot([p["low"], p["high"]], [place, place], color=colour, linewidth=2)
-        axes.plot(p["mean"], place, "o", color=colour, markerfacecolor=colour if settled else "w")
-        labels.append(
-            f"{name_of(p['first'])} − {name_of(p['second'])}, {p['spacing']}, {p['budget']} "
-            f"(n = {p['n_subjects']} × {p['n_seeds']})"
-        )
-    axes.axvline(0, color=GREY, linewidth=1)
-    axes.set_yticks(range(len(labels)), labels, fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlabel("difference in PSNR inside the brain (dB), 95 % interval")
-    handles = [axes.plot([], [], color=c, linewidth=2)[0] for c in (DARK, LIGHT)]
-    names = ["with the shortcut", "without the shortcut"]
-    figure.legend(handles, names, loc="outside upper right", ncols=2, fontsize=8, frameon=False)
-    axes.set_title(title, loc="left", fontsize=10)
-    return figure
-
-
 def agreement(quick: Path, recorded: Path) -> str:
     """Whether a quick run says the same as the recorded rows, one sentence.
 
-    Compared are the differences at equal steps that both hold, where the recorded interval
-    leaves out 0: the others have no sign yet.
+    Compared are the LTEs' differences at equal steps that both hold, where both intervals
+    leave out 0: the others have no sign yet.
     """
     ours, theirs = (pairs_table(tables_of(newest(read_rows(p))[0])) for p in (quick, recorded))
     if ours.empty or theirs.empty:
         return "agrees in sign with the recorded rows: nothing to compare"
     keys = ["first", "second", "spacing", "budget"]
     both = ours.merge(theirs, on=keys, suffixes=("", "_recorded"))
-    settled = (both["low_recorded"] > 0) | (both["high_recorded"] < 0)
-    both = both[settled & (both["budget"] == BUDGETS[0]) & both["first"].isin(LTES)]
+    for side in ("", "_recorded"):
+        both = both[(both["low" + side] > 0) | (both["high" + side] < 0)]
+    both = both[(both["budget"] == BUDGETS[0]) & ~both["family"].str.startswith("codecs")]
     same = int((np.sign(both["mean"]) == np.sign(both["mean_recorded"])).sum())
-    answer = "yes" if same == len(both) else "no"
-    if both.empty:
-        answer = "nothing to compare"
+    answer = "nothing to compare" if both.empty else "yes" if same == len(both) else "no"
     return f"agrees in sign with the recorded rows: {answer} ({same} of {len(both)} differences)"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval.ablation_data import FINER
+from eval.ablation_data import CONDITIONS, FINER
 from eval.ablation_pairs import ALL_GRIDS, LEARNED, Tables, name_of
 from eval.ablation_report import (
     BEST_LINEAR,
@@ -26,6 +26,7 @@ from eval.ablation_report import (
 )
 from eval.rows import RESULTS, read_rows
 from medil.errors import InputError
+from medil.plots import COLOURS, panels
 
 ABLATION = "ablation.jsonl"
 QUESTIONS = (  # first, second, where: the bars of the comparison, the paper's claim first
@@ -100,6 +101,22 @@ def about_runs(ablation: Ablation) -> str:
     )
 
 
+def overview(scores: pd.DataFrame) -> pd.DataFrame:
+    """PSNR of every arm (and code) at every voxel size: equal steps / equal compute, in dB."""
+    chosen = scores[scores["metric"] == "psnr"]
+    means = chosen.groupby(["arm", "spacing", "budget"])["value"].mean()
+    n = chosen.groupby("arm")["subject"].nunique()
+    seeds = chosen[chosen["weights_sha256"] != ""].groupby("arm")["seed"].nunique()
+    lines = []
+    for arm in sorted(n.index, key=lambda a: (a not in seeds, a.endswith(LEARNED), " @" in a, a)):
+        line = {"Arm": name_of(arm)}
+        for spacing in CONDITIONS:
+            values = [means.get((arm, spacing, budget)) for budget in (*BUDGETS, "")]
+            line[f"{spacing} (dB)"] = " / ".join(f"{v:.2f}" for v in values if v is not None)
+        lines.append(line | {"n": f"{n[arm]} × {seeds[arm]}" if arm in seeds else f"{n[arm]}"})
+    return pd.DataFrame(lines)
+
+
 def lead(pairs: pd.DataFrame, question: Sequence[str], budget: str, shortcut: str):
     """The comparison that answers a question in one setting; None if it is not recorded."""
     if pairs.empty:
@@ -164,11 +181,51 @@ def verdict_lines(pairs: pd.DataFrame) -> list[str]:
 
 
 def forest_pairs(pairs: pd.DataFrame, first: str, spacing: str) -> pd.DataFrame:
-    """One LTE against every other arm at one spacing and at equal steps, largest lead first."""
+    """One LTE against every other arm at one spacing: both budgets, with and without shortcut.
+
+    Returns:
+        Lines of `pairs` with a column `rival`, the second arm whatever its shortcut; rivals in
+        the order of the mean lead over them.
+    """
+    if pairs.empty:
+        return pairs.assign(rival="")
     chosen = pairs[
         pairs["first"].str.removesuffix(LEARNED).eq(first)
         & pairs["spacing"].eq(spacing)
-        & pairs["budget"].eq(BUDGETS[0])
         & ~pairs["second"].str.contains(" @")
     ]
-    return chosen.sort_values(["shortcut", "mean"], ascending=[True, False], kind="stable")
+    chosen = chosen.assign(rival=chosen["second"].str.removesuffix(LEARNED))
+    order = chosen.groupby("rival")["mean"].mean()
+    return chosen.sort_values("rival", key=lambda r: -r.map(order), kind="stable")
+
+
+def forest(chosen: pd.DataFrame):
+    """Differences with 95 % intervals: a line a rival, a panel a shortcut, a colour a budget.
+
+    Args:
+        chosen: From `forest_pairs`.
+
+    Returns:
+        The figure; marks are filled where the interval leaves out zero.
+    """
+    rivals = list(dict.fromkeys(chosen["rival"]))
+    figure, axes = panels(1, 2, panel_in=(4.2, 1.3 + 0.3 * len(rivals)))
+    for ax, shortcut in zip(axes[0], ("with the shortcut", "without the shortcut"), strict=True):
+        for _, pair in chosen[chosen["shortcut"] == shortcut].iterrows():
+            which = BUDGETS.index(pair["budget"])
+            place, colour = rivals.index(pair["rival"]) + 0.24 * which - 0.12, COLOURS[which]
+            settled = pair["low"] > 0 or pair["high"] < 0
+            ax.plot([pair["low"], pair["high"]], [place, place], color=colour, lw=2)
+            mark = "os"[which]
+            ax.plot(pair["mean"], place, mark, color=colour, mfc=colour if settled else "w", ms=5)
+        ax.axvline(0, color="#777777", lw=1)
+        ax.set(title=shortcut, xlabel="difference in PSNR (dB), 95 % interval")
+        ax.set_yticks(range(len(rivals)), [f"− {name_of(r)}" for r in rivals])
+        ax.set_ylim(len(rivals) - 0.4, -0.6)
+    axes[0, 1].set_yticklabels([])
+    handles = [
+        axes[0, 0].plot([], [], "os"[i] + "-", color=COLOURS[i], label=budget)[0]
+        for i, budget in enumerate(BUDGETS)
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    return figure

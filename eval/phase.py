@@ -30,24 +30,28 @@ def voxel_grid(centre_mm: Sequence[float], side_mm: float, spacing_mm: float) ->
     return Grid.from_spacing((count,) * 3, spacing_mm, first_mm)
 
 
-def feature_grid(voxels: Grid, phase: Sequence[float]) -> Grid:
-    """Nodes `PITCH_MM` apart around a box of voxels.
+def feature_grid(voxels: Grid, phase: Sequence[float], pitch_mm: float = PITCH_MM) -> Grid:
+    """Nodes of one pitch around a box of voxels.
 
     Args:
         voxels: To be rendered.
         phase: From the first voxel's centre back to a node, in cells, 0 ... 1 an axis; at 0
             they coincide.
+        pitch_mm: From node to node.
 
     Returns:
         The nodes, with two to spare at each end.
     """
-    first_mm = voxels.affine_vox2ras[:3, 3] - (np.asarray(phase) + 2) * PITCH_MM
-    shape = np.ceil(np.array(voxels.extent_mm) / PITCH_MM).astype(int) + 5
-    return Grid.from_spacing(shape.tolist(), PITCH_MM, first_mm)
+    first_mm = voxels.affine_vox2ras[:3, 3] - (np.asarray(phase) + 2) * pitch_mm
+    shape = np.ceil(np.array(voxels.extent_mm) / pitch_mm).astype(int) + 5
+    return Grid.from_spacing(shape.tolist(), pitch_mm, first_mm)
 
 
 def scores(
-    phantom: Phantom, voxels: Grid, phases: Sequence[Sequence[float]]
+    phantom: Phantom,
+    voxels: Grid,
+    phases: Sequence[Sequence[float]],
+    pitch_mm: float = PITCH_MM,
 ) -> dict[str, np.ndarray]:
     """PSNR of each rule at each phase.
 
@@ -55,6 +59,7 @@ def scores(
         phantom: The object; its values span about 0 ... 1.
         voxels: Where it is rendered and compared, inside the object.
         phases: Of `feature_grid`, three numbers each.
+        pitch_mm: Of the features.
 
     Returns:
         Rule -> [n] dB, infinite for an exact copy.
@@ -63,7 +68,7 @@ def scores(
     everywhere = np.ones(voxels.shape, dtype=bool)
     found: dict[str, list[float]] = {rule: [] for rule in RULES}
     for phase in phases:
-        nodes = feature_grid(voxels, phase)
+        nodes = feature_grid(voxels, phase, pitch_mm)
         features = render(phantom, nodes, SUPERSAMPLE).double()
         for rule in RULES:
             read = read_at_centres(features, nodes, voxels, rule)

@@ -166,10 +166,16 @@ def content_lte(
             continue
         wave = np.ones(amplitude.shape[1], dtype=complex)  # [K]
         for axis in range(3):
-            wave *= wave_over_cell(frequency[(axis, slice(None), *place)], delta[axis], width[axis])
-        a, b = amplitude[(slice(None), slice(None), *place)]
+            own = frequency[axis][at_cell(place)]
+            wave *= wave_over_cell(own, delta[axis], width[axis])
+        a, b = (part[at_cell(place)] for part in amplitude)
         total += a @ wave.real + b @ wave.imag
     return total
+
+
+def at_cell(place: tuple[int, ...]) -> tuple[slice | int, ...]:
+    """Index of one cell in an array whose first axis is kept whole."""
+    return (slice(None), *place)
 
 
 def wave_over_cell(frequency: np.ndarray, delta: float, width: float) -> np.ndarray:
@@ -207,6 +213,6 @@ def liif(
         node = tuple(c + s for c, s in zip(corner, step, strict=True))
         delta = [q - n for q, n in zip(query, node, strict=True)]
         weight = math.prod(1 - abs(d) for d in delta)
-        near = features[(slice(None), *clamp(node, nodes.shape))]
+        near = features[at_cell(clamp(node, nodes.shape))]
         total = total + weight * mlp(np.concatenate([near, [2 * d for d in delta], cell]))
     return total

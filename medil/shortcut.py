@@ -92,7 +92,7 @@ class LatentAutoencoder(nn.Module):
         """
         cover = grid.covering(self.config.latent_spacing_mm)
         spare_mm = (np.array(cover.extent_mm) - grid.extent_mm) / 2
-        return cover.shifted(grid.directions @ spare_mm)
+        return cover.shifted((grid.directions @ spare_mm).tolist())
 
     def fine_grid(self, latent_grid: Grid) -> Grid:
         """The grid inside a latent grid: `fine_per_latent` cells to a cell, an axis."""

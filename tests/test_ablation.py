@@ -75,13 +75,14 @@ def test_a_recorded_run_is_not_run_again_and_a_new_seed_is(small, tmp_path, caps
     assert run(tmp_path) == 0
     frame = rows.read_rows(path)
     runs = frame[frame["experiment"] == ablation.RUN]
-    assert set(runs["arm"]) == {"integrated", "trilinear"} and set(runs["seed"]) == {0}
+    quick = {"integrated/learned", "trilinear/learned"}
+    assert set(runs["arm"]) == quick and set(runs["seed"]) == {0}
     before = path.read_bytes()
     assert run(tmp_path) == 0 and path.read_bytes() == before
     assert "0 new rows" in capsys.readouterr().out
-    assert run(tmp_path, "--seeds", "2", "--arms", "integrated") == 0
+    assert run(tmp_path, "--seeds", "2", "--arms", "integrated/learned") == 0
     added = rows.read_rows(path).iloc[len(frame) :]
-    assert set(added["seed"]) == {1} and set(added["arm"]) == {"integrated"}
+    assert set(added["seed"]) == {1} and set(added["arm"]) == {"integrated/learned"}
 
 
 def test_rows_hold_both_budgets_every_metric_and_their_own_weights(small, tmp_path):
@@ -416,7 +417,7 @@ def test_a_quick_run_agrees_only_if_its_signs_do(recorded):
 def test_the_forest_plot_has_a_line_a_pair_with_n_and_marks_zero(recorded):
     scores, _ = ablation_report.newest(rows.read_rows(recorded()))
     pairs = ablation_report.pairs_table(ablation_report.tables_of(scores)).head(5)
-    axes = ablation_report.forest_figure(pairs, "toy").axes[0]
+    axes = forest_figure(pairs, "toy").axes[0]
     labels = [t.get_text() for t in axes.get_yticklabels()]
     assert len(labels) == 5 and all("n = 6 × 3" in t for t in labels)
     assert "dB" in axes.get_xlabel()
