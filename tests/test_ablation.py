@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from eval import ablation, ablation_data, ablation_report, ablation_score, ablation_train, rows
 from eval.ablation_data import FINER, WHOLE, Question
+from eval.forest import forest_figure
 from eval.lapped import lapped
 from medil import train as engine
 from medil.config import TEST, RunConfig
