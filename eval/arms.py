@@ -21,6 +21,7 @@ def _with_shortcut() -> dict[str, ModelConfig]:
     shallow = replace(TRUNK, width_encoder=16, width_latent=40, depth_latent=2)
     return {
         **{name: replace(TRUNK, operator=name) for name in OPERATORS},
+        "integrated-j5": replace(TRUNK, harmonics=2),
         "literal-both": replace(
             TRUNK, operator="literal", encoder_operator="literal", depth_latent=2
         ),

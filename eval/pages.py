@@ -21,6 +21,7 @@ from eval.ablation_report import (
     interval_text,
     newest,
     pairs_table,
+    recipes,
     sentence,
     tables_of,
 )
@@ -95,9 +96,8 @@ def about_runs(ablation: Ablation) -> str:
         f"; {spent_s.min():.0f} to {spent_s.max():.0f} s of computing a run" if len(spent_s) else ""
     )
     return (
-        f"Recorded {days} ({runs['condition'].iloc[-1]}): {runs['arm'].nunique()} arms, up to "
-        f"{runs['seed'].nunique()} seeds, {of_models['subject'].nunique()} held-out subjects, "
-        f"device {devices}{cost}."
+        f"Recorded {days}, {' and '.join(recipes(runs))}: {runs['arm'].nunique()} arms, "
+        f"{of_models['subject'].nunique()} held-out subjects, device {devices}{cost}."
     )
 
 
