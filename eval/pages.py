@@ -80,9 +80,9 @@ def missing_runs(runs: pd.DataFrame, arms: Sequence[str], seeds: int) -> str:
         return f"All {len(arms)} arms have their {seeds} seeds."
     none = [name_of(a) for a in short if a not in have]
     some = [f"{name_of(a)} ({have[a]} of {seeds} seeds)" for a in short if a in have]
-    parts = [f"not recorded: {'; '.join(none)}"] * bool(none)
+    parts = [f"not recorded ({len(none)}): {'; '.join(none)}"] * bool(none)
     parts += [f"in part: {'; '.join(some)}"] * bool(some)
-    return f"Of {len(arms)} arms, {len(arms) - len(short)} are complete; {'. '.join(parts)}."
+    return f"Complete: {len(arms) - len(short)} of {len(arms)} arms; {'; '.join(parts)}."
 
 
 def about_runs(ablation: Ablation) -> str:
@@ -219,6 +219,9 @@ def forest(chosen: pd.DataFrame):
             mark = "os"[which]
             ax.plot(pair["mean"], place, mark, color=colour, mfc=colour if settled else "w", ms=5)
         ax.axvline(0, color="#777777", lw=1)
+        if not chosen["shortcut"].eq(shortcut).any():
+            ax.text(0.5, 0.5, "not recorded yet", transform=ax.transAxes, ha="center")
+            ax.set_xticks([0])
         ax.set(title=shortcut, xlabel="difference in PSNR (dB), 95 % interval")
         ax.set_yticks(range(len(rivals)), [f"− {name_of(r)}" for r in rivals])
         ax.set_ylim(len(rivals) - 0.4, -0.6)

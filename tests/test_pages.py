@@ -71,7 +71,7 @@ def test_missing_arms_and_seeds_are_named(tmp_path):
         "All 2 arms have their 3 seeds."
     )
     words = pages.missing_runs(found.runs, ("integrated", "trilinear", "literal"), 4)
-    assert "not recorded: literal LTE" in words
+    assert "not recorded (1): literal LTE" in words
     assert "trilinear (3 of 4 seeds)" in words
 
 
