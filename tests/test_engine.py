@@ -58,7 +58,8 @@ def test_a_run_learns_and_leaves_a_usable_folder(tmp_path):
 def test_a_run_of_minutes_ends_when_they_are_over(tmp_path):
     run(tmp_path, minutes=0.01, save_every=100)
     rows = log(tmp_path)
-    assert rows[-1]["elapsed_s"] >= 0.6 > rows[-2]["elapsed_s"]
+    assert rows[-1]["elapsed_s"] >= 0.6
+    assert all(row["elapsed_s"] < 0.6 for row in rows[:-1])  # a slow machine may log one step
     assert [row["share"] for row in rows] == sorted(row["share"] for row in rows)
 
 
