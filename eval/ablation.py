@@ -53,7 +53,7 @@ from eval.ablation_train import (
     staged,
     train_arm,
 )
-from eval.arms import ARMS, LEARNED
+from eval.arms import ARMS, LEARNED, all_learned
 from eval.reconstruction import DEFINITION
 from medil.config import RunConfig
 from medil.errors import InputError
@@ -118,7 +118,7 @@ def all_arms() -> list[str]:
 
 def reference_of(arm: str) -> str:
     """The arm whose computing time is an arm's budget: the default one, same shortcut."""
-    return REFERENCE + LEARNED * arm.partition(" @")[0].endswith(LEARNED)
+    return REFERENCE + LEARNED * all_learned(arm)
 
 
 PROFILES = {

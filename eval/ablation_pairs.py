@@ -63,7 +63,8 @@ class Tables:
         """Every arm, in the order of `NAMES`."""
         order = {name: place for place, name in enumerate(NAMES)}
         arms = {arm for arm, _, _ in self.of}
-        return sorted(arms, key=lambda arm: (order.get(arm.removesuffix(LEARNED), 99), arm))
+        base = {arm: arm.partition(" @")[0].removesuffix(LEARNED) for arm in arms}
+        return sorted(arms, key=lambda arm: (order.get(base[arm], 99), arm))
 
     def table(self, arm: str, spacing: str, budget: str) -> pd.DataFrame | None:
         """Subjects x seeds of an arm; None where nothing is recorded."""

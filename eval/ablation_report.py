@@ -19,7 +19,7 @@ import pandas as pd
 
 from eval.ablation_data import CONDITIONS, FINER, SCORED_MM
 from eval.ablation_pairs import ALL_GRIDS, Tables, name_of
-from eval.arms import LEARNED
+from eval.arms import LEARNED, all_learned
 from eval.rows import RESULTS, read_rows
 from eval.stats import compare, holm
 from medil.baselines import LINEAR_CODECS, ORACLE_CODECS
@@ -50,7 +50,7 @@ def newest(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     runs = frame[frame["experiment"] == RUN].sort_values("recorded_at", kind="stable")
     if runs.empty:
         raise InputError("no run of the ablation is recorded; start: python -m eval.ablation")
-    learned = runs["arm"].str.partition(" @")[0].str.endswith(LEARNED)
+    learned = runs["arm"].map(all_learned)
     runs = runs[runs["condition"] == runs.groupby(learned)["condition"].transform("last")]
     # An arm whose definition changed counts in its newest form alone.
     hashes = runs.drop_duplicates("arm", keep="last")["config_hash"]
@@ -88,7 +88,7 @@ def pairs_table(tables: Tables) -> pd.DataFrame:
     """
     lines = []
     for shortcut in ("", LEARNED):
-        arms = [a for a in tables.arms if a.endswith(LEARNED) == bool(shortcut)]
+        arms = [a for a in tables.arms if all_learned(a) == bool(shortcut)]
         arms = [a for a in arms if a not in (*CODECS, BEST_LINEAR, INTERPOLATION)]
         contests = [
             (f"{first} and the others", first + shortcut, second)
@@ -154,7 +154,7 @@ def arms_table(scores: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
 def _lead(pairs: pd.DataFrame, arm: str, spacing: str) -> pd.Series | None:
     if pairs.empty:
         return None
-    default = LTES[0] + LEARNED * arm.endswith(LEARNED)
+    default = LTES[0] + LEARNED * all_learned(arm)
     found = pairs[
         (pairs["first"] == default)
         & (pairs["second"] == arm)
@@ -240,7 +240,7 @@ def verdict(pairs: pd.DataFrame, runs: pd.DataFrame) -> str:
 
 def recipes(runs: pd.DataFrame) -> list[str]:
     """How arms were trained, with the shortcut and without, such as ``600 steps, 16 heads``."""
-    learned = runs["arm"].str.partition(" @")[0].str.endswith(LEARNED)
+    learned = runs["arm"].map(all_learned)
     return [
         f"{part['condition'].iloc[-1]}, {counted(part['seed'].nunique(), 'seed')} "
         f"({_shortcut(ending)})"
@@ -255,7 +255,7 @@ def speed_table(runs: pd.DataFrame) -> pd.DataFrame:
     table = table.dropna(subset=["voxels_per_s"]) if "voxels_per_s" in table else table.iloc[:0]
     lines = []
     for arm, r in table.iterrows():
-        literal = "literal" + LEARNED * str(arm).endswith(LEARNED)
+        literal = "literal" + LEARNED * all_learned(str(arm))
         known = literal in table.index
         ratio = r["voxels_per_s"] / table.loc[literal, "voxels_per_s"] if known else np.nan
         lines.append(

@@ -33,3 +33,8 @@ def _with_shortcut() -> dict[str, ModelConfig]:
 
 ARMS: dict[str, ModelConfig] = _with_shortcut()
 ARMS |= {f"{name}{LEARNED}": replace(arm, closed_form=False) for name, arm in ARMS.items()}
+
+
+def all_learned(arm: str) -> bool:
+    """Whether an arm, such as ``integrated/learned @both``, has no closed-form shortcut."""
+    return arm.partition(" @")[0].endswith(LEARNED)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from eval.ablation_data import CONDITIONS, FINER
-from eval.ablation_pairs import ALL_GRIDS, LEARNED, Tables, name_of
+from eval.ablation_pairs import ALL_GRIDS, Tables, name_of
 from eval.ablation_report import (
     BEST_LINEAR,
     BUDGETS,
@@ -25,6 +25,7 @@ from eval.ablation_report import (
     sentence,
     tables_of,
 )
+from eval.arms import LEARNED, all_learned
 from eval.rows import RESULTS, read_rows
 from medil.errors import InputError
 from medil.plots import COLOURS, panels
@@ -108,7 +109,7 @@ def overview(scores: pd.DataFrame) -> pd.DataFrame:
     n = chosen.groupby("arm")["subject"].nunique()
     seeds = chosen[chosen["weights_sha256"] != ""].groupby("arm")["seed"].nunique()
     lines = []
-    for arm in sorted(n.index, key=lambda a: (a not in seeds, a.endswith(LEARNED), " @" in a, a)):
+    for arm in sorted(n.index, key=lambda a: (a not in seeds, all_learned(a), " @" in a, a)):
         line = {"Arm": name_of(arm)}
         for spacing in CONDITIONS:
             values = [means.get((arm, spacing, budget)) for budget in (*BUDGETS, "")]
@@ -174,8 +175,8 @@ def conclusion(found: Sequence[pd.Series]) -> str:
 
 
 def verdict_lines(pairs: pd.DataFrame) -> list[str]:
-    """The verdict on the paper's claim, one sentence a question and shortcut, at equal steps."""
-    asked = [q for q in QUESTIONS if q[1] == "trilinear"]
+    """The verdict on LTE against other operators, one sentence a question, at equal steps."""
+    asked = [q for q in QUESTIONS if q[1] in ("trilinear", "subpixel", "conv-1mm")]
     found = [lead(pairs, q, BUDGETS[0], s) for q in asked for s in ("with", "without")]
     return [sentence(p) for p in found if p is not None]
 
