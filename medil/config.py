@@ -208,7 +208,7 @@ PRESETS: dict[str, RunConfig] = {
         "tiny",
         ModelConfig(depth_encoder=2, depth_fine=4),
         TrainConfig(
-            minutes=100, patch_sides_mm=(32, 40, 48), coarser_share=0.3, ema_decay=0.999,
+            minutes=95, patch_sides_mm=(32, 40, 48), coarser_share=0.3, ema_decay=0.999,
             global_mix=0.05,
         ),
         DataConfig(subjects=40),
