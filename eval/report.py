@@ -4,8 +4,8 @@
 
 reads ``eval/results/reconstruction.jsonl`` and writes ``_build/tables/*.csv``, the sentence
 ``verdict.txt`` and, about the rows themselves, ``provenance.txt``. Model rows count only if
-they belong to the newest weights. Where the ablation is recorded beside them, its tables
-are written too (`eval.ablation_report`).
+they belong to the newest weights. Where the ablation or the latents' consistency are recorded
+beside them, their tables are written too (`eval.ablation_report`, `eval.consistency_report`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval import ablation_report
+from eval import ablation_report, consistency_report
 from eval.reconstruction import EXPERIMENT as RECONSTRUCTION
 from eval.release import EXPERIMENT as RELEASE
 from eval.rows import RESULTS, latest, read_rows
@@ -332,7 +332,7 @@ def write(rows_path: Path, out: Path) -> list[Path]:
     written = [out / name for name in texts]
     if (ablation := folder / "ablation.jsonl").is_file():
         written += ablation_report.write(ablation, out)
-    return written
+    return written + consistency_report.tables(folder, out)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 import pytest
 
 from eval.card import card
+from eval.report import current
 from eval.rows import RESULTS, read_rows
 from medil.checkpoint import RELEASES, load_release
 from medil.errors import InputError
@@ -14,12 +15,12 @@ def test_the_committed_card_is_what_weights_and_rows_say():
 
 def test_the_release_beats_every_linear_codec_of_its_size_on_the_held_out_brain():
     """The bar of the project, on recorded rows: as many numbers, 1 mm, inside the brain."""
-    rows = read_rows(RESULTS / "reconstruction.jsonl")
+    rows = current(read_rows(RESULTS / "reconstruction.jsonl"))
     rows = rows[rows["subject"].str.contains("patient07") & (rows["metric"] == "psnr")]
     rows = rows[rows["condition"] == "native -> native"].set_index("arm")
     linear = rows.loc[["cubic", "dct_cube", "dct_ball", "bspline"]]
     assert (linear["numbers_kept"] >= rows.loc["medil", "numbers_kept"]).all()
-    assert rows.loc["medil", "value"] > linear["value"].max()
+    assert rows.loc["medil", "value"] >= linear["value"].max() + 1.0
 
 
 def test_a_release_without_rows_has_no_card():
