@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -28,7 +29,12 @@ STRIDES = {1: (), 2: (2,), 3: (3,), 4: (2, 2)}  # working voxels in a latent cel
 
 def build(config: ModelConfig) -> LatentAutoencoder:
     """The autoencoder that a configuration names."""
-    return {"medil": MedIL, "conv": ConvAE, "resizing": ResizingAE}[config.architecture](config)
+    kinds: dict[str, Callable[[ModelConfig], LatentAutoencoder]] = {
+        "medil": MedIL,
+        "conv": ConvAE,
+        "resizing": ResizingAE,
+    }
+    return kinds[config.architecture](config)
 
 
 class ConvAE(LatentAutoencoder):

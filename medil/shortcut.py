@@ -9,6 +9,7 @@ differ in two methods only, `code` and `texture`.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ def mix_channels(matrix: Tensor, x: Tensor) -> Tensor:
         return torch.einsum("oc,bcxyz->boxyz", matrix, x.to(matrix))
 
 
-class LatentAutoencoder(nn.Module):
+class LatentAutoencoder(nn.Module, ABC):
     """Base of all arms: voxels -> mean and log-variance on a latent grid in mm -> voxels.
 
     A subclass gives `code`, which turns images into 2 C numbers a latent cell (mean, then
@@ -74,13 +75,13 @@ class LatentAutoencoder(nn.Module):
 
     # What an arm is
 
+    @abstractmethod
     def code(self, images: Tensor, grid: Grid, latent_grid: Grid) -> Tensor:
         """[B, channels_in, D, H, W] on `grid` -> [B, 2 C, d, h, w] on `latent_grid`."""
-        raise NotImplementedError(f"{type(self).__name__} has no encoder of its own")
 
+    @abstractmethod
     def texture(self, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
         """[B, C, d, h, w] on `latent_grid` -> [B, 1, D, H, W] on `grid`."""
-        raise NotImplementedError(f"{type(self).__name__} has no decoder of its own")
 
     # Grids, and the shortcut on them
 

@@ -14,7 +14,7 @@ from medil.checkpoint import (
     save_weights,
     start_from,
 )
-from medil.config import PRESETS, ModelConfig
+from medil.config import PRESETS, ModelConfig, preset
 from medil.errors import InputError
 from tests.run_training import block_scans, config_of
 
