@@ -28,7 +28,7 @@ from medil.files import atomic_output
 
 RUN = "ablation-run"
 BUDGETS = ("equal steps", "equal compute")
-LTES = ("integrated", "literal")
+LTES = ("integrated", "integrated-j5", "literal")
 LINEAR = (*LINEAR_CODECS, "lapped")
 CODECS = (*LINEAR, *ORACLE_CODECS)
 BEST_LINEAR, INTERPOLATION = "best linear codec", "cubic interpolation"
