@@ -250,7 +250,7 @@ def _patch_rows(
 
 def recorded_runs(path: Path) -> dict[tuple[str, str, int], dict[str, float]]:
     """What a rows file holds of runs: (arm, config hash, seed) -> their metrics."""
-    if not path.is_file() or not path.stat().st_size:
+    if not any(part.stat().st_size for part in rows.parts(path)):
         return {}
     frame = rows.read_rows(path)
     found: dict[tuple[str, str, int], dict[str, float]] = {}
@@ -347,7 +347,7 @@ def _main(options: argparse.Namespace) -> int:
     added = run(plan, out, options.data, options.profile, options.device, options.workers)
     print(f"{added} new rows in {EXPERIMENT}.jsonl")
     recorded = rows.RESULTS / f"{EXPERIMENT}.jsonl"
-    if quick and recorded.is_file() and out.resolve() != rows.RESULTS.resolve():
+    if quick and rows.parts(recorded) and out.resolve() != rows.RESULTS.resolve():
         print(agreement(rows_file(out), recorded))
     return 0
 

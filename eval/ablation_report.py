@@ -20,7 +20,7 @@ import pandas as pd
 from eval.ablation_data import CONDITIONS, FINER, SCORED_MM
 from eval.ablation_pairs import ALL_GRIDS, Tables, name_of
 from eval.arms import LEARNED, all_learned
-from eval.rows import RESULTS, read_rows
+from eval.rows import RESULTS, parts, read_rows
 from eval.stats import compare, holm
 from medil.baselines import LINEAR_CODECS, ORACLE_CODECS
 from medil.errors import InputError
@@ -60,9 +60,9 @@ def newest(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     scores = scores[scores["config_hash"].isin(hashes) | (scores["weights_sha256"] == "")]
     what = ["subject", "arm", "condition", "metric", "seed"]
     scores = scores.drop_duplicates(what, keep="last")
-    parts = scores["condition"].str.partition(", equal ")
-    budget = np.where(parts[2] == "", "", "equal " + parts[2])
-    return scores.assign(spacing=parts[0], budget=budget), runs
+    split = scores["condition"].str.partition(", equal ")
+    budget = np.where(split[2] == "", "", "equal " + split[2])
+    return scores.assign(spacing=split[0], budget=budget), runs
 
 
 def tables_of(scores: pd.DataFrame, metric: str = "psnr") -> Tables:
@@ -329,7 +329,7 @@ def write(rows_path: Path, out: Path) -> list[Path]:
     Raises:
         InputError: No rows, or no run among them.
     """
-    if not rows_path.is_file():
+    if not parts(rows_path):
         raise InputError(f"there is no {rows_path}; record rows with: python -m eval.ablation")
     scores, runs = newest(read_rows(rows_path))
     tables = tables_of(scores)

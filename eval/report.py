@@ -19,7 +19,7 @@ import pandas as pd
 from eval import ablation_report, consistency_report
 from eval.reconstruction import EXPERIMENT as RECONSTRUCTION
 from eval.release import EXPERIMENT as RELEASE
-from eval.rows import RESULTS, latest, read_rows
+from eval.rows import RESULTS, latest, parts, read_rows
 from eval.subjects import CONDITIONS
 from medil.baselines import LINEAR_CODECS
 from medil.errors import InputError
@@ -330,7 +330,7 @@ def write(rows_path: Path, out: Path) -> list[Path]:
         with atomic_output(out / name, force=True) as temporary:
             temporary.write_text(text, encoding="utf-8")
     written = [out / name for name in texts]
-    if (ablation := folder / "ablation.jsonl").is_file():
+    if parts(ablation := folder / "ablation.jsonl"):
         written += ablation_report.write(ablation, out)
     return written + consistency_report.tables(folder, out)
 

@@ -8,6 +8,7 @@ Files only grow. A table is always made from rows, never typed.
 from __future__ import annotations
 
 import fcntl
+import gzip
 import hashlib
 import json
 import math
@@ -188,7 +189,7 @@ def read_rows(path: str | Path) -> pd.DataFrame:
     """All rows of a file, in the order in which they were recorded.
 
     Args:
-        path: ``NAME.jsonl``, or a folder of such files.
+        path: ``NAME.jsonl`` with its packed part, if any, or a folder of such files.
 
     Returns:
         One column a field, `recorded_at` as UTC times. Lines that a crash tore are left
@@ -198,8 +199,9 @@ def read_rows(path: str | Path) -> pd.DataFrame:
         InputError: There is no such file, or it holds no row.
     """
     path = Path(path)
-    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-    if not files or not all(f.is_file() for f in files):
+    whole = sorted({*path.glob("*.jsonl"), *(p.with_suffix("") for p in path.glob("*.jsonl.gz"))})
+    files = [part for f in (whole if path.is_dir() else [path]) for part in parts(f)]
+    if not files:
         raise InputError(
             f"there are no recorded rows at {path.name}; "
             "record some with: python -m eval.reconstruction --profile quick"
@@ -213,8 +215,19 @@ def read_rows(path: str | Path) -> pd.DataFrame:
     return frame
 
 
+def parts(path: str | Path) -> list[Path]:
+    """The files that hold the rows of ``NAME.jsonl``: rows packed into ``NAME.jsonl.gz`` first.
+
+    New rows are always appended to the plain file; packing keeps a large record small.
+    """
+    path = Path(path)
+    return [p for p in (path.with_name(path.name + ".gz"), path) if p.is_file()]
+
+
 def _records(path: Path) -> Iterable[dict[str, Any]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    packed = path.suffix == ".gz"
+    text = gzip.decompress(path.read_bytes()).decode() if packed else path.read_text("utf-8")
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:
@@ -234,9 +247,7 @@ def latest(frame: pd.DataFrame) -> pd.DataFrame:
 
 def recorded_identities(path: str | Path) -> set[tuple[str, ...]]:
     """What a file already holds, as `IDENTITY` tuples; empty when there is no file."""
-    if not Path(path).is_file():
-        return set()
-    return {tuple(r[name] for name in IDENTITY) for r in _records(Path(path))}
+    return {tuple(r[name] for name in IDENTITY) for p in parts(path) for r in _records(p)}
 
 
 def now_utc() -> str:

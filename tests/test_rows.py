@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import multiprocessing
 from dataclasses import replace
@@ -50,6 +51,18 @@ def test_a_row_comes_back_as_it_was_with_its_provenance(tmp_path, row):
     assert rows.recorded_identities(path) == {
         ("reconstruction", "a", "dct_ball", "native -> native", "psnr", "c" * 64, "d" * 64, "")
     }
+
+
+def test_packed_rows_count_before_those_added_since(tmp_path, row):
+    path = tmp_path / "r.jsonl"
+    rows.append_rows(path, [row])
+    (tmp_path / "r.jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    assert list(rows.read_rows(path)["subject"]) == ["a"]
+    rows.append_rows(path, [replace(row, subject="b")])
+    for place in (path, tmp_path):
+        assert list(rows.read_rows(place)["subject"]) == ["a", "b"]
+    assert {identity[1] for identity in rows.recorded_identities(path)} == {"a", "b"}
 
 
 def test_rows_are_only_ever_added(tmp_path, row):
