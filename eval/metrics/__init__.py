@@ -1,0 +1,188 @@
+"""How far an estimate is from the truth, inside a mask: one function per number.
+
+Every function takes the truth first, works in float64, and says in its docstring the
+unit, the range and which way is better. `catalogue` lists them all. Rooms: `errors`
+(voxel by voxel), `structure` (SSIM), `spectra` (by spatial frequency), `edges`,
+`perceptual`, `tissue`, `topology`, `sets` (of volumes), `masks`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from eval.metrics.catalogue import (
+    HIGHER_IS_BETTER,
+    METRICS,
+    UNITS,
+    VOLUME_METRICS,
+    Metric,
+    scored,
+)
+from eval.metrics.checks import checked
+from eval.metrics.edges import (
+    INSIDE_MM,
+    MOST_EDGES,
+    REACH_MM,
+    RELAPSE,
+    STEP_MM,
+    STRONGEST,
+    edge_width_mm,
+)
+from eval.metrics.errors import (
+    HFEN_SIGMA_MM,
+    PEAK_PERCENTILE,
+    gradient_error,
+    hfen,
+    nrmse,
+    peak_intensity,
+    psnr,
+)
+from eval.metrics.masks import brain_mask, head_mask
+from eval.metrics.perceptual import N_SLICES, TRUNK, lpips_25d
+from eval.metrics.sets import features, frechet, mmd, ms_ssim_diversity, prdc
+from eval.metrics.spectra import (
+    RIM_MM,
+    SHELL_WIDTH_PER_MM,
+    Detail,
+    Shells,
+    detail_split,
+    effective_resolution_mm,
+    fsc,
+)
+from eval.metrics.structure import MS_SSIM_WEIGHTS, SSIM_SIGMA_VOX, ms_ssim, ssim
+from eval.metrics.tissue import BINS, dice, segment, thresholds, tissue_dice
+from eval.metrics.topology import SPECK_MM3, Topology, per_cm3, topology, white_surface
+from medil.errors import InputError
+from medil.grid import Triple
+
+DEFINITION = {  # what the numbers of `all_metrics` mean; another meaning is another hash
+    "version": 2,
+    "peak_percentile": PEAK_PERCENTILE,
+    "ssim_sigma_vox": SSIM_SIGMA_VOX,
+    "ms_ssim_weights": MS_SSIM_WEIGHTS,
+    "hfen_sigma_mm": HFEN_SIGMA_MM,
+    "fsc_shell_per_mm": SHELL_WIDTH_PER_MM,
+    "fsc_rim_mm": RIM_MM,
+    "edges": [STRONGEST, INSIDE_MM, REACH_MM, STEP_MM, RELAPSE, MOST_EDGES],
+    "tissue_bins": BINS,
+    "white_speck_mm3": SPECK_MM3,
+    "lpips": [TRUNK, N_SLICES],
+}
+
+__all__ = [
+    "DEFINITION",
+    "HFEN_SIGMA_MM",
+    "HIGHER_IS_BETTER",
+    "METRICS",
+    "PEAK_PERCENTILE",
+    "SSIM_SIGMA_VOX",
+    "UNITS",
+    "VOLUME_METRICS",
+    "Detail",
+    "Metric",
+    "Shells",
+    "Topology",
+    "all_metrics",
+    "brain_mask",
+    "detail_split",
+    "dice",
+    "edge_width_mm",
+    "effective_resolution_mm",
+    "features",
+    "frechet",
+    "fsc",
+    "gradient_error",
+    "head_mask",
+    "hfen",
+    "lpips_25d",
+    "mmd",
+    "ms_ssim",
+    "ms_ssim_diversity",
+    "nrmse",
+    "peak_intensity",
+    "per_cm3",
+    "prdc",
+    "psnr",
+    "scored",
+    "segment",
+    "ssim",
+    "tissue_dice",
+    "topology",
+    "white_surface",
+]
+
+
+def all_metrics(
+    truth: np.ndarray, estimate: np.ndarray, mask: np.ndarray, spacing_mm: Triple
+) -> dict[str, float]:
+    """Every metric of one volume against its truth, by name (`scored`).
+
+    The peak is `peak_intensity`, and white matter is what is brighter than the *truth's*
+    border of grey and white, in the estimate too. Pieces and handles are the estimate's
+    own count: compare them with those of the truth, which are its metrics against itself.
+
+    Args:
+        truth: [D, H, W].
+        estimate: [D, H, W], same unit.
+        mask: [D, H, W] bool; the tissue metrics expect a brain.
+        spacing_mm: Voxel size along D, H, W, in mm.
+
+    Returns:
+        Name to value; units in `UNITS`. NaN where a metric has no value: a truth without
+        strong edges or that is constant, an estimate with a voxel that is not finite.
+        `lpips` only where its weights are at hand.
+
+    Raises:
+        InputError: Shapes differ or the mask is empty.
+    """
+    truth, estimate, mask = checked(truth, estimate, mask)
+    peak = peak_intensity(truth, mask)
+    case = (truth, estimate, mask)
+    groups: list[tuple[tuple[str, ...], Callable[[], tuple[float, ...]]]] = [
+        (("psnr",), lambda: (psnr(*case, peak),)),
+        (("ssim",), lambda: (ssim(*case, peak),)),
+        (("ms_ssim",), lambda: (ms_ssim(*case, peak),)),
+        (("nrmse",), lambda: (nrmse(*case),)),
+        (("hfen",), lambda: (hfen(*case, spacing_mm),)),
+        (("gradient_error",), lambda: (gradient_error(*case, spacing_mm),)),
+        (("fsc_05_mm", "fsc_0143_mm"), lambda: _resolutions(*case, spacing_mm)),
+        (("edge_width_mm",), lambda: (edge_width_mm(*case, spacing_mm),)),
+        (("dice_csf", "dice_grey", "dice_white"), lambda: tuple(tissue_dice(*case).values())),
+        (("components_per_cm3", "handles_per_cm3"), lambda: _white_matter(*case, spacing_mm)),
+    ]
+    finite = bool(np.isfinite(estimate).all() and np.isfinite(truth).all())
+    found: dict[str, float] = {}
+    for names, compute in groups:
+        found.update(zip(names, _or_nan(compute, len(names)) if finite else [math.nan] * 3))
+    distance = lpips_25d(*case, peak) if finite and peak > 0 else None
+    return found if distance is None else {**found, "lpips": distance}
+
+
+def _or_nan(compute: Callable[[], tuple[float, ...]], count: int) -> tuple[float, ...]:
+    try:
+        return compute()
+    except InputError:
+        return (math.nan,) * count
+
+
+def _resolutions(
+    truth: np.ndarray, estimate: np.ndarray, mask: np.ndarray, spacing_mm: Triple
+) -> tuple[float, float]:
+    if np.ptp(truth[mask]) == 0:
+        return math.nan, math.nan
+    shells = fsc(truth, estimate, mask, spacing_mm)
+    return effective_resolution_mm(shells, 0.5), effective_resolution_mm(shells, 0.143)
+
+
+def _white_matter(
+    truth: np.ndarray, estimate: np.ndarray, mask: np.ndarray, spacing_mm: Triple
+) -> tuple[float, float]:
+    level = thresholds(truth, mask)[1]
+    if not math.isfinite(level):
+        return math.nan, math.nan
+    counted = topology(white_surface(estimate, mask, spacing_mm, level))
+    counts = per_cm3(counted, float(mask.sum()) * math.prod(spacing_mm) / 1000)
+    return counts["components_per_cm3"], counts["handles_per_cm3"]

@@ -1,0 +1,118 @@
+"""LPIPS over three stacks of slices, when the trained network is at hand; else nothing.
+
+The distance was learned from people who compared photographs. A trunk with random weights
+would give numbers as well, of another metric: there is no such fallback here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from eval.metrics.checks import bounding_box, checked
+from medil.errors import InputError
+
+Network = Callable[[Tensor, Tensor], Tensor]
+
+N_SLICES = 8  # along each axis
+LEAST_SIDE = 64  # pixels, what AlexNet's strides need
+TRUNK = "alexnet-owt-7be5be79.pth"  # torchvision's name: the hash of its bytes begins so
+
+
+def lpips_25d(
+    truth: np.ndarray,
+    estimate: np.ndarray,
+    mask: np.ndarray,
+    peak: float,
+    network: Network | None = None,
+) -> float | None:
+    """Learned perceptual distance, averaged over slices along three axes ("2.5-D").
+
+    Both volumes are set to 0 outside the mask and cropped to its bounding box; 8 slices
+    along each axis, at the middles of 8 equal parts of the box, are mapped from 0...peak
+    to -1...1 (clipped), repeated as red, green and blue, filled up with black to 64 pixels
+    where a side is shorter, and compared by AlexNet's LPIPS. Slices count voxels: compare LPIPS
+    only on one grid. The network has seen photographs, not scans.
+
+    Args:
+        truth: [D, H, W].
+        estimate: [D, H, W], same unit.
+        mask: [D, H, W] bool.
+        peak: White, normally `peak_intensity`.
+        network: Takes two [B, 3, h, w] in -1...1 and gives [B, ...] distances; looked for
+            with `alexnet_lpips` when None.
+
+    Returns:
+        From 0, dimensionless; lower is better. None when the weights are not available.
+        Source: Zhang et al. 2018.
+
+    Raises:
+        InputError: Shapes differ, the mask is empty, or the peak is not above zero.
+    """
+    truth, estimate, mask = checked(truth, estimate, mask)
+    if not peak > 0:
+        raise InputError(f"the peak must be above zero, not {peak}.")
+    network = network or alexnet_lpips()
+    if network is None:
+        return None
+    box = bounding_box(mask, margin=0)
+    pair = [_shown(np.where(mask, v, 0.0)[box], peak) for v in (truth, estimate)]
+    found: list[float] = []
+    with torch.no_grad():
+        for axis in range(3):
+            first, second = (_slices(v, axis) for v in pair)
+            distances = network(first, second)
+            found += distances.reshape(len(first), -1).mean(dim=1).tolist()
+    return float(np.mean(found))
+
+
+def available() -> bool:
+    """Whether `lpips_25d` gives a number here: both packages and the trained trunk."""
+    return alexnet_lpips() is not None
+
+
+@lru_cache(maxsize=1)
+def alexnet_lpips() -> Network | None:
+    """AlexNet's LPIPS (version 0.1), or None when a package or the trunk is not at hand.
+
+    Never downloads: the trunk must lie in torch's hub cache under torchvision's name, and
+    its bytes must be those that the name promises. The linear weights come with lpips.
+    """
+    try:
+        import lpips
+        import torchvision  # noqa: F401  (lpips fails later without it)
+    except ImportError:
+        return None
+    if not is_published(Path(torch.hub.get_dir()) / "checkpoints" / TRUNK):
+        return None
+    return lpips.LPIPS(net="alex", verbose=False).eval()
+
+
+def is_published(path: Path) -> bool:
+    """Whether a file is there and its SHA-256 begins as its name says (``name-hash.pth``)."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    return found.startswith(path.stem.rsplit("-", 1)[-1])
+
+
+def _shown(volume: np.ndarray, peak: float) -> Tensor:
+    return torch.from_numpy(np.clip(volume / peak, 0.0, 1.0) * 2 - 1).float()
+
+
+def _slices(volume: Tensor, axis: int) -> Tensor:
+    """[B, 3, h, w]: evenly spaced slices along one axis, fewer where it is short."""
+    n = volume.shape[axis]
+    count = min(N_SLICES, n)
+    places = ((torch.arange(count) + 0.5) * n / count).long()
+    images = volume.movedim(axis, 0)[places][:, None].expand(-1, 3, -1, -1)  # [B, 3, h, w]
+    down, across = (max(0, LEAST_SIDE - side) for side in images.shape[2:])
+    return pad(images, (0, across, 0, down), value=-1.0)
