@@ -36,6 +36,7 @@ from eval.ablation_data import (
 )
 from eval.ablation_data import questions as scored_blocks
 from eval.ablation_score import (
+    DEFINITION,
     EXPERIMENT,
     answer,
     patch_difference,
@@ -54,7 +55,6 @@ from eval.ablation_train import (
     train_arm,
 )
 from eval.arms import ARMS, LEARNED, all_learned
-from eval.reconstruction import DEFINITION
 from medil.config import RunConfig
 from medil.errors import InputError
 from medil.sampling import Scan
@@ -111,7 +111,7 @@ def run_config(arm: str) -> RunConfig:
 def all_arms() -> list[str]:
     """Every arm, those that matter most first: what an interrupted night should hold."""
     first = [name + ending for ending in ("", LEARNED) for name in FIRST if name + ending in ARMS]
-    stages = [REFERENCE + stage for stage in STAGES if stage]
+    stages = [REFERENCE + LEARNED + stage for stage in STAGES if stage]  # where they differ
     others = [name for name in ARMS if name not in first]
     return [*first, *stages, *others]
 

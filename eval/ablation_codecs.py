@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from eval import rows
 from eval.ablation_data import FINER, WHOLE, Question
-from eval.ablation_score import EXPERIMENT, METRICS, scores, snapshot_rows
+from eval.ablation_score import DEFINITION, EXPERIMENT, METRICS, scores, snapshot_rows
+from eval.coders import render_samples
 from eval.lapped import lapped
-from eval.reconstruction import DEFINITION, render_samples
 from medil.baselines import LINEAR_CODECS, ORACLE_CODECS, Codec
 
 CODECS: dict[str, Codec] = LINEAR_CODECS | {"lapped": lapped} | ORACLE_CODECS

@@ -11,11 +11,17 @@ import torch
 
 from eval import metrics, rows
 from eval.ablation_data import WHOLE, Question
-from eval.reconstruction import spacing_text
+from eval.rows import spacing_text
 from medil.shortcut import LatentAutoencoder
 
 EXPERIMENT = "ablation"
 METRICS = ("psnr", "ssim", "hfen")
+DEFINITION = {  # what the numbers mean; another meaning is another configuration
+    "version": 1,
+    "peak_percentile": metrics.PEAK_PERCENTILE,
+    "ssim_sigma_vox": metrics.SSIM_SIGMA_VOX,
+    "hfen_sigma_mm": metrics.HFEN_SIGMA_MM,
+}
 PATCH_MM, STRIDE_MM, INNER_MM = 24, 16, 4  # of patches that are compared with the whole block
 
 

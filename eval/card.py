@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval.report import GAIN, NATIVE, current
+from eval.reconstruction_report import GAIN, NATIVE, current
 from eval.rows import RESULTS, read_rows
 from medil.autoencoder import MedIL
 from medil.baselines import LINEAR_CODECS

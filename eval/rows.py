@@ -30,6 +30,7 @@ import torch
 
 import medil
 from medil.errors import InputError
+from medil.grid import Grid
 
 RESULTS = Path(__file__).parent / "results"
 WHAT = ("experiment", "subject", "arm", "condition", "metric")
@@ -98,6 +99,11 @@ class Row:
     recorded_at: str
     provenance: Provenance
 
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What tells this measurement from every other (`IDENTITY`)."""
+        return tuple(getattr(self, name) for name in IDENTITY)
+
     def to_record(self) -> dict[str, Any]:
         """The flat mapping that is one line of the file; checked."""
         record = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "provenance"}
@@ -105,6 +111,30 @@ class Row:
         record |= asdict(self.provenance)
         check_record(record)
         return record
+
+
+def of_values(values: Mapping[str, float], units: Mapping[str, str], **about: Any) -> list[Row]:
+    """One row a metric; a value that is not finite becomes None.
+
+    Args:
+        values: Metric to value.
+        units: Metric to unit.
+        about: Every other field of `Row`, but for the time of recording.
+
+    Returns:
+        The rows.
+    """
+    return [
+        Row(metric=metric, value=float(value) if math.isfinite(value) else None,
+            unit=units[metric], recorded_at=now_utc(), **about)
+        for metric, value in values.items()
+    ]  # fmt: skip
+
+
+def spacing_text(grid: Grid) -> str:
+    """Voxel size such as ``1`` or ``0.72 x 0.72 x 3``, in mm."""
+    texts = [f"{s:.2f}".rstrip("0").rstrip(".") for s in grid.spacing_mm]
+    return texts[0] if len(set(texts)) == 1 else " x ".join(texts)
 
 
 SCHEMA: dict[str, type | tuple[type, ...]] = {

@@ -144,7 +144,7 @@ def test_an_interrupt_ends_cleanly(small, tmp_path, monkeypatch, capsys):
 def test_arms_that_matter_most_come_first_and_references_before_their_arms():
     names = ablation.all_arms()
     assert names[:2] == ["integrated", "trilinear"] and len(set(names)) == len(names)
-    assert set(ablation.ARMS) <= set(names) and "integrated @both+mix" in names
+    assert set(ablation.ARMS) <= set(names) and "integrated/learned @both+mix" in names
     ordered = ablation._with_references(["literal/learned", "integrated @both"])
     assert ordered == ["integrated/learned", "literal/learned", "integrated", "integrated @both"]
 

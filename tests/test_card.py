@@ -1,7 +1,7 @@
 import pytest
 
 from eval.card import card
-from eval.report import current
+from eval.reconstruction_report import current
 from eval.rows import RESULTS, read_rows
 from medil.checkpoint import RELEASES, load_release
 from medil.errors import InputError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,12 @@ import pytest
 import torch
 from scipy import ndimage
 
-from eval import metrics, reconstruction, rows
+from eval import metrics, reconstruction, rows, runner
+from eval.coders import CodecCoder, Interpolation, all_coders, release_coders
 from eval.subjects import CONDITIONS, INTERPOLATED, Scan, Subject, subjects, whole_blocks
 from medil.baselines import CODECS
+from medil.checkpoint import save_weights
+from medil.config import preset
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
 from medil.volume import Volume
@@ -32,6 +36,12 @@ def scan(rng) -> Scan:
 @pytest.fixture
 def subject(scan) -> Subject:
     return Subject("ball", "d" * 64, BLOCKS, lambda: scan)
+
+
+@pytest.fixture
+def weights(tmp_path, spline_model) -> str:
+    path = save_weights(spline_model, preset("test"), tmp_path / "m.safetensors", {}, half=False)
+    return str(path)
 
 
 @pytest.fixture
@@ -78,107 +88,84 @@ def test_made_truth_comes_from_the_head_and_not_from_the_scan(scan):
         CONDITIONS["native -> 1 mm"](scan)
 
 
-def test_samples_are_averaged_on_coarser_grids_and_interpolated_on_finer_ones(grid, rng):
-    data = rng.normal(size=grid.shape)
-    coarse = whole_blocks(grid, (2, 2, 3))
-    blocks = data[:6].reshape(3, 2, 4, 2, 3, 3)[..., :3].mean(axis=(1, 3, 5))
-    start = np.rint(grid.ras_to_index(coarse.corners_mm).min(0) + 0.5).astype(int)
-    assert start.tolist() == [0, 0, 0]
-    np.testing.assert_allclose(reconstruction.render_samples(data, grid, coarse), blocks)
-    np.testing.assert_allclose(reconstruction.render_samples(data, grid, grid), data)
-    crop = grid.crop((2, 1, 3), (4, 5, 4))
-    inside = data[2:6, 1:6, 3:7]
-    np.testing.assert_allclose(reconstruction.render_samples(data, grid, crop), inside)
-    ramp = lambda g: centres_mm(g).numpy() @ (1.0, 0.2, 0.3)  # noqa: E731
-    wide = Grid.from_spacing((60, 60, 60), 1.0)
-    fine = wide.crop((24, 24, 24), (8, 8, 8)).with_spacing(0.4)
-    rendered = reconstruction.render_samples(ramp(wide), wide, fine)
-    np.testing.assert_allclose(rendered, ramp(fine), atol=1e-6)
-
-
-def test_every_codec_keeps_at_least_as_many_numbers_as_the_latent(spline_model, scan):
-    arms = {a.name: a for a in reconstruction.all_arms(spline_model)}
-    assert set(arms) == {"medil", "medil_splines", *CODECS, "interpolation"}
-    kept = {name: arm.keep(scan.volume).numbers for name, arm in arms.items()}
-    assert kept["medil"] == 8 * 7 * 6 * 6  # ceil of 25, 22, 23 mm over 4 mm, 8 channels
-    assert kept["interpolation"] == scan.volume.grid.n_voxels
-    for name in CODECS:
-        assert kept["medil"] <= kept[name] <= 1.1 * kept["medil"]
-    assert kept["dct_ball"] == kept["dct_cube"] == kept["medil"]
-
-
-def test_a_silent_network_and_its_splines_score_alike(spline_model, subject, provenance):
-    arms = reconstruction.model_arms(spline_model)
-    todo = [("native -> native", arm) for arm in arms]
-    found = reconstruction.measure(subject, todo, provenance)
-    network, splines = ({r.metric: r.value for r in found if r.arm == a.name} for a in arms)
-    assert network == pytest.approx(splines, rel=1e-5)
+def test_a_silent_network_and_its_splines_score_alike(weights, subject, provenance):
+    todo = [("native -> native", coder) for coder in release_coders(weights)]
+    found = reconstruction.measure(subject, todo, provenance, "reconstruction")
+    network, splines = ({r.metric: r.value for r in found if r.arm == c.name} for _, c in todo)
+    assert network == pytest.approx(splines, rel=1e-4, nan_ok=True)
     assert 5 < network["psnr"] < 60
 
 
-def test_recorded_rows_are_complete_and_a_second_run_computes_nothing(
-    tmp_path, spline_model, subject, provenance
+def test_tasks_name_the_rows_they_give_and_a_second_run_computes_nothing(
+    tmp_path, weights, subject, provenance
 ):
-    first = reconstruction.run(spline_model, [subject], tmp_path, provenance)
-    frame = rows.read_rows(tmp_path / "reconstruction.jsonl")
-    n_arms = 2 + len(CODECS)
-    expected = len(metrics.UNITS) * (len(BLOCKS) * n_arms + len(INTERPOLATED[:1]))
-    assert first == len(frame) == expected
-    assert set(frame["unit"]) == {"dB", "1"} and frame["value"].notna().all()
-
-    def never() -> Scan:
-        raise AssertionError("a recorded subject was loaded again")
-
-    again = replace(subject, load=never)
-    assert reconstruction.run(spline_model, [again], tmp_path, provenance) == 0
+    path, arms = tmp_path / "reconstruction.jsonl", all_coders(weights)
+    todo = reconstruction.tasks([subject], arms, set(), provenance)
+    added = runner.run(todo, path, workers=0)
+    n_pairs = len(BLOCKS) * (2 + len(CODECS)) + len(set(BLOCKS) & set(INTERPOLATED)) + 1
+    assert added == len(metrics.scored()) * n_pairs
+    recorded = rows.recorded_identities(path)
+    assert todo[0].wanted == recorded
+    assert reconstruction.tasks([subject], arms, recorded, provenance) == []
+    frame = rows.read_rows(path)
+    scored = frame[frame["metric"].isin(["psnr", "ssim", "hfen"]) & (frame["arm"] != "scan")]
+    assert scored["value"].notna().all()
 
 
 def test_new_weights_are_measured_again_but_codecs_are_not(
-    tmp_path, spline_model, subject, provenance
+    tmp_path, weights, spline_model, subject, provenance
 ):
-    import copy
-
-    reconstruction.run(spline_model, [subject], tmp_path, provenance)
+    arms = [*release_coders(weights), CodecCoder("dct_ball", 4.0, 8)]
+    recorded = {
+        identity
+        for pair in reconstruction.pairs(subject, arms)
+        for identity in reconstruction.identities("reconstruction", subject, pair)
+    }
     other = copy.deepcopy(spline_model)
     with torch.no_grad():
         next(other.parameters()).add_(1e-3)
-    before = len(rows.read_rows(tmp_path))
-    reconstruction.run(other, [subject], tmp_path, provenance)
-    added = rows.read_rows(tmp_path).iloc[before:]
-    assert set(added["arm"]) == {"medil", "medil_splines"}
-    assert added["weights_sha256"].nunique() == 1
+    path = save_weights(other, preset("test"), tmp_path / "other.safetensors", {}, half=False)
+    again = [*release_coders(str(path)), CodecCoder("dct_ball", 4.0, 8)]
+    (task,) = reconstruction.tasks([subject], again, recorded, provenance)
+    assert {identity[2] for identity in task.wanted} == {"medil", "medil_splines"}
 
 
-def test_a_crash_loses_only_the_subject_it_hit(tmp_path, spline_model, subject, provenance):
+def test_a_crash_loses_only_the_subject_it_hit(tmp_path, subject, provenance):
     def crash() -> Scan:
         raise KeyboardInterrupt
 
-    hit = replace(subject, name="hit", load=crash)
+    path = tmp_path / "reconstruction.jsonl"
+    people = [subject, replace(subject, name="hit", load=crash)]
+    todo = reconstruction.tasks(people, [CodecCoder("cubic", 4.0, 8)], set(), provenance)
     with pytest.raises(KeyboardInterrupt):
-        reconstruction.run(spline_model, [subject, hit], tmp_path, provenance)
-    assert set(rows.read_rows(tmp_path)["subject"]) == {"ball"}
+        runner.run(todo, path, workers=0)
+    assert set(rows.read_rows(path)["subject"]) == {"ball"}
 
 
 def test_each_volume_is_encoded_once_for_all_its_targets(subject, provenance):
     seen = []
 
-    def keep(volume: Volume) -> reconstruction.Kept:
-        seen.append(volume.grid)
-        return reconstruction.Kept((volume.data.double().numpy(), volume.grid), 1)
+    class Counting(Interpolation):
+        conditions, encoding = None, "one and the same"
 
-    render = reconstruction.interpolation_arm().render
-    arms = [reconstruction.Arm(n, keep, render, "c" * 64) for n in ("one", "two")]
-    todo = [(c, arm) for c in BLOCKS for arm in arms]
-    found = reconstruction.measure(subject, todo, provenance)
+        def __init__(self, name):
+            self.name = name
+
+        def encode(self, volume):
+            seen.append(volume.grid)
+            return super().encode(volume)
+
+    todo = [(c, coder) for c in BLOCKS for coder in (Counting("one"), Counting("two"))]
+    found = reconstruction.measure(subject, todo, provenance, "reconstruction")
     assert len(seen) == 2  # the native scan, and the one at 2 mm
     perfect = [r for r in found if r.metric == "nrmse" and r.condition != "2 mm -> 1 mm"]
     assert len(perfect) == 6 and all(r.value == pytest.approx(0, abs=1e-6) for r in perfect)
 
 
 def test_spacing_reads_as_people_write_it():
-    assert reconstruction.spacing_text(Grid.from_spacing((2, 2, 2), 1.0)) == "1"
+    assert rows.spacing_text(Grid.from_spacing((2, 2, 2), 1.0)) == "1"
     thick = Grid.from_spacing((2, 2, 2), (0.71875, 0.71875, 2.9999955))
-    assert reconstruction.spacing_text(thick) == "0.72 x 0.72 x 3"
+    assert rows.spacing_text(thick) == "0.72 x 0.72 x 3"
 
 
 def test_subjects_are_held_out_and_named_without_loading(mirror):
@@ -207,5 +194,3 @@ def test_bad_input_is_one_sentence_and_exit_2(tmp_path, capsys):
         subjects("huge")
     assert reconstruction.main(["--release", "no-such-preset", "--out", str(tmp_path)]) == 2
     assert "no-such-preset" in capsys.readouterr().err
-    with pytest.raises(InputError, match="make that folder first"):
-        reconstruction.rows_file(tmp_path / "no" / "results")

@@ -1,0 +1,345 @@
+"""Any autoencoder as the tables see it: what it keeps of a volume, and what it renders.
+
+To put another model into the tables, write a `Coder`: a name, what was chosen, `encode` a
+volume on its own grid, `decode` on any grid. `eval.monai_coder` does it for MONAI's
+`AutoencoderKL`, `CodecCoder` below for a linear codec. Then
+
+    medil evaluate scans/ -o report/ --coder mine.py:make
+
+where ``make()`` in ``mine.py`` gives one coder or a list of them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from eval import rows
+from eval.subjects import INTERPOLATED
+from medil.baselines import CODECS, LINEAR_CODECS, cell_average, cubic_resample
+from medil.checkpoint import load_any, load_release
+from medil.errors import InputError
+from medil.grid import Grid
+from medil.shortcut import LatentAutoencoder
+from medil.volume import Volume, robust_intensity
+
+TITLES = {
+    "cubic": "Averaged, then cubic splines",
+    "dct_cube": "DCT, lowest cube",
+    "dct_ball": "DCT, lowest ball",
+    "bspline": "B-spline, least squares",
+    "dct_best": "DCT, largest (oracle)",
+}
+KINDS = ("learned", "network left out", "linear codec", "oracle, not a rival", "no compression")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What an arm keeps of a volume: a latent or rebuilt voxels, and how many numbers."""
+
+    what: Any
+    numbers: int
+
+
+class Coder(ABC):
+    """One way to keep a volume, and to render what was kept on any grid.
+
+    Coders travel between processes, so they hold names and settings; weights are loaded
+    where they are needed.
+
+    Attributes:
+        name: As in the rows: lower case, no spaces.
+        title: For people.
+        kind: One of `KINDS`.
+        config: Everything that was chosen, as JSON can hold it; its digest is in the rows.
+        weights_sha256: Of the weights, if there are any.
+        conditions: Of `eval.subjects.CONDITIONS`, where it is a rival; None: everywhere.
+    """
+
+    name: str
+    title: str
+    kind: str = "learned"
+    config: Any = None
+    weights_sha256: str = rows.NO_WEIGHTS
+    conditions: tuple[str, ...] | None = None
+
+    @property
+    def encoding(self) -> str:
+        """Coders of one encoding share what they keep, so a volume is encoded once for all."""
+        return self.name
+
+    @abstractmethod
+    def encode(self, volume: Volume) -> Kept:
+        """Keep a volume.
+
+        Args:
+            volume: [D, H, W] on its native grid, in any intensity unit.
+
+        Returns:
+            Whatever `decode` needs, and the count of numbers in it. Grid and intensity scale,
+            which a header holds, count for no one.
+        """
+
+    @abstractmethod
+    def decode(self, kept: Kept, grid: Grid) -> np.ndarray:
+        """Render what was kept.
+
+        Args:
+            kept: From `encode`.
+            grid: Any grid over the volume's box: finer, coarser, shifted.
+
+        Returns:
+            [D, H, W] float64 on `grid`, in the volume's intensity unit; a voxel is the mean
+            over its cell.
+        """
+
+    def config_hash(self, definition: Any) -> str:
+        """Digest of what was chosen, here and in how it is scored."""
+        return rows.digest([self.name, self.config, definition])
+
+
+# Learned
+
+
+@lru_cache(maxsize=2)
+def loaded(release: str) -> LatentAutoencoder:
+    """A released model by name, or weights by path, ready to run on the CPU."""
+    model = load_any(Path(release)) if release.endswith(".safetensors") else load_release(release)
+    return model.eval()
+
+
+class ReleaseCoder(Coder):
+    """A released MedIL, or weights in a file; with or without its network.
+
+    Args:
+        release: Name of a release, or path of a ``.safetensors`` file.
+        splines_alone: Render the closed form and leave the network out.
+    """
+
+    def __init__(self, release: str = "tiny", splines_alone: bool = False) -> None:
+        model = loaded(release)
+        if splines_alone and not model.config.closed_form:
+            raise InputError("these weights have no closed form that could be rendered alone.")
+        self.release, self.splines_alone = release, splines_alone
+        self.name = "medil_splines" if splines_alone else "medil"
+        self.title = "MedIL, splines alone" if splines_alone else "MedIL"
+        self.kind = "network left out" if splines_alone else "learned"
+        self.config = asdict(model.config)
+        self.weights_sha256 = rows.weights_digest(model)
+
+    @property
+    def encoding(self) -> str:
+        """With and without network, the latent is one."""
+        return f"latent of {self.release}"
+
+    def encode(self, volume: Volume) -> Kept:
+        """The latent: its mean, nothing drawn."""
+        latent = loaded(self.release).encode(volume)
+        return Kept(latent, latent.n_numbers)
+
+    def decode(self, kept: Kept, grid: Grid) -> np.ndarray:
+        """The rendering on any grid; [D, H, W] float64."""
+        model = loaded(self.release)
+        return model.decode(kept.what, grid, linear_only=self.splines_alone).data.double().numpy()
+
+
+class ModelCoder(Coder):
+    """Any model of the package that is at hand, such as an arm that was just trained.
+
+    Args:
+        model: On the CPU.
+        name: As in the rows.
+        title: For people.
+        autocast: Work in bfloat16 where torch thinks it safe, as training does.
+    """
+
+    def __init__(
+        self, model: LatentAutoencoder, name: str, title: str = "", autocast: bool = False
+    ) -> None:
+        self.model, self.name, self.title = model.eval(), name, title or name
+        self.autocast = autocast
+        self.config = asdict(model.config) | {"autocast": autocast}
+        self.weights_sha256 = rows.weights_digest(model)
+
+    @torch.inference_mode()
+    def encode(self, volume: Volume) -> Kept:
+        """The latent's mean, where it lies, and the intensity scale."""
+        intensity = robust_intensity(volume.data)
+        cells = self.model.latent_grid(volume.grid)
+        x = intensity.forward(volume.data)[None, None].to(self.model.haar)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+            mean, _ = self.model.encode_tensor(x, volume.grid, cells)
+        return Kept((mean, cells, intensity), mean[0].numel())
+
+    @torch.inference_mode()
+    def decode(self, kept: Kept, grid: Grid) -> np.ndarray:
+        """The rendering on any grid; [D, H, W] float64."""
+        mean, cells, intensity = kept.what
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+            x = self.model.decode_tensor(mean, cells, grid)
+        return intensity.inverse(x[0, 0].float().cpu()).double().numpy()
+
+
+# Nothing learned
+
+
+class CodecCoder(Coder):
+    """A codec of `medil.baselines` that keeps as many numbers as a latent does.
+
+    Args:
+        codec: Its name there.
+        latent_spacing_mm: Pitch of that latent.
+        channels: Its numbers a cell.
+    """
+
+    def __init__(self, codec: str, latent_spacing_mm: float, channels: int) -> None:
+        if codec not in CODECS:
+            raise InputError(f"there is no codec {codec!r}; choose from {', '.join(CODECS)}.")
+        self.name, self.title = codec, TITLES[codec]
+        self.kind = "linear codec" if codec in LINEAR_CODECS else "oracle, not a rival"
+        self.latent_spacing_mm, self.channels = latent_spacing_mm, channels
+        self.config = {"latent_spacing_mm": latent_spacing_mm, "latent_channels": channels}
+
+    def encode(self, volume: Volume) -> Kept:
+        """The volume as those numbers rebuild it on its own grid."""
+        n_numbers = latent_numbers(volume.grid, self.latent_spacing_mm, self.channels)
+        coded = CODECS[self.name](_numbers(volume), volume.grid, n_numbers)
+        return Kept((coded.reconstruction, volume.grid), coded.numbers_kept)
+
+    def decode(self, kept: Kept, grid: Grid) -> np.ndarray:
+        """Cubic splines through the rebuilt voxels; [D, H, W] float64."""
+        return render_samples(*kept.what, grid)
+
+
+class Interpolation(Coder):
+    """Cubic interpolation of every voxel: no compression, a rival where detail is missing."""
+
+    name, title, kind = "interpolation", "Cubic interpolation of every voxel", "no compression"
+    conditions = INTERPOLATED
+
+    def encode(self, volume: Volume) -> Kept:
+        """Every voxel."""
+        return Kept((_numbers(volume), volume.grid), volume.grid.n_voxels)
+
+    def decode(self, kept: Kept, grid: Grid) -> np.ndarray:
+        """Cubic splines through the voxels; [D, H, W] float64."""
+        return render_samples(*kept.what, grid)
+
+
+class Scan(Interpolation):
+    """The scan itself, on its own grid: what the count of its pieces and handles should be."""
+
+    name, title = "scan", "The scan itself"
+    conditions = ("native -> native",)
+
+
+def render_samples(data: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
+    """A volume on a parallel grid with nothing learned: cubic splines, averaged over cells.
+
+    Where target cells are larger than voxels, the splines are sampled several times in each
+    cell and averaged, so coarser targets are anti-aliased and finer ones are interpolated.
+
+    Args:
+        data: [D, H, W] on `grid`.
+        grid: Where the data lies.
+        target: A parallel grid.
+
+    Returns:
+        [D', H', W'] float64 on `target`.
+    """
+    ratio = np.asarray(target.spacing_mm) / np.asarray(grid.spacing_mm)
+    parts = np.maximum(1, np.rint(ratio)).astype(int)
+    inner = target.resized(np.asarray(target.shape) * parts)
+    if _same_voxels(grid, inner):
+        return cell_average(data, grid, target)
+    return cell_average(cubic_resample(data, grid, inner), inner, target)
+
+
+def _same_voxels(grid: Grid, other: Grid) -> bool:
+    """Whether every voxel of `other` that lies in `grid` is one of its voxels."""
+    corners = grid.ras_to_index(other.index_to_ras([(0, 0, 0), np.asarray(other.shape) - 1]))
+    span = np.asarray(other.shape) - 1
+    whole = np.abs(corners - np.rint(corners)).max() < 1e-6
+    return whole and bool(np.abs(corners[1] - corners[0] - span).max() < 1e-6)
+
+
+def latent_numbers(grid: Grid, spacing_mm: float, channels: int) -> int:
+    """How many numbers a latent of this pitch and width keeps of a volume."""
+    return channels * grid.covering(spacing_mm).n_voxels
+
+
+def _numbers(volume: Volume) -> np.ndarray:
+    return volume.data.double().numpy()
+
+
+# Which
+
+
+def release_coders(release: str = "tiny") -> list[Coder]:
+    """The release and, where it has one, its closed form without the network."""
+    closed = loaded(release).config.closed_form
+    return [ReleaseCoder(release), *([ReleaseCoder(release, splines_alone=True)] if closed else [])]
+
+
+def codec_coders(
+    latent_spacing_mm: float, channels: int, names: Sequence[str] = tuple(CODECS)
+) -> list[Coder]:
+    """Codecs with as many numbers as a latent of this pitch and width."""
+    return [CodecCoder(name, latent_spacing_mm, channels) for name in names]
+
+
+def all_coders(release: str = "tiny") -> list[Coder]:
+    """Every arm that is compared with a release."""
+    config = loaded(release).config
+    codecs = codec_coders(config.latent_spacing_mm, config.latent_channels)
+    return [*release_coders(release), *codecs, Interpolation(), Scan()]
+
+
+def coders_from(text: str) -> list[Coder]:
+    """A user's own coders: ``FILE.py:NAME``, a function that gives one or a list of them.
+
+    Args:
+        text: As typed after ``--coder``.
+
+    Returns:
+        The coders.
+
+    Raises:
+        InputError: No such file or name, or it gives something else.
+    """
+    path, _, name = text.rpartition(":")
+    if not path.endswith(".py") or not Path(path).is_file():
+        raise InputError(f"--coder wants FILE.py:NAME with a file that exists, not {text!r}.")
+    try:
+        made = getattr(_imported(Path(path)), name)()
+    except Exception as error:
+        raise InputError(
+            f"{Path(path).name} gives no coder: {type(error).__name__}: {error}"
+        ) from error
+    found = list(made) if isinstance(made, Sequence) else [made]
+    if not found or not all(isinstance(coder, Coder) for coder in found):
+        raise InputError(f"{name} in {Path(path).name} must give eval.coders.Coder objects.")
+    return found
+
+
+def _imported(path: Path) -> ModuleType:
+    """A user's module, whose classes travel to other processes with their code."""
+    spec = importlib.util.spec_from_file_location(f"coder_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    if importlib.util.find_spec("cloudpickle"):
+        import cloudpickle
+
+        cloudpickle.register_pickle_by_value(module)
+    return module

@@ -1,0 +1,202 @@
+"""How an experiment is run: tasks that are not recorded yet, over processes, row by row.
+
+A task is one subject's share of an experiment. It says beforehand which rows it will give,
+so a second run computes nothing and a run that was killed goes on where it was. Tasks run
+in a local Dask cluster, on the machines of another Dask scheduler, or in this process; their
+rows are appended here, by one writer, each task's at once when it ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from eval import rows
+from medil.errors import InputError
+
+PROFILES = ("quick", "gpu", "paper")
+STOPPED = 130
+Measure = Callable[[], list[rows.Row]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One subject's share of an experiment.
+
+    Args:
+        name: Whom the progress bar names.
+        wanted: The identities (`eval.rows.IDENTITY`) of the rows that it will give.
+        measure: Gives the rows. It may run in another process: a `functools.partial` of a
+            module's function, which loads volumes and weights itself and depends on nothing
+            but its arguments.
+    """
+
+    name: str
+    wanted: frozenset[tuple[str, ...]]
+    measure: Measure
+
+
+def identities(
+    experiment: str, subject: str, metrics: Sequence[str], arms: Mapping[tuple[str, str], str],
+    data_sha256: str, weights: Mapping[str, str],
+) -> frozenset[tuple[str, ...]]:  # fmt: skip
+    """The identities of a subject's rows.
+
+    Args:
+        experiment: Its name.
+        subject: Whose volume.
+        metrics: Names; every arm and condition gives them all.
+        arms: (arm, condition) to the digest of its configuration.
+        data_sha256: Of the subject.
+        weights: Arm to the digest of its weights; others have none.
+
+    Returns:
+        Tuples in the order of `eval.rows.IDENTITY`.
+    """
+    return frozenset(
+        (experiment, subject, arm, condition, metric, config_hash, data_sha256,
+         weights.get(arm, rows.NO_WEIGHTS))
+        for (arm, condition), config_hash in arms.items()
+        for metric in metrics
+    )  # fmt: skip
+
+
+def run(
+    tasks: Sequence[Task], path: Path, workers: int | None = None, scheduler: str | None = None
+) -> int:
+    """Run what is not recorded yet, and record it.
+
+    Args:
+        tasks: All of the experiment.
+        path: The rows file, ``NAME.jsonl``.
+        workers: Processes on this machine: all cores when None, 0 for this process alone.
+        scheduler: Address of a Dask scheduler whose workers run the tasks instead. They need
+            the same checkout and data.
+
+    Returns:
+        How many rows were added.
+
+    Raises:
+        InputError: No such scheduler, or what a task says about its input.
+    """
+    recorded = rows.recorded_identities(path)
+    waiting = [task for task in tasks if not task.wanted <= recorded]
+    if not waiting:
+        return 0
+    added = 0
+    with ExitStack() as stack, tqdm(total=len(waiting), unit="task") as bar:
+        for name, found in _results(waiting, workers, scheduler, stack):
+            fresh = [r for r in found if r.identity not in recorded]
+            added += rows.append_rows(path, fresh)
+            bar.set_postfix_str(name)
+            bar.update()
+    return added
+
+
+def _results(
+    tasks: Sequence[Task], workers: int | None, scheduler: str | None, stack: ExitStack
+) -> Iterator[tuple[str, list[rows.Row]]]:
+    """Tasks' names and rows, as they end."""
+    n_workers = min(len(tasks), os.cpu_count() or 1) if workers is None else workers
+    if scheduler is None and n_workers == 0:
+        yield from ((task.name, task.measure()) for task in tasks)
+        return
+    client = _client(n_workers, scheduler, stack)
+    from distributed import as_completed
+
+    futures = {client.submit(task.measure, pure=False): task.name for task in tasks}
+    for future in as_completed(list(futures)):
+        yield futures.pop(future), future.result()
+
+
+def _client(n_workers: int, scheduler: str | None, stack: ExitStack):
+    """A Dask client: of the scheduler, or of processes here with one thread each."""
+    try:
+        import dask
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise InputError(
+            "several processes need Dask; install it with: pip install 'medil[eval]', "
+            "or stay in one with --workers 0."
+        ) from error
+    stack.enter_context(
+        dask.config.set(
+            {
+                "distributed.worker.memory.terminate": False,  # a large volume is no leak
+                "distributed.scheduler.allowed-failures": 1,
+            }
+        )
+    )
+    if scheduler is None:
+        cluster = LocalCluster(
+            n_workers=n_workers, threads_per_worker=1, memory_limit=0, dashboard_address=None,
+        )  # fmt: skip
+        scheduler = stack.enter_context(cluster)
+    try:
+        client = stack.enter_context(Client(scheduler, timeout=5))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"no Dask scheduler answers at {scheduler}; start one with: dask scheduler."
+        ) from error
+    client.run(torch.set_num_threads, 1)
+    return client
+
+
+# The command line that experiments share
+
+
+def parser(
+    module: str, doc: str | None, profiles: Sequence[str] = PROFILES
+) -> argparse.ArgumentParser:
+    """``--profile --release --out --workers --scheduler`` for ``python -m eval.NAME``."""
+    made = argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--profile", choices=tuple(profiles), default="quick")
+    made.add_argument("--release", default="tiny", help="which released weights (tiny)")
+    made.add_argument("--out", type=Path, default=rows.RESULTS, help="folder of the rows")
+    made.add_argument("--workers", type=int, help="processes here (all cores); 0: this one alone")
+    made.add_argument("--scheduler", help="address of a Dask scheduler, such as tcp://host:8786")
+    return made
+
+
+def command(
+    body: Callable[[argparse.Namespace], int | None],
+    options: argparse.ArgumentParser,
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Parse and run: 0, 2 after one sentence about bad input, 130 after Ctrl-C."""
+    try:
+        parsed = options.parse_args(arguments)
+        if parsed.workers is not None and parsed.workers < 0:
+            raise InputError(f"--workers counts processes, so it cannot be {parsed.workers}.")
+        torch.set_num_threads(1)  # as in the workers, so that rows do not depend on where
+        return body(parsed) or 0
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; what was recorded stays, and the same command goes on", file=sys.stderr)
+        return STOPPED
+
+
+def rows_file(out: Path, experiment: str) -> Path:
+    """The rows of an experiment in a folder, which is made if its parent exists.
+
+    Raises:
+        InputError: The folder cannot be made.
+    """
+    if not out.parent.is_dir():
+        raise InputError(f"{out.parent} does not exist; make that folder first.")
+    out.mkdir(exist_ok=True)
+    return out / f"{experiment}.jsonl"

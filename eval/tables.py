@@ -1,0 +1,94 @@
+"""What all tables share: how numbers, names and origins read, and how tables are written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from medil.files import atomic_output
+
+
+def provenance(frame: pd.DataFrame) -> str:
+    """One sentence: when, at which commit, on what and with which weights rows were recorded."""
+
+    def joined(values) -> str:
+        return ", ".join(sorted({str(value) for value in values}))
+
+    commits = frame["commit"].str[:7] + frame["dirty"].map({True: "+", False: ""})
+    days = frame["recorded_at"].dt.strftime("%Y-%m-%d")
+    weights = frame.loc[frame["weights_sha256"] != "", "weights_sha256"].str[:12]
+    return (
+        f"Recorded {joined(days)} at commit {joined(commits)} (device {joined(frame['device'])}, "
+        f"threads {joined(frame['threads'])}, profile {joined(frame['profile'])}, weights "
+        f"{joined(weights) or 'none'}): {len(frame):,} rows, each of one volume."
+    )
+
+
+def scan_name(subject: str) -> str:
+    """A subject's name for people: what tells it apart, with spaces.
+
+    Example:
+        >>> scan_name("cross_sectional_patient07_T1_MNI")
+        'patient07 T1 MNI'
+    """
+    for prefix in ("cross_sectional_", "longitudinal_"):
+        subject = subject.removeprefix(prefix)
+    return subject.replace("_", " ")
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table as Markdown, for notebooks: text to the left, numbers to the right.
+
+    Fractions get two decimals in columns whose header names dB, three in others.
+    """
+
+    def text(name: str, value) -> str:
+        return decimals(value, 2 if "dB" in name else 3) if isinstance(value, float) else str(value)
+
+    numeric = [pd.api.types.is_numeric_dtype(table[name]) for name in table]
+    lines = [[str(name) for name in table], ["---:" if n else ":---" for n in numeric]]
+    lines += [
+        [text(str(name), value) for name, value in zip(table, line, strict=True)]
+        for line in table.itertuples(index=False)
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def plain(value: float) -> str:
+    return f"{value:,.0f}" if value == round(value) else f"{value:.4g}"
+
+
+def decimals(value: float | None, n: int) -> str:
+    return "" if pd.isna(value) else f"{value:.{n}f}"
+
+
+def with_sign(value: float, n: int = 2) -> str:
+    return "" if pd.isna(value) else f"{round(value, n) + 0.0:+.{n}f}"  # no "-0.00"
+
+
+def times(spacing: str) -> str:
+    return spacing.replace(" x ", " × ")
+
+
+def signed_db(difference_db: float) -> str:
+    return f"{abs(difference_db):.2f} dB {'above' if difference_db >= 0 else 'below'}"
+
+
+def write(contents: Mapping[str, pd.DataFrame | str], out: Path) -> list[Path]:
+    """Write tables as CSV and sentences as text, each whole or not at all.
+
+    Args:
+        contents: File name to table or text.
+        out: Folder; made with its parents.
+
+    Returns:
+        What was written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        text = content if isinstance(content, str) else content.to_csv(index=False)
+        with atomic_output(out / name, force=True) as temporary:
+            temporary.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
+    return [out / name for name in contents]

@@ -1,0 +1,188 @@
+"""The adapter: every arm keeps what it says, renders where it is asked, and travels."""
+
+from __future__ import annotations
+
+import cloudpickle
+import numpy as np
+import pytest
+import torch
+
+from eval import coders
+from eval.coders import CodecCoder, Interpolation, Kept, ModelCoder, ReleaseCoder
+from medil.baselines import CODECS
+from medil.checkpoint import save_weights
+from medil.config import preset
+from medil.errors import InputError
+from medil.grid import Grid, centres_mm
+from medil.volume import Volume
+
+
+@pytest.fixture
+def weights(tmp_path, spline_model) -> str:
+    """The silenced model in a file, as a user's weights would be."""
+    path = save_weights(spline_model, preset("test"), tmp_path / "m.safetensors", {}, half=False)
+    return str(path)
+
+
+@pytest.fixture
+def ball(rng) -> Volume:
+    """A smooth ball in an uneven box of 1 mm voxels, in scanner units."""
+    grid = Grid.from_spacing((25, 22, 23), 1.0, origin_mm=(-9, 5, 30))
+    far = np.linalg.norm(centres_mm(grid).numpy() - grid.centre_mm, axis=-1)
+    return Volume(torch.from_numpy(900 / (1 + np.exp(far - 8))).float(), grid)
+
+
+def test_every_codec_keeps_at_least_as_many_numbers_as_the_latent(weights, ball):
+    arms = {a.name: a for a in coders.all_coders(weights)}
+    assert set(arms) == {"medil", "medil_splines", *CODECS, "interpolation", "scan"}
+    kept = {name: arm.encode(ball).numbers for name, arm in arms.items()}
+    assert kept["medil"] == 8 * 7 * 6 * 6  # ceil of 25, 22, 23 mm over 4 mm, 8 channels
+    assert kept["interpolation"] == ball.grid.n_voxels
+    for name in CODECS:
+        assert kept["medil"] <= kept[name] <= 1.1 * kept["medil"]
+    assert kept["dct_ball"] == kept["dct_cube"] == kept["medil"]
+    assert all(arm.kind in coders.KINDS and arm.title for arm in arms.values())
+
+
+@pytest.mark.parametrize("spacing_mm", [0.8, 1.0, 2.0])
+def test_every_arm_renders_the_ball_where_it_lies(weights, ball, spacing_mm):
+    target = ball.grid.with_spacing(spacing_mm)
+    place = centres_mm(target).numpy()
+    for arm in coders.all_coders(weights):
+        data = arm.decode(arm.encode(ball), target)
+        assert data.shape == target.shape and data.dtype == np.float64
+        inside = np.clip(data, 0, None)
+        centre = (inside[..., None] * place).sum((0, 1, 2)) / inside.sum()
+        np.testing.assert_allclose(centre, ball.grid.centre_mm, atol=0.3, err_msg=arm.name)
+        volume_mm3 = (data > 450).sum() * np.prod(target.spacing_mm)
+        assert volume_mm3 == pytest.approx(4 / 3 * np.pi * 8**3, rel=0.12), arm.name
+
+
+def test_network_and_splines_share_one_latent_and_a_silent_network_adds_nothing(weights, ball):
+    network, splines = coders.release_coders(weights)
+    assert network.encoding == splines.encoding
+    kept = network.encode(ball)
+    same = splines.decode(kept, ball.grid)
+    np.testing.assert_allclose(network.decode(kept, ball.grid), same, atol=1e-2)
+
+
+def test_a_model_at_hand_scores_as_its_file_does(weights, spline_model, ball):
+    by_file, at_hand = ReleaseCoder(weights), ModelCoder(spline_model, "arm")
+    assert at_hand.weights_sha256 == by_file.weights_sha256
+    one = by_file.decode(by_file.encode(ball), ball.grid)
+    other = at_hand.decode(at_hand.encode(ball), ball.grid)
+    np.testing.assert_allclose(other, one, atol=1e-2)
+
+
+def test_coders_travel_to_another_process_and_keep_their_hash(weights, ball):
+    for arm in coders.all_coders(weights):
+        again = cloudpickle.loads(cloudpickle.dumps(arm))
+        assert again.config_hash("v") == arm.config_hash("v") != arm.config_hash("w")
+        kept = again.encode(ball)
+        np.testing.assert_array_equal(
+            again.decode(kept, ball.grid), arm.decode(arm.encode(ball), ball.grid)
+        )
+
+
+def test_samples_are_averaged_on_coarser_grids_and_interpolated_on_finer_ones(grid, rng):
+    data = rng.normal(size=grid.shape)
+    coarse = grid.crop((0, 0, 0), (6, 8, 9)).resized((3, 4, 3))
+    blocks = data[:6].reshape(3, 2, 4, 2, 3, 3).mean(axis=(1, 3, 5))
+    np.testing.assert_allclose(coders.render_samples(data, grid, coarse), blocks)
+    np.testing.assert_allclose(coders.render_samples(data, grid, grid), data)
+    crop = grid.crop((2, 1, 3), (4, 5, 4))
+    np.testing.assert_allclose(coders.render_samples(data, grid, crop), data[2:6, 1:6, 3:7])
+    ramp = lambda g: centres_mm(g).numpy() @ (1.0, 0.2, 0.3)  # noqa: E731
+    wide = Grid.from_spacing((60, 60, 60), 1.0)
+    fine = wide.crop((24, 24, 24), (8, 8, 8)).with_spacing(0.4)
+    np.testing.assert_allclose(coders.render_samples(ramp(wide), wide, fine), ramp(fine), atol=1e-6)
+
+
+MINE = """
+from __future__ import annotations
+from dataclasses import dataclass
+from eval.coders import Coder, Kept
+
+@dataclass
+class Mean(Coder):
+    name: str = "mean"
+    title: str = "The mean alone"
+    conditions: tuple[str, ...] | None = None
+
+    def encode(self, volume):
+        return Kept(float(volume.data.mean()), 1)
+
+    def decode(self, kept, grid):
+        import numpy as np
+        return np.full(grid.shape, kept.what)
+
+def make():
+    return Mean()
+"""
+
+
+def test_a_user_s_coder_comes_from_a_file_and_travels(tmp_path, ball):
+    (tmp_path / "mine.py").write_text(MINE)
+    (found,) = coders.coders_from(f"{tmp_path / 'mine.py'}:make")
+    again = cloudpickle.loads(cloudpickle.dumps(found))
+    kept = again.encode(ball)
+    assert kept.numbers == 1
+    assert again.decode(kept, ball.grid).mean() == pytest.approx(float(ball.data.mean()))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("mine.py:make", "a file that exists"),
+        ("{folder}/mine.py:none", "has no attribute 'none'"),
+        ("{folder}/mine.py:MINE", "not callable"),
+        ("{folder}/broken.py:make", "ModuleNotFoundError"),
+        ("{folder}/mine.py:number", "must give eval.coders.Coder"),
+    ],
+)
+def test_a_file_that_gives_no_coder_is_refused_in_a_sentence(tmp_path, text, told):
+    (tmp_path / "mine.py").write_text("MINE = 1\ndef number():\n    return 1\n")
+    (tmp_path / "broken.py").write_text("import no_such_module\n")
+    with pytest.raises(InputError, match=told):
+        coders.coders_from(text.format(folder=tmp_path))
+
+
+def test_unknown_codecs_and_missing_closed_forms_are_refused():
+    with pytest.raises(InputError, match="there is no codec"):
+        CodecCoder("jpeg", 4.0, 8)
+    assert Interpolation().conditions and isinstance(Kept(None, 1).numbers, int)
+
+
+@pytest.mark.parametrize("spacing_mm", [1.0, (0.7, 0.9, 1.6)])
+def test_monai_s_autoencoder_meets_any_grid_through_its_own(tmp_path, spacing_mm):
+    """With one convolution each way set to averaging, what comes back is known."""
+    nets = pytest.importorskip("monai.networks.nets")
+    from safetensors.torch import save_file
+
+    from eval.monai_coder import MonaiCoder
+
+    shape = dict(
+        spatial_dims=3, in_channels=1, out_channels=1, channels=(8, 8), num_res_blocks=(1, 1),
+        latent_channels=2, attention_levels=(False, False), norm_num_groups=4,
+        with_encoder_nonlocal_attn=False, with_decoder_nonlocal_attn=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    net = nets.AutoencoderKL(**shape).eval()
+    save_file(net.state_dict(), tmp_path / "net.safetensors")
+    coder = MonaiCoder("kl", shape, tmp_path / "net.safetensors", working_mm=1.0)
+    grid = Grid.from_spacing((13, 14, 11), spacing_mm, origin_mm=(3, -4, 5))
+    volume = Volume(torch.rand(grid.shape) * 500, grid)
+    kept = coder.encode(volume)
+    mean, working, intensity = kept.what
+    assert kept.numbers == 2 * np.prod([n // 2 for n in working.shape])
+    assert all(n % 2 == 0 for n in working.shape)
+    assert working.spacing_mm == pytest.approx(tuple(grid.covering(1.0).spacing_mm))
+    with torch.inference_mode():
+        by_hand = intensity.inverse(net.decode(mean)[0, 0]).double().numpy()
+    np.testing.assert_allclose(coder.decode(kept, working), by_hand, atol=1e-3)
+    assert coder.decode(kept, grid).shape == grid.shape
+    with pytest.raises(InputError, match="no weights"):
+        MonaiCoder("kl", shape, tmp_path / "none.safetensors", 1.0)
+    wrong = MonaiCoder("kl", shape | {"latent_channels": 3}, tmp_path / "net.safetensors", 1.0)
+    with pytest.raises(InputError, match="does not fit"):
+        wrong.encode(volume)

@@ -1,0 +1,152 @@
+"""Experiments run once, in parallel or not, and lose no more than the task they were in."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from eval import rows, runner
+from medil.errors import InputError
+
+HASH = "0" * 64
+
+
+def measured(subject: str, value: float, note: str = "") -> list[rows.Row]:
+    """Two rows about a subject, as an experiment would give; says in a file that it ran."""
+    if note:
+        with open(note, "a") as file:
+            file.write(f"{subject} {os.getpid()}\n")
+    return rows.of_values(
+        {"psnr": value, "ssim": value / 100},
+        {"psnr": "dB", "ssim": "1"},
+        experiment="demo", subject=subject, arm="arm", condition="as it is",
+        spacing_in_mm="1", spacing_out_mm="1", numbers_kept=8, n_voxels=64, config_hash=HASH,
+        data_sha256=HASH, weights_sha256="", time_s=0.1,
+        provenance=rows.Provenance("c", False, 0, "cpu", 1, {"python": "3"}, "quick"),
+    )  # fmt: skip
+
+
+def task(subject: str, value: float, note: str = "") -> runner.Task:
+    wanted = runner.identities(
+        "demo", subject, ("psnr", "ssim"), {("arm", "as it is"): HASH}, HASH, {}
+    )
+    return runner.Task(subject, wanted, partial(measured, subject, value, note))
+
+
+def test_identities_are_those_of_the_rows_that_are_given():
+    one = task("a", 30.0)
+    assert one.wanted == {r.identity for r in one.measure()}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_recorded_is_not_measured_again(tmp_path, workers):
+    pytest.importorskip("distributed")
+    path, note = tmp_path / "demo.jsonl", str(tmp_path / "ran.txt")
+    first = [task(s, v, note) for s, v in (("a", 30.0), ("b", 31.0))]
+    assert runner.run(first, path, workers) == 4
+    assert runner.run(first, path, workers) == 0
+    assert runner.run([*first, task("c", 32.0, note)], path, 0) == 2
+    ran = [line.split() for line in Path(note).read_text().splitlines()]
+    assert sorted(who for who, _ in ran) == ["a", "b", "c"]
+    here = {pid for who, pid in ran if who != "c"} == {str(os.getpid())}
+    assert here == (workers == 0)
+    frame = rows.read_rows(path).set_index(["subject", "metric"])["value"]
+    assert frame["b", "psnr"] == 31.0 and frame["c", "ssim"] == 0.32
+
+
+def test_a_task_recorded_in_part_adds_only_what_is_missing(tmp_path):
+    path = tmp_path / "demo.jsonl"
+    rows.append_rows(path, measured("a", 30.0)[:1])
+    assert runner.run([task("a", 30.0)], path, 0) == 1
+    assert len(rows.read_rows(path)) == 2
+
+
+def refuse() -> list[rows.Row]:
+    raise InputError("this scan is constant.")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_task_s_refusal_comes_through_and_the_others_stay(tmp_path, workers):
+    pytest.importorskip("distributed")
+    path = tmp_path / "demo.jsonl"
+    bad = runner.Task("bad", frozenset({("x",)}), refuse)
+    with pytest.raises(InputError, match=r"this scan is constant\."):
+        runner.run([task("a", 30.0), bad], path, workers)
+    assert set(rows.read_rows(path)["subject"]) == {"a"}
+
+
+def test_no_scheduler_is_said_in_a_sentence(tmp_path):
+    pytest.importorskip("distributed")
+    with pytest.raises(InputError, match="no Dask scheduler answers at tcp://"):
+        runner.run([task("a", 1.0)], tmp_path / "demo.jsonl", scheduler="tcp://127.0.0.1:9")
+
+
+def test_tasks_run_on_another_scheduler_s_workers(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
+    with cluster:
+        note = str(tmp_path / "ran.txt")
+        address = cluster.scheduler_address
+        assert runner.run([task("a", 1.0, note)], tmp_path / "r.jsonl", scheduler=address) == 2
+    assert Path(note).read_text().split()[1] != str(os.getpid())
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_rows(tmp_path):
+    script = tmp_path / "experiment.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import sys, time
+            from functools import partial
+            from pathlib import Path
+            from eval import runner
+            from tests.test_runner import measured, task
+
+            def slow(subject, value, wait_s):
+                time.sleep(wait_s)
+                return measured(subject, value)
+
+            wait_s, out = float(sys.argv[1]), Path(sys.argv[2])
+            plain = [task(f"s{n}", 20.0 + n) for n in range(4)]
+            todo = [runner.Task(t.name, t.wanted, partial(slow, t.name, 20.0 + n, wait_s * n))
+                    for n, t in enumerate(plain)]
+            runner.run(todo, out, 0)
+            """
+        )
+    )
+    path, whole = tmp_path / "killed.jsonl", tmp_path / "whole.jsonl"
+    command = [sys.executable, str(script)]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    running = subprocess.Popen([*command, "60", str(path)], env=environment)
+    while not path.is_file() or not path.stat().st_size:
+        assert running.poll() is None
+        time.sleep(0.05)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert len(rows.read_rows(path)) == 2  # the first task's, which did not wait
+    for file in (path, whole):
+        subprocess.run([*command, "0", str(file)], env=environment, check=True)
+    what = ["subject", "metric", "value"]
+    first, second = (rows.read_rows(file)[what].sort_values(what[:2]) for file in (path, whole))
+    assert first.to_numpy().tolist() == second.to_numpy().tolist() and len(first) == 8
+
+
+def test_bad_command_lines_are_one_sentence(capsys, tmp_path):
+    options = runner.parser("eval.demo", "A demonstration.")
+    assert runner.command(lambda o: None, options, ["--workers", "-1"]) == 2
+    assert "cannot be -1" in capsys.readouterr().err
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    assert runner.command(interrupted, options, []) == 130
+    with pytest.raises(InputError, match="make that folder first"):
+        runner.rows_file(tmp_path / "no" / "results", "demo")
