@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from eval import report, rows
+from eval import reconstruction_report, report, rows
 from medil.errors import InputError
 
 BRAIN = "cross_sectional_patient07_T1_MNI"
@@ -50,7 +50,8 @@ def recorded(subject=BRAIN, condition="native -> native", gain_db=0.0, **changes
         row = replace(base, arm=arm, **{**weights, **(changes if learned else {})})
         value = db + gain_db * (arm == "medil")
         found += [
-            replace(row, metric=m, value=value if m == "psnr" else 0.5) for m in report.METRICS
+            replace(row, metric=m, value=value if m == "psnr" else 0.5)
+            for m in reconstruction_report.METRICS
         ]
     return found
 
@@ -69,7 +70,7 @@ def written(tmp_path):
 def test_reconstruction_table_is_sorted_and_differences_are_to_the_best_linear_codec(written):
     table = pd.read_csv(written / "reconstruction.csv")
     assert list(table["PSNR (dB)"]) == sorted(DB.values(), reverse=True)
-    gains = dict(zip(table["Code"], table[report.GAIN], strict=True))
+    gains = dict(zip(table["Code"], table[reconstruction_report.GAIN], strict=True))
     assert gains["MedIL"] == 1.75  # 30 - 28.25: the ball, and not the oracle, is the rival
     assert gains["DCT, lowest ball"] == 0.0
     assert gains["DCT, largest (oracle)"] == 4.75
@@ -82,7 +83,7 @@ def test_grids_table_has_every_subject_condition_and_arm(written):
     table = pd.read_csv(written / "reconstruction_grids.csv")
     assert len(table) == 3 * len(DB)
     lost = table[(table["Scan"] == "head") & (table["Code"] == "MedIL")]
-    assert lost[report.GAIN].item() == -1.25
+    assert lost[reconstruction_report.GAIN].item() == -1.25
 
 
 def test_renderings_table_sets_the_model_beside_its_best_linear_rival(written):
@@ -136,7 +137,7 @@ def test_rows_of_older_weights_do_not_mix_with_newer_ones(tmp_path):
     later = "2026-02-01T00:00:00.000000+00:00"
     rows.append_rows(path, recorded() + recorded("head"))
     rows.append_rows(path, recorded(gain_db=1.0, weights_sha256="v" * 64, recorded_at=later))
-    table = report.wide(report.current(rows.read_rows(path)))
+    table = reconstruction_report.wide(reconstruction_report.current(rows.read_rows(path)))
     ours = table[table["arm"] == "medil"]
     assert list(ours["subject"]) == [BRAIN] and ours["psnr"].item() == 31.0
     assert set(table["subject"]) == {BRAIN, "head"}  # the codecs of the other volume stay

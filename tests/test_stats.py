@@ -10,13 +10,46 @@ from eval import stats
 from medil.errors import InputError
 
 
-def test_one_seed_gives_scipys_percentile_interval(rng):
-    values = rng.normal(0.4, 1.0, size=14)
+@pytest.mark.parametrize("n", [2, 3, 14])
+def test_one_seed_gives_scipys_bca_interval(rng, n):
+    values = rng.exponential(size=n) ** 1.5  # skewed, so that both corrections matter
     theirs = reference.bootstrap(
-        (values,), np.mean, n_resamples=20_000, method="percentile", rng=rng
+        (values,), np.mean, n_resamples=20_000, method="BCa", rng=rng, batch=5_000
     ).confidence_interval
-    ours = stats.bootstrap_interval(values[:, None], resamples=20_000)
-    np.testing.assert_allclose(ours, (theirs.low, theirs.high), atol=0.03)
+    drawn_at_random = 0.03 * (theirs.high - theirs.low)
+    for table in (values[:, None], values[None, :]):  # n subjects, or one with n seeds
+        ours = stats.bootstrap_interval(table, resamples=20_000)
+        np.testing.assert_allclose(ours, (theirs.low, theirs.high), atol=drawn_at_random)
+
+
+def test_two_crossed_factors_accelerate_like_scipys_two_samples(rng):
+    # Additive tables: the mean is the sum of the means of two independent samples.
+    subjects, seeds = rng.exponential(size=11) ** 1.5, rng.exponential(size=7)
+    theirs = reference.bootstrap(
+        (subjects, seeds), lambda a, b, axis: a.mean(axis) + b.mean(axis),
+        n_resamples=20_000, method="BCa", rng=rng, batch=5_000,
+    ).confidence_interval  # fmt: skip
+    ours = stats.bootstrap_interval(subjects[:, None] + seeds, resamples=20_000)
+    drawn_at_random = 0.03 * (theirs.high - theirs.low)
+    np.testing.assert_allclose(ours, (theirs.low, theirs.high), atol=drawn_at_random)
+
+
+def test_a_long_tail_above_moves_the_interval_up_and_signs_mirror():
+    tail = np.append(np.zeros(15), [1.0, 4.0])[:, None]
+    low, high = stats.bootstrap_interval(tail, resamples=20_000)
+    drawn = np.random.default_rng(1).choice(tail[:, 0], (20_000, 17)).mean(axis=1)
+    plain = np.quantile(drawn, [0.025, 0.975])
+    assert low >= plain[0] and high > plain[1] + 0.05
+    mirrored = stats.bootstrap_interval(-tail, resamples=20_000)
+    assert mirrored == pytest.approx((-high, -low), abs=0.05)
+
+
+def test_units_and_offsets_pass_through_the_interval(rng):
+    table = rng.exponential(size=(9, 3))
+    low, high = stats.bootstrap_interval(table, seed=2)
+    assert stats.bootstrap_interval(1e3 * table - 5, seed=2) == pytest.approx(
+        (1e3 * low - 5, 1e3 * high - 5)
+    )
 
 
 def test_interval_of_crossed_data_covers_the_truth_about_as_often_as_it_says():
@@ -39,7 +72,9 @@ def test_seeds_that_disagree_widen_the_interval():
 def test_the_same_seed_gives_the_same_interval_and_constants_have_no_width():
     table = np.arange(12.0).reshape(4, 3)
     assert stats.bootstrap_interval(table, seed=4) == stats.bootstrap_interval(table, seed=4)
-    assert stats.bootstrap_interval(np.full((5, 2), 1.5)) == pytest.approx((1.5, 1.5))
+    for constant in (np.full((5, 2), 0.1), np.zeros((3, 3)), np.full((1, 1), -7.0)):
+        expected = (constant[0, 0], constant[0, 0])
+        assert stats.bootstrap_interval(constant) == pytest.approx(expected)
 
 
 def test_wilcoxon_of_gains_alone_is_two_over_two_to_the_n():
