@@ -1,0 +1,247 @@
+"""Volumes whose truth is known at every voxel size: made heads, and a folded phantom.
+
+A block's content is drawn once on voxels much smaller than a scan's, and every scan of it is
+the exact mean of that content over larger cells. So a scan at 1 mm and the truth at 0.8 mm
+show one object, and the rendering of the one can be held against the other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from eval.extrapolation.heads import (
+    FOLDER,
+    anatomy_of,
+    bytes_of,
+    in_processes,
+    label_maps,
+    style,
+)
+from eval.metrics import brain_mask
+from eval.rows import digest
+from medil.analytic import render
+from medil.baselines import cell_average
+from medil.cohort import Subject, draw_subject
+from medil.cortex import cortex
+from medil.errors import InputError
+from medil.files import atomic_output
+from medil.grid import Grid
+from medil.manifest import Entry
+from medil.volume import Volume, robust_intensity
+
+VERSION = 1  # part of every hash: raise it when other blocks are drawn
+TEST_SEED = 6007
+HEAD_MM, PHANTOM_MM = 56.0, 104.0  # sides of the blocks: whole numbers of voxels of each size
+HEAD_CONTENT_MM, PHANTOM_CONTENT_MM = 0.25, 0.5
+MARGIN_MM = 4.0  # of a block's faces, where nothing is scored: a latent cell
+OVERVIEW_MM = 3.0
+PHANTOM = {
+    "radius_mm": 36.0,
+    "fold_mm": 6.0,
+    "wavelength_mm": 7.0,
+    "thickness_mm": 1.5,
+    "edge_mm": 0.5,
+}
+CONDITIONS = {  # what is encoded -> what is rendered, in mm
+    "1 -> 1": (1.0, 1.0),
+    "0.8 -> 0.8": (0.8, 0.8),
+    "0.7 -> 0.7": (0.7, 0.7),
+    "0.5 -> 0.5": (0.5, 0.5),
+    "1 -> 0.8": (1.0, 0.8),
+    "1 -> 0.7": (1.0, 0.7),
+    "1 -> 0.5": (1.0, 0.5),
+}
+OF_PHANTOMS = ("1 -> 1", "0.8 -> 0.8", "1 -> 0.8")
+Phase = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One test volume at several voxel sizes.
+
+    Args:
+        name: Whose.
+        data_sha256: Of the recipe that made it.
+        volumes: Voxel size in mm -> [D, H, W] float32, 0 ... 1, all over one box.
+        side_mm: Of that box, whose first corner is at 0.
+        phase: Where the latent grid begins before the box, in latent cells, 0 ... 1.
+    """
+
+    name: str
+    data_sha256: str
+    volumes: dict[float, Tensor]
+    side_mm: float
+    phase: Phase
+
+    def grid(self, spacing_mm: float) -> Grid:
+        """The grid of one voxel size."""
+        return block_grid(self.side_mm, spacing_mm)
+
+    def volume(self, spacing_mm: float) -> Volume:
+        """The block as a scanner without noise sees it."""
+        return Volume(self.volumes[spacing_mm], self.grid(spacing_mm))
+
+    def mask(self, spacing_mm: float) -> np.ndarray:
+        """[D, H, W] bool: the brain as the 1 mm scan shows it, `MARGIN_MM` from the faces.
+
+        One region of space for every voxel size, but for the voxels that it ends in.
+        """
+        coarse, target = self.grid(1.0), self.grid(spacing_mm)
+        brain = brain_mask(self.volumes[1.0].numpy()).astype(float)
+        inside = cell_average(brain, coarse, target) >= 0.5
+        centres_mm = (np.arange(target.shape[0]) + 0.5) * spacing_mm
+        axis = (centres_mm > MARGIN_MM) & (centres_mm < self.side_mm - MARGIN_MM)
+        return inside & axis[:, None, None] & axis[:, None] & axis
+
+    def latent_grid(self, pitch_mm: float) -> Grid:
+        """Latent cells over the box, at the block's phase: one more an axis than fill it."""
+        count = int(np.ceil(self.side_mm / pitch_mm - 1e-6)) + 1
+        first_mm = (0.5 - np.array(self.phase)) * pitch_mm
+        return Grid.from_spacing([count] * 3, pitch_mm, first_mm)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A block that can be drawn: its name, what it depends on, its conditions, and how."""
+
+    name: str
+    data_sha256: str
+    conditions: tuple[str, ...]
+    draw: Callable[[], Block]
+
+    def path(self, folder: Path = FOLDER) -> Path:
+        """Where the block is kept."""
+        return folder / f"{self.name}_{self.data_sha256[:12]}.safetensors"
+
+
+def block_grid(side_mm: float, spacing_mm: float) -> Grid:
+    """Voxels that fill a box from its first corner, at 0."""
+    count = round(side_mm / spacing_mm)
+    if abs(count * spacing_mm - side_mm) > 1e-6:
+        raise InputError(f"voxels of {spacing_mm} mm do not fill a box of {side_mm} mm.")
+    return Grid.from_spacing([count] * 3, spacing_mm, [spacing_mm / 2] * 3)
+
+
+def sources(heads: int, phantoms: int) -> list[Source]:
+    """Made heads from label maps of the test split, then folded phantoms.
+
+    Args:
+        heads: How many heads; MNI152's tissue maps stand in where no label map is at hand.
+        phantoms: How many phantoms.
+    """
+    maps = label_maps("test")
+    found = [_head_source(maps[i % len(maps)], i) for i in range(heads)]
+    return found + [_phantom_source(seed) for seed in range(phantoms)]
+
+
+def draw_all(found: list[Source], folder: Path = FOLDER, workers: int = 1) -> None:
+    """Draw the blocks that are not in the folder yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [(s, folder) for s in found if not s.path(folder).exists()]
+    in_processes(load_block, missing, workers, "blocks")
+
+
+def load_block(source: Source, folder: Path = FOLDER) -> Block:
+    """A block from its file, drawn first where there is none."""
+    path = source.path(folder)
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(path, source.draw())
+    with safe_open(path, framework="pt") as file:
+        facts = json.loads(file.metadata()["facts"])
+        volumes = {float(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    a, b, c = facts["phase"]
+    return Block(source.name, source.data_sha256, volumes, facts["side_mm"], (a, b, c))
+
+
+def _write(path: Path, block: Block) -> None:
+    facts = {"side_mm": block.side_mm, "phase": block.phase}
+    tensors = {str(mm): data.contiguous() for mm, data in block.volumes.items()}
+    with atomic_output(path, force=True) as temporary:
+        save_file(tensors, temporary, {"facts": json.dumps(facts)})
+
+
+# Made heads
+
+
+def _head_source(entry: Entry | None, index: int) -> Source:
+    name = f"made_{index:02d}_from_{'map_' + entry.subject if entry else 'mni152'}"
+    recipe = [VERSION, bytes_of(entry), TEST_SEED, index, repr(style()), HEAD_MM, HEAD_CONTENT_MM]
+    sha256 = digest([*recipe, MARGIN_MM])
+    return Source(name, sha256, tuple(CONDITIONS), partial(_head_block, name, sha256, entry, index))
+
+
+def _head_block(name: str, sha256: str, entry: Entry | None, index: int) -> Block:
+    head = draw_subject(anatomy_of(entry), TEST_SEED, index, style())
+    rng = np.random.default_rng([TEST_SEED, index, 9])
+    shape = np.ceil((head.head_mm[1] - head.head_mm[0]) / OVERVIEW_MM).astype(int)
+    overview = Grid.from_spacing(shape.tolist(), OVERVIEW_MM, head.head_mm[0] + OVERVIEW_MM / 2)
+    rough = _stripped(head, overview)
+    corner_mm = _mostly_brain(rough.numpy() > 0, overview, rng) - HEAD_MM / 2
+    content_grid = block_grid(HEAD_MM, HEAD_CONTENT_MM)
+    content = _stripped(head, content_grid.shifted(corner_mm.tolist()))
+    content = robust_intensity(rough).forward(content)
+    return _scans(name, sha256, content, content_grid, HEAD_MM, tuple(CONDITIONS), rng)
+
+
+def _stripped(head: Subject, grid: Grid) -> Tensor:
+    """Noise-free and without what is darker than half of the darkest tissue."""
+    clean = head.render(grid)
+    return torch.where(clean > 0.5 * head.darkest, clean, torch.zeros(()))
+
+
+def _mostly_brain(brain: np.ndarray, grid: Grid, rng: np.random.Generator) -> np.ndarray:
+    """[3] middle, in mm, of the first random block that is 70 % brain, or else of the fullest."""
+    places, half = np.argwhere(brain), round(HEAD_MM / 2 / OVERVIEW_MM)
+    best, best_share = places[0], -1.0
+    for _ in range(60):
+        middle = places[rng.integers(len(places))]
+        low = np.maximum(middle - half, 0)
+        inside = brain[tuple(slice(a, m + half) for a, m in zip(low, middle, strict=True))]
+        share = float(inside.sum()) / (2 * half) ** 3
+        if share > best_share:
+            best, best_share = middle, share
+        if share > 0.7:
+            break
+    return grid.index_to_ras(best)
+
+
+# Phantoms
+
+
+def _phantom_source(seed: int) -> Source:
+    name = f"cortex_phantom_{seed}"
+    sha256 = digest([VERSION, name, PHANTOM, PHANTOM_MM, PHANTOM_CONTENT_MM, MARGIN_MM])
+    return Source(name, sha256, OF_PHANTOMS, partial(_phantom_block, name, sha256, seed))
+
+
+def _phantom_block(name: str, sha256: str, seed: int) -> Block:
+    """The whole folded ball in the middle of its box; its white matter has no handle."""
+    grid = block_grid(PHANTOM_MM, PHANTOM_CONTENT_MM)
+    content = render(cortex(seed, 0, **PHANTOM), grid.shifted([-PHANTOM_MM / 2] * 3), 1)
+    rng = np.random.default_rng([TEST_SEED, seed, 10])
+    return _scans(name, sha256, content, grid, PHANTOM_MM, OF_PHANTOMS, rng)
+
+
+def _scans(
+    name: str, sha256: str, content: Tensor, grid: Grid, side_mm: float,
+    conditions: tuple[str, ...], rng: np.random.Generator,
+) -> Block:  # fmt: skip
+    wanted = sorted({mm for condition in conditions for mm in CONDITIONS[condition]})
+    fine = content.double().numpy()
+    volumes = {
+        mm: torch.from_numpy(cell_average(fine, grid, block_grid(side_mm, mm))).float()
+        for mm in wanted
+    }
+    a, b, c = rng.random(3)
+    return Block(name, sha256, volumes, side_mm, (a, b, c))

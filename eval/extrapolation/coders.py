@@ -1,0 +1,146 @@
+"""Who is asked: the trained arms, the release, linear codecs of equal size, interpolation.
+
+Models encode at the block's own phase between voxels and latent cells, as in training. From
+a volume's corner, where a released model lays its cells, 1 mm voxels would fill them exactly,
+and an arm that works on a 1 mm grid would not have to resample at all.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+
+from eval import rows
+from eval.coders import Coder, Interpolation, Kept, codec_coders
+from eval.extrapolation.blocks import Block
+from eval.extrapolation.train import TITLES, Run
+from medil.autoencoder import MedIL, slabs
+from medil.checkpoint import RELEASES, load_any
+from medil.grid import Grid
+from medil.shortcut import LatentAutoencoder
+from medil.volume import Volume
+
+CODECS = ("dct_ball", "bspline")
+LATENT_MM, LATENT_CHANNELS = 4.0, 8  # what the codecs' size is taken from
+SLAB_VOXELS = 2**20  # rendered at a time, by models that can
+RELEASE, SPLINES = "medil", "medil_splines"
+TRUTH = "truth"
+
+
+@lru_cache(maxsize=2)
+def loaded(path: Path) -> LatentAutoencoder:
+    """Weights, ready to run on the CPU."""
+    return load_any(path)
+
+
+class BlockCoder(Coder):
+    """A coder that has to know which block it is asked about."""
+
+    block: Block | None = None
+
+    def of(self, block: Block) -> Self:
+        """A copy of this coder for one block."""
+        told = copy.copy(self)
+        told.block = block
+        return told
+
+
+class Truth(BlockCoder):
+    """The truth as an arm: its own white surface, and how far it is from the scan."""
+
+    name, title, kind = TRUTH, "the truth", "no compression"
+
+    def encode(self, volume: Volume) -> Kept:
+        """Every voxel counts as kept."""
+        return Kept(None, volume.grid.n_voxels)
+
+    def decode(self, kept: Kept, grid: Grid) -> np.ndarray:
+        """What the block is on one of its own grids; [D, H, W] float64."""
+        return self.block.volumes[round(grid.spacing_mm[0], 6)].double().numpy()
+
+
+class PhasedCoder(BlockCoder):
+    """A model that encodes at a block's own phase, its networks in bfloat16 as in training.
+
+    Args:
+        path: Of the weights.
+        name: As in the rows.
+        title: For people.
+        run: That trained it, of arms; its seed is no part of the configuration.
+        splines_alone: Render the closed form and leave the network out.
+    """
+
+    def __init__(
+        self, path: Path, name: str, title: str, run: Run | None = None, splines_alone: bool = False
+    ) -> None:
+        model = loaded(path)
+        self.path, self.name, self.title = path, name, title
+        self.splines_alone, self.seed = splines_alone, run.seed if run else 0
+        self.kind = "network left out" if splines_alone else "learned"
+        self.config = asdict(model.config) | {"splines_alone": splines_alone, "phase": "block's"}
+        if run:
+            self.config |= {"steps": run.steps, "heads": run.heads}
+        self.weights_sha256 = rows.weights_digest(model)
+
+    @property
+    def encoding(self) -> str:
+        """With and without network, the latent is one."""
+        return f"latent of {self.path.name}"
+
+    @torch.inference_mode()
+    def encode(self, volume: Volume) -> Kept:
+        """The latent's mean and its grid; intensities are on the 0 ... 1 scale already."""
+        model = loaded(self.path)
+        cells = self.block.latent_grid(model.config.latent_spacing_mm)
+        with torch.autocast("cpu", torch.bfloat16):
+            mean, _ = model.encode_tensor(volume.data[None, None], volume.grid, cells)
+        return Kept((mean, cells), mean[0].numel())
+
+    @torch.inference_mode()
+    def decode(self, kept: Kept, grid: Grid) -> np.ndarray:
+        """The rendering on any grid; [D, H, W] float64."""
+        mean, cells = kept.what
+        model = loaded(self.path)
+        with torch.autocast("cpu", torch.bfloat16):
+            out = _render(model, mean, cells, grid, self.splines_alone)
+        return out.double().numpy()
+
+
+def _render(
+    model: LatentAutoencoder, z: torch.Tensor, cells: Grid, grid: Grid, splines_alone: bool
+) -> torch.Tensor:
+    """[D, H, W]; MedIL slab by slab, so that an MLP at every voxel fits into memory."""
+    if splines_alone:
+        return model.render_linear(z, cells, grid)[0, 0]
+    if not isinstance(model, MedIL):
+        return model.decode_tensor(z, cells, grid)[0, 0].float()
+    features = model.decode_features(z)
+    parts = [
+        model.compose(model.render_features(features, cells, slab), z, cells, slab)
+        for _, slab in slabs(grid, SLAB_VOXELS)
+    ]
+    return torch.cat([part[0, 0] for part in parts])
+
+
+def arm_coder(run: Run, folder: Path) -> PhasedCoder:
+    """A trained arm."""
+    title = TITLES.get(run.arm, run.arm)
+    return PhasedCoder(run.path(folder), run.arm, title, run)
+
+
+def release_coders(release: str) -> list[PhasedCoder]:
+    """The release, which has seen many voxel sizes, with and without its network."""
+    path = RELEASES / f"{release}.safetensors"
+    names = (RELEASE, f"release {release}", False), (SPLINES, f"release {release}, splines", True)
+    return [PhasedCoder(path, name, title, splines_alone=alone) for name, title, alone in names]
+
+
+def fixed_coders() -> list[Coder]:
+    """What learns nothing: codecs of equal size, and interpolation of every voxel."""
+    return [*codec_coders(LATENT_MM, LATENT_CHANNELS, CODECS), Interpolation()]

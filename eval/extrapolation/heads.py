@@ -1,0 +1,131 @@
+"""What the models of this experiment are trained on: made heads, every one scanned at 1 mm."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from eval.rows import digest
+from medil.anatomy import Anatomy, label_anatomy, tissue_anatomy
+from medil.cohort import CohortConfig, draw_subject, scan
+from medil.config import DataConfig
+from medil.files import atomic_output
+from medil.grid import Grid
+from medil.manifest import Entry, available, entries, fetch
+from medil.sampling import Scan, prepare_scan
+from medil.volume import Volume
+
+FOLDER = Path("_build/extrapolation")
+VERSION = 1  # part of every hash: raise it when other heads are drawn
+TRAIN_SEED = 5000
+TRAIN_MM = 1.0  # the only voxel size that training ever sees
+
+
+def training_heads(count: int, folder: Path = FOLDER, workers: int = 1) -> list[Scan]:
+    """Made heads of the train split at 1 mm; those in the folder are not drawn again.
+
+    Args:
+        count: How many.
+        folder: Where they are kept; made with its parents.
+        workers: Processes that draw.
+
+    Returns:
+        The scans, equally weighted.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sources = [_source(index) for index in range(count)]
+    paths = [folder / head_name(source, i) for i, source in enumerate(sources)]
+    tasks = [
+        (path, source, i)
+        for i, (path, source) in enumerate(zip(paths, sources, strict=True))
+        if not path.exists()
+    ]
+    in_processes(draw_head, tasks, workers, "heads at 1 mm")
+    return [read_head(path, 1 / count) for path in paths]
+
+
+def heads_digest(count: int) -> str:
+    """SHA-256 of the recipe of the first `count` training heads."""
+    return digest([head_name(_source(index), index) for index in range(count)])
+
+
+def draw_head(path: Path, source: Entry | None, index: int) -> None:
+    """Draw one training head and scan it at 1 mm, at a random phase, into a file."""
+    config = style()
+    head = draw_subject(anatomy_of(source), TRAIN_SEED, index, config)
+    rng = np.random.default_rng([TRAIN_SEED, index, 9])
+    low, high = head.head_mm
+    shape = np.ceil((high - low) / TRAIN_MM).astype(int) + 1
+    grid = Grid.from_spacing(shape.tolist(), TRAIN_MM, low - rng.random(3) * TRAIN_MM / 2)
+    with atomic_output(path, force=True) as temporary:
+        data = scan(head, grid, TRAIN_SEED, index, config)
+        save_file({"data": data}, temporary, {"spacing_mm": json.dumps(TRAIN_MM)})
+
+
+def read_head(path: Path, weight: float) -> Scan:
+    """A training head from its file, ready to be cut."""
+    with safe_open(path, framework="pt") as file:
+        data = file.get_tensor("data")
+        spacing_mm = json.loads(file.metadata()["spacing_mm"])
+    return prepare_scan(
+        Volume(data, Grid.from_spacing(data.shape, spacing_mm)), weight, name=path.stem
+    )
+
+
+def head_name(source: Entry | None, index: int) -> str:
+    """The file of a training head; it changes with anything the head depends on."""
+    recipe = [VERSION, bytes_of(source), TRAIN_SEED, TRAIN_MM, index, repr(style())]
+    return f"head_{index:02d}_{digest(recipe)[:12]}.safetensors"
+
+
+def style() -> CohortConfig:
+    """How made heads look: as those that the release was trained on."""
+    data = DataConfig()
+    return CohortConfig(noise=data.noise, texture=data.texture)
+
+
+def label_maps(split: str) -> list[Entry | None]:
+    """Label maps that are at hand; None stands for MNI152's tissue maps where none is."""
+    return [e for e in entries("synthseg_labels", split) if available(e)] or [None]
+
+
+def anatomy_of(source: Entry | None) -> Anatomy:
+    """The anatomy of a label map, or of MNI152."""
+    return label_anatomy(fetch(source)) if source else tissue_anatomy()
+
+
+def bytes_of(source: Entry | None) -> str:
+    """The hash of a label map, or MNI152's name."""
+    return source.sha256 if source else "mni152"
+
+
+def in_processes(function, tasks: list[tuple], workers: int, what: str) -> None:
+    """Call a function on every task, in processes of their own if there are several."""
+    bar = tqdm(total=len(tasks), desc=what, disable=not tasks)
+    if workers < 2 or len(tasks) < 2:
+        for task in tasks:
+            function(*task)
+            bar.update()
+    else:
+        with ProcessPoolExecutor(workers, get_context("spawn"), _one_thread) as pool:
+            for done in [pool.submit(function, *task) for task in tasks]:
+                done.result()
+                bar.update()
+    bar.close()
+
+
+def _source(index: int) -> Entry | None:
+    maps = label_maps("train")
+    return maps[index % len(maps)]
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)

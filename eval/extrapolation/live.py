@@ -1,0 +1,110 @@
+"""The small part of this experiment that its page computes while it is built."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from eval.coders import Coder
+from eval.extrapolation.blocks import CONDITIONS, Block, Source
+from eval.extrapolation.coders import BlockCoder
+from eval.extrapolation.heads import FOLDER
+from eval.extrapolation.report import NAMES, heading
+from eval.extrapolation.score import BANDS, scores
+from eval.extrapolation.train import Run, train_all
+from eval.metrics.spectra import soft_mask
+from eval.rows import RESULTS, read_rows
+from medil.errors import InputError
+
+SHOWN = ("psnr", "detail_kept_fine", "detail_invented_fine", "fsc_05_mm", "handles_per_cm3")
+
+
+def trained_now(arms: Sequence[str], steps: int, folder: Path = FOLDER) -> list[Run]:
+    """Short runs on one head at 1 mm, trained where their weights are not in the folder yet.
+
+    Without progress bars, which a page would keep.
+    """
+    runs = [Run(arm, 0, steps, 1) for arm in arms]
+    with redirect_stderr(io.StringIO()):
+        train_all(runs, folder)
+    return [run for run in runs if run.path(folder).exists()]
+
+
+def render(block: Block, coders: Sequence[Coder], condition: str) -> dict[str, np.ndarray]:
+    """Arm -> [D, H, W], what each coder renders of a block under a condition."""
+    in_mm, out_mm = CONDITIONS[condition]
+    found = {}
+    for coder in coders:
+        asked = coder.of(block) if isinstance(coder, BlockCoder) else coder
+        found[coder.name] = asked.decode(asked.encode(block.volume(in_mm)), block.grid(out_mm))
+    return found
+
+
+def band_shares(block: Block, spacing_mm: float) -> dict[str, float]:
+    """The share of a block's variance, under its soft mask, that each band of `BANDS` holds."""
+    weights = soft_mask(block.mask(spacing_mm), (spacing_mm,) * 3)
+    truth = block.volumes[spacing_mm].double().numpy()
+    power = np.abs(np.fft.fftn(weights * (truth - np.average(truth, weights=weights)))) ** 2
+    axes_per_mm = [np.fft.fftfreq(n, spacing_mm) for n in truth.shape]
+    squares = np.meshgrid(*(f**2 for f in axes_per_mm), indexing="ij", sparse=True)
+    radius_per_mm = np.sqrt(sum(squares))
+    return {
+        band: float(power[(radius_per_mm >= low) & (radius_per_mm < high)].sum() / power.sum())
+        for band, (low, high) in BANDS.items()
+    }
+
+
+def scored(block: Block, condition: str, rendered: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """One line an arm, one column a metric of `SHOWN`."""
+    lines = {arm: scores(block, condition, data) for arm, data in rendered.items()}
+    return pd.DataFrame(lines).T[list(SHOWN)]
+
+
+def beside_recorded(
+    live: pd.DataFrame, source: Source, condition: str, coders: Sequence[Coder],
+    folder: Path = RESULTS,
+) -> pd.DataFrame:  # fmt: skip
+    """What was computed now beside what was recorded of the same block, weights and metric.
+
+    Args:
+        live: From `scored`.
+        source: Of the block.
+        condition: That was asked.
+        coders: That answered; their weights tell one arm from another of its name.
+        folder: Of the rows.
+
+    Returns:
+        One line an arm, "now / recorded" for each metric; "not recorded" where there is no row.
+    """
+    try:
+        frame = read_rows(Path(folder) / "extrapolation.jsonl")
+    except InputError:
+        frame = pd.DataFrame(columns=["data_sha256", "condition", "arm", "metric", "value"])
+    lines = []
+    for coder in coders:
+        line = {"Arm": NAMES[coder.name]}
+        for metric in SHOWN:
+            was = _row(frame, source, condition, coder, metric)
+            text = "not recorded" if was is None else f"{was:.3f}"
+            line[heading(metric)] = f"{live.loc[coder.name, metric]:.3f} / {text}"
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _row(
+    frame: pd.DataFrame, source: Source, condition: str, coder: Coder, metric: str
+) -> float | None:
+    same = (
+        (frame["data_sha256"] == source.data_sha256)
+        & (frame["condition"] == condition)
+        & (frame["arm"] == coder.name)
+        & (frame["metric"] == metric)
+    )
+    if same.any():
+        same &= frame["weights_sha256"] == coder.weights_sha256
+    return float(frame[same]["value"].iloc[-1]) if same.any() else None

@@ -1,0 +1,158 @@
+"""Pictures of this experiment: error split by arm, shell correlation, white matter's surface."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from eval.extrapolation.blocks import CONDITIONS, Block
+from eval.extrapolation.paired import NAMES, Scores, arms_of, level, scores_of
+from eval.extrapolation.score import BANDS
+from eval.metrics.spectra import fsc
+from eval.metrics.tissue import thresholds
+from eval.metrics.topology import topology, white_surface
+from medil.plots import COLOURS, draw_plane, panels
+from medil.volume import Volume
+
+FALSE, LOST = COLOURS[1], COLOURS[5]  # vermilion, sky blue
+SPLIT = {"kept": COLOURS[2], "smoothed": COLOURS[0], "invented": COLOURS[1]}
+
+
+def split_bars(heads: pd.DataFrame, conditions: Sequence[str], bands: Sequence[str]):
+    """What became of the truth's detail: a row a band, a column a condition, three bars an arm.
+
+    Args:
+        heads: Rows of made heads.
+        conditions: Of `CONDITIONS`.
+        bands: Of `BANDS`.
+
+    Returns:
+        The figure; whiskers are 95 % intervals, and a tick at 1 is the truth's amplitude.
+    """
+    scores = scores_of(heads)
+    arms = [a for a in arms_of(heads) if level(scores, (a, conditions[0]), "detail_kept_fine")]
+    height_in = 0.9 + 0.32 * len(arms)
+    figure, axes = panels(len(bands), len(conditions), panel_in=(2.9, height_in))
+    for row, band in zip(axes, bands, strict=True):
+        for ax, condition in zip(row, conditions, strict=True):
+            _bars(ax, scores, arms, condition, band)
+            ax.set_title(f"{condition} mm, {band}")
+            ax.set_yticks(range(len(arms)), [NAMES[arm] for arm in arms], fontsize=8)
+            ax.set(ylim=(len(arms) - 0.4, -0.6), xlim=(0, 1.15))
+        for ax in row[1:]:
+            ax.set_yticklabels([])
+    for ax in axes[-1]:
+        ax.set_xlabel("amplitude over the truth's")
+    _legend(figure, SPLIT)
+    return figure
+
+
+def _legend(figure, colours: Mapping[str, str]) -> None:
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=colour, label=name) for name, colour in colours.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+
+
+def _bars(ax, scores: Scores, arms: Sequence[str], condition: str, band: str) -> None:
+    shown = False
+    for place, arm in enumerate(arms):
+        for offset, (part, colour) in zip((-0.26, 0, 0.26), SPLIT.items(), strict=True):
+            found = level(scores, (arm, condition), f"detail_{part}_{band}")
+            if found:
+                shown = True
+                ax.barh(place + offset, found.mean, 0.24, color=colour)
+                ax.plot([found.low, found.high], [place + offset] * 2, color="black", lw=1)
+    ax.axvline(1, color="#777777", lw=1, ls=":")
+    if not shown:
+        ax.text(0.5, 0.5, "no such voxels", transform=ax.transAxes, ha="center")
+
+
+def fsc_curves(block: Block, rendered: Mapping[str, Mapping[str, np.ndarray]]):
+    """Shell correlation with the truth: a panel a condition, a curve a coder.
+
+    Args:
+        block: With its truth.
+        rendered: Condition -> title -> [D, H, W] on the rendered voxels.
+
+    Returns:
+        The figure; lines at 0.5 and 0.143, and at the limit of 1 mm voxels.
+    """
+    figure, axes = panels(1, len(rendered), panel_in=(3.6, 2.9))
+    titles = list(dict.fromkeys(title for found in rendered.values() for title in found))
+    for ax, (condition, found) in zip(axes[0], rendered.items(), strict=True):
+        out_mm = CONDITIONS[condition][1]
+        truth, mask = block.volumes[out_mm].double().numpy(), block.mask(out_mm)
+        for title, data in found.items():
+            i = titles.index(title)
+            shells = fsc(truth, data, mask, (out_mm,) * 3)
+            style = "-" if i % 2 == 0 else "--"
+            ax.plot(
+                shells.frequency_per_mm, shells.correlation, style, color=COLOURS[i], label=title
+            )
+        for threshold in (0.5, 0.143):
+            ax.axhline(threshold, color="#777777", lw=0.8, ls=":")
+        ax.axvline(BANDS["beyond"][0], color="#777777", lw=0.8)
+        ax.text(BANDS["beyond"][0], 1.02, " limit of 1 mm voxels", fontsize=7, ha="center")
+        ax.set(xlabel="cycles per mm", ylim=(-0.05, 1.12), xlim=(0, 0.5 / out_mm))
+        ax.set_title(f"{condition} mm", loc="left")
+    axes[0, 0].set_ylabel("shell correlation with the truth")
+    handles, titles = axes[0, -1].get_legend_handles_labels()
+    figure.legend(handles, titles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    return figure
+
+
+def white_matter(block: Block, out_mm: float, rendered: Mapping[str, np.ndarray]):
+    """One axial plane: the truth, then each rendering with its false and its lost white matter.
+
+    The plane is the one where the first rendering has most false white matter.
+
+    Args:
+        block: With its truth.
+        out_mm: The rendered voxel size.
+        rendered: Title -> [D, H, W] on those voxels.
+
+    Returns:
+        The figure; titles count pieces and handles of the whole block.
+    """
+    truth, mask = block.volumes[out_mm].double().numpy(), block.mask(out_mm)
+    shown = {"truth": truth, **rendered}
+    border = thresholds(truth, mask)[1]
+    white = {
+        title: white_surface(data, mask, (out_mm,) * 3, border) for title, data in shown.items()
+    }
+    first = white[next(iter(rendered))] & ~white["truth"]
+    plane_vox = int(np.argmax(first.sum(axis=(0, 1))))
+    middle_mm = np.full(3, block.side_mm / 2)
+    middle_mm[2] = (plane_vox + 0.5) * out_mm
+    figure, axes = panels(1, len(shown), panel_in=(3.1, 3.4))
+    for ax, (title, data) in zip(axes[0], shown.items(), strict=True):
+        _surface_panel(ax, block, out_mm, data, white[title], white["truth"], middle_mm, plane_vox)
+        count = topology(white[title])
+        ax.set_title(f"{title}\n{count.components} pieces, {count.handles} handles")
+        ax.label_outer()
+    _legend(figure, {"false white matter": FALSE, "lost white matter": LOST})
+    return figure
+
+
+def _surface_panel(
+    ax, block: Block, out_mm: float, data: np.ndarray, white: np.ndarray, true_white: np.ndarray,
+    point_mm: np.ndarray, plane_vox: int,
+) -> None:  # fmt: skip
+    import torch
+    from matplotlib.colors import to_rgba
+
+    grid = block.grid(out_mm)
+    draw_plane(ax, Volume(torch.from_numpy(data), grid), "axial", point_mm, (0.0, 1.1))
+    here, true_here = white[:, :, plane_vox], true_white[:, :, plane_vox]
+    for wrong, colour in ((here & ~true_here, FALSE), (~here & true_here, LOST)):
+        overlay = np.zeros((*wrong.shape, 4))
+        overlay[wrong] = to_rgba(colour, 0.85)
+        ax.imshow(
+            overlay.transpose(1, 0, 2), extent=(0, block.side_mm, 0, block.side_mm),
+            origin="lower", interpolation="nearest",
+        )  # fmt: skip
+    centres_mm = (np.arange(len(here)) + 0.5) * out_mm
+    ax.contour(centres_mm, centres_mm, true_here.T, [0.5], colors="#E69F00", linewidths=0.8)

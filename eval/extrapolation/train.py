@@ -1,0 +1,122 @@
+"""Train the arms of this experiment, each from patches of 1 mm voxels and of nothing else.
+
+The recipe is the ablation's (`eval.ablation_train`), but no step encodes averaged voxels:
+there a model would see 2 mm. A run is a file of averaged weights, named after all that it
+depends on, so what is there is not trained again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from eval.ablation_train import Diverged, recipe, train_arm
+from eval.arms import ARMS
+from eval.extrapolation.heads import FOLDER, heads_digest, in_processes, training_heads
+from eval.rows import digest
+from medil.checkpoint import save_weights
+from medil.config import RunConfig
+from medil.errors import InputError
+from medil.files import atomic_output
+
+VERSION = 1  # part of every run's name: raise it when training itself changes
+TITLES = {  # arm -> what it is called in tables
+    "integrated": "integrated LTE",
+    "trilinear": "trilinear (MedIL-Interp)",
+    "subpixel": "sub-pixel",
+    "conv-1mm": "fixed 1 mm convolution",
+    "integrated-j5/learned": "integrated LTE, all learned",
+    "trilinear/learned": "trilinear, all learned",
+}
+DIVERGED = "diverged"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: an arm of `eval.arms`, a seed, how long, on how many heads."""
+
+    arm: str
+    seed: int
+    steps: int
+    heads: int
+
+    def __post_init__(self) -> None:
+        if self.arm not in ARMS:
+            raise InputError(f"there is no arm {self.arm!r}; choose from {', '.join(TITLES)}.")
+        if min(self.steps, self.heads) < 1 or self.seed < 0:
+            raise InputError("steps and heads must be at least 1, a seed at least 0.")
+
+    @property
+    def config(self) -> RunConfig:
+        """The arm under the ablation's recipe, less its steps on averaged voxels."""
+        settings = replace(recipe(), coarser_share=0.0, steps=self.steps)
+        return RunConfig("extrapolation", ARMS[self.arm], settings)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that the weights depend on."""
+        config = self.config
+        return digest(
+            [VERSION, asdict(config.model), asdict(config.train), self.seed, self.steps,
+             heads_digest(self.heads)]
+        )  # fmt: skip
+
+    def path(self, folder: Path = FOLDER) -> Path:
+        """Where the weights lie."""
+        name = self.arm.replace("/", "-")
+        return folder / f"{name}_seed{self.seed}_{self.digest[:8]}.safetensors"
+
+    def done(self, folder: Path = FOLDER) -> bool:
+        """Whether the run was made, with weights or without."""
+        path = self.path(folder)
+        return path.exists() or path.with_suffix(f".{DIVERGED}").exists()
+
+
+def train_run(run: Run, folder: Path = FOLDER) -> Path:
+    """Train one run into its file, on one thread; nothing is done where the file is there.
+
+    Args:
+        run: What to train.
+        folder: Of weights and training heads; made with its parents.
+
+    Returns:
+        The file. A run whose loss stopped being finite leaves a note of that instead.
+    """
+    path = run.path(folder)
+    if run.done(folder):
+        return path
+    scans = training_heads(run.heads, folder)
+    title = f"{run.arm}, seed {run.seed}"
+    try:
+        trained = train_arm(run.config, scans, run.seed, run.steps, None, title=title)
+    except Diverged as error:
+        with atomic_output(path.with_suffix(f".{DIVERGED}"), force=True) as note:
+            note.write_text(f"step {error.args[0]}\n")
+        return path
+    facts = {
+        "arm": run.arm,
+        "seed": run.seed,
+        "step": run.steps,
+        "training_mm": sorted({scan.spacing_mm for scan in scans}),
+        "training_loss": trained.loss,
+        "cpu_s_per_step": trained.cpu_s_per_step,
+        "threads": torch.get_num_threads(),
+        "run": run.digest,
+    }
+    return save_weights(trained.by_steps.model, run.config, path, facts, half=False, force=True)
+
+
+def train_all(runs: list[Run], folder: Path = FOLDER, workers: int = 1) -> None:
+    """Train what is not there yet, a process each; the heads are drawn first.
+
+    Args:
+        runs: What to train.
+        folder: Of weights and training heads; made with its parents.
+        workers: Processes.
+    """
+    missing = [run for run in runs if not run.done(folder)]
+    if missing:
+        training_heads(max(run.heads for run in missing), folder, workers)
+    in_processes(train_run, [(run, folder) for run in missing], workers, "runs")

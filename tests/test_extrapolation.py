@@ -1,0 +1,399 @@
+"""Extrapolation: training sees 1 mm alone, blocks show one object, scores mean what they say."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from eval import rows, runner
+from eval.extrapolation import __main__ as command
+from eval.extrapolation import blocks, heads, report, score, train
+from eval.extrapolation.blocks import CONDITIONS, Block, Source, block_grid
+from eval.extrapolation.coders import TRUTH, PhasedCoder, Truth, fixed_coders
+from eval.extrapolation.score import answered, metrics_of
+from medil.anatomy import label_anatomy
+from medil.baselines import cell_average
+from medil.checkpoint import load_any, save_weights
+from medil.config import RunConfig
+from medil.errors import InputError
+from medil.grid import Grid
+from medil.sampling import prepare_scan
+from medil.train import draw_step
+from medil.volume import Volume
+from tests.images import write_nifti
+
+SIDE_MM = 28.0  # whole numbers of voxels of every size
+
+
+def brain_like(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
+    """Smooth noise from 0.4 to 1: everywhere brain, detail of every size."""
+    rough = ndimage.gaussian_filter(rng.normal(size=shape), 1.0, mode="wrap")
+    return 0.4 + 0.6 * (rough - rough.min()) / np.ptp(rough)
+
+
+@pytest.fixture
+def scans(rng):
+    """Two training heads at 1 mm."""
+    return [
+        prepare_scan(Volume(torch.from_numpy(brain_like(rng, (30, 28, 33))).float(), grid), 0.5)
+        for grid in [Grid.from_spacing((30, 28, 33), 1.0)] * 2
+    ]
+
+
+@pytest.fixture
+def training(monkeypatch, scans):
+    """Training on those heads, of which the run's name knows the recipe alone."""
+    monkeypatch.setattr(train, "training_heads", lambda count, folder, workers=1: scans)
+
+
+@pytest.fixture
+def block() -> Block:
+    """A block of known content; the same bits in every test."""
+    rng = np.random.default_rng(5)
+    grid = block_grid(SIDE_MM, 0.25)
+    content = torch.from_numpy(brain_like(rng, grid.shape))
+    return blocks._scans("toy", "a" * 64, content, grid, SIDE_MM, tuple(CONDITIONS), rng)
+
+
+@pytest.fixture
+def source(block, monkeypatch) -> Source:
+    """That block as a source."""
+    monkeypatch.setattr(score, "load_block", lambda source, folder: block)
+    return Source("toy", block.data_sha256, tuple(CONDITIONS), lambda: block)
+
+
+@pytest.fixture
+def coder(spline_model, tmp_path) -> PhasedCoder:
+    """A model whose network is silent: least-squares splines at the block's phase."""
+    config = RunConfig("test", spline_model.config)
+    path = save_weights(spline_model, config, tmp_path / "w.safetensors", {}, half=False)
+    return PhasedCoder(path, "toy_model", "toy")
+
+
+@pytest.mark.parametrize("arm", train.TITLES)
+def test_no_step_of_any_arm_shows_another_voxel_size(arm, scans):
+    run = train.Run(arm, 0, 1000, 2)
+    for number in range(40):
+        rng = np.random.default_rng([0, number])
+        step = draw_step(run.config, scans, number / 40, rng)
+        assert step.grid.spacing_mm == step.target_grid.spacing_mm == (1.0, 1.0, 1.0)
+        assert step.pair is None
+        assert step.x.shape == step.target.shape
+
+
+def test_latent_cells_lie_at_a_new_phase_each_step(scans):
+    run = train.Run("integrated", 0, 1000, 2)
+    offsets = []
+    for number in range(30):
+        step = draw_step(run.config, scans, 0.5, np.random.default_rng([1, number]))
+        offsets.append(step.grid.bounds_mm[0] - step.latent_grid.bounds_mm[0])
+    phases = np.array(offsets) % 4
+    assert len(np.unique(phases.round(6), axis=0)) == 30
+    assert phases.min() < 1 and phases.max() > 3
+
+
+def test_training_hands_1_mm_to_the_optimiser_and_is_not_repeated(training, tmp_path, monkeypatch):
+    seen = []
+    real = train.train_arm.__globals__["update"]
+
+    def spy(model, optimiser, step, *rest):
+        seen.append((step.grid.spacing_mm, step.target_grid.spacing_mm))
+        return real(model, optimiser, step, *rest)
+
+    monkeypatch.setitem(train.train_arm.__globals__, "update", spy)
+    run = train.Run("integrated", 0, 2, 2)
+    path = train.train_run(run, tmp_path)
+    assert len(seen) == 3  # one unmeasured, two that count
+    assert set(seen) == {((1.0,) * 3, (1.0,) * 3)}
+    facts = load_any(path).facts
+    assert facts["training_mm"] == [[1.0, 1.0, 1.0]]
+    assert (facts["step"], facts["seed"], facts["run"]) == (2, 0, run.digest)
+    train.train_all([run], tmp_path)
+    assert len(seen) == 3
+
+
+def test_the_same_run_gives_the_same_weights_and_another_seed_others(training, tmp_path):
+    (tmp_path / "again").mkdir()
+    runs = [train.Run("integrated", seed, 2, 2) for seed in (0, 1)]
+    first, other = (load_any(train.train_run(run, tmp_path)).weights_id for run in runs)
+    again = load_any(train.train_run(runs[0], tmp_path / "again")).weights_id
+    assert first == again != other
+
+
+def test_a_run_is_named_after_all_that_it_depends_on():
+    run = train.Run("integrated", 0, 100, 3)
+    changes = ({"arm": "trilinear"}, {"seed": 1}, {"steps": 101}, {"heads": 4})
+    others = [replace(run, **change) for change in changes]
+    assert len({r.path() for r in [run, *others]}) == 5
+    assert run.config.train.coarser_share == run.config.train.global_share == 0
+
+
+def test_a_run_that_diverges_leaves_a_note_and_is_not_repeated(training, tmp_path, monkeypatch):
+    def diverge(*rest, **options):
+        raise train.Diverged(7)
+
+    monkeypatch.setattr(train, "train_arm", diverge)
+    run = train.Run("integrated", 0, 2, 2)
+    path = train.train_run(run, tmp_path)
+    assert not path.exists()
+    assert path.with_suffix(".diverged").read_text() == "step 7\n"
+    assert run.done(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [{"arm": "fourier"}, {"steps": 0}, {"heads": 0}, {"seed": -1}])
+def test_a_run_that_cannot_be_is_refused(wrong):
+    with pytest.raises(InputError):
+        replace(train.Run("integrated", 0, 2, 2), **wrong)
+
+
+@pytest.fixture
+def toy_anatomy(tmp_path, monkeypatch):
+    """Grey and white ellipsoids in place of every label map."""
+    radius = np.linalg.norm(
+        (np.indices((50, 54, 48)).T - [25, 27, 24]).T
+        / np.array([1, 1.1, 0.9])[:, None, None, None],
+        axis=0,
+    )
+    labels = np.zeros(radius.shape, np.uint8)
+    for label, radius_mm in ((24, 21.5), (3, 20.0), (2, 15.0)):
+        labels[radius < radius_mm] = label
+    anatomy = label_anatomy(write_nifti(tmp_path / "toy.nii.gz", labels, np.eye(4)))
+    for module in (heads, blocks):
+        monkeypatch.setattr(module, "anatomy_of", lambda entry: anatomy)
+        monkeypatch.setattr(module, "label_maps", lambda split: [None])
+
+
+def test_training_heads_are_scanned_at_1_mm_once(toy_anatomy, tmp_path):
+    first = heads.training_heads(2, tmp_path)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("head_*")}
+    again = heads.training_heads(2, tmp_path)
+    assert [scan.spacing_mm for scan in first] == [(1.0, 1.0, 1.0)] * 2
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    assert all(torch.equal(a.data, b.data) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0].data[:30, :30, :30], first[1].data[:30, :30, :30])
+
+
+def test_every_scan_of_a_block_is_the_mean_of_one_object(block):
+    fine = block.volumes[0.5].double().numpy()
+    averaged = cell_average(fine, block.grid(0.5), block.grid(1.0))
+    np.testing.assert_allclose(block.volumes[1.0], averaged, atol=1e-6)
+    for mm, data in block.volumes.items():
+        assert float(data.double().mean()) == pytest.approx(fine.mean(), abs=1e-6)
+        np.testing.assert_allclose(block.grid(mm).bounds_mm, [[0] * 3, [SIDE_MM] * 3], atol=1e-9)
+
+
+def test_one_region_is_scored_at_every_voxel_size(block):
+    volumes_mm3 = {mm: block.mask(mm).sum() * mm**3 for mm in block.volumes}
+    inner_mm3 = (SIDE_MM - 2 * blocks.MARGIN_MM) ** 3
+    for mm, volume_mm3 in volumes_mm3.items():
+        assert volume_mm3 == pytest.approx(inner_mm3, rel=3 * mm / SIDE_MM)
+        kept = np.argwhere(block.mask(mm))
+        first_mm = block.grid(mm).index_to_ras(kept.min(0))
+        assert first_mm.min() > blocks.MARGIN_MM
+
+
+def test_latent_cells_cover_the_block_at_its_phase(block):
+    cells = replace(block, phase=(0.25, 0.5, 0.99)).latent_grid(4.0)
+    np.testing.assert_allclose(cells.bounds_mm[0], [-1.0, -2.0, -3.96])
+    assert (cells.bounds_mm[1] >= SIDE_MM - 1e-9).all()
+    assert cells.spacing_mm == (4.0, 4.0, 4.0)
+
+
+def test_a_made_head_is_drawn_once_and_comes_back_as_it_was(toy_anatomy, tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "HEAD_MM", SIDE_MM)
+    [source] = blocks.sources(1, 0)
+    drawn = blocks.load_block(source, tmp_path)
+    monkeypatch.setattr(blocks, "_head_block", None)
+    kept = blocks.load_block(source, tmp_path)
+    assert kept.phase == drawn.phase and set(kept.volumes) == {1.0, 0.8, 0.7, 0.5}
+    assert all(torch.equal(kept.volumes[mm], drawn.volumes[mm]) for mm in drawn.volumes)
+    brain = kept.volumes[1.0][kept.volumes[1.0] > 0]
+    assert 0.2 < float(brain.median()) < 1.2
+
+
+def test_voxels_that_do_not_fill_a_box_are_refused():
+    with pytest.raises(InputError, match=r"0\.7 mm do not fill a box of 40"):
+        block_grid(40.0, 0.7)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_the_truth_itself_keeps_all_and_invents_nothing(block, condition):
+    in_mm, out_mm = CONDITIONS[condition]
+    values = score.scores(block, condition, block.volumes[out_mm].double().numpy())
+    assert values["psnr"] == np.inf
+    assert values["fsc_05_mm"] == pytest.approx(2 * out_mm)
+    for band in score.bands_of(condition):
+        assert values[f"detail_kept_{band}"] == pytest.approx(1, abs=1e-9)
+        assert values[f"detail_error_{band}"] == pytest.approx(0, abs=1e-6)
+    exact = in_mm == out_mm or out_mm == 0.5  # else voxels of the one straddle the other's
+    assert (values["input_mismatch"] < 1e-4) == exact
+
+
+def test_a_blur_smooths_and_noise_invents(block, rng):
+    truth = block.volumes[0.8].double().numpy()
+    blurred = score.scores(block, "0.8 -> 0.8", ndimage.gaussian_filter(truth, 1.0))
+    noisy = score.scores(block, "0.8 -> 0.8", truth + rng.normal(0, 0.05, truth.shape))
+    assert blurred["detail_kept_fine"] < 0.5 and blurred["detail_invented_fine"] < 0.1
+    assert noisy["detail_kept_fine"] == pytest.approx(1, abs=0.1)
+    assert noisy["detail_invented_fine"] > 3 * noisy["detail_smoothed_fine"]
+    for values in (blurred, noisy):
+        parts = values["detail_smoothed_fine"] ** 2 + values["detail_invented_fine"] ** 2
+        assert values["detail_error_fine"] ** 2 == pytest.approx(parts)
+
+
+def test_a_bridge_that_the_truth_lacks_is_one_handle():
+    truth = np.full((30, 30, 30), 0.6)
+    truth[4:26, 4:26, 4:10] = 0.9
+    truth[4:10, 4:26, 4:22] = truth[20:26, 4:26, 4:22] = 0.9  # two walls on a floor
+    truth[:3] = 0.16
+    bridged, mask = truth.copy(), np.ones(truth.shape, bool)
+    bridged[8:22, 12:15, 18:21] = 0.9  # from wall to wall
+    cm3 = truth.size * 0.8**3 / 1000
+    plain, false = (score.surface(truth, shown, mask, 0.8) for shown in (truth, bridged))
+    assert plain == {"handles_per_cm3": 0.0, "components_per_cm3": pytest.approx(1 / cm3)}
+    assert false == plain | {"handles_per_cm3": pytest.approx(1 / cm3)}
+
+
+def test_what_disagrees_with_the_scan_is_seen_in_percent(block):
+    shown = block.volumes[0.5].double().numpy() + 0.01
+    peak = score.metrics.peak_intensity(block.volumes[1.0].double().numpy(), block.mask(1.0))
+    assert score.mismatch(block, 1.0, 0.5, shown) == pytest.approx(1 / peak, rel=1e-4)
+
+
+def test_bands_end_where_voxels_do():
+    assert score.bands_of("1 -> 1") == {"middle": (0.125, 0.25), "fine": (0.25, 0.5)}
+    assert score.bands_of("0.8 -> 0.8")["beyond"] == (0.5, 0.625)
+    assert score.bands_of("1 -> 0.5")["beyond"] == (0.5, 1.0)
+
+
+def test_a_model_encodes_at_the_blocks_phase_and_renders_any_voxel(block, coder):
+    """A ramp in mm is one at every voxel size, wherever the latent's cells begin."""
+    axis_mm = (np.arange(28) + 0.5) / SIDE_MM
+    ramp = torch.from_numpy(0.3 + 0.4 * axis_mm).float()[:, None, None].expand(28, 28, 28)
+    placed = replace(block, volumes={1.0: ramp.contiguous()}, phase=(0.3, 0.7, 0.1))
+    told = coder.of(placed)
+    kept = told.encode(placed.volume(1.0))
+    assert kept.what[1] == placed.latent_grid(4.0)
+    assert kept.numbers == 8 * 8**3
+    shown = told.decode(kept, placed.grid(0.5))
+    wanted = 0.3 + 0.4 * (np.arange(56) + 0.5) * 0.5 / SIDE_MM
+    inner = slice(12, -12)
+    np.testing.assert_allclose(shown[inner, 28, 28], wanted[inner], atol=2e-3)
+
+
+def test_tasks_give_the_rows_that_they_announce(source, coder, tmp_path):
+    conditions = ("1 -> 1", "1 -> 0.8")
+    group = {"all": [Truth(), *fixed_coders(), coder]}
+    tasks = score.tasks([source], group, conditions, tmp_path, rows.Provenance.now("quick"))
+    [task] = tasks
+    found = task.measure()
+    assert {row.identity for row in found} == task.wanted
+    path = tmp_path / "extrapolation.jsonl"
+    assert runner.run(tasks, path, workers=0) == len(task.wanted)
+    assert runner.run(tasks, path, workers=0) == 0
+
+
+def test_interpolation_answers_only_where_voxels_have_to_be_made():
+    interpolation = fixed_coders()[-1]
+    assert answered(interpolation, list(CONDITIONS)) == ["1 -> 0.8", "1 -> 0.7", "1 -> 0.5"]
+    assert "psnr" not in metrics_of("1 -> 1", TRUTH)
+
+
+def test_profiles_train_each_arm_with_every_seed_first_seeds_first():
+    runs = command.PROFILES["gpu"].runs()
+    assert [run.seed for run in runs] == sorted(run.seed for run in runs)
+    assert {(run.arm, run.seed) for run in runs} == {(a, s) for a in train.TITLES for s in range(3)}
+
+
+def test_train_only_scores_nothing(training, tmp_path, monkeypatch):
+    plan = command.Plan(("integrated",), 1, 2, 2, 1, 0)
+    monkeypatch.setitem(command.PROFILES, "quick", plan)
+    arguments = ["--train-only", "--data", str(tmp_path), "--workers", "0"]
+    assert command.main(arguments) == 0
+    assert [run.done(tmp_path) for run in plan.runs()] == [True]
+    assert not list(tmp_path.glob("*.jsonl"))
+
+
+def recorded_rows(gain: float = 0.5, n_heads: int = 8, n_seeds: int = 3) -> list[rows.Row]:
+    """Rows in which the integrated arm keeps `gain` more fine detail and 2 false handles."""
+    rng, found = np.random.default_rng(1), []
+    about = partial(
+        rows.Row, experiment="extrapolation", unit="1", spacing_in_mm="0.8", spacing_out_mm="0.8",
+        numbers_kept=8, n_voxels=64, config_hash="c", time_s=0.0, recorded_at=rows.now_utc(),
+    )  # fmt: skip
+    arms = {"integrated": (0.3 + gain, 30.0), "trilinear": (0.3, 29.0), "bspline": (0.2, 28.0)}
+    arms[TRUTH] = (0.0, 0.0)
+    for head in range(n_heads):
+        subject = rng.normal(0, 0.02)
+        for arm, (kept, psnr) in arms.items():
+            for seed in range(n_seeds if arm in train.TITLES else 1):
+                provenance = rows.Provenance("c", False, seed, "cpu", 1, {}, "gpu")
+                noise = rng.normal(0, 0.002)
+                values = dict.fromkeys(metrics_of("0.8 -> 0.8", arm), 0.1)
+                values |= {"handles_per_cm3": 2.0 * (arm == "integrated") + 1.0 + abs(subject)}
+                if arm != TRUTH:
+                    values |= {
+                        "detail_smoothed_fine": 0.6,
+                        "detail_kept_fine": kept + subject + noise,
+                        "psnr": psnr + noise,
+                    }
+                found += [
+                    about(
+                        subject=f"made_{head:02d}", arm=arm, condition="0.8 -> 0.8", metric=metric,
+                        value=value, data_sha256=f"d{head}", provenance=provenance,
+                        weights_sha256=f"{arm}{seed}" if arm in train.TITLES else "",
+                    )
+                    for metric, value in values.items()
+                ]  # fmt: skip
+    return found
+
+
+def test_the_verdict_says_what_the_rows_hold(tmp_path):
+    rows.append_rows(tmp_path / "extrapolation.jsonl", recorded_rows())
+    frame = report.recorded(tmp_path)
+    found = report.gap(
+        report.scores_of(frame),
+        ("integrated", "0.8 -> 0.8"),
+        ("trilinear", "0.8 -> 0.8"),
+        "detail_kept_fine",
+    )
+    assert found.low < 0.5 < found.high and found.high - found.low < 0.02
+    assert (found.n_subjects, found.n_seeds) == (8, 3)
+    words = report.verdict(frame)
+    assert "integrated LTE − trilinear (MedIL-Interp): +1.00" in words
+    assert "it keeps most of the amplitude" in words
+    assert "it keeps less than half of the amplitude" in words
+    assert "+2.000 [+2.000, +2.000] handles per cm³" in words
+    assert "8 heads × 3 seeds" in words and "Beware" not in words
+    answer = report.headline(frame).splitlines()[0]
+    assert "smooths more than it invents: smoothed less invented +0.50" in answer
+    assert "above zero, and +0.000 [+0.000, +0.000] in waves below 2 mm, no difference" in answer
+
+
+def test_few_heads_and_one_seed_are_named(tmp_path):
+    rows.append_rows(tmp_path / "extrapolation.jsonl", recorded_rows(0.0, 3, 1))
+    words = report.verdict(report.recorded(tmp_path))
+    assert "3 heads cannot reach p < 0.05" in words and "one seed" in words
+
+
+def test_tables_come_from_rows_alone(tmp_path):
+    assert report.tables(tmp_path, tmp_path / "none") == []
+    rows.append_rows(tmp_path / "extrapolation.jsonl", recorded_rows())
+    files = report.tables(tmp_path, tmp_path / "tables")
+    names = [path.stem.removeprefix("extrapolation_") for path in files]
+    assert sorted(names) == ["detail", "errors", "pairs", "phantoms", "surface", "verdict"]
+    surface = (tmp_path / "tables" / "extrapolation_surface.csv").read_text()
+    assert "+2.000 [+2.000, +2.000]" in surface
+
+
+def test_rows_of_an_older_recipe_do_not_count(tmp_path):
+    path = tmp_path / "extrapolation.jsonl"
+    old = [replace(row, config_hash="old", value=9.0) for row in recorded_rows(0.0, 2, 1)]
+    rows.append_rows(path, old)
+    rows.append_rows(path, [replace(r, recorded_at=rows.now_utc()) for r in recorded_rows()])
+    frame = report.recorded(tmp_path)
+    assert set(frame["config_hash"]) == {"c"}
+    assert frame["subject"].nunique() == 8
