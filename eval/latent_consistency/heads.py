@@ -16,6 +16,7 @@ import torch
 from scipy import fft
 from torch import Tensor
 
+from eval.latent_consistency.conditions import BANDS_PER_MM, SAME
 from eval.rows import digest
 from eval.subjects import COHORT_SEED, MADE_VERSION, Scan, brain_at_1_mm
 from medil.anatomy import Anatomy, label_anatomy, tissue_anatomy
@@ -28,7 +29,6 @@ from medil.volume import robust_intensity
 
 BLOCK_VOXELS = 72  # of 1 mm, along a side of the block that is encoded
 FINE_MM = 0.5  # voxels of a made head's content
-PASS_PER_MM, STOP_PER_MM = 1 / 9, 1 / 6  # kept whole to the first, 1 % left at the second
 TILT_AXIS, TILT_DEG = (1.0, 2.0, -0.5), 12.0
 SPARE_MM = 3  # of content around the block and the turned block
 
@@ -50,10 +50,18 @@ class Content:
 
 @dataclass(frozen=True)
 class Head:
-    """A held-out head: its name, the hash of its bytes or recipe, and how to load it."""
+    """A held-out head, loaded when needed.
+
+    Args:
+        name: Public.
+        data_sha256: Of its bytes, or of its recipe.
+        content_mm: Voxel size of its content: which scans it allows.
+        load: Gives the content.
+    """
 
     name: str
     data_sha256: str
+    content_mm: float
     load: Callable[[], Content]
 
 
@@ -63,7 +71,7 @@ def heads(profile: str) -> list[Head]:
     Where no label maps are at hand, the made heads come from the MNI152 tissue maps.
 
     Args:
-        profile: ``quick`` (4 made heads) or ``gpu`` (12).
+        profile: ``quick`` (4 made heads), ``gpu`` (12) or ``paper`` (40).
 
     Returns:
         At least four, since distances are fractions of those between heads.
@@ -71,9 +79,9 @@ def heads(profile: str) -> list[Head]:
     Raises:
         InputError: No such profile.
     """
-    counts = {"quick": 4, "gpu": 12}
+    counts = {"quick": 4, "gpu": 12, "paper": 40}
     if profile not in counts:
-        raise InputError(f"a profile is quick or gpu, not {profile!r}.")
+        raise InputError(f"a profile is quick, gpu or paper, not {profile!r}.")
     maps: list[Entry | None] = [e for e in entries("synthseg_labels", "test") if available(e)]
     maps = maps or [None]
     real = [e for e in entries("open_ms_t1", "test") if "cross_sectional" in e.path]
@@ -83,7 +91,7 @@ def heads(profile: str) -> list[Head]:
 
 def _real(entry: Entry) -> Head:
     name = entry.path.rsplit("/", 1)[-1].split(".")[0]
-    return Head(name, entry.sha256, lambda: real_content(brain_at_1_mm()[0]))
+    return Head(name, entry.sha256, 1.0, lambda: real_content(brain_at_1_mm()[0]))
 
 
 def _made(entry: Entry | None, index: int) -> Head:
@@ -93,7 +101,7 @@ def _made(entry: Entry | None, index: int) -> Head:
     source = f"map_{entry.subject}" if entry else "tissue_maps"
     source_sha256 = entry.sha256 if entry else "mni152"
     recipe = digest([MADE_VERSION, source_sha256, COHORT_SEED, index, FINE_MM])
-    return Head(f"made_{index:02d}_from_{source}", recipe, make)
+    return Head(f"made_{index:02d}_from_{source}", recipe, FINE_MM, make)
 
 
 def made_content(anatomy: Anatomy, index: int) -> Content:
@@ -152,19 +160,25 @@ def around(block: Grid, spacing_mm: float) -> Grid:
     return wide.resized([round(e / spacing_mm) for e in wide.extent_mm])
 
 
-def turned(block: Grid) -> Grid:
-    """The oblique block: by 12 degrees about a slanted axis."""
-    return block.rotated(TILT_AXIS, TILT_DEG)
+def turned(block: Grid, angle_deg: float = TILT_DEG) -> Grid:
+    """The block turned about a slanted axis through its middle; by 12 degrees if not told."""
+    return block.rotated(TILT_AXIS, angle_deg)
 
 
-def band_limited(content: Content) -> Content:
-    """The content without short waves: all kept to 9 mm, a Gaussian edge, 1 % left at 6 mm.
+def band_limited(content: Content, band: str = SAME) -> Content:
+    """The content without short waves: a Gaussian edge from all kept to 1 % left.
 
     Isotropic: a product with the cosine transform of the content, mirrored at its faces.
+
+    Args:
+        content: The whole content.
+        band: A name in `BANDS_PER_MM`: all is kept to its first frequency, 1 % is left at
+            its second.
     """
+    passed, stopped = BANDS_PER_MM[band]
     fi, fj, fk = frequencies_per_mm(content.grid)
-    beyond = np.clip(np.sqrt(fi**2 + fj**2 + fk**2) - PASS_PER_MM, 0, None)
-    gain = 0.01 ** ((beyond / (STOP_PER_MM - PASS_PER_MM)) ** 2)
+    beyond = np.clip(np.sqrt(fi**2 + fj**2 + fk**2) - passed, 0, None)
+    gain = 0.01 ** ((beyond / (stopped - passed)) ** 2)
     data = fft.idctn(gain * fft.dctn(content.data, norm="ortho"), norm="ortho")
     return Content(data, content.grid, content.block)
 
@@ -178,7 +192,7 @@ def scan_smooth(content: Content, grid: Grid) -> np.ndarray:
 
     Returns:
         [D, H, W] float64: means over voxels at 2 Gauss points an axis, off by less than
-        1e-3 of a 6 mm wave for voxels of up to 1 mm.
+        2e-3 of a wave that is at least 4 voxels long along each axis.
     """
     point = 0.5 / np.sqrt(3)  # in voxels, from the centre
     total = np.zeros(grid.shape)

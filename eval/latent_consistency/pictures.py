@@ -1,0 +1,115 @@
+"""Figures of the page on latent consistency: distances on one axis, curves of a wrong header."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from eval.latent_consistency.conditions import ANOTHER, SAME, SMOOTHER, WHOLE
+from eval.latent_consistency.summary import QUESTIONS
+from medil.plots import COLOURS, panels
+
+GROUPS = {  # colour and mark of each question
+    QUESTIONS[SAME]: (COLOURS[2], "o"),
+    QUESTIONS[SMOOTHER]: (COLOURS[5], "s"),
+    QUESTIONS[WHOLE]: (COLOURS[1], "D"),
+    "wrong header": (COLOURS[3], "^"),
+}
+SMALLEST = 1e-3  # drawn, so that a logarithm exists
+KINDS = {  # of headers: colour, mark and words
+    "header off": (COLOURS[3], "^-", "header off, voxels in place"),
+    "head moved": (COLOURS[4], "v:", "head moved, nobody told"),
+    "truly scanned there": (COLOURS[2], "o-", "header and voxels moved together"),
+}
+
+
+def on_one_axis(lines: pd.DataFrame):
+    """Distances of every question on one logarithmic axis, with other heads at 1.
+
+    Args:
+        lines: Group (a key of `GROUPS`), Scanned, Distance, Low and High; Low and High may be
+            NaN where there is one head.
+
+    Returns:
+        The figure; values below 0.001 are drawn there.
+    """
+    figure, axes = panels(1, 1, panel_in=(7.2, 0.9 + 0.23 * len(lines)))
+    ax = axes[0, 0]
+    ax.axvline(1, color="#777777", lw=1.2)
+    for place, line in enumerate(lines.itertuples(index=False)):
+        colour, mark = GROUPS[line.Group]
+        ax.plot(max(line.Distance, SMALLEST), place, mark, color=colour, ms=5)
+        if line.Low == line.Low:  # not NaN
+            ends = [max(line.Low, SMALLEST), max(line.High, SMALLEST)]
+            ax.plot(ends, [place, place], color=colour, lw=2)
+    ax.set_xscale("log")
+    ax.set_xlim(SMALLEST * 0.9, 2)
+    ax.set_yticks(range(len(lines)), list(lines["Scanned"]))
+    ax.set_ylim(len(lines) - 0.4, -0.6)
+    ax.set_xlabel("distance between latents (fraction of that between heads)")
+    ax.text(1, -0.75, "another head", ha="center", va="bottom", fontsize=8)
+    shown = [group for group in GROUPS if (lines["Group"] == group).any()]
+    handles = [ax.plot([], [], GROUPS[g][1], color=GROUPS[g][0], label=g)[0] for g in shown]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def lines_on_one_axis(table: pd.DataFrame, header: pd.DataFrame, arm: str) -> pd.DataFrame:
+    """What `on_one_axis` draws, from the two tables: one arm, all channels.
+
+    Args:
+        table: From `summary.consistency_table`.
+        header: From `summary.header_table`.
+        arm: As in their column ``Arm``.
+    """
+    chosen = table[
+        (table["Arm"] == arm) & (table["Channels"] == "all") & (table["Scanned"] != ANOTHER)
+    ]
+    wrong = header[
+        (header["Arm"] == arm) & header["Kind"].isin(["header off", "header turned"])
+        & (header["By"] > 0)
+    ]  # fmt: skip
+    amounts = zip(wrong["Kind"], wrong["By"], wrong["Unit"], strict=True)
+    said = [f"{kind} by {by:g} {unit}" for kind, by, unit in amounts]
+    both = [
+        chosen.assign(Group=chosen["Question"]),
+        wrong.assign(Group="wrong header", Scanned=said),
+    ]
+    columns = ["Group", "Scanned", "Distance", "Low", "High"]
+    return pd.concat([part[columns] for part in both], ignore_index=True)
+
+
+def header_curves(
+    header: pd.DataFrame | None, arm: str, live: Mapping[str, Sequence] | None = None
+):
+    """Distance and decibels lost against how far the header is off; head moves as the control.
+
+    Args:
+        header: From `summary.header_table`; None where nothing is recorded.
+        arm: As in its column ``Arm``.
+        live: Numbers of one head under ``off_mm``, ``distance`` and ``lost_db``.
+
+    Returns:
+        The figure; bands are the intervals.
+    """
+    figure, axes = panels(1, 2, panel_in=(3.9, 3.2))
+    columns = (("Distance", "Low", "High"), ("Lost (dB)", "Low (dB)", "High (dB)"))
+    for kind, (colour, mark, label) in KINDS.items() if header is not None else ():
+        lines = header[(header["Kind"] == kind) & (header["Arm"] == arm)]
+        for ax, (middle, low, high) in zip(axes[0], columns, strict=True):
+            found = lines[lines[middle].notna()]
+            if len(found):
+                ax.fill_between(found["By"], found[low], found[high], color=colour, alpha=0.25)
+                ax.plot(found["By"], found[middle], mark, color=colour, ms=5, label=label)
+    for ax, key in zip(axes[0], ("distance", "lost_db"), strict=True) if live else ():
+        ax.plot(live["off_mm"], live[key], "x", color="black", ms=7, label="live, one head")
+    axes[0, 0].axhline(1, color="#777777", lw=1)
+    axes[0, 0].text(0, 1.02, "another head", fontsize=8, va="bottom")
+    axes[0, 0].set(title="the latent", ylabel="distance (another head: 1)")
+    axes[0, 1].set(title="the rendering", ylabel="PSNR lost (dB)")
+    for ax in axes[0]:
+        ax.set_xlabel("offset (mm)")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    return figure

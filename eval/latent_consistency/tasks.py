@@ -1,0 +1,170 @@
+"""One task a head, and one for the distance between heads; findings become rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from eval import rows
+from eval.latent_consistency import conditions as names
+from eval.latent_consistency.conditions import BANDS_PER_MM, DIFFERENCES, EXPERIMENT, SAME, WHOLE
+from eval.latent_consistency.heads import Head, heads
+from eval.latent_consistency.measure import (
+    Finding,
+    between,
+    measure,
+    moves,
+    places_of,
+    references,
+)
+from eval.runner import Task
+from medil.checkpoint import load_release
+from medil.shortcut import LatentAutoencoder
+
+
+def tasks(profile: str, release: str, provenance: rows.Provenance) -> list[Task]:
+    """The experiment's tasks: the yardstick between heads first, then every head.
+
+    A head's numbers do not depend on who else is measured, so a larger profile adds heads
+    to those that a smaller one has recorded.
+
+    Args:
+        profile: As for `heads`.
+        release: Released weights, by name.
+        provenance: Of this run.
+
+    Returns:
+        Tasks for `eval.runner.run`.
+
+    Raises:
+        InputError: No such profile or release.
+    """
+    model, people = load_release(release), heads(profile)
+    cohort = [h.data_sha256 for h in people]
+    apart = [i for h in people for i in identities(model, h, conditions_between(model), cohort)]
+    found = [
+        Task(
+            "all heads",
+            frozenset(apart),
+            partial(rows_between, release, tuple(people), provenance),
+        )
+    ]
+    for head in people:
+        asked = conditions_of(model, head.content_mm)
+        wanted = frozenset(identities(model, head, asked))
+        found.append(Task(head.name, wanted, partial(rows_of, release, head, provenance)))
+    return found
+
+
+def conditions_of(model: LatentAutoencoder, content_mm: float) -> dict[str, Sequence[str]]:
+    """Every condition that a head of this voxel size is measured in, with its metrics."""
+    compared = [f"{c} -> {n}" for c, places in places_of(content_mm).items() for n in places]
+    compared += [f"{WHOLE} -> {names.off(mm)}" for mm in names.HEADER_MM]
+    scored = [names.rendered(names.off(mm) if mm else "") for mm in names.HEADER_MM]
+    if model.config.closed_form:
+        other_cells = (names.TRANSPORTED, names.SHIFTED_CELLS, names.TURNED)
+        compared += [f"{SAME} -> {name}" for name in other_cells]
+        turns = [names.turned_by(deg) for deg in names.HEADER_DEG]
+        compared += [f"{WHOLE} -> {name}" for name in turns]
+        scored += [names.rendered(name) for name in (names.TRANSPORTED, *turns)]
+    if moves(content_mm):
+        there = [names.truly(mm) for mm in names.HEADER_MM[1:]]
+        moved = [names.moved(mm) for mm in names.HEADER_MM[1:]]
+        compared += [f"{WHOLE} -> {name}" for name in (*there, *moved)]
+        scored += [names.rendered(name) for name in there]
+    if "coarse" in names.parts(model):
+        scored.append(names.rendered(names.COARSE_OF_2_MM))
+    return in_parts(model, compared) | {condition: ("psnr",) for condition in scored}
+
+
+def conditions_between(model: LatentAutoencoder) -> dict[str, Sequence[str]]:
+    """The conditions that compare heads, with their metrics."""
+    return in_parts(model, [f"{c} -> {names.ANOTHER}" for c in (WHOLE, *BANDS_PER_MM)])
+
+
+def in_parts(model: LatentAutoencoder, compared: Iterable[str]) -> dict[str, Sequence[str]]:
+    """Conditions of compared latents, for all channels and for the coarse one alone."""
+    return {f"{c} | {part}": DIFFERENCES for c in compared for part in names.parts(model)}
+
+
+def identities(
+    model: LatentAutoencoder,
+    head: Head,
+    asked: dict[str, Sequence[str]],
+    cohort: Sequence[str] = (),
+) -> list[tuple[str, ...]]:
+    """What tells the rows of one head apart: `eval.rows.IDENTITY` tuples."""
+    weights = rows.weights_digest(model)
+    return [
+        (EXPERIMENT, head.name, arm, condition, metric, names.config_hash(model, arm, cohort),
+         head.data_sha256, weights)
+        for arm in names.arms(model)
+        for condition, metrics in asked.items()
+        for metric in metrics
+    ]  # fmt: skip
+
+
+def rows_of(release: str, head: Head, provenance: rows.Provenance) -> list[rows.Row]:
+    """Measure one head."""
+    model = load_release(release)
+    return as_rows(model, head, measure(model, head.load()), provenance)
+
+
+def rows_between(
+    release: str, people: Sequence[Head], provenance: rows.Provenance
+) -> list[rows.Row]:
+    """Measure how far heads lie apart, which is the unit of all distances."""
+    model = load_release(release)
+    blocks, latents = [], []
+    for head in people:
+        content = head.load()
+        blocks.append(content.block)
+        latents.append(references(model, content))
+    cohort = [h.data_sha256 for h in people]
+    return [
+        row
+        for head, found in zip(people, between(model, blocks, latents), strict=True)
+        for row in as_rows(model, head, found, provenance, cohort)
+    ]
+
+
+def as_rows(
+    model: LatentAutoencoder,
+    head: Head,
+    found: Iterable[Finding],
+    provenance: rows.Provenance,
+    cohort: Sequence[str] = (),
+) -> list[rows.Row]:
+    """Findings about one head as rows.
+
+    Args:
+        model: That was measured.
+        head: Whose findings.
+        found: From `measure` or `between`.
+        provenance: Of this run.
+        cohort: Hashes of all heads where they are compared.
+    """
+    weights = rows.weights_digest(model)
+    hashes = {arm: names.config_hash(model, arm, cohort) for arm in names.arms(model)}
+    return [
+        rows.Row(
+            experiment=EXPERIMENT,
+            subject=head.name,
+            arm=f.arm,
+            condition=f.condition,
+            metric=f.metric,
+            value=f.value,
+            unit=names.UNITS[f.metric],
+            spacing_in_mm=rows.spacing_text(f.scanned),
+            spacing_out_mm=rows.spacing_text(f.seen_on),
+            numbers_kept=model.config.latent_channels * f.cells.n_voxels,
+            n_voxels=f.scanned.n_voxels,
+            config_hash=hashes[f.arm],
+            data_sha256=head.data_sha256,
+            weights_sha256=weights,
+            time_s=f.time_s,
+            recorded_at=rows.now_utc(),
+            provenance=provenance,
+        )
+        for f in found
+    ]

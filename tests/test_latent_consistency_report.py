@@ -1,0 +1,169 @@
+"""From rows of three made-up heads to tables and words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from eval import rows
+from eval.latent_consistency import conditions as names
+from eval.latent_consistency import pictures, report, summary
+from medil.errors import InputError
+
+PROVENANCE = rows.Provenance.now("quick")
+UNIT = 2.0  # between heads, in latent units: distances are these numbers over it
+SAME, SMOOTHER, WHOLE = (f"{content} -> " for content in (names.SAME, names.SMOOTHER, names.WHOLE))
+RMS = {  # made-up numbers of this test, for 3 heads
+    **{f"{c}{names.ANOTHER} | {p}": (1.8, 2.0, 2.2)
+       for c in (SAME, SMOOTHER, WHOLE) for p in ("all", "coarse")},
+    f"{SAME}shifted | all": (0.02, 0.04, 0.06),
+    f"{SAME}{names.TURNED} | all": (0.12, 0.14, 0.16),
+    f"{SAME}{names.TRANSPORTED} | all": (0.08, 0.08, 0.08),
+    f"{SMOOTHER}2 mm | all": (0.1, 0.2, 0.3),
+    f"{WHOLE}2 mm | all": (0.8, 0.9, 1.0),
+    f"{WHOLE}2 mm | coarse": (0.2, 0.2, 0.2),
+    f"{WHOLE}{names.off(2.0)} | all": (1.0, 1.1, 1.2),
+    f"{WHOLE}{names.moved(2.0)} | all": (1.0, 1.1, 1.2),
+    f"{WHOLE}{names.truly(2.0)} | all": (0.1, 0.1, 0.1),
+    f"{WHOLE}{names.turned_by(2.0)} | all": (0.5, 0.5, 0.5),
+}  # fmt: skip
+PSNR = {  # dB below 30, 31 and 32
+    names.rendered(): 0.0,
+    names.rendered(names.COARSE_OF_2_MM): 0.5,
+    names.rendered(names.off(2.0)): 8.0,
+    names.rendered(names.TRANSPORTED): 1.0,
+    names.rendered(names.turned_by(2.0)): 4.0,
+    names.rendered(names.truly(2.0)): 0.25,
+}
+
+
+def recorded(weights: str = "w" * 64, day: int = 1, **values) -> list[rows.Row]:
+    """Rows of three heads, with other distances where told."""
+    base = rows.Row(
+        experiment=names.EXPERIMENT, subject="", arm="medil", condition="", metric="",
+        value=0.0, unit="1", spacing_in_mm="1", spacing_out_mm="4", numbers_kept=8, n_voxels=64,
+        config_hash="c", data_sha256="d", weights_sha256=weights, time_s=1.0,
+        recorded_at=f"2026-01-{day:02d}T00:00:00.000000+00:00", provenance=PROVENANCE,
+    )  # fmt: skip
+    found = []
+    for k, name in enumerate("xyz"):
+        row = replace(base, subject=name)
+        for condition, rms in (RMS | values).items():
+            row = replace(row, condition=condition)
+            for metric, value in zip(names.DIFFERENCES, (rms[k], rms[k], 0.9), strict=True):
+                found.append(replace(row, metric=metric, value=value))
+        for condition, lost in PSNR.items():
+            db = 30.0 + k - lost
+            found.append(replace(row, condition=condition, metric="psnr", unit="dB", value=db))
+    return found
+
+
+@pytest.fixture
+def frame(tmp_path) -> pd.DataFrame:
+    return frame_of(recorded(), tmp_path / "rows.jsonl")
+
+
+def frame_of(found: list[rows.Row], path) -> pd.DataFrame:
+    rows.append_rows(path, found)
+    return rows.read_rows(path)
+
+
+def test_distances_are_fractions_of_those_between_heads(frame):
+    found = summary.distances(summary.newest(frame)).set_index(
+        ["content", "scanned", "channels", "subject"]
+    )
+    one = found.loc[(names.WHOLE, "2 mm", "all", "z")]
+    assert one["distance"] == pytest.approx(1.0 / UNIT) and one["latent_l2"] == 1.0
+    line = summary.consistency_table(frame).set_index(["Question", "Scanned", "Channels"])
+    other = line.loc[("another resolution", names.ANOTHER, "all")]
+    assert other["Distance"] == pytest.approx(1) and other["n"] == 3
+    details = line.loc[("another resolution", "2 mm", "all")]
+    assert details["Distance"] == pytest.approx(0.45) and np.isnan(details["Bar"])
+    assert details["Low"] <= 0.45 <= details["High"] and details["Within"] == ""
+
+
+def test_what_a_grid_costs_is_taken_off_head_by_head(frame):
+    line = summary.information_table(frame).iloc[0]
+    assert (line["Scanned"], line["n"]) == ("2 mm", 3)
+    assert line["Grid alone"] == pytest.approx(0.1)
+    assert line["With resolution"] == pytest.approx(0.45)
+    assert line[["Difference", "Low", "High"]].tolist() == pytest.approx([0.35, 0.35, 0.35])
+
+
+def test_decibels_are_lost_against_the_latent_that_went_the_same_way(frame):
+    table = summary.header_table(frame).set_index("Kind")
+    assert table.loc["header off", "Lost (dB)"] == pytest.approx(8.0)
+    assert table.loc["header turned", "Lost (dB)"] == pytest.approx(3.0)  # of what came back
+    assert table.loc["truly scanned there", "Lost (dB)"] == pytest.approx(0.25)
+    assert np.isnan(table.loc["head moved", "Lost (dB)"])
+    assert table.loc["head moved", "Distance"] == pytest.approx(0.55)
+    assert summary.coarse_table(frame)["Lost (dB)"].tolist() == pytest.approx([0.5])
+
+
+def test_the_verdict_says_what_is_met_and_what_is_missed(frame):
+    lines = report.verdict(frame).splitlines()
+    assert "n = 3" in lines[0]
+    assert "shifted 0.020 [0.01" in lines[1] and "missed by turned 12 degrees" in lines[1]
+    assert "coarse channel: 2 mm 0.100 [0.100, 0.100]: the bar of 0.15 is met" in lines[2]
+    assert f"{names.TRANSPORTED}: 0.040" in lines[3]
+    assert "feels 0.100" in lines[4] and "comes with the resolution (n = 3)" in lines[4]
+    assert "off by 2 mm moves the latent by 0.550" in lines[5] and "8.00 dB" in lines[5]
+    assert "a latent 0.050" in lines[6] and "loses 0.25 dB" in lines[6]
+    assert "costs 0.50 dB [0.50, 0.50]" in lines[7] and "missed" in lines[7]
+
+
+@pytest.mark.parametrize(
+    ("smoother", "words"),
+    [((0.5, 0.9, 1.3), "cannot be told from zero"), ((1.2, 1.4, 1.5), "is below zero")],
+)
+def test_the_words_follow_the_interval(tmp_path, smoother, words):
+    found = recorded(**{f"{SMOOTHER}2 mm | all": smoother})
+    assert words in report.verdict(frame_of(found, tmp_path / "rows.jsonl"))
+
+
+def test_a_newer_release_takes_the_older_one_s_place(tmp_path):
+    worse = {f"{WHOLE}2 mm | coarse": (0.4, 0.6, 0.8)}
+    frame = frame_of(recorded() + recorded("v" * 64, 2, **worse), tmp_path / "rows.jsonl")
+    assert "missed by 2 mm" in report.verdict(frame)
+    assert set(summary.consistency_table(frame)["n"]) == {3}
+
+
+def test_rows_of_an_older_definition_make_no_table(tmp_path):
+    older = [replace(r, metric="latent_distance") for r in recorded() if r.metric == "latent_rms"]
+    rows.append_rows(tmp_path / "latent_consistency.jsonl", older)
+    assert report.tables(tmp_path, tmp_path / "tables") == []
+
+
+def test_tables_are_written_from_rows_alone(tmp_path):
+    assert report.tables(tmp_path, tmp_path / "tables") == []
+    rows.append_rows(tmp_path / "latent_consistency.jsonl", recorded())
+    written = report.tables(tmp_path, tmp_path / "tables")
+    assert all(path.is_file() for path in written) and len(written) == 5
+    lost = pd.read_csv(tmp_path / "tables/latent_consistency_db.csv")
+    assert lost["Lost (dB)"].tolist() == [0.5] and lost["Own latent (dB)"].tolist() == [31.0]
+    with pytest.raises(InputError, match="no rows on latent consistency"):
+        summary.newest(rows.read_rows(tmp_path).head(0))
+
+
+def test_one_axis_shows_every_question_and_the_yardstick(frame):
+    header = summary.header_table(frame)
+    lines = pictures.lines_on_one_axis(summary.consistency_table(frame), header, "MedIL")
+    assert names.ANOTHER not in set(lines["Scanned"])
+    assert "header off by 2 mm" in set(lines["Scanned"])
+    ax = pictures.on_one_axis(lines).axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(lines["Scanned"])
+    assert ax.lines[0].get_xdata() == [1, 1]
+
+
+def test_header_curves_show_means_and_a_live_head_beside_them(frame):
+    live = {"off_mm": [0.0, 2.0], "distance": [0.0, 0.5], "lost_db": [0.0, 7.0]}
+    left, right = pictures.header_curves(summary.header_table(frame), "MedIL", live).axes
+    drawn = {line.get_label(): line.get_ydata() for line in right.lines}
+    np.testing.assert_allclose(drawn["header off, voxels in place"], [8.0])
+    np.testing.assert_allclose(drawn["live, one head"], live["lost_db"])
+    assert len(left.lines) > len(right.lines)  # a head that moved has no rendering of its own
+    alone = pictures.header_curves(None, "MedIL", live).axes[1]
+    assert [line.get_label() for line in alone.lines] == ["live, one head"]
