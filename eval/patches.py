@@ -11,32 +11,46 @@ from itertools import product
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from medil.errors import InputError
-from medil.grid import Grid
+from medil.grid import Grid, Triple
 from medil.shortcut import LatentAutoencoder
+from medil.volume import robust_intensity
+
+DRIFT_FWHM_MM = 8.0  # what is left after this smoothing is drift, not seam
 
 
 @torch.inference_mode()
-def rebuilt_whole(model: LatentAutoencoder, x: Tensor, grid: Grid) -> Tensor:
+def rebuilt_whole(
+    model: LatentAutoencoder, x: Tensor, grid: Grid, linear_only: bool = False
+) -> Tensor:
     """Encode and render a block at once.
 
     Args:
         model: Any arm.
         x: [D, H, W], 0 ... 1 scale.
         grid: Its grid.
+        linear_only: Render the closed form and leave the network out.
 
     Returns:
         [D, H, W] float32.
     """
     latent_grid = model.latent_grid(grid)
     mean, _ = model.encode_tensor(x[None, None].to(model.haar), grid, latent_grid)
-    return model.decode_tensor(mean, latent_grid, grid)[0, 0].cpu()
+    render = model.render_linear if linear_only else model.decode_tensor
+    return render(mean, latent_grid, grid)[0, 0].float().cpu()
 
 
 def rebuilt_by_patches(
-    model: LatentAutoencoder, x: Tensor, grid: Grid, side_mm: float, halo_mm: float = 0.0
+    model: LatentAutoencoder,
+    x: Tensor,
+    grid: Grid,
+    side_mm: float,
+    halo_mm: float = 0.0,
+    linear_only: bool = False,
+    own_scale: bool = False,
 ) -> Tensor:
     """Encode and render a block patch by patch, each seeing so much of its surroundings.
 
@@ -46,6 +60,8 @@ def rebuilt_by_patches(
         grid: Its grid, whose extent is a whole number of latent cells.
         side_mm: Of the patches; the last along an axis may be shorter.
         halo_mm: Seen beyond each face of a patch where the block goes on, and then dropped.
+        linear_only: Render the closed form and leave the network out.
+        own_scale: Scale each patch by its own intensities, as if it were a file of its own.
 
     Returns:
         [D, H, W] float32, without gaps.
@@ -58,13 +74,22 @@ def rebuilt_by_patches(
         steps = [length_mm / s for s in (pitch_mm, *grid.spacing_mm)]
         if not np.allclose(steps, np.round(steps)):
             raise InputError(f"a {name} of {length_mm:g} mm cuts through latent cells or voxels.")
+    rebuild = _on_own_scale if own_scale else rebuilt_whole
     result = torch.empty(x.shape)
     side, halo = (np.rint(mm / np.array(grid.spacing_mm)).astype(int) for mm in (side_mm, halo_mm))
     for low, high in _boxes(grid.shape, side):
         start, stop = np.maximum(low - halo, 0), np.minimum(high + halo, grid.shape)
-        part = rebuilt_whole(model, x[_slices(start, stop)], grid.crop(start, stop - start))
+        seen = grid.crop(start, stop - start)
+        part = rebuild(model, x[_slices(start, stop)], seen, linear_only)
         result[_slices(low, high)] = part[_slices(low - start, high - start)]
     return result
+
+
+def _on_own_scale(model: LatentAutoencoder, x: Tensor, grid: Grid, linear_only: bool) -> Tensor:
+    if x.min() == x.max():  # air alone, which has no scale
+        return rebuilt_whole(model, x, grid, linear_only)
+    scale = robust_intensity(x)
+    return scale.inverse(rebuilt_whole(model, scale.forward(x), grid, linear_only))
 
 
 def _boxes(shape: tuple[int, ...], side: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -77,3 +102,67 @@ def _boxes(shape: tuple[int, ...], side: np.ndarray) -> Iterator[tuple[np.ndarra
 
 def _slices(start: np.ndarray, stop: np.ndarray) -> tuple[slice, ...]:
     return tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+
+
+# How far apart the two are
+
+
+def difference_percent(
+    whole: np.ndarray, apart: np.ndarray, mask: np.ndarray, peak: float
+) -> float:
+    """RMS of the difference inside the mask, in percent of the peak; 0 if they agree."""
+    return float(100 * np.sqrt(np.mean((apart - whole)[mask] ** 2)) / peak)
+
+
+def drift_percent(
+    whole: np.ndarray, apart: np.ndarray, mask: np.ndarray, spacing_mm: Triple, peak: float
+) -> float:
+    """RMS of the smoothed difference inside the mask, in percent of the peak.
+
+    What is left after a Gaussian of `DRIFT_FWHM_MM`: whole patches too bright or too dark.
+
+    Args:
+        whole: [D, H, W] rendered at once.
+        apart: [D, H, W] rendered by patches.
+        mask: [D, H, W] bool.
+        spacing_mm: Voxel size.
+        peak: Of the intensities.
+
+    Returns:
+        From 0, lower is better; never above `difference_percent` of all voxels.
+    """
+    sigma_vox = DRIFT_FWHM_MM / np.sqrt(8 * np.log(2)) / np.asarray(spacing_mm)
+    smooth = ndimage.gaussian_filter(apart - whole, sigma_vox, mode="nearest")
+    return float(100 * np.sqrt(np.mean(smooth[mask] ** 2)) / peak)
+
+
+def seam_ratio(
+    whole: np.ndarray, apart: np.ndarray, mask: np.ndarray, sides_vox: tuple[int, int, int]
+) -> float:
+    """How much steeper patches are across their faces than the whole is at the same places.
+
+    The mean absolute step between neighbours, patches over whole, at the faces; divided by
+    the same away from them, so that a change which is everywhere is not called a seam.
+
+    Args:
+        whole: [D, H, W] rendered at once.
+        apart: [D, H, W] rendered by patches.
+        mask: [D, H, W] bool; both neighbours must lie in it.
+        sides_vox: Of the patches.
+
+    Returns:
+        1 without seams, above 1 with them; NaN where no face lies inside the mask.
+    """
+    steps = {(what, where): 0.0 for what in ("whole", "apart") for where in (True, False)}
+    for axis, side in enumerate(sides_vox):
+        n = mask.shape[axis] - 1
+        both = mask.take(range(n), axis) & mask.take(range(1, n + 1), axis)
+        face = (np.arange(1, n + 1) % side == 0).reshape([-1 if a == axis else 1 for a in range(3)])
+        for name, image in (("whole", whole), ("apart", apart)):
+            step = np.abs(np.diff(image, axis=axis))
+            steps[name, True] += float(step[both & face].sum())
+            steps[name, False] += float(step[both & ~face].sum())
+    if not (steps["whole", True] > 0 and steps["apart", False] > 0):
+        return float("nan")
+    at_faces = steps["apart", True] / steps["whole", True]
+    return at_faces * steps["whole", False] / steps["apart", False]

@@ -1,0 +1,162 @@
+"""What goes wrong with scans, dialled: noise, shading, ghosts, motion, scale, outliers.
+
+Each function takes a magnitude image and a physical or stated strength, and gives the
+damaged image as a scanner would have written it. All randomness comes from a generator.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import torch
+from scipy import fft, ndimage
+
+from medil.cohort import rician
+from medil.errors import InputError
+from medil.grid import Triple
+
+PHASE_AXIS = 1  # along A, where k-space lines are taken one after the other
+BIAS_ORDER = 2  # half waves over the field of view, all axes together
+
+
+def with_noise(
+    data: np.ndarray, mask: np.ndarray, snr: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Rician noise everywhere, air included.
+
+    Args:
+        data: [D, H, W], not below zero.
+        mask: [D, H, W] bool; its mean is the signal.
+        snr: Mean signal over the standard deviation in each of the two channels.
+        rng: Of the noise.
+
+    Returns:
+        [D, H, W] float64: sqrt((data + a)^2 + b^2), a and b Gaussian.
+
+    Raises:
+        InputError: The ratio is not above zero.
+    """
+    _require(snr > 0, f"a signal-to-noise ratio is above zero, not {snr:g}.")
+    sigma = float(data[mask].mean()) / snr
+    return rician(torch.from_numpy(data).float(), sigma, rng).double().numpy()
+
+
+def bias_field(mask: np.ndarray, percent: float, rng: np.random.Generator) -> np.ndarray:
+    """A smooth random gain: from 1 - p / 2 to 1 + p / 2 inside the mask, and not beyond.
+
+    Products of cosines with at most two half waves over the field of view. Our choice:
+    N4 and its rivals take fields of this smoothness for granted.
+
+    Args:
+        mask: [D, H, W] bool.
+        percent: p, peak to peak, from 0 to below 200.
+        rng: Of the field.
+
+    Returns:
+        [D, H, W] float64.
+
+    Raises:
+        InputError: A strength at which the gain would reach zero.
+    """
+    _require(0 <= percent < 200, f"a gain field spans 0 to below 200 %, not {percent:g} %.")
+    axes = [
+        [np.cos(np.pi * order * (np.arange(n) + 0.5) / n) for order in range(BIAS_ORDER + 1)]
+        for n in mask.shape
+    ]
+    field = np.zeros(mask.shape)
+    for i, j, k in product(range(BIAS_ORDER + 1), repeat=3):
+        if 0 < i + j + k <= BIAS_ORDER:
+            wave = axes[0][i][:, None, None] * axes[1][j][:, None] * axes[2][k]
+            field += rng.standard_normal() * wave
+    low, high = float(field[mask].min()), float(field[mask].max())
+    return 1 + percent / 100 * (np.clip(field, low, high) - (low + high) / 2) / (high - low)
+
+
+def with_ghosts(data: np.ndarray, percent: float, axis: int = PHASE_AXIS) -> np.ndarray:
+    """Two ghosts, a quarter of the field of view to either side, wrapping round.
+
+    The same as k-space lines k of n weighed by 1 + 2 g cos(2 pi k s / n), s the shift in
+    voxels: a signal that pulses while lines are taken, as with breathing.
+
+    Args:
+        data: [D, H, W].
+        percent: 100 g, each ghost's share of the signal.
+        axis: Of the phase encoding.
+
+    Returns:
+        [D, H, W] float64, magnitude.
+
+    Raises:
+        InputError: A share below zero.
+    """
+    _require(percent >= 0, f"ghosts have a share of the signal from 0 %, not {percent:g} %.")
+    shift_vox = round(data.shape[axis] / 4)
+    ghosts = np.roll(data, shift_vox, axis) + np.roll(data, -shift_vox, axis)
+    return np.abs(data + percent / 100 * ghosts)
+
+
+def with_motion(
+    data: np.ndarray, spacing_mm: Triple, shift_mm: float, turn_deg: float, share: float
+) -> np.ndarray:
+    """The head nods and slides once, when most k-space lines are in.
+
+    Lines are taken from one end of k-space to the other along the phase axis; the last
+    `share` of them see the head turned about R and moved along S.
+
+    Args:
+        data: [D, H, W].
+        spacing_mm: Voxel size.
+        shift_mm: Along S.
+        turn_deg: About an axis along R through the middle.
+        share: Of the lines, taken after the move.
+
+    Returns:
+        [D, H, W] float64, magnitude.
+
+    Raises:
+        InputError: A share outside 0 ... 1.
+    """
+    _require(0 <= share <= 1, f"a share of the lines lies in 0 ... 1, not {share:g}.")
+    after = moved(data, spacing_mm, shift_mm, turn_deg)
+    lines = fft.fftfreq(data.shape[PHASE_AXIS])
+    late = np.argsort(np.argsort(lines)) >= round((1 - share) * lines.size)
+    late = np.expand_dims(late, [a for a in range(3) if a != PHASE_AXIS])
+    both = [fft.fft(image, axis=PHASE_AXIS) for image in (data, after)]
+    return np.abs(fft.ifft(np.where(late, both[1], both[0]), axis=PHASE_AXIS))
+
+
+def moved(data: np.ndarray, spacing_mm: Triple, shift_mm: float, turn_deg: float) -> np.ndarray:
+    """The image nodded about R by an angle and moved along S: cubic splines, air beyond."""
+    size, angle = np.asarray(spacing_mm), np.deg2rad(turn_deg)
+    turn = np.eye(3)
+    turn[1:, 1:] = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
+    back = turn / size[:, None] * size  # from where a voxel is to where it was, in voxels
+    middle = (np.asarray(data.shape) - 1) / 2
+    shift = np.array([0.0, 0.0, shift_mm / size[2]])
+    return ndimage.affine_transform(data, back, middle - back @ (middle + shift), order=3)
+
+
+def with_hot_voxel(data: np.ndarray, index_vox: tuple[int, int, int], value: float) -> np.ndarray:
+    """A copy with one voxel set to a value."""
+    copy = np.array(data, dtype=np.float64)
+    copy[index_vox] = value
+    return copy
+
+
+def as_int16(data: np.ndarray, gain: float, offset: float) -> np.ndarray:
+    """Whole numbers as a file of int16 holds them: round(gain * data + offset), float64.
+
+    Raises:
+        InputError: Some value does not fit.
+    """
+    stored = np.rint(gain * data + offset)
+    limits = np.iinfo(np.int16)
+    fits = limits.min <= stored.min() and stored.max() <= limits.max
+    _require(fits, f"values from {stored.min():g} to {stored.max():g} do not fit into int16.")
+    return stored
+
+
+def _require(holds: bool, sentence: str) -> None:
+    if not holds:
+        raise InputError(sentence)

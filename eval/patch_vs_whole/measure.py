@@ -1,0 +1,237 @@
+"""Rebuild a block by patches and at once, and measure how far the two lie apart.
+
+Patches lie on the whole's own latent cells and share its intensity scale, except where
+*own scale* says otherwise. *Reach* takes one face instead of many: the first part of a bar
+is rebuilt with ever more of what follows, until nothing changes any more. The rest of the bar
+is either cut off or painted black. Painted black, the bar keeps its length, and what changes
+is what the networks and the projection see; cut off, the projection's penalty changes too,
+because its weight is set by a mean over the whole axis.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+import numpy as np
+import torch
+
+from eval import metrics, patches, rows
+from eval.coders import Coder, ReleaseCoder, loaded, release_coders
+from eval.robustness.heads import Box, block_of, cut_box, heads
+from eval.runner import Task
+from eval.subjects import Scan, Subject
+from medil.errors import InputError
+from medil.grid import Grid
+from medil.shortcut import LatentAutoencoder
+from medil.volume import robust_intensity
+
+EXPERIMENT = "patch_vs_whole"
+BLOCK_MM = 96.0
+CASES = (  # side and halo in mm, each patch on its own scale or not
+    *((32, halo, False) for halo in (0, 4, 8, 16)),
+    *((48, halo, False) for halo in (0, 4, 8, 16, 32)),
+    *((48, halo, True) for halo in (0, 16)),
+)
+GPU_CASES = ((32, 32, False),)  # beside those
+BAR_MM, THICK_MM, FIRST_MM = 160, 48, 64  # of the bar, and how much of it is rebuilt
+REACH_HALOS_MM = (0, 8, 16, 32, 48, 64, 80, 96)  # the last one is all of the bar
+UNITS = {
+    "difference": "%",
+    "seam": "1",
+    "drift": "%",
+    "psnr_gain": "dB",
+    "largest_cut": "%",
+    "largest_black": "%",
+}
+OF_PATCHES = ("difference", "seam", "drift", "psnr_gain")
+OF_REACH = ("largest_cut", "largest_black")
+DEFINITION = {
+    "version": 1,
+    "block_mm": BLOCK_MM,
+    "bar_mm": (BAR_MM, THICK_MM, FIRST_MM),
+    "drift_fwhm_mm": patches.DRIFT_FWHM_MM,
+    "peak_percentile": metrics.PEAK_PERCENTILE,
+}
+Case = tuple[int, int, bool]
+Scores = dict[str, tuple[dict[str, float], float, Grid]]
+
+
+def condition(case: Case) -> str:
+    """As in the rows, such as ``32 mm patches, halo 8 mm``."""
+    side_mm, halo_mm, own_scale = case
+    return f"{side_mm} mm patches, halo {halo_mm} mm{', own scale' if own_scale else ''}"
+
+
+def reach_condition(halo_mm: int) -> str:
+    """As in the rows, such as ``reach, halo 48 mm``."""
+    return f"reach, halo {halo_mm} mm"
+
+
+def cases(profile: str) -> tuple[Case, ...]:
+    """What a profile asks."""
+    return CASES + (GPU_CASES if profile == "gpu" else ())
+
+
+def tasks(profile: str, release: str, provenance: rows.Provenance) -> list[Task]:
+    """One task a head."""
+    arms, asked = release_coders(release), cases(profile)
+    return [
+        Task(
+            subject.name,
+            wanted(subject, arms, asked),
+            partial(measure, subject, arms, asked, provenance),
+        )
+        for subject in heads(profile)
+    ]
+
+
+def wanted(
+    subject: Subject, arms: list[Coder], asked: tuple[Case, ...]
+) -> frozenset[tuple[str, ...]]:
+    """The identities of a head's rows."""
+    questions = [(condition(case), metric) for case in asked for metric in OF_PATCHES]
+    questions += [(reach_condition(h), metric) for h in REACH_HALOS_MM for metric in OF_REACH]
+    return frozenset(
+        (EXPERIMENT, subject.name, arm.name, question, metric, arm.config_hash(DEFINITION),
+         subject.data_sha256, arm.weights_sha256)
+        for arm in arms
+        for question, metric in questions
+    )  # fmt: skip
+
+
+def measure(
+    subject: Subject,
+    arms: list[Coder],
+    asked: tuple[Case, ...],
+    provenance: rows.Provenance,
+) -> list[rows.Row]:
+    """Rows of one head, arm by arm."""
+    scan = subject.load()
+    block = cut_box(scan, block_of(scan, (BLOCK_MM,) * 3))
+    bar = cut_box(scan, bar_of(scan))
+    found = []
+    for arm in arms:
+        model, linear_only = model_of(arm)
+        scores = score_block(model, block, asked, linear_only)
+        scores |= score_reach(model, bar, linear_only)
+        for question, (values, time_s, grid) in scores.items():
+            found += rows.of_values(
+                values,
+                UNITS,
+                experiment=EXPERIMENT,
+                subject=subject.name,
+                arm=arm.name,
+                condition=question,
+                spacing_in_mm=rows.spacing_text(grid),
+                spacing_out_mm=rows.spacing_text(grid),
+                numbers_kept=model.config.latent_channels * model.latent_grid(grid).n_voxels,
+                n_voxels=grid.n_voxels,
+                config_hash=arm.config_hash(DEFINITION),
+                data_sha256=subject.data_sha256,
+                weights_sha256=arm.weights_sha256,
+                time_s=time_s,
+                provenance=provenance,
+            )
+    return found
+
+
+def model_of(arm: Coder) -> tuple[LatentAutoencoder, bool]:
+    """The model behind a release's coder, and whether its network is left out.
+
+    Raises:
+        InputError: A coder without latent cells that patches could share.
+    """
+    if not isinstance(arm, ReleaseCoder):
+        raise InputError(f"patches need the latent cells of a release; {arm.name} has none.")
+    return loaded(arm.release), arm.splines_alone
+
+
+def bar_of(scan: Scan) -> Box:
+    """A bar along A through the middle of a head, or as much of it as there is."""
+    shape = np.asarray(scan.volume.grid.shape)
+    size = np.rint(np.array([THICK_MM, BAR_MM, THICK_MM]) / scan.volume.grid.spacing_mm)
+    size = np.minimum(size.astype(int), shape)
+    middle = np.argwhere(scan.mask).mean(0)
+    start = np.clip(np.rint(middle - (size - 1) / 2).astype(int), 0, shape - size)
+    i, j, k = (slice(int(a), int(a + n)) for a, n in zip(start, size, strict=True))
+    return i, j, k
+
+
+def scaled(scan: Scan) -> torch.Tensor:
+    """[D, H, W] on the 0 ... 1 scale of the whole."""
+    return robust_intensity(scan.volume.data).forward(scan.volume.data)
+
+
+def score_block(
+    model: LatentAutoencoder, block: Scan, asked: tuple[Case, ...], linear_only: bool = False
+) -> Scores:
+    """Patches of a block against the block at once.
+
+    Args:
+        model: Any arm.
+        block: A whole number of latent cells a side.
+        asked: Side, halo and scale of the patches.
+        linear_only: Leave the network out.
+
+    Returns:
+        Condition to metrics, seconds and grid.
+    """
+    x, grid, mask = scaled(block), block.volume.grid, block.mask
+    truth = x.double().numpy()
+    peak = metrics.peak_intensity(truth, mask)
+    whole = patches.rebuilt_whole(model, x, grid, linear_only).double().numpy()
+    whole_db = metrics.psnr(truth, whole, mask, peak)
+    found = {}
+    for case in asked:
+        side_mm, halo_mm, own_scale = case
+        started = time.perf_counter()
+        apart = patches.rebuilt_by_patches(model, x, grid, side_mm, halo_mm, linear_only, own_scale)
+        time_s = time.perf_counter() - started
+        data = apart.double().numpy()
+        i, j, k = (round(side_mm / s) for s in grid.spacing_mm)
+        values = {
+            "difference": patches.difference_percent(whole, data, mask, peak),
+            "seam": patches.seam_ratio(whole, data, mask, (i, j, k)),
+            "drift": patches.drift_percent(whole, data, mask, grid.spacing_mm, peak),
+            "psnr_gain": metrics.psnr(truth, data, mask, peak) - whole_db,
+        }
+        found[condition(case)] = values, time_s, grid
+    return found
+
+
+def score_reach(model: LatentAutoencoder, bar: Scan, linear_only: bool = False) -> Scores:
+    """The first part of a bar, rebuilt with ever more of what follows it.
+
+    Args:
+        model: Any arm.
+        bar: Along the second axis.
+        linear_only: Leave the network out.
+
+    Returns:
+        Condition to metrics, seconds and grid.
+    """
+    x, grid = scaled(bar), bar.volume.grid
+    step_mm = grid.spacing_mm[1]
+    first = round(FIRST_MM / step_mm)
+    mask = bar.mask[:, :first]
+    peak = metrics.peak_intensity(x.double().numpy(), bar.mask)
+    whole = patches.rebuilt_whole(model, x, grid, linear_only)[:, :first]
+
+    def largest(part: torch.Tensor, part_grid: Grid) -> float:
+        apart = patches.rebuilt_whole(model, part, part_grid, linear_only)[:, :first] - whole
+        return float(100 * np.abs(apart.double().numpy()[mask]).max() / peak)
+
+    found = {}
+    for halo_mm in REACH_HALOS_MM:
+        seen = min(first + round(halo_mm / step_mm), grid.shape[1])
+        started = time.perf_counter()
+        shorter = grid.crop((0, 0, 0), (grid.shape[0], seen, grid.shape[2]))
+        black = x.clone()
+        black[:, seen:] = 0
+        values = {
+            "largest_cut": largest(x[:, :seen], shorter),
+            "largest_black": largest(black, grid),
+        }
+        found[reach_condition(halo_mm)] = values, time.perf_counter() - started, grid
+    return found

@@ -1,0 +1,219 @@
+"""From recorded rows to the table and the sentences on patches; measures nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from eval import stats
+from eval import tables as shared
+from eval.patch_vs_whole.measure import EXPERIMENT, OF_PATCHES, OF_REACH
+from eval.rows import latest, parts, read_rows
+from medil.errors import InputError
+
+ARMS = {"medil": "MedIL", "medil_splines": "MedIL, splines alone"}
+ROUNDING_PERCENT = 1e-4  # of the peak: float32 sums in another order differ by less
+FEW = 5  # heads, of which a bootstrap cannot say much
+SEAM_SEEN = 1.02  # 2 % steeper at the faces than elsewhere
+HEADERS = {
+    "difference": "Difference (% of peak)",
+    "seam": "Seam (1 = none)",
+    "drift": "Drift (% of peak)",
+    "psnr_gain": "PSNR − whole's (dB)",
+    "largest_cut": "Largest difference, rest cut off (% of peak)",
+    "largest_black": "Largest difference, rest black (% of peak)",
+}
+
+
+def newest(frame: pd.DataFrame) -> pd.DataFrame:
+    """The experiment's rows of the newest weights, with side, halo and scale as columns.
+
+    Args:
+        frame: Recorded rows.
+
+    Returns:
+        The rows; `side_mm` is 0 for the reach along a bar.
+
+    Raises:
+        InputError: The experiment has no rows.
+    """
+    frame = frame[frame["experiment"] == EXPERIMENT].sort_values("recorded_at", kind="stable")
+    if frame.empty:
+        raise InputError("there are no rows on patches; run: python -m eval.patch_vs_whole")
+    for name in ("config_hash", "weights_sha256"):
+        frame = frame[frame[name] == frame.groupby("arm")[name].transform("last")]
+    frame = latest(frame)
+    side = frame["condition"].str.extract(r"^(\d+) mm patches")[0].fillna("0").astype(int)
+    halo = frame["condition"].str.extract(r"halo (\d+) mm")[0].astype(int)
+    own = frame["condition"].str.endswith("own scale")
+    return frame.assign(side_mm=side, halo_mm=halo, own_scale=own)
+
+
+def means(frame: pd.DataFrame) -> pd.DataFrame:
+    """One line an arm, side, halo, scale and metric: the mean over heads, and its interval."""
+    lines = []
+    keys = ["arm", "side_mm", "own_scale", "halo_mm", "metric"]
+    for key, group in newest(frame).groupby(keys, sort=True):
+        values = group["value"].dropna().to_numpy()
+        if values.size:
+            found = stats.compare(values[:, None])
+            lines.append(
+                dict(zip(keys, key, strict=True))
+                | {"mean": found.mean, "low": found.low, "high": found.high}
+                | {"n": found.n_subjects}
+            )
+    return pd.DataFrame(lines)
+
+
+def patches_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """One line an arm, patch side, scale and halo: mean and interval of each metric, for people."""
+    table = means(frame)
+    table = table[table["side_mm"] > 0]
+    return _for_people(table, ["Code", "Patch side (mm)", "Scale", "Halo (mm)"], OF_PATCHES)
+
+
+def reach_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """One line an arm and halo: how much a bar's first part still changes, for people."""
+    table = means(frame)
+    table = table[table["side_mm"] == 0]
+    return _for_people(table, ["Code", "Halo (mm)"], OF_REACH)
+
+
+def _for_people(table: pd.DataFrame, index: list[str], wanted: tuple[str, ...]) -> pd.DataFrame:
+    lines = []
+    for (arm, side, own, halo), group in table.groupby(["arm", "side_mm", "own_scale", "halo_mm"]):
+        named = {
+            "Code": ARMS.get(arm, arm),
+            "Patch side (mm)": side,
+            "Scale": "each patch's own" if own else "the whole's",
+            "Halo (mm)": halo,
+        }
+        line = {name: named[name] for name in index}
+        for row in group.itertuples(index=False):
+            if row.metric in wanted:
+                line[HEADERS[row.metric]] = _told(row.metric, row.mean, row.low, row.high)
+        lines.append(line | {"n": int(group["n"].max())})
+    columns = [*index, *(HEADERS[m] for m in wanted), "n"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+# In words
+
+
+def verdict(frame: pd.DataFrame) -> str:
+    """What a halo gives back, in the words the numbers allow.
+
+    Args:
+        frame: Recorded rows.
+
+    Returns:
+        Lines of text, with n and 95 % intervals over heads.
+
+    Raises:
+        InputError: The experiment has no rows.
+    """
+    table = means(frame)
+    opening = (
+        f"Blocks of n = {table['n'].max()} held-out heads [95 % interval over heads], patches on "
+        "the whole's latent cells."
+    )
+    if table["n"].max() < FEW:
+        opening += " With so few heads the interval is little more than their range."
+    sentences = [opening]
+    for arm, title in ARMS.items():
+        own = table[table["arm"] == arm]
+        for side in sorted(set(own["side_mm"]) - {0}, reverse=True):
+            sentences.append(_of_side(own[own["side_mm"] == side], title, side))
+        sentences.append(_reach(own[own["side_mm"] == 0], title))
+    return "\n".join(s for s in sentences if s)
+
+
+def _of_side(table: pd.DataFrame, title: str, side: int) -> str:
+    shared_scale = table[~table["own_scale"]]
+    halos = sorted(set(shared_scale["halo_mm"]))
+    told = []
+    for halo in (halos[0], halos[-1]) if len(halos) > 1 else halos:
+        line = shared_scale[shared_scale["halo_mm"] == halo].set_index("metric")
+        told.append(
+            f"halo {halo} mm: difference {_text(line, 'difference')} % of the peak, seams "
+            f"{_text(line, 'seam')}, drift {_text(line, 'drift')} %, PSNR "
+            f"{_text(line, 'psnr_gain')} dB"
+        )
+    seams = shared_scale[shared_scale["metric"] == "seam"].set_index("halo_mm")["mean"]
+    clean = [halo for halo in halos if (seams.loc[halo:] < SEAM_SEEN).all()]
+    less = f"from a halo of {clean[0]} mm on" if clean else "at no halo tried"
+    text = (
+        f"{title}, {side} mm patches: {'; '.join(told)}. Steps across faces stay within "
+        f"{100 * (SEAM_SEEN - 1):.0f} % of the whole's {less}."
+    )
+    return text + _own_scale(table)
+
+
+def _own_scale(table: pd.DataFrame) -> str:
+    """The price of scaling each patch by itself."""
+    own = table[table["own_scale"]]
+    if own.empty:
+        return ""
+    told = []
+    for halo in sorted(set(own["halo_mm"])):
+        line = own[own["halo_mm"] == halo].set_index("metric")
+        told.append(f"{_text(line, 'difference')} % (halo {halo} mm, seams {_text(line, 'seam')})")
+    return f" With each patch on its own intensity scale the difference is {' and '.join(told)}."
+
+
+def _reach(table: pd.DataFrame, title: str) -> str:
+    """From which halo on nothing changes any more."""
+    black, cut = (table[table["metric"] == m].set_index("halo_mm") for m in OF_REACH[::-1])
+    if black.empty:
+        return ""
+    told = "; ".join(f"{h} mm {black.loc[h, 'mean']:.1g} %" for h in black.index[:-1])
+    enough = [h for h in black.index[:-1] if (black.loc[h:, "mean"] <= ROUNDING_PERCENT).all()]
+    if not enough:
+        end = f"no halo below {black.index[-1]} mm, all of the bar, takes it down to rounding"
+        return f"{title}, largest difference behind one face (of the peak): {told}; {end}."
+    left = cut.loc[enough[0], "mean"]
+    end = f"from {enough[0]} mm on it is rounding (at most {ROUNDING_PERCENT:g} %)"
+    text = f"{title}, largest difference behind one face (of the peak): {told}; {end}."
+    if left > ROUNDING_PERCENT:
+        text += (
+            f" A bar that is truly cut there differs by {left:.1g} %, splines alone included; one "
+            "suspect is the projection's penalty, whose weight is a mean over the whole axis."
+        )
+    return text
+
+
+def _text(line: pd.DataFrame, metric: str) -> str:
+    """Mean and interval of one metric, as in the tables."""
+    return _told(metric, *line.loc[metric, ["mean", "low", "high"]]) if metric in line.index else ""
+
+
+def _told(metric: str, mean: float, low: float, high: float) -> str:
+    """Seams and dB to three decimals; what spans decades to two figures."""
+    if metric in ("seam", "psnr_gain"):
+        mean, low, high = (f"{round(v, 3) + 0.0:.3f}" for v in (mean, low, high))  # no "-0.000"
+    else:
+        mean, low, high = (f"{v:.2g}" for v in (mean, low, high))
+    return f"{mean} [{low}, {high}]"
+
+
+def tables(folder: Path, out: Path) -> list[Path]:
+    """Write ``patch_vs_whole.csv``, ``patch_vs_whole_reach.csv`` and ``patch_vs_whole.txt``.
+
+    Args:
+        folder: Holds ``patch_vs_whole.jsonl``.
+        out: Of the tables; made with its parents.
+
+    Returns:
+        What was written; nothing where no rows are recorded.
+    """
+    path = Path(folder) / f"{EXPERIMENT}.jsonl"
+    if not parts(path):
+        return []
+    frame = read_rows(path)
+    contents = {
+        f"{EXPERIMENT}.csv": patches_table(frame),
+        f"{EXPERIMENT}_reach.csv": reach_table(frame),
+        f"{EXPERIMENT}.txt": verdict(frame),
+    }
+    return shared.write(contents, out)

@@ -1,0 +1,118 @@
+"""Held-out heads at 1 mm and the block of each that is coded; `patch_vs_whole` takes them too.
+
+Damage is done to the whole head, as a scanner would, and a block is then cut out, so that
+what wraps round or leans over comes from real tissue.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from eval.metrics import brain_mask
+from eval.rows import digest
+from eval.subjects import COHORT_SEED, MADE_VERSION, Scan, Subject, brain_at_1_mm, template_subject
+from medil.anatomy import label_anatomy, tissue_anatomy
+from medil.cohort import draw_subject
+from medil.errors import InputError
+from medil.grid import Grid
+from medil.manifest import Entry, available, entries, fetch
+from medil.volume import Volume
+
+MARGIN_MM = 8  # of air around the brain
+SPACING_MM = 1.0
+N_MADE = {"quick": 1, "gpu": 6}
+Box = tuple[slice, slice, slice]
+
+
+def heads(profile: str) -> list[Subject]:
+    """The real brain (MNI152 where it is not at hand) and made heads of the test split.
+
+    Args:
+        profile: ``quick`` (one made head) or ``gpu`` (six).
+
+    Returns:
+        Each loads as a scan at 1 mm, trimmed to its brain; made ones are noise-free.
+
+    Raises:
+        InputError: No such profile.
+    """
+    if profile not in N_MADE:
+        raise InputError(f"a profile is quick or gpu, not {profile!r}.")
+    maps: list[Entry | None] = [e for e in entries("synthseg_labels", "test") if available(e)]
+    maps = maps or [None]
+    return [_real(), *(_made(maps[k % len(maps)], k) for k in range(N_MADE[profile]))]
+
+
+def _real() -> Subject:
+    entry = next(e for e in entries("open_ms_t1", "test") if "cross_sectional" in e.path)
+    if not available(entry):
+        stand_in = template_subject()
+        return Subject(stand_in.name, stand_in.data_sha256, (), lambda: trimmed(stand_in.load()))
+    name = entry.path.rsplit("/", 1)[-1].split(".")[0]
+    return Subject(name, entry.sha256, (), lambda: trimmed(brain_at_1_mm()[0]))
+
+
+def _made(entry: Entry | None, index: int) -> Subject:
+    source = f"map_{entry.subject}" if entry else "tissue_maps"
+    source_sha256 = entry.sha256 if entry else "mni152"
+    recipe = digest([MADE_VERSION, source_sha256, COHORT_SEED, index, SPACING_MM, MARGIN_MM])
+
+    def make() -> Scan:
+        head = draw_subject(
+            label_anatomy(fetch(entry)) if entry else tissue_anatomy(), COHORT_SEED, index
+        )
+        low_mm, high_mm = head.head_mm[0] - MARGIN_MM, head.head_mm[1] + MARGIN_MM
+        shape = np.ceil((high_mm - low_mm) / SPACING_MM).astype(int).tolist()
+        grid = Grid.from_spacing(shape, SPACING_MM, (low_mm + SPACING_MM / 2).tolist())
+        clean = head.render(grid)
+        data = torch.where(clean > 0.5 * head.darkest, clean, torch.zeros(()))
+        return trimmed(Scan(Volume(data, grid), brain_mask(data.numpy())))
+
+    return Subject(f"made_{index:02d}_from_{source}", recipe, (), make)
+
+
+def trimmed(scan: Scan) -> Scan:
+    """The part of a scan that holds its mask, with `MARGIN_MM` of air as far as it reaches."""
+    grid = scan.volume.grid
+    margin = np.rint(MARGIN_MM / np.asarray(grid.spacing_mm)).astype(int)
+    where = np.argwhere(scan.mask)
+    low = np.maximum(where.min(0) - margin, 0)
+    high = np.minimum(where.max(0) + 1 + margin, grid.shape)
+    return cut_box(scan, _box(low, high))
+
+
+def block_of(scan: Scan, sides_mm: tuple[float, float, float]) -> Box:
+    """Where the block lies: the left upper part of the brain, with some air at its rim.
+
+    Its left face and its top are those of the trimmed scan; the others cut through tissue.
+
+    Args:
+        scan: From `trimmed`.
+        sides_mm: Along D, H, W.
+
+    Returns:
+        Slices of whole voxels.
+
+    Raises:
+        InputError: The scan is smaller than the block.
+    """
+    shape = np.asarray(scan.volume.grid.shape)
+    size = np.rint(np.asarray(sides_mm) / scan.volume.grid.spacing_mm).astype(int)
+    if (size > shape).any():
+        raise InputError(f"a block of {size} voxels does not fit into a head of {shape}.")
+    middle = np.argwhere(scan.mask)[:, 1].mean() - (size[1] - 1) / 2
+    start = np.array([0, np.clip(round(middle), 0, shape[1] - size[1]), shape[2] - size[2]])
+    return _box(start, start + size)
+
+
+def cut_box(scan: Scan, box: Box) -> Scan:
+    """The scan inside a box of whole voxels."""
+    start, shape = [s.start for s in box], [s.stop - s.start for s in box]
+    volume = Volume(scan.volume.data[box].clone(), scan.volume.grid.crop(start, shape))
+    return Scan(volume, scan.mask[box].copy())
+
+
+def _box(low: np.ndarray, high: np.ndarray) -> Box:
+    i, j, k = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    return i, j, k

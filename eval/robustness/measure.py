@@ -1,0 +1,228 @@
+"""Code damaged blocks and score them against what was given and against the clean block.
+
+Two questions. Is the code true to what it was given (*against the input*)? And is what it
+renders closer to the clean block than what it was given (*against the clean block*)?
+*Nearer* answers the second in dB: the error of what was given over that of the rendering,
+which loses detail of its own. *Passed on* leaves that loss out: how far the rendering of the
+damaged block lies from that of the clean one, over how far the blocks themselves lie apart.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+from eval import metrics, rows
+from eval.coders import Coder, Kept, codec_coders, loaded, release_coders
+from eval.metrics import spectra
+from eval.robustness import damage as damages
+from eval.robustness.damage import (
+    BLOCK_MM,
+    DAMAGES,
+    MOVE_MM,
+    NEAR_MM,
+    TURN_DEG,
+    Damage,
+    Damaged,
+    do,
+)
+from eval.robustness.heads import SPACING_MM, block_of, cut_box, heads
+from eval.runner import Task
+from eval.subjects import Scan, Subject
+
+EXPERIMENT = "robustness"
+CODECS = ("dct_ball", "bspline")
+INPUT, CLEAN, RENDERED = "against the input", "against the clean block", "between renderings"
+SCORES = {"psnr": "dB", "ssim": "1", "hfen": "1", "fsc_05_mm": "mm"}
+UNITS = {**SCORES, "nearer": "dB", "change": "%", "passed_on": "1"}
+DEFINITION = {
+    "version": 1,
+    "block_mm": BLOCK_MM,
+    "spacing_mm": SPACING_MM,
+    "near_mm": NEAR_MM,
+    "move": (MOVE_MM, TURN_DEG),
+    "peak_percentile": metrics.PEAK_PERCENTILE,
+    "ssim_sigma_vox": metrics.SSIM_SIGMA_VOX,
+    "hfen_sigma_mm": metrics.HFEN_SIGMA_MM,
+}
+
+
+def asked(damage: Damage) -> Iterator[tuple[str, str, str]]:
+    """Every (region, compared with, metric) that one damage is scored by."""
+    scored = [m for m in SCORES if m != "fsc_05_mm"]
+    for region in damage.regions:
+        everywhere = region == damages.BRAIN  # shells of frequency mean something there alone
+        for other in (CLEAN, INPUT) if everywhere and damage.changes_input else (CLEAN,):
+            yield from ((region, other, m) for m in (SCORES if everywhere else scored))
+        if damage.kind != damages.NONE:
+            yield region, RENDERED, "change"
+        if everywhere and damage.changes_input:
+            yield region, RENDERED, "passed_on"
+            yield region, CLEAN, "nearer"
+
+
+def condition(damage: Damage, region: str, other: str) -> str:
+    """As in the rows: kind, strength, where, compared with what."""
+    return " | ".join((damage.kind, damage.level, region, other))
+
+
+def coders(release: str) -> list[Coder]:
+    """The release, its splines alone, and the linear codecs of its size."""
+    config = loaded(release).config
+    codecs = codec_coders(config.latent_spacing_mm, config.latent_channels, CODECS)
+    return [*release_coders(release), *codecs]
+
+
+def tasks(profile: str, release: str, provenance: rows.Provenance) -> list[Task]:
+    """One task a head."""
+    arms = coders(release)
+    return [
+        Task(subject.name, wanted(subject, arms), partial(measure, subject, arms, provenance))
+        for subject in heads(profile)
+    ]
+
+
+def wanted(subject: Subject, arms: list[Coder]) -> frozenset[tuple[str, ...]]:
+    """The identities of a head's rows."""
+    return frozenset(
+        (EXPERIMENT, subject.name, arm.name, condition(damage, region, other), metric,
+         arm.config_hash(DEFINITION), subject.data_sha256, arm.weights_sha256)
+        for arm in arms
+        for damage in DAMAGES
+        for region, other, metric in asked(damage)
+    )  # fmt: skip
+
+
+def measure(
+    subject: Subject,
+    arms: list[Coder],
+    provenance: rows.Provenance,
+    which: tuple[Damage, ...] = DAMAGES,
+) -> list[rows.Row]:
+    """Rows of one head.
+
+    Args:
+        subject: From `heads`.
+        arms: Coders; those of one encoding encode once.
+        provenance: Of this run.
+        which: Damages to do.
+
+    Returns:
+        The rows, damage by damage.
+    """
+    scan = subject.load()
+    clean = cut_box(scan, block_of(scan, BLOCK_MM))
+    renderings = {arm.name: r for arm, r, *_ in _rendered(arms, _undamaged(clean))}
+    found = []
+    for damage in which:
+        damaged = do(damage, scan, subject.data_sha256)
+        for arm, rendered, kept, time_s in _rendered(arms, damaged):
+            scores = score(clean, damage, damaged, rendered, renderings[arm.name])
+            for (region, other), values in scores.items():
+                found += rows.of_values(
+                    values,
+                    UNITS,
+                    experiment=EXPERIMENT,
+                    subject=subject.name,
+                    arm=arm.name,
+                    condition=condition(damage, region, other),
+                    spacing_in_mm=rows.spacing_text(damaged.volume.grid),
+                    spacing_out_mm=rows.spacing_text(damaged.volume.grid),
+                    numbers_kept=int(kept.numbers),
+                    n_voxels=damaged.volume.grid.n_voxels,
+                    config_hash=arm.config_hash(DEFINITION),
+                    data_sha256=subject.data_sha256,
+                    weights_sha256=arm.weights_sha256,
+                    time_s=time_s,
+                    provenance=provenance,
+                )
+    return found
+
+
+def _undamaged(clean: Scan) -> Damaged:
+    everything = tuple(slice(0, n) for n in clean.mask.shape)
+    return Damaged(clean.volume, everything, {damages.BRAIN: clean.mask})
+
+
+def _rendered(
+    arms: list[Coder], damaged: Damaged
+) -> Iterator[tuple[Coder, np.ndarray, Kept, float]]:
+    """Each arm's rendering on the block's own grid, on the clean scale; seconds it took."""
+    kept_by: dict[str, tuple[Kept, float]] = {}
+    for arm in arms:
+        if arm.encoding not in kept_by:
+            started = time.perf_counter()
+            kept = arm.encode(damaged.volume)
+            kept_by[arm.encoding] = kept, time.perf_counter() - started
+        kept, encode_s = kept_by[arm.encoding]
+        started = time.perf_counter()
+        rendered = damaged.undone(arm.decode(kept, damaged.volume.grid))
+        yield arm, rendered, kept, encode_s + time.perf_counter() - started
+
+
+def score(
+    clean: Scan,
+    damage: Damage,
+    damaged: Damaged,
+    rendered: np.ndarray,
+    rendered_clean: np.ndarray,
+) -> dict[tuple[str, str], dict[str, float]]:
+    """Every number that is asked of one rendering.
+
+    Args:
+        clean: The clean block.
+        damage: What was done.
+        damaged: What came of it.
+        rendered: [D, H, W] of the damaged block, on the clean scale.
+        rendered_clean: [D, H, W] of the clean block, all of it.
+
+    Returns:
+        (region, compared with) to metric to value.
+    """
+    truth = clean.volume.data.double().numpy()[damaged.box]
+    given = damaged.undone(damaged.volume.data.double().numpy())
+    peak = metrics.peak_intensity(truth, clean.mask[damaged.box])
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for region, other, metric in asked(damage):
+        mask = damaged.regions[region]
+        changed = rms(rendered - rendered_clean[damaged.box], mask)
+        if metric == "change":
+            value = 100 * changed / peak
+        elif metric == "passed_on":
+            value = changed / rms(given - truth, mask)
+        elif metric == "nearer":
+            value = 20 * np.log10(rms(given - truth, mask) / rms(rendered - truth, mask))
+        else:
+            reference = truth if other == CLEAN else given
+            value = _score(metric, reference, rendered, mask, peak, damaged)
+        found.setdefault((region, other), {})[metric] = float(value)
+    return found
+
+
+def rms(difference: np.ndarray, mask: np.ndarray) -> float:
+    """Root mean square inside a mask."""
+    return float(np.sqrt(np.mean(difference[mask] ** 2)))
+
+
+def _score(
+    metric: str,
+    truth: np.ndarray,
+    estimate: np.ndarray,
+    mask: np.ndarray,
+    peak: float,
+    damaged: Damaged,
+) -> float:
+    """One metric; the peak is the clean block's, so that PSNRs can be compared."""
+    spacing_mm = damaged.volume.grid.spacing_mm
+    if metric == "psnr":
+        return metrics.psnr(truth, estimate, mask, peak)
+    if metric == "ssim":
+        return metrics.ssim(truth, estimate, mask, peak)
+    if metric == "hfen":
+        return metrics.hfen(truth, estimate, mask, spacing_mm)
+    return spectra.effective_resolution_mm(
+        spectra.fsc(truth, estimate, mask, spacing_mm), threshold=0.5
+    )

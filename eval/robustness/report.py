@@ -1,0 +1,286 @@
+"""From recorded rows to the tables and the sentences on robustness; measures nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from eval import stats
+from eval import tables as shared
+from eval.coders import TITLES
+from eval.robustness import damage as damages
+from eval.robustness.damage import BRAIN, DAMAGES, FAR, NEAR
+from eval.robustness.measure import CLEAN, EXPERIMENT, INPUT, RENDERED
+from eval.rows import latest, parts, read_rows
+from medil.errors import InputError
+
+MODEL, SPLINES, LINEAR = "medil", "medil_splines", ("dct_ball", "bspline")
+ARMS = {MODEL: "MedIL", SPLINES: "MedIL, splines alone", **{c: TITLES[c] for c in LINEAR}}
+ABSORBED_PERCENT = 0.1  # of the peak: a smaller change cannot be seen
+FEW = 5  # heads, of which a bootstrap cannot say much
+WHOLE = 0.05  # so far from 1, and no farther, counts as passed through
+
+
+def newest(frame: pd.DataFrame) -> pd.DataFrame:
+    """The experiment's rows, each arm in its newest configuration and weights, in parts.
+
+    Args:
+        frame: Recorded rows.
+
+    Returns:
+        The rows, with columns `kind`, `level`, `where` and `against` from the condition.
+
+    Raises:
+        InputError: The experiment has no rows.
+    """
+    frame = frame[frame["experiment"] == EXPERIMENT].sort_values("recorded_at", kind="stable")
+    if frame.empty:
+        raise InputError("there are no rows on robustness; run: python -m eval.robustness")
+    for name in ("config_hash", "weights_sha256"):
+        frame = frame[frame[name] == frame.groupby("arm")[name].transform("last")]
+    frame = latest(frame)
+    split = frame["condition"].str.split(" | ", expand=True, regex=False)
+    return frame.assign(kind=split[0], level=split[1], where=split[2], against=split[3])
+
+
+def metrics_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Every metric of every arm under every damage: the mean over heads, and its interval.
+
+    Returns:
+        Damage, strength, where, compared with, metric, arm, mean, 95 % interval, unit, n.
+    """
+    lines = []
+    keys = ["kind", "level", "where", "against", "metric", "arm"]
+    for key, group in newest(frame).groupby(keys, sort=False):
+        values = group["value"].dropna().to_numpy()
+        if not values.size:
+            continue
+        found = stats.compare(values[:, None])
+        lines.append(
+            dict(zip(("Damage", "Strength", "Where", "Compared", "Metric", "Arm"), key))
+            | {"Mean": found.mean, "Low": found.low, "High": found.high}
+            | {"Unit": group["unit"].iloc[0], "n": found.n_subjects}
+        )
+    table = pd.DataFrame(lines)
+    return table.sort_values(
+        ["Damage", "Strength", "Where", "Arm"], key=_order, kind="stable", ignore_index=True
+    )
+
+
+def _order(column: pd.Series) -> pd.Series:
+    """Damages and strengths as they are done, arms as in `ARMS`; others by name, after."""
+    known = {
+        "Damage": [d.kind for d in DAMAGES],
+        "Strength": [d.level for d in DAMAGES],
+        "Where": [BRAIN, NEAR, FAR],
+        "Arm": list(ARMS),
+    }[str(column.name)]
+    place = {name: number for number, name in reversed(list(enumerate(known)))}
+    return column.map(lambda name: (place.get(name, len(known)), name))
+
+
+def robustness_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """One line a damage, strength, place and arm, for people.
+
+    Returns:
+        How much of the damage is passed on and how far the rendering changes, each with its
+        95 % interval over heads; PSNR against what was given and against the clean block;
+        n heads.
+    """
+    table = metrics_table(frame)
+    lines = []
+    for key, group in table.groupby(["Damage", "Strength", "Where", "Arm"], sort=False):
+        told = {(r.Compared, r.Metric): r for r in group.itertuples(index=False)}
+
+        def text(against: str, metric: str, n: int, interval: bool = False) -> str:
+            row = told.get((against, metric))  # noqa: B023
+            if row is None:
+                return ""
+            ends = f" [{row.Low:.{n}f}, {row.High:.{n}f}]" if interval else ""
+            return f"{row.Mean:.{n}f}{ends}"
+
+        kind, level, where, arm = key
+        lines.append(
+            {
+                "Damage": kind,
+                "Strength": level,
+                "Where": where,
+                "Code": ARMS.get(arm, arm),
+                "Passed on": text(RENDERED, "passed_on", 2, True),
+                "Change (% of peak)": text(RENDERED, "change", 2, True),
+                "Nearer to clean than the input (dB)": text(CLEAN, "nearer", 2),
+                "PSNR against input (dB)": text(INPUT, "psnr", 2),
+                "PSNR against clean (dB)": text(CLEAN, "psnr", 2),
+                "SSIM against clean": text(CLEAN, "ssim", 3),
+                "HFEN against clean": text(CLEAN, "hfen", 3),
+                "FSC 0.5 against clean (mm)": text(CLEAN, "fsc_05_mm", 2),
+                "n": int(group["n"].max()),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+# In words
+
+
+def verdict(frame: pd.DataFrame) -> str:
+    """What each kind of damage comes to, in the words its numbers allow.
+
+    Args:
+        frame: Recorded rows.
+
+    Returns:
+        Lines of text, with n and 95 % intervals over heads.
+
+    Raises:
+        InputError: The experiment has no rows.
+    """
+    rows = newest(frame)
+    n = rows["subject"].nunique()
+    opening = (
+        f"Blocks of n = {n} held-out heads [95 % interval over heads]. Passed on: change of the "
+        "rendering over change of the input, 1 = all of it."
+    )
+    if n < FEW:
+        opening += " With so few heads the interval is little more than their range."
+    sentences = [opening]
+    sentences += [_passed(rows, k) for k in (damages.NOISE, damages.BIAS, damages.GHOSTS,
+                                             damages.MOTION)]  # fmt: skip
+    return "\n".join([s for s in [*sentences, *_scale(rows), *_places(rows)] if s])
+
+
+def _passed(rows: pd.DataFrame, kind: str) -> str:
+    rows = rows[rows["kind"] == kind]
+    passed = rows[rows["metric"] == "passed_on"]
+    levels = [d.level for d in DAMAGES if d.kind == kind and d.level in set(passed["level"])]
+    model = [f for f in (_mean(passed, MODEL, level) for level in levels) if f is not None]
+    if not model:
+        return ""
+    ends = [levels[0], levels[-1]]
+    told = []
+    for arm in ARMS:
+        found = [_mean(passed, arm, level) for level in ends]
+        if all(f is not None for f in found):
+            told.append(f"{ARMS[arm]} {' and '.join(_text(f) for f in found)}")
+    return (
+        f"{kind.capitalize()}, {' and '.join(ends)}: {_fate(model)}; passed on "
+        f"{'; '.join(told)}.{_against_linear(passed)}{_nearer(rows, ends)}"
+    )
+
+
+def _nearer(rows: pd.DataFrame, ends: Sequence[str]) -> str:
+    """Whether MedIL's rendering lies nearer to the clean block than what it was given."""
+    rows = rows[rows["metric"] == "nearer"]
+    found = [_mean(rows, MODEL, level) for level in ends]
+    if any(f is None for f in found):
+        return ""
+    told = [
+        f"{abs(f.mean):.1f} dB {'nearer to' if f.mean > 0 else 'farther from'} the clean block"
+        for f in found
+    ]
+    return f" Beside what it was given, its rendering lies {' and '.join(told)}."
+
+
+def _fate(found: Sequence[stats.Paired]) -> str:
+    """What MedIL does with a damage, over all its strengths."""
+    if all(f.high < 1 - WHOLE for f in found):
+        return "MedIL damps it at every strength"
+    if all(f.low > 1 + WHOLE for f in found):
+        return "MedIL makes it larger at every strength"
+    if all(abs(f.mean - 1) <= WHOLE for f in found):
+        return "it passes through MedIL whole"
+    return "it depends on the strength"
+
+
+def _against_linear(rows: pd.DataFrame) -> str:
+    """MedIL beside the linear code that passes on least, paired by head over all strengths."""
+    wide = rows.pivot_table(index="subject", columns="arm", values="value")
+    codecs = [c for c in LINEAR if c in wide]
+    if MODEL not in wide or not codecs:
+        return ""
+    best = min(codecs, key=lambda c: wide[c].mean())
+    found = stats.compare((wide[MODEL] - wide[best]).dropna().to_numpy()[:, None])
+    if abs(found.mean) < 0.01:
+        return f" {ARMS[best]} passes on the same, to within 0.01 (n = {found.n_subjects})."
+    word = "more" if found.mean > 0 else "less"
+    return (
+        f" Over all strengths MedIL passes on {abs(found.mean):.2f} {word} than {ARMS[best]} "
+        f"[{found.low:+.2f}, {found.high:+.2f}] (n = {found.n_subjects})."
+    )
+
+
+def _scale(rows: pd.DataFrame) -> list[str]:
+    rows = rows[rows["arm"] == MODEL]
+    change = rows[(rows["kind"] == damages.SCALE) & (rows["metric"] == "change")]
+    found = {d.level: _mean(change, MODEL, d.level) for d in DAMAGES if d.kind == damages.SCALE}
+    found = {level: f for level, f in found.items() if f is not None}
+    absorbed = [level for level, f in found.items() if f.high <= ABSORBED_PERCENT]
+    sentences = []
+    if absorbed:
+        sentences.append(
+            f"Intensity scale: MedIL absorbs {', '.join(absorbed)} (its rendering changes by at "
+            f"most {ABSORBED_PERCENT} % of the peak)."
+        )
+    for level in (name for name in found if name not in absorbed):
+        clean = rows[(rows["metric"] == "psnr") & (rows["against"] == CLEAN)]
+        wide = clean.pivot_table(index="subject", columns="level", values="value")
+        lost = stats.compare((wide[damages.DAMAGES[0].level] - wide[level]).to_numpy()[:, None])
+        sentences.append(
+            f"Intensity scale, {level}: not absorbed; the rendering changes by "
+            f"{_text(found[level])} % of the peak and loses {_text(lost)} dB."
+        )
+    return sentences
+
+
+def _places(rows: pd.DataFrame) -> list[str]:
+    """Hot voxels and cuts: how far the damage reaches."""
+    sentences = []
+    for damage in DAMAGES:
+        if damage.kind not in (damages.OUTLIER, damages.CROP):
+            continue
+        change = rows[(rows["kind"] == damage.kind) & (rows["metric"] == "change")]
+        told = []
+        for arm in (MODEL, *LINEAR):
+            found = [_mean(change[change["where"] == w], arm, damage.level) for w in (NEAR, FAR)]
+            if all(f is not None for f in found):
+                told.append(f"{ARMS[arm]} {_text(found[0])} % and {_text(found[1])} %")
+        if told:
+            sentences.append(
+                f"{damage.kind.capitalize()}, {damage.level}: within 10 mm and beyond, the "
+                f"rendering changes by (of the peak) {'; '.join(told)}."
+            )
+    return sentences
+
+
+def _mean(rows: pd.DataFrame, arm: str, level: str) -> stats.Paired | None:
+    values = rows[(rows["arm"] == arm) & (rows["level"] == level)]["value"].dropna().to_numpy()
+    return stats.compare(values[:, None]) if np.size(values) else None
+
+
+def _text(found: stats.Paired) -> str:
+    return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def tables(folder: Path, out: Path) -> list[Path]:
+    """Write ``robustness.csv``, ``robustness_metrics.csv`` and ``robustness.txt``.
+
+    Args:
+        folder: Holds ``robustness.jsonl``.
+        out: Of the tables; made with its parents.
+
+    Returns:
+        What was written; nothing where no rows are recorded.
+    """
+    path = Path(folder) / f"{EXPERIMENT}.jsonl"
+    if not parts(path):
+        return []
+    frame = read_rows(path)
+    contents = {
+        f"{EXPERIMENT}.csv": robustness_table(frame),
+        f"{EXPERIMENT}_metrics.csv": metrics_table(frame).round(4),
+        f"{EXPERIMENT}.txt": verdict(frame),
+    }
+    return shared.write(contents, out)

@@ -1,0 +1,170 @@
+"""Patches against the whole, where the answer is known, and the sentences made of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from eval import rows
+from eval.coders import CodecCoder, ReleaseCoder
+from eval.patch_vs_whole import __main__ as command_line
+from eval.patch_vs_whole import measure, report
+from eval.patch_vs_whole.pictures import figure, seam_figure
+from eval.robustness import heads
+from eval.subjects import Scan, Subject
+from medil.errors import InputError
+from medil.grid import Grid
+from medil.volume import Volume
+
+CASES = ((16, 0, False), (16, 8, False), (32, 0, False))
+
+
+@pytest.fixture(scope="module")
+def head() -> Scan:
+    """A smooth texture in an ellipsoid: 40 x 72 x 40 mm at 1 mm."""
+    axes = np.ogrid[:40, :72, :40]
+    inside = sum(((a - m) / r) ** 2 for a, m, r in zip(axes, (20, 36, 20), (19, 35, 19))) < 1
+    wave = np.sin(axes[0] / 2) * np.cos(axes[1] / 3) * np.sin(axes[2] / 2)
+    data = np.where(inside, 0.6 + 0.3 * wave, 0.0)
+    grid = Grid.from_spacing(data.shape, 1.0, (5.0, -9.0, 2.0))
+    return Scan(Volume(torch.from_numpy(data).float(), grid), inside)
+
+
+@pytest.fixture(scope="module")
+def small(head, spline_model):
+    """The experiment at toy size: splines alone, one head."""
+    subject = Subject("toy", "a" * 64, (), lambda: head)
+    sizes = {"BLOCK_MM": 32.0, "BAR_MM": 64, "THICK_MM": 16, "FIRST_MM": 24}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**sizes, "REACH_HALOS_MM": (0, 8, 24, 40), "CASES": CASES}.items():
+            patch.setattr(measure, name, value)
+        patch.setattr("eval.coders.loaded", lambda release: spline_model)
+        patch.setattr(measure, "loaded", lambda release: spline_model)
+        patch.setattr(measure, "heads", lambda profile: [subject])
+        yield subject
+
+
+@pytest.fixture(scope="module")
+def folder(small, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("patches") / "rows"
+    assert command_line.main(["--out", str(folder), "--workers", "0"]) == 0
+    return folder
+
+
+@pytest.fixture
+def frame(folder) -> pd.DataFrame:
+    return rows.read_rows(folder / "patch_vs_whole.jsonl")
+
+
+def test_one_patch_is_the_whole_and_a_halo_brings_more_nearer_to_it(spline_model, head):
+    block = heads.cut_box(head, heads.block_of(head, (32.0,) * 3))
+    scores = {k: v[0] for k, v in measure.score_block(spline_model, block, CASES).items()}
+    without, with_halo, one = (scores[measure.condition(case)] for case in CASES)
+    assert one["difference"] == one["drift"] == one["psnr_gain"] == 0
+    assert np.isnan(one["seam"])  # no face
+    assert without["difference"] > 10 * with_halo["difference"] > 0
+    assert without["seam"] - 1 > 10 * abs(with_halo["seam"] - 1)
+    assert without["drift"] <= without["difference"]
+
+
+def test_psnr_is_that_of_patches_less_that_of_the_whole(spline_model, head):
+    from eval import metrics, patches
+
+    block = heads.cut_box(head, heads.block_of(head, (32.0,) * 3))
+    x = measure.scaled(block)
+    grid = block.volume.grid
+    truth = x.double().numpy()
+    peak = metrics.peak_intensity(truth, block.mask)
+    apart = patches.rebuilt_by_patches(spline_model, x, grid, 16.0).double().numpy()
+    whole = patches.rebuilt_whole(spline_model, x, grid).double().numpy()
+    expected = metrics.psnr(truth, apart, block.mask, peak) - metrics.psnr(
+        truth, whole, block.mask, peak
+    )
+    found = measure.score_block(spline_model, block, CASES[:1])
+    assert found[measure.condition(CASES[0])][0]["psnr_gain"] == pytest.approx(expected)
+
+
+def test_the_bar_lies_along_the_second_axis_through_the_middle(small, head):
+    bar = heads.cut_box(head, measure.bar_of(head))
+    np.testing.assert_allclose(bar.volume.grid.extent_mm, (16, 64, 16))
+    middle = head.volume.grid.index_to_ras(np.argwhere(head.mask).mean(0))
+    np.testing.assert_allclose(bar.volume.grid.centre_mm, middle, atol=0.6)
+
+
+def test_what_lies_beyond_the_splines_reach_changes_nothing(small, spline_model, head):
+    bar = heads.cut_box(head, measure.bar_of(head))
+    reach = [v[0]["largest_black"] for v in measure.score_reach(spline_model, bar).values()]
+    assert reach[0] > 10 * reach[1] > 100 * reach[2]
+    assert reach[-1] == 0  # all of the bar
+
+
+def test_what_is_recorded_is_what_was_promised_and_only_once(small, folder, frame, capsys):
+    arms = [ReleaseCoder("tiny"), ReleaseCoder("tiny", splines_alone=True)]
+    found = set(frame[list(rows.IDENTITY)].itertuples(index=False, name=None))
+    assert found == set(measure.wanted(small, arms, CASES))
+    assert len(found) == len(frame)
+    assert command_line.main(["--out", str(folder), "--workers", "0"]) == 0
+    assert "0 new rows" in capsys.readouterr().out
+
+
+def test_other_coders_have_no_cells_to_share():
+    with pytest.raises(InputError, match="bspline has none"):
+        measure.model_of(CodecCoder("bspline", 4.0, 8))
+
+
+def test_conditions_are_read_back_as_they_were_asked(frame):
+    found = report.newest(frame)
+    patches = found[found["side_mm"] > 0]
+    asked = set(patches[["side_mm", "halo_mm", "own_scale"]].itertuples(index=False, name=None))
+    assert asked == set(CASES)
+    assert set(found[found["side_mm"] == 0]["halo_mm"]) == set(measure.REACH_HALOS_MM)
+
+
+def synthetic(frame: pd.DataFrame, metric: str, value: float) -> pd.DataFrame:
+    return frame.assign(value=frame["value"].where(frame["metric"] != metric, value))
+
+
+def test_verdict_says_what_the_numbers_allow(frame):
+    told = report.verdict(synthetic(frame, "largest_black", 1e-5))
+    assert "Blocks of n = 1 held-out heads" in told
+    assert "from 0 mm on it is rounding (at most 0.0001 %)" in told
+    told = report.verdict(synthetic(frame, "largest_black", 0.5))
+    assert "no halo below 40 mm, all of the bar, takes it down to rounding" in told
+    told = report.verdict(synthetic(frame, "seam", 1.2))
+    assert "within 2 % of the whole's at no halo tried" in told
+
+
+def test_tables_are_written_from_rows_and_only_then(folder, tmp_path):
+    assert report.tables(tmp_path / "empty", tmp_path) == []
+    written = report.tables(folder, tmp_path / "tables")
+    assert [p.name for p in written] == [
+        "patch_vs_whole.csv", "patch_vs_whole_reach.csv", "patch_vs_whole.txt"
+    ]  # fmt: skip
+    table = pd.read_csv(written[0])
+    assert set(table["Code"]) == set(report.ARMS.values())
+    one = table[table["Patch side (mm)"] == 32].iloc[0]
+    assert one["Difference (% of peak)"] == "0 [0, 0]" and one["n"] == 1
+
+
+def test_without_rows_the_report_says_what_to_run(frame):
+    with pytest.raises(InputError, match=r"python -m eval\.patch_vs_whole"):
+        report.verdict(frame.assign(experiment="other"))
+
+
+def test_figures_show_the_rows(frame, small, spline_model, monkeypatch):
+    axes = figure(frame).axes
+    line = next(entry for entry in axes[0].lines if entry.get_label() == "MedIL, 16 mm patches")
+    table = report.means(frame)
+    expected = table[
+        (table["arm"] == "medil") & (table["side_mm"] == 16) & (table["metric"] == "difference")
+    ]
+    np.testing.assert_allclose(line.get_xdata(), [0, 8])
+    np.testing.assert_allclose(line.get_ydata(), expected["mean"])
+    monkeypatch.setattr("eval.patch_vs_whole.pictures.BLOCK_MM", 32.0)
+    drawn = seam_figure(spline_model, small, side_mm=16.0, halos_mm=(0.0, 32.0))
+    with_seams, without = drawn.axes[1].images[0], drawn.axes[2].images[0]
+    assert np.abs(with_seams.get_array()).max() > 0 == np.abs(without.get_array()).max()
