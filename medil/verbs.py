@@ -18,6 +18,7 @@ from medil import __version__
 from medil.errors import InputError
 from medil.files import check_output, make_folder
 from medil.memory import require_memory
+from medil.verbs_evaluate import evaluate
 
 if TYPE_CHECKING:
     from medil.autoencoder import MedIL
@@ -375,3 +376,6 @@ def book(profile: str) -> None:
     if built.returncode:
         raise click.exceptions.Exit(built.returncode)
     click.echo(f"The book is at {root / '_build' / 'html' / 'index.html'}")
+
+
+medil.add_command(evaluate)

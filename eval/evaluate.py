@@ -1,0 +1,132 @@
+"""The release, and other models, on your own scans: measured, recorded, made into a report.
+
+Each scan is encoded once and rendered on its own grid and with voxels twice as long; then it
+is averaged to half its resolution, encoded, and rendered on its own grid again. Linear codes
+of the same size do the same. Run again, it measures only what is not yet in the report.
+
+    python -m eval.evaluate scans/ --out report
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from eval import reconstruction, rows, runner
+from eval.coders import latent_numbers, loaded
+from eval.evaluate_cases import CASES, arms, with_cases
+from eval.evaluate_inputs import Checked, Plan, check, find, subject
+from eval.evaluate_report import EXPERIMENT
+from medil.errors import InputError
+from medil.grid import Grid
+
+MARK = "report.json"  # says that a folder is a report
+WEIGHTS = ".safetensors"
+
+
+def tasks(plan: Plan, path: Path, provenance: rows.Provenance) -> list[runner.Task]:
+    """One task a volume, of what its report does not hold yet."""
+    people = [subject(found, tuple(CASES)) for found in plan.volumes]
+    recorded = rows.recorded_identities(path)
+    todo = reconstruction.tasks(people, arms(plan), recorded, provenance, EXPERIMENT)
+    return with_cases(todo)
+
+
+def wanted(plan: Plan) -> frozenset[tuple[str, ...]]:
+    """The identities of all rows that a report is about."""
+    people = [subject(found, tuple(CASES)) for found in plan.volumes]
+    return frozenset(
+        identity
+        for someone in people
+        for pair in reconstruction.pairs(someone, arms(plan))
+        for identity in reconstruction.identities(EXPERIMENT, someone, pair)
+    )
+
+
+def check_folder(out: Path) -> None:
+    """Refuse a folder that a report must not be written to, before any work.
+
+    Raises:
+        InputError: It is a file, lies in no folder, or holds something else.
+    """
+    if not out.parent.is_dir():
+        raise InputError(f"{out.parent} does not exist; make that folder first.")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; name a folder.")
+    if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
+        raise InputError(f"{out} holds other things and is no report; name a new or empty folder.")
+
+
+def plan_of(options: argparse.Namespace) -> Plan:
+    """What was asked for, with every path absolute, after each volume was read once.
+
+    Raises:
+        InputError: Which input, weights or coder cannot be used, and why.
+    """
+    release, coders = options.release, []
+    if release.endswith(WEIGHTS):
+        release = str(Path(release).absolute())
+    loaded(release)
+    for text in options.coder:
+        path, colon, name = text.rpartition(":")
+        coders.append(f"{Path(path).absolute()}{colon}{name}" if path else text)
+    inputs = find(options.inputs)
+    arms(Plan(release, tuple(coders), ()))
+    found = [check(entry) for entry in tqdm(inputs, desc="reading", unit="scan")]
+    return Plan(release, tuple(coders), tuple(with_size(f, release) for f in found))
+
+
+def with_size(found: Checked, release: str) -> Checked:
+    """With a warning where a release's latent keeps as many numbers as there are voxels."""
+    config = loaded(release).config
+    grid = Grid.from_spacing(found.shape, found.spacing_mm)
+    a_voxel = latent_numbers(grid, config.latent_spacing_mm, config.latent_channels) / grid.n_voxels
+    if a_voxel < 1:
+        return found
+    told = f"The latent keeps {a_voxel:.1f} numbers a voxel, so nothing is compressed."
+    return replace(found, warnings=(*found.warnings, told))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 0, 2 after one sentence about bad input, 130 after Ctrl-C."""
+    options = runner.parser("eval.evaluate", __doc__)
+    options.set_defaults(out=None)
+    options.add_argument("inputs", type=Path, nargs="+", help="images, folders, CSV tables")
+    options.add_argument("--coder", action="append", default=[], help="FILE.py:NAME, a model")
+    options.add_argument("--force", action="store_true", help="measure all of it again")
+    return runner.command(_main, options, arguments)
+
+
+def _main(options: argparse.Namespace) -> None:
+    from eval.evaluate_book import build
+
+    if options.out is None:
+        raise InputError("say where the report goes: --out FOLDER.")
+    out: Path = options.out.absolute()
+    check_folder(out)
+    plan = plan_of(options)
+    path = prepare(out, options.force)
+    todo = tasks(plan, path, rows.Provenance.now(options.profile))
+    added = runner.run(todo, path, options.workers, options.scheduler)
+    print(f"{added} new rows of {len(plan.volumes)} scans")
+    index = build(out, plan, wanted(plan), options.profile)
+    print((out / "tables" / f"{EXPERIMENT}.txt").read_text("utf-8").strip())
+    print(f"The report is at {index}")
+
+
+def prepare(out: Path, force: bool) -> Path:
+    """The rows file of a report, whose folder is made and marked."""
+    (out / "rows").mkdir(parents=True, exist_ok=True)
+    (out / MARK).write_text(json.dumps({"made_by": "medil evaluate"}) + "\n", encoding="utf-8")
+    path = out / "rows" / f"{EXPERIMENT}.jsonl"
+    if force:
+        path.unlink(missing_ok=True)
+    return path
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

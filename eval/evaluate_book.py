@@ -1,0 +1,274 @@
+"""The report's small book: one page a scan, the tables, executed and rendered beside the old one.
+
+Everything is built in a folder of its own inside the report, and takes the place of what was
+there only when it is whole. Pages name files, never the folders they lie in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from string import Template
+
+import pandas as pd
+from tqdm import tqdm
+
+from eval import evaluate_report
+from eval.coders import loaded
+from eval.evaluate_cases import arms
+from eval.evaluate_inputs import PLAN, RULES, Checked, Plan, write_plan
+from eval.results_pages import pack_rows
+from eval.rows import IDENTITY
+from eval.tables import markdown
+from medil.errors import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+TEMPLATES = Path(__file__).resolve().parent / "report_book"
+RESULTS_PAGE = ROOT / "notebooks" / "09_results.ipynb"
+MOST_PAGES = 24  # scans with a page of their own
+AT_ONCE = 2  # notebooks
+TITLE = "TITLE"  # stands for the scan's name in the template
+REDIRECT = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>MedIL on your scans</title>
+<meta http-equiv="refresh" content="0; url=html/intro.html"></head>
+<body><p><a href="html/intro.html">The report</a></p></body></html>
+"""
+
+
+def build(out: Path, plan: Plan, wanted: frozenset[tuple[str, ...]], profile: str) -> Path:
+    """Execute the pages, render them, and put the book into the report.
+
+    Args:
+        out: The report's folder, which holds ``rows``.
+        plan: What the report is about.
+        wanted: Identities of its rows; others that the file holds stay out of the pages.
+        profile: quick, gpu or paper.
+
+    Returns:
+        The page to open.
+
+    Raises:
+        InputError: A page did not run or the book did not build; the old one stays.
+    """
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=out) as name:
+        part = Path(name)
+        source, rows = part / "src", part / "rows"
+        for folder in (source / "notebooks", rows):
+            folder.mkdir(parents=True)
+        keep_rows(out / "rows" / f"{evaluate_report.EXPERIMENT}.jsonl", rows, wanted)
+        write_plan(plan, rows / PLAN)
+        tables = part / "tables"
+        evaluate_report.tables(rows, tables)
+        pages = notebooks(plan.volumes)
+        execute_all(pages, source / "notebooks", profile)
+        write_texts(source, tables, plan, list(pages))
+        html = render(source, part / "out")
+        pack_rows(rows, html / "rows")
+        swap(tables, out / "tables")
+        swap(html, out / "html")
+    (out / "index.html").write_text(REDIRECT, encoding="utf-8")
+    return out / "index.html"
+
+
+def keep_rows(path: Path, folder: Path, wanted: frozenset[tuple[str, ...]]) -> None:
+    """Copy the rows that the report is about; it may hold others, of an earlier call."""
+    lines = path.read_text("utf-8").splitlines()
+    kept = [line for line in lines if tuple(json.loads(line)[f] for f in IDENTITY) in wanted]
+    (folder / path.name).write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+# Pages
+
+
+def notebooks(volumes: Sequence[Checked]) -> dict[str, tuple[dict, dict[str, str]]]:
+    """Page name -> notebook and its parameters: the tables, then a page for each scan."""
+    template = json.loads((TEMPLATES / "volume.ipynb").read_text("utf-8"))
+    pages = {"09_results": (json.loads(RESULTS_PAGE.read_text("utf-8")), {})}
+    for number, volume in enumerate(volumes[:MOST_PAGES], start=1):
+        page = json.loads(json.dumps(template).replace(TITLE, json.dumps(plain(volume.name))[1:-1]))
+        pages[f"scan_{number:02d}"] = (page, {"volume": volume.name})
+    return pages
+
+
+def plain(name: str) -> str:
+    """A name in which Markdown sees no markup."""
+    return re.sub(r"([\\`*_{}\[\]<>#|$~])", r"\\\1", name)
+
+
+def execute_all(pages: dict[str, tuple[dict, dict[str, str]]], folder: Path, profile: str) -> None:
+    """Run every page in a process of its own, two at a time, with a progress bar.
+
+    Raises:
+        InputError: A page failed; its last lines say why.
+    """
+    running: list[subprocess.Popen] = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        jobs = [
+            pool.submit(execute, notebook, folder / f"{name}.ipynb", parameters, profile, running)
+            for name, (notebook, parameters) in pages.items()
+        ]
+        try:
+            for job in tqdm(as_completed(jobs), total=len(jobs), desc="pages", unit="page"):
+                job.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for program in running:
+                program.send_signal(signal.SIGINT)  # it ends its kernel; harmless once it ended
+            raise
+
+
+def execute(
+    notebook: dict,
+    target: Path,
+    parameters: dict[str, str],
+    profile: str,
+    running: list[subprocess.Popen],
+) -> None:
+    """Run one page; it finds the rows in the folder beside that of the sources.
+
+    Args:
+        notebook: What to run.
+        target: Where the executed page goes.
+        parameters: Of the notebook.
+        profile: quick, gpu or paper.
+        running: Gets the program, for whoever must stop it.
+
+    Raises:
+        InputError: A cell failed.
+    """
+    import dodo
+
+    part = target.with_suffix(".part.ipynb")
+    part.write_text(json.dumps(notebook), encoding="utf-8")
+    command = [sys.executable, "-m", "papermill", str(part), str(part), "-k", "python3"]
+    for name, value in {"profile": profile, "rows": "../../rows", **parameters}.items():
+        command += ["-r", name, value]
+    command += ["--cwd", str(target.parent), "--no-progress-bar"]
+    environment = dodo.kernel_environment() | {"PYTHONWARNINGS": "ignore"}
+    program = subprocess.Popen(
+        command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    running.append(program)
+    _, told = program.communicate()
+    if program.returncode:
+        last = told.strip().splitlines()[-1:] or ["no word"]
+        raise InputError(f"the page {target.stem} did not run: {last[0]}")
+    page = dodo.publishable(json.loads(part.read_text("utf-8")))
+    target.write_text(json.dumps(without_paths(page)), encoding="utf-8")
+    part.unlink()
+
+
+def without_paths(notebook: dict) -> dict:
+    """An executed notebook without the parameters' cell and without what libraries muttered."""
+    cells = notebook["cells"]
+    notebook["cells"] = [
+        c for c in cells if "injected-parameters" not in c["metadata"].get("tags", [])
+    ]
+    for cell in notebook["cells"]:
+        outputs = cell.get("outputs", [])
+        if outputs:
+            cell["outputs"] = [o for o in outputs if o.get("name") != "stderr"]
+    return notebook
+
+
+# Words
+
+
+def write_texts(source: Path, tables: Path, plan: Plan, pages: Sequence[str]) -> None:
+    """The first page, the table of contents, the settings and the style."""
+    words = first_page(tables, plan, pages)
+    template = Template((TEMPLATES / "intro.md").read_text("utf-8"))
+    (source / "intro.md").write_text(template.substitute(words), encoding="utf-8")
+    shutil.copy(TEMPLATES / "_config.yml", source / "_config.yml")
+    (source / "_static").mkdir(exist_ok=True)
+    for style in (ROOT / "book/_static/medil.css", TEMPLATES / "report.css"):
+        shutil.copy(style, source / "_static" / style.name)
+    lines = ["format: jb-book", "root: intro", "parts:"]
+    lines += ["  - caption: All scans", "    chapters:", "      - file: notebooks/09_results"]
+    lines += ["  - caption: Scan by scan", "    chapters:"]
+    lines += [f"      - file: notebooks/{name}" for name in pages if name.startswith("scan_")]
+    (source / "_toc.yml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def first_page(tables: Path, plan: Plan, pages: Sequence[str]) -> dict[str, str]:
+    """What the placeholders of the first page become; all of it from rows and from the check."""
+    config, n = loaded(plan.release).config, len(plan.volumes)
+    name = evaluate_report.EXPERIMENT
+    verdict = (tables / f"{name}.txt").read_text("utf-8").strip().splitlines()
+    warned = [f"- *{plain(v.name)}*: {' '.join(v.warnings)}" for v in plan.volumes if v.warnings]
+    scans = pd.DataFrame([_line(number, v) for number, v in enumerate(plan.volumes)])
+    coders = pd.DataFrame([{"Arm": plain(c.title), "Kind": c.kind} for c in arms(plan)])
+    missing = n - sum(page.startswith("scan_") for page in pages)
+    return {
+        "verdict": "\n".join(f"- {line}" for line in verdict),
+        "provenance": (tables / f"{name}_provenance.txt").read_text("utf-8").strip(),
+        "channels": str(config.latent_channels),
+        "pitch_mm": f"{config.latent_spacing_mm:g}",
+        "warnings": "\n".join(["## Before you trust it", "", *warned]) if warned else "",
+        "scans": markdown(scans),
+        "left_out": _left_out(missing) if missing else "",
+        "arms": markdown(coders),
+        "pages": "[All numbers](notebooks/09_results.ipynb) are in tables that can be filtered, "
+        "with the rows to download. A page for each scan shows planes, errors, and which detail "
+        "came through.",
+        "n": str(n),
+    }
+
+
+def _line(number: int, volume: Checked) -> dict[str, str]:
+    has_page = number < MOST_PAGES
+    link = f"[{plain(volume.name)}](notebooks/scan_{number + 1:02d}.ipynb)"
+    return {
+        "Scan": link if has_page else plain(volume.name),
+        "Voxels": " × ".join(map(str, volume.shape)),
+        "Voxel size (mm)": " × ".join(f"{s:.3g}" for s in volume.spacing_mm),
+        "Scored inside": RULES[volume.rule],
+        "Mask (cm³)": f"{volume.mask_cm3:,.0f}",
+    }
+
+
+def _left_out(n: int) -> str:
+    return (
+        f"The first {MOST_PAGES} scans have a page each; the other {n} stand in the tables alone."
+    )
+
+
+# Rendering
+
+
+def render(source: Path, out: Path) -> Path:
+    """Build the book, warnings as errors, with MathJax beside it; the folder of its pages.
+
+    Raises:
+        InputError: It did not build; the first lines of what was said.
+    """
+    import dodo
+
+    program = Path(sys.executable).with_name("jupyter-book")
+    command = [str(program), "build", str(source), "-W", "-n", "-q", "--path-output", str(out)]
+    ran = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if ran.returncode:
+        told = ran.stderr.split("Traceback")[0].strip()[-1500:]
+        raise InputError(f"the report did not build; an older one stays as it was. {told}")
+    html = out / "_build" / "html"
+    dodo.copy_mathjax(html / "_static/mathjax")
+    shutil.rmtree(html / "_sources", ignore_errors=True)
+    return html
+
+
+def swap(new: Path, place: Path) -> None:
+    """Put a finished folder where an older one may be; the older one goes last."""
+    old = new.with_name(f"old-{place.name}")
+    if place.exists():
+        os.replace(place, old)
+    os.replace(new, place)

@@ -1,0 +1,110 @@
+"""What is asked of a user's scan, and of which arms.
+
+Three questions: its own grid, voxels twice as long, half the resolution. Truth is always the
+scan itself or the exact mean of its voxels, so nothing has to be known about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from eval import subjects
+from eval.coders import Coder, Interpolation, codec_coders, coders_from, loaded, release_coders
+from eval.evaluate_inputs import Plan
+from eval.evaluate_report import COARSER, FROM_HALF, NATIVE
+from eval.rows import Row
+from eval.runner import Measure, Task
+from eval.subjects import Case, Scan, whole_blocks
+from medil.baselines import cell_average
+from medil.errors import InputError
+from medil.grid import Grid
+from medil.volume import Volume
+
+NEAR_FINEST = 1.5  # axes whose voxels are at most this much longer than the finest are halved
+
+
+def halved_axes(grid: Grid) -> tuple[int, int, int]:
+    """2 along the axes that are averaged, 1 along those that are coarse already.
+
+    Thick slices stay as they are: at twice their length they would hold no anatomy.
+
+    Example:
+        >>> halved_axes(Grid.from_spacing((64, 64, 20), (0.7, 0.7, 3.0)))
+        (2, 2, 1)
+    """
+    finest = min(grid.spacing_mm)
+    return tuple(2 if s <= NEAR_FINEST * finest else 1 for s in grid.spacing_mm)  # type: ignore
+
+
+def native(scan: Scan) -> Case:
+    """Encode the scan, render its own grid; the scan is the truth."""
+    grid = scan.volume.grid
+    return Case(scan.volume, grid, scan.volume.data.double().numpy(), grid, scan.mask)
+
+
+def coarser(scan: Scan) -> Case:
+    """Encode the scan, render voxels twice as long; the mean of its voxels is the truth."""
+    target = whole_blocks(scan.volume.grid, halved_axes(scan.volume.grid))
+    truth, mask = averaged(scan, target)
+    return Case(scan.volume, target, truth, target, mask)
+
+
+def from_half(scan: Scan) -> Case:
+    """Encode the scan averaged over voxels twice as long, render its own voxels again."""
+    factors = halved_axes(scan.volume.grid)
+    coarse = whole_blocks(scan.volume.grid, factors)
+    data, _ = averaged(scan, coarse)
+    target = coarse.resized([n * f for n, f in zip(coarse.shape, factors, strict=True)])
+    truth, mask = averaged(scan, target)  # the scan's voxels, less planes that fill no block
+    return Case(Volume(torch.from_numpy(data).float(), coarse), target, truth, target, mask)
+
+
+def averaged(scan: Scan, target: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """The scan's means over the cells of a parallel grid, and cells at least half in its mask."""
+    grid = scan.volume.grid
+    mask = cell_average(scan.mask.astype(float), grid, target) >= 0.5
+    return cell_average(scan.volume.data.double().numpy(), grid, target), mask
+
+
+CASES: dict[str, Callable[[Scan], Case]] = {
+    NATIVE: native,
+    COARSER: coarser,
+    FROM_HALF: from_half,
+}
+
+
+def with_cases(tasks: Sequence[Task]) -> list[Task]:
+    """The same tasks, in processes that know `CASES`."""
+    return [replace(task, measure=partial(_measure, task.measure)) for task in tasks]
+
+
+def _measure(measure: Measure) -> list[Row]:
+    subjects.CONDITIONS.update(CASES)  # where `eval.reconstruction.measure` looks them up
+    return measure()
+
+
+def arms(plan: Plan) -> list[Coder]:
+    """Every arm of a report: the release, linear codes of its size, the user's own models.
+
+    Raises:
+        InputError: No such weights, or two arms of one name.
+    """
+    own = [coder for text in plan.coders for coder in coders_from(text)]
+    enlarged = Interpolation()
+    enlarged.conditions = (FROM_HALF,)
+    found = [*release_coders(plan.release), *linear_coders(plan.release), enlarged, *own]
+    names = [coder.name for coder in found]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"two arms are called {', '.join(sorted(twice))}; rename your coder.")
+    return found
+
+
+def linear_coders(release: str) -> list[Coder]:
+    """Codecs that keep as many numbers as a release's latent."""
+    config = loaded(release).config
+    return codec_coders(config.latent_spacing_mm, config.latent_channels)

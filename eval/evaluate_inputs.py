@@ -1,0 +1,390 @@
+"""A user's own scans: found, checked before any work, named, and masked by what they hold.
+
+Nothing is computed before every file has been read once, so that a damaged file is named
+after seconds and not after an hour.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from eval.metrics import brain_mask, head_mask
+from eval.rows import digest
+from eval.subjects import Scan, Subject
+from medil.autoencoder import DECODE_BYTES
+from medil.errors import InputError
+from medil.formats import SUFFIXES, suffix_of
+from medil.grid import Grid
+from medil.manifest import datasets, entries
+from medil.memory import require_memory
+from medil.volume import Volume, load, replace_nonfinite, robust_intensity
+
+PLAN = "plan.json"  # beside the rows of a report while it is built
+LEAST_VOXELS = 12  # along each axis; fewer leave nothing to halve or to filter
+ZERO_FACES = 0.98  # share of exact zeros on the faces of a stripped scan
+UNEVEN = 2.0  # largest over smallest voxel side above which a page says so
+AIR_HU = -500.0
+RULES = {
+    "given": "the given mask",
+    "zeros": "what is not zero",
+    "threshold": "the head, by threshold",
+}
+
+
+@dataclass(frozen=True)
+class Input:
+    """One volume to evaluate: its name in the report, its file and perhaps its mask."""
+
+    name: str
+    path: Path
+    mask: Path | None = None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found out about one input when it was read.
+
+    Args:
+        name: In the report.
+        path: Absolute, as text; never shown.
+        mask: The mask's path, empty if none was given.
+        data_sha256: Of the file's bytes, and of the mask's if there is one.
+        shape: Voxels along R, A, S.
+        spacing_mm: Along R, A, S.
+        orientation: Of the file, such as LPS.
+        rule: Of the mask, a key of `RULES`.
+        mask_cm3: Volume inside the mask.
+        mask_share: The same as a share of the scan.
+        warnings: Sentences; each was measured.
+    """
+
+    name: str
+    path: str
+    mask: str
+    data_sha256: str
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    orientation: str
+    rule: str
+    mask_cm3: float
+    mask_share: float
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a report is about.
+
+    Args:
+        release: Name of a release, or path of weights.
+        coders: The user's own, each ``FILE.py:NAME``.
+        volumes: Every one of the report.
+    """
+
+    release: str
+    coders: tuple[str, ...]
+    volumes: tuple[Checked, ...]
+
+
+# Finding
+
+
+def find(places: Sequence[Path]) -> list[Input]:
+    """The volumes that files, folders and CSV tables name, in that order.
+
+    A folder gives its images, sorted by name; one without images gives those of the folders
+    in it. A CSV needs a column ``path`` and may have ``subject`` and ``mask``; paths in it
+    are relative to it.
+
+    Args:
+        places: As typed.
+
+    Returns:
+        One input a volume, names all different.
+
+    Raises:
+        InputError: Nothing there, nothing found, or two volumes of one name.
+    """
+    found = [entry for place in places for entry in _found_at(Path(place))]
+    by_name: dict[str, Input] = {}
+    for entry in found:
+        other = by_name.setdefault(entry.name, entry)
+        if other is not entry:
+            raise InputError(
+                f"two volumes are called {entry.name!r}: {other.path} and {entry.path}; name them "
+                "in the column 'subject' of a CSV table."
+            )
+    return found
+
+
+def _found_at(place: Path) -> list[Input]:
+    if not place.exists():
+        raise InputError(f"{place} does not exist.")
+    if place.is_dir():
+        images = _images(place.iterdir()) or _images(place.rglob("*"))
+        if not images:
+            raise InputError(f"{place} holds no image that ends in {', '.join(SUFFIXES)}.")
+        return [Input(_stem(path), path.absolute()) for path in images]
+    if place.suffix.lower() == ".csv":
+        return _listed(place)
+    suffix_of(place)
+    return [Input(_stem(place), place.absolute())]
+
+
+def _images(paths) -> list[Path]:
+    """Files by their endings, without the hidden ones that file managers leave."""
+    shown = (p for p in paths if p.is_file() and not p.name.startswith("."))
+    return sorted(p for p in shown if p.name.lower().endswith(tuple(SUFFIXES)))
+
+
+def _stem(path: Path) -> str:
+    return path.name[: -len(suffix_of(path))] or path.name
+
+
+def _listed(table: Path) -> list[Input]:
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or ()
+            lines = [(reader.line_num, line) for line in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{table} is not a readable CSV table: {error}.") from error
+    if "path" not in columns:
+        raise InputError(f"{table} has no column called 'path'.")
+    if not lines:
+        raise InputError(f"{table} names no volume.")
+    found = []
+    for number, line in lines:
+        path, mask, name = ((line.get(key) or "").strip() for key in ("path", "mask", "subject"))
+        if not path:
+            raise InputError(f"{table}, line {number} names no path.")
+        here = table.absolute().parent
+        image = here / path
+        found.append(Input(name or _stem(image), image, here / mask if mask else None))
+    return found
+
+
+# Checking
+
+
+def check(entry: Input) -> Checked:
+    """Read a volume once: refuse what could not be evaluated, note what a reader should know.
+
+    Args:
+        entry: From `find`.
+
+    Returns:
+        All that the report says about it.
+
+    Raises:
+        InputError: Which file it is, and what is wrong with it.
+    """
+    volume = load(entry.path)
+    try:
+        volume, n_replaced = _finite(volume)
+        if min(volume.grid.shape) < LEAST_VOXELS:
+            sizes = " x ".join(map(str, volume.grid.shape))
+            raise InputError(f"{sizes} voxels are too few; {LEAST_VOXELS} an axis are needed.")
+        require_memory(volume.grid.n_voxels, DECODE_BYTES, "this volume")
+        robust_intensity(volume.data)
+        mask, rule = mask_of(volume, entry.mask)
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if str(entry.path) in text else f"{entry.path}: {text}") from error
+    data = volume.data.double().numpy()
+    voxel_mm3 = float(np.prod(volume.grid.spacing_mm))
+    return Checked(
+        name=entry.name,
+        path=str(entry.path),
+        mask=str(entry.mask or ""),
+        data_sha256=_digest(entry),
+        shape=volume.grid.shape,
+        spacing_mm=tuple(round(s, 4) for s in volume.grid.spacing_mm),
+        orientation=volume.source.orientation if volume.source else "RAS",
+        rule=rule,
+        mask_cm3=float(mask.sum() * voxel_mm3 / 1000),
+        mask_share=float(mask.mean()),
+        warnings=(
+            *warnings_about(data, mask, rule, volume.grid, n_replaced),
+            *seen_in_training(_sha256(entry.path)),
+        ),
+    )
+
+
+def _finite(volume: Volume) -> tuple[Volume, int]:
+    data, n_replaced = replace_nonfinite(volume.data)
+    return volume.with_data(data), n_replaced
+
+
+def _digest(entry: Input) -> str:
+    """Of all bytes that the numbers depend on; a detached header's data file included."""
+    paths = [entry.path, *([entry.mask] if entry.mask else [])]
+    if suffix_of(entry.path) == ".nhdr":
+        paths += [p for p in sorted(entry.path.parent.iterdir()) if p.stem == entry.path.stem]
+    hashes = [_sha256(path) for path in paths]
+    return hashes[0] if len(hashes) == 1 else digest(hashes)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seen_in_training(sha256: str) -> list[str]:
+    """A warning where a file is one of those that releases were trained on."""
+    seen = {e.sha256 for name in datasets() for e in entries(name, "train")}
+    if sha256 not in seen:
+        return []
+    return ["The release may have seen this very scan in training, which flatters its numbers."]
+
+
+def mask_of(volume: Volume, given: Path | None = None) -> tuple[np.ndarray, str]:
+    """Where a volume is scored, and by which of `RULES`.
+
+    Args:
+        volume: Finite.
+        given: A mask's file, on the volume's grid; what is not zero counts.
+
+    Returns:
+        [D, H, W] bool, and the rule.
+
+    Raises:
+        InputError: The mask is empty or lies on another grid, or there is no object to find.
+    """
+    if given is None:
+        return content_mask(volume.data.double().numpy())
+    mask = load(given)
+    if not mask.grid.shape == volume.grid.shape or not mask.grid.is_close(volume.grid, 1e-2):
+        raise InputError(f"its mask {given.name} lies on another grid; give one on the same.")
+    inside = mask.data.numpy() != 0
+    if not inside.any():
+        raise InputError(f"its mask {given.name} is empty.")
+    return inside, "given"
+
+
+def content_mask(data: np.ndarray) -> tuple[np.ndarray, str]:
+    """A mask from what a volume holds, whatever it is called.
+
+    Args:
+        data: [D, H, W], finite.
+
+    Returns:
+        [D, H, W] bool and ``zeros`` where exact zeros surround the object (a stripped or
+        masked scan), else ``threshold``.
+
+    Raises:
+        InputError: The volume is constant.
+    """
+    if is_stripped(data):
+        return brain_mask(data != 0), "zeros"
+    lowest = data.min()
+    return head_mask(data - lowest if lowest < 0 else data), "threshold"
+
+
+def is_stripped(data: np.ndarray) -> bool:
+    """Whether exact zeros surround the object: they fill the six faces, or nearly.
+
+    A raw scan has noise there, or a neck that leaves through one of them.
+    """
+    zero = np.asarray(data) == 0
+    faces = [np.take(zero, end, axis=axis).ravel() for axis in range(3) for end in (0, -1)]
+    return bool(np.concatenate(faces).mean() >= ZERO_FACES and not zero.all())
+
+
+# Warning
+
+
+def warnings_about(
+    data: np.ndarray, mask: np.ndarray, rule: str, grid: Grid, n_replaced: int = 0
+) -> list[str]:
+    """What a reader should know before trusting the numbers; only what was measured.
+
+    Args:
+        data: [D, H, W].
+        mask: [D, H, W] bool, with one voxel or more.
+        rule: Of the mask.
+        grid: Of both.
+        n_replaced: Voxels that were not finite.
+
+    Returns:
+        Sentences, often none.
+    """
+    found, spacing_mm = [], grid.spacing_mm
+    if max(spacing_mm) > UNEVEN * min(spacing_mm):
+        found.append(
+            f"Voxels are {max(spacing_mm) / min(spacing_mm):.1f} times as long as wide; "
+            "detail along their length was never acquired."
+        )
+    if n_replaced:
+        found.append(f"{n_replaced:,} voxels were NaN or Inf and count as background.")
+    if data.min() < AIR_HU:
+        found.append(
+            f"Intensities reach down to {data.min():.0f}, as in CT. The release was trained on "
+            "T1-weighted MRI."
+        )
+    elif rule == "zeros" and (ratio := inside_over_rim(data, mask, spacing_mm)) < 1:
+        found.append(
+            f"The rim of the brain is brighter than its inside (ratio {ratio:.2f}), which is "
+            "unusual for T1-weighted scans, on which the release was trained."
+        )
+    if rule == "threshold":
+        found.append(
+            "The mask was found by a threshold and may hold more than brain; then Dice, pieces "
+            "and handles say little."
+        )
+    if not 0.02 <= mask.mean() <= 0.9:
+        found.append(f"The mask covers {100 * mask.mean():.1f} % of the volume; look at it first.")
+    return found
+
+
+def inside_over_rim(data: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
+    """Median intensity 8 to 20 mm deep in a mask, over that of its outer 4 mm.
+
+    White matter lies deeper than the cortex, so a stripped T1-weighted brain is above 1 and
+    one whose grey matter or fluid is brighter is below. NaN where the mask is too thin.
+    """
+    depth_mm = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing_mm)
+    depth_mm = depth_mm[1:-1, 1:-1, 1:-1]
+    deep, rim = data[(depth_mm > 8) & (depth_mm <= 20)], data[(depth_mm > 0) & (depth_mm <= 4)]
+    if not deep.size or not rim.size or not np.median(rim) > 0:
+        return float("nan")
+    return float(np.median(deep) / np.median(rim))
+
+
+# Loading
+
+
+def read(found: Checked) -> Scan:
+    """A checked volume and its mask, as the experiments take them."""
+    volume, _ = _finite(load(found.path))
+    mask, _ = mask_of(volume, Path(found.mask) if found.mask else None)
+    return Scan(volume, mask)
+
+
+def subject(found: Checked, conditions: Sequence[str]) -> Subject:
+    """A checked volume as a subject of an experiment."""
+    return Subject(found.name, found.data_sha256, tuple(conditions), partial(read, found))
+
+
+def write_plan(plan: Plan, path: Path) -> None:
+    """Keep what pages need to read the volumes again; it holds paths and is never published."""
+    path.write_text(json.dumps(asdict(plan)), encoding="utf-8")
+
+
+def read_plan(path: Path) -> Plan | None:
+    """What `write_plan` kept; None where there is no such file."""
+    if not path.is_file():
+        return None
+    lists = ("shape", "spacing_mm", "warnings")
+    plan = json.loads(path.read_text("utf-8"))
+    volumes = [{k: tuple(v) if k in lists else v for k, v in r.items()} for r in plan["volumes"]]
+    return Plan(plan["release"], tuple(plan["coders"]), tuple(Checked(**r) for r in volumes))

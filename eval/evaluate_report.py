@@ -1,0 +1,296 @@
+"""From the rows of `eval.evaluate` to tables and the verdict on a user's scans.
+
+Every arm is set beside the best linear code of the release's size, chosen anew for each
+scan and metric, so that no single rival is picked to lose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from eval.coders import TITLES
+from eval.metrics.catalogue import METRICS
+from eval.rows import latest, parts, read_rows
+from eval.stats import compare
+from eval.tables import provenance, write
+from medil.baselines import LINEAR_CODECS
+from medil.errors import InputError
+
+EXPERIMENT = "evaluate"
+NATIVE = "native -> native"
+COARSER = "native -> 2x coarser"
+FROM_HALF = "half resolution -> native"
+CONDITIONS = (NATIVE, COARSER, FROM_HALF)
+FROM_COARSER = (FROM_HALF, "2 mm -> 1 mm")  # where interpolation keeps no more than a latent
+IN_WORDS = {
+    NATIVE: "on its own grid",
+    COARSER: "rendered with voxels twice as long",
+    FROM_HALF: "encoded at half resolution, rendered on the native grid",
+}
+NAMES = {"medil": "MedIL", "medil_splines": "MedIL, splines alone", **TITLES}
+NAMES["interpolation"] = "Cubic interpolation of every voxel"
+NOT_RIVALS = (*LINEAR_CODECS, "dct_best", "interpolation")  # nothing is compared with itself
+FEWEST = 5  # scans that an interval is made from; the bootstrap of fewer is too narrow
+KEEPS_ALL = 0.999  # numbers a voxel from which on a linear code loses nothing
+IN_SUMMARY = ("psnr", "ssim", "ms_ssim", "fsc_05_mm", "gradient_error", "edge_width_mm")
+
+
+def newest(frame: pd.DataFrame) -> pd.DataFrame:
+    """The newest row of each measurement of this experiment.
+
+    Raises:
+        InputError: There is none.
+    """
+    frame = frame[frame["experiment"] == EXPERIMENT]
+    if frame.empty:
+        raise InputError("there are no rows of your own scans; run: medil evaluate SCANS -o report")
+    return latest(frame)
+
+
+def scores(frame: pd.DataFrame) -> pd.DataFrame:
+    """One line a scan, condition and arm; one column a metric, by its name in the rows."""
+    what = ["subject", "condition", "arm", "spacing_in_mm", "spacing_out_mm", "numbers_per_voxel"]
+    table = frame.pivot_table(
+        index=what, columns="metric", values="value", aggfunc="last", dropna=False, observed=True
+    )
+    return table.dropna(how="all").reset_index()
+
+
+def scan_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Every scan, condition and arm with every metric, for people; best PSNR first."""
+    table = scores(frame)
+    order = {condition: place for place, condition in enumerate(CONDITIONS)}
+    table["place"] = table["condition"].map(order).fillna(len(order))
+    table = table.sort_values(
+        ["subject", "place", "psnr"], ascending=[True, True, False], kind="stable"
+    )
+    shown = pd.DataFrame(
+        {
+            "Scan": table["subject"],
+            "Question": table["condition"],
+            "Code": [name_of(arm) for arm in table["arm"]],
+            "In (mm)": table["spacing_in_mm"],
+            "Out (mm)": table["spacing_out_mm"],
+            "Numbers per voxel": table["numbers_per_voxel"].round(3),
+        }
+    )
+    for metric in metrics_of(table):
+        shown[header(metric)] = table[metric].round(decimals(metric))
+    return shown.assign(n=1).reset_index(drop=True)
+
+
+def summary_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Means over scans that were compressed, one line a condition and arm, with n scans."""
+    table = scores(compressed(frame))
+    chosen = [m for m in IN_SUMMARY if m in table]
+    lines = []
+    for condition in present(table):
+        part = table[table["condition"] == condition]
+        means = part.groupby("arm")[[*chosen, "numbers_per_voxel"]].mean()
+        n = part.groupby("arm")["subject"].nunique()
+        for arm, mean in means.sort_values("psnr", ascending=False).iterrows():
+            line = {"Question": condition, "Code": name_of(arm)}
+            line["Numbers per voxel"] = round(mean["numbers_per_voxel"], 3)
+            line |= {header(m): round(mean[m], decimals(m)) for m in chosen}
+            lines.append(line | {"n": int(n[arm])})
+    return pd.DataFrame(lines)
+
+
+def compressed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows without the questions in which linear codes simply kept every voxel.
+
+    A scan with fewer voxels than the latent has numbers is no test of a code on its own grid;
+    from half its resolution it still is one.
+    """
+    kept = frame[frame["arm"].isin(LINEAR_CODECS) & frame["condition"].isin((NATIVE, COARSER))]
+    kept_all = set(kept.loc[kept["numbers_per_voxel"] >= KEEPS_ALL, "subject"])
+    dropped = frame["subject"].isin(kept_all) & frame["condition"].isin((NATIVE, COARSER))
+    return frame[~dropped]
+
+
+def gains(frame: pd.DataFrame, metric: str, arm: str, condition: str) -> pd.Series:
+    """How much better an arm is than the best linear rival, scan by scan.
+
+    Args:
+        frame: Rows.
+        metric: Its name, one that has a better side.
+        arm: Whose gain.
+        condition: Of `CONDITIONS`; where detail is missing, interpolation of every voxel is a
+            rival too.
+
+    Returns:
+        One number a scan, in the metric's unit, above 0 where the arm is better.
+    """
+    part = compressed(frame)
+    part = part[(part["metric"] == metric) & (part["condition"] == condition)]
+    table = part.pivot_table(index="subject", columns="arm", values="value", aggfunc="last")
+    rivals = (*LINEAR_CODECS, "interpolation") if condition in FROM_COARSER else LINEAR_CODECS
+    linear = [name for name in rivals if name in table]
+    if arm not in table or not linear:
+        return pd.Series(dtype=float)
+    sign = 1 if METRICS[metric].higher_is_better else -1
+    best = (sign * table[linear]).max(axis=1)
+    return (sign * table[arm] - best).dropna()
+
+
+def gains_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Every arm against the best linear rival: mean, interval and wins, by question and metric."""
+    table, lines = scores(frame), []
+    judged = [m for m in metrics_of(table) if METRICS[m].higher_is_better is not None]
+    arms = [arm for arm in table["arm"].unique() if arm not in NOT_RIVALS]
+    for condition in present(table):
+        for arm in arms:
+            for metric in judged:
+                found = gains(frame, metric, arm, condition)
+                if found.empty:
+                    continue
+                low, high = interval(found)
+                n_decimals = decimals(metric)
+                lines.append(
+                    {
+                        "Question": condition,
+                        "Code": name_of(arm),
+                        "Metric": header(metric),
+                        "Better than the best linear rival by": round(found.mean(), n_decimals),
+                        "Low": round(low, n_decimals),
+                        "High": round(high, n_decimals),
+                        "Scans won": int((found > 0).sum()),
+                        "n": len(found),
+                    }
+                )
+    return pd.DataFrame(lines)
+
+
+def interval(values: pd.Series) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean over scans; NaN for fewer than `FEWEST`."""
+    if len(values) < FEWEST:
+        return float("nan"), float("nan")
+    found = compare(values.to_numpy()[:, None])
+    return found.low, found.high
+
+
+def verdict(frame: pd.DataFrame) -> str:
+    """What the rows say in sentences, one an arm and condition, with n and intervals."""
+    frame = newest(frame)
+    table, told = scores(compressed(frame)), []
+    arms = [a for a in table["arm"].unique() if a not in (*NOT_RIVALS, "medil_splines")]
+    arms.sort(key=lambda arm: (arm != "medil", arm))
+    for condition in present(table):
+        for arm in arms:
+            found = gains(frame, "psnr", arm, condition)
+            if not found.empty:
+                told.append(_sentence(table, arm, condition, found))
+    if not told:
+        raise InputError("the rows hold no arm beside a linear code; measure one first.")
+    return "\n".join([*told, *_resolution(table, arms), *_uncompressed(frame)])
+
+
+def _uncompressed(frame: pd.DataFrame) -> list[str]:
+    """Which scans were no test of a code, because it kept every voxel."""
+    judged = compressed(frame)
+    before, after = (set(f[f["condition"] == NATIVE]["subject"]) for f in (frame, judged))
+    if not (names := sorted(before - after)):
+        return []
+    return [
+        f"Left out on their own grids, n = {len(names)}: {', '.join(names)}. The latent keeps as "
+        "many numbers as they have voxels, or more, so nothing is compressed."
+    ]
+
+
+def _sentence(table: pd.DataFrame, arm: str, condition: str, found: pd.Series) -> str:
+    """Mean lead in dB with its interval, in the words that the interval allows."""
+    low, high = interval(found)
+    part = table[(table["condition"] == condition) & (table["arm"] == arm)]
+    where = "above" if found.mean() >= 0 else "below"
+    means = part["numbers_per_voxel"].mean()
+    rival = "the best linear code of the release's size"
+    if condition == FROM_HALF:
+        rival = "the best of linear codes and cubic interpolation"
+    start = (
+        f"A scan {IN_WORDS.get(condition, condition)}: {name_of(arm)} ({means:.3f} numbers a "
+        f"voxel encoded) is {abs(found.mean()):.2f} dB {where} {rival}"
+    )
+    if len(found) == 1:
+        return f"{start}; n = 1 scan, so no interval."
+    if len(found) < FEWEST:
+        return (
+            f"{start} ({found.min():+.2f} to {found.max():+.2f} dB over n = {len(found)} scans, "
+            f"too few for an interval; {(found > 0).sum()} of them above)."
+        )
+    decided = "which leaves out zero" if low > 0 or high < 0 else "which holds zero: undecided"
+    return (
+        f"{start} [95 % interval {low:+.2f} to {high:+.2f} dB, {decided}]; "
+        f"{(found > 0).sum()} of n = {len(found)} scans above."
+    )
+
+
+def _resolution(table: pd.DataFrame, arms: Sequence[str]) -> list[str]:
+    """The finest detail that came through, of scans on their own grids; in mm."""
+    native = table[table["condition"] == NATIVE]
+    if "fsc_05_mm" not in native:
+        return []
+    medians = native.groupby("arm")["fsc_05_mm"].median()
+    linear = medians[medians.index.isin(LINEAR_CODECS)]
+    told = [f"{name_of(a)} {medians[a]:.1f} mm" for a in arms if a in medians]
+    told += [f"{name_of(linear.idxmin())} {linear.min():.1f} mm"] if len(linear) else []
+    return [
+        "Effective resolution on the scan's own grid (Fourier shell correlation of 0.5, never "
+        f"below twice the longest voxel side; median over n = {native['subject'].nunique()}, lower "
+        f"is finer): {', '.join(told)}."
+    ]
+
+
+def present(table: pd.DataFrame) -> list[str]:
+    """The conditions that a table holds, in their usual order."""
+    have = list(table["condition"].unique())
+    return [c for c in CONDITIONS if c in have] + [c for c in have if c not in CONDITIONS]
+
+
+def metrics_of(table: pd.DataFrame) -> list[str]:
+    """The metrics that a table holds, in the catalogue's order."""
+    return [metric for metric in METRICS if metric in table]
+
+
+def name_of(arm: str) -> str:
+    """An arm for people; a user's own arm keeps its name."""
+    return NAMES.get(arm, arm)
+
+
+def header(metric: str) -> str:
+    """A metric's title with its unit."""
+    known = METRICS[metric]
+    return known.title if known.unit == "1" else f"{known.title} ({known.unit})"
+
+
+def decimals(metric: str) -> int:
+    """How many decimals a metric is shown with."""
+    return 2 if METRICS[metric].unit in ("dB", "mm") else 3
+
+
+def tables(folder: Path, out: Path) -> list[Path]:
+    """Write ``evaluate*.csv``, the verdict and where the rows come from.
+
+    Args:
+        folder: Holds ``evaluate.jsonl``.
+        out: Folder of the tables; made with its parents.
+
+    Returns:
+        What was written; nothing where there are no rows.
+    """
+    path = Path(folder) / f"{EXPERIMENT}.jsonl"
+    if not parts(path):
+        return []
+    frame = newest(read_rows(path))
+    return write(
+        {
+            f"{EXPERIMENT}.csv": scan_table(frame),
+            f"{EXPERIMENT}_summary.csv": summary_table(frame),
+            f"{EXPERIMENT}_gains.csv": gains_table(frame),
+            f"{EXPERIMENT}.txt": verdict(frame),
+            f"{EXPERIMENT}_provenance.txt": provenance(frame),
+        },
+        out,
+    )

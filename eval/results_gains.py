@@ -1,0 +1,130 @@
+"""The picture of the page of all results, and the number that it measures once more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from eval import evaluate_report, reconstruction_report
+from eval.evaluate_inputs import PLAN, read_plan, subject
+from eval.evaluate_report import NATIVE
+from eval.metrics import METRICS, peak_intensity, psnr
+from eval.results_pages import Recorded
+from eval.rows import latest
+from eval.subjects import Subject, subjects
+from medil.baselines import dct_ball
+from medil.errors import InputError
+from medil.plots import COLOURS, panels
+
+LIVE_ARM = "dct_ball"  # quick, and learned from nothing: the same numbers everywhere
+
+
+def rows_of_gains(found: list[Recorded]) -> pd.DataFrame:
+    """The newest rows of scans and arms: a user's own, else the reconstruction's.
+
+    Raises:
+        InputError: Neither is recorded.
+    """
+    by_name = {r.experiment.name: r.rows for r in found}
+    if "evaluate" in by_name:
+        return evaluate_report.newest(by_name["evaluate"])
+    if "reconstruction" in by_name:
+        return reconstruction_report.current(by_name["reconstruction"])
+    raise InputError("no scan is recorded; run: python -m eval.reconstruction --profile quick")
+
+
+def gains_by_scan(found: list[Recorded]) -> pd.DataFrame:
+    """MedIL minus the best linear rival in dB: one line a scan, one column a question."""
+    frame = rows_of_gains(found)
+    conditions = frame.loc[frame["metric"] == "psnr", "condition"].unique()
+    gains = {c: evaluate_report.gains(frame, "psnr", "medil", c) for c in conditions}
+    return pd.DataFrame(gains).dropna(how="all")
+
+
+def gains_figure(table: pd.DataFrame):
+    """One line a scan, one mark a question: dB above or below the best linear code.
+
+    Args:
+        table: From `gains_by_scan`.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = panels(1, 1, panel_in=(7.6, 1.5 + 0.34 * max(1, len(table))))
+    ax = axes[0, 0]
+    for number, condition in enumerate(table):
+        place = np.arange(len(table)) + 0.08 * (number - (len(table.columns) - 1) / 2)
+        mark, colour = "osD^vP*"[number % 7], COLOURS[number % len(COLOURS)]
+        ax.plot(table[condition], place, mark, color=colour, ms=6, label=condition)
+    ax.axvline(0, color="0.4", lw=1, ls="--")
+    ax.set_yticks(range(len(table)), [str(name)[:40] for name in table.index])
+    ax.set_ylim(len(table) - 0.4, -0.6)
+    ax.grid(axis="y", color="0.92")
+    ax.set_xlabel("MedIL − best linear code of its size: PSNR inside the mask (dB)")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def measure_again(found: list[Recorded], folder: Path) -> tuple[pd.DataFrame, str]:
+    """One recorded number, measured once more: PSNR of a ball of cosines on a whole scan.
+
+    Args:
+        found: From `collect`.
+        folder: Of the rows.
+
+    Returns:
+        A table of one line, empty where no recorded scan is at hand, and a sentence.
+    """
+    for r in reversed(found):
+        rows = latest(r.rows)
+        chosen = rows[
+            (rows["arm"] == LIVE_ARM) & (rows["metric"] == "psnr") & (rows["condition"] == NATIVE)
+        ]
+        for row in chosen[chosen["experiment"] == r.experiment.name].itertuples():
+            person = _at_hand(folder, row.subject, row.data_sha256)
+            if person is not None:
+                return _again(row, person)
+    return pd.DataFrame(), (
+        "None of the recorded scans is at hand on this computer, so nothing was measured again."
+    )
+
+
+def _again(row: Any, person: Subject) -> tuple[pd.DataFrame, str]:
+    scan = person.load()
+    volume, mask = scan.volume, scan.mask
+    truth = volume.data.double().numpy()
+    rebuilt = dct_ball(truth, volume.grid, row.numbers_kept).reconstruction
+    now = psnr(truth, rebuilt, mask, peak_intensity(truth, mask))
+    line = {
+        "Scan": row.subject,
+        "Numbers kept": row.numbers_kept,
+        "Recorded (dB)": row.value,
+        "Now (dB)": now,
+        "Difference (dB)": now - row.value,
+        "n": 1,
+    }
+    same = abs(now - row.value) < 1e-6
+    told = "the same number" if same else "another number: code, data or libraries differ"
+    return pd.DataFrame([line]), f"Measured again on the way to this page: {told}."
+
+
+def _at_hand(folder: Path, name: str, sha256: str) -> Subject | None:
+    """A recorded scan, if its very bytes are here."""
+    plan = read_plan(folder / PLAN)
+    own = [subject(v, (NATIVE,)) for v in plan.volumes] if plan else []
+    people = own or subjects("quick")
+    return next((s for s in people if s.name == name and s.data_sha256 == sha256), None)
+
+
+def wins_by_metric(found: list[Recorded]) -> pd.DataFrame:
+    """On how many scans MedIL is the better one on their own grids, metric by metric."""
+    frame, lines = rows_of_gains(found), []
+    for metric, known in METRICS.items():
+        if metric in set(frame["metric"]) and known.higher_is_better is not None:
+            values = evaluate_report.gains(frame, metric, "medil", NATIVE)
+            won = int((values > 0).sum())
+            lines.append({"Metric": known.title, "Scans won": won, "n": len(values)})
+    return pd.DataFrame(lines)

@@ -1,0 +1,300 @@
+"""What the page of all results prints and draws: every experiment's verdict, tables and rows.
+
+The page serves the book and a user's report alike: it shows what a folder of rows holds, and
+says in a sentence what it does not.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+
+from eval import ablation_report, evaluate_report, reconstruction_report
+from eval.extrapolation import report as extrapolation_report
+from eval.latent_consistency import report as consistency_report
+from eval.metrics import METRICS
+from eval.patch_vs_whole import report as patch_report
+from eval.results_tables import filterable
+from eval.robustness import report as robustness_report
+from eval.rows import RESULTS, latest, parts, read_rows
+from eval.tables import provenance
+from medil.baselines import LINEAR_CODECS
+from medil.errors import InputError
+
+ROWS = "../rows"  # where a page finds the packed rows
+RIVALS = (*LINEAR_CODECS, "interpolation")
+NATIVE = "native -> native"
+LIVE_ARM = "dct_ball"  # quick, and learned from nothing: the same numbers everywhere
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment, whether or not it is recorded.
+
+    Args:
+        name: Of its rows file.
+        title: For people.
+        question: That it answers.
+        how: The command that records it.
+        tables: Writes its tables from a folder of rows; None where it has none.
+    """
+
+    name: str
+    title: str
+    question: str
+    how: str
+    tables: Callable[[Path, Path], list[Path]] | None
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a folder holds of one experiment.
+
+    Args:
+        experiment: Which.
+        rows: All of its rows.
+        verdict: Its lines; none where no verdict is drawn.
+        tables: Title -> table.
+    """
+
+    experiment: Experiment
+    rows: pd.DataFrame
+    verdict: list[str]
+    tables: dict[str, pd.DataFrame]
+
+
+def ablation_tables(folder: Path, out: Path) -> list[Path]:
+    """The ablation's tables; nothing where it is not recorded."""
+    path = folder / "ablation.jsonl"
+    return ablation_report.write(path, out) if parts(path) else []
+
+
+EXPERIMENTS = (
+    Experiment(
+        "reconstruction", "Reconstruction", "What does a latent keep, beside codes of its size?",
+        "python -m eval.reconstruction --profile quick", reconstruction_report.tables,
+    ),
+    Experiment(
+        "ablation", "Ablation", "Is LTE worth it?",
+        "python -m eval.ablation --profile gpu", ablation_tables,
+    ),
+    Experiment(
+        "extrapolation", "Extrapolation", "Is detail finer than training recovered or invented?",
+        "python -m eval.extrapolation --profile quick", extrapolation_report.tables,
+    ),
+    Experiment(
+        "latent_consistency", "Latent consistency", "Does a head keep its latent on another grid?",
+        "python -m eval.latent_consistency --profile quick", consistency_report.tables,
+    ),
+    Experiment(
+        "robustness", "Robustness", "What do noise, motion and shading do to it?",
+        "python -m eval.robustness --profile quick", robustness_report.tables,
+    ),
+    Experiment(
+        "patch_vs_whole", "Patch against whole", "Do tiles leave seams or drift?",
+        "python -m eval.patch_vs_whole --profile quick", patch_report.tables,
+    ),
+    Experiment(
+        "training", "Training", "How did the release learn?",
+        "python -m eval.training RUN_FOLDER --name tiny", None,
+    ),
+    Experiment(
+        "evaluate", "Your own scans", "How does the release do on the scans of this report?",
+        "medil evaluate SCANS -o report", evaluate_report.tables,
+    ),
+)  # fmt: skip
+
+
+# Collecting
+
+
+def collect(folder: Path) -> list[Recorded]:
+    """Everything that a folder of rows holds, in the order of `EXPERIMENTS`.
+
+    Args:
+        folder: Of ``NAME.jsonl`` files, packed or not.
+
+    Returns:
+        One entry an experiment that is recorded.
+    """
+    return [recorded for e in EXPERIMENTS if (recorded := recorded_in(folder, e)) is not None]
+
+
+def recorded_in(folder: Path, experiment: Experiment) -> Recorded | None:
+    """One experiment's rows, verdict and tables; None where it has no rows.
+
+    An experiment without tables of its own, or with rows too few for them, gets an overview.
+    """
+    path = folder / f"{experiment.name}.jsonl"
+    try:
+        rows = read_rows(path)
+    except InputError:
+        return None
+    verdict, tables = [], {}
+    try:
+        verdict, tables = _made(experiment, folder)
+    except InputError as error:
+        verdict = [f"No verdict: {error}"]
+    return Recorded(experiment, rows, verdict, tables or {"overview": overview(rows)})
+
+
+def _made(experiment: Experiment, folder: Path) -> tuple[list[str], dict[str, pd.DataFrame]]:
+    if experiment.tables is None:
+        return [], {}
+    verdict: list[str] = []
+    tables = {}
+    with tempfile.TemporaryDirectory() as name:
+        for path in experiment.tables(folder, Path(name)):
+            if path.suffix == ".csv" and path.stat().st_size > 1:
+                tables[_title(path.stem, experiment.name)] = pd.read_csv(path)
+            elif path.suffix == ".txt" and not path.stem.endswith("provenance"):
+                verdict += [line for line in path.read_text("utf-8").splitlines() if line.strip()]
+    return verdict, tables
+
+
+def _title(stem: str, name: str) -> str:
+    """``ablation_pairs`` of the ablation: ``pairs``."""
+    return stem.removeprefix(name).strip("_").replace("_", " ") or "main table"
+
+
+def overview(rows: pd.DataFrame) -> pd.DataFrame:
+    """Newest rows in short: mean, lowest and highest of each metric and arm, with n."""
+    groups = latest(rows).groupby(["arm", "metric", "unit"], sort=True)["value"]
+    table = groups.agg(["mean", "min", "max", "count"]).reset_index()
+    table.columns = ["Arm", "Metric", "Unit", "Mean", "Lowest", "Highest", "n rows"]
+    return table.round(4)
+
+
+# Words
+
+
+def overview_table(found: list[Recorded]) -> str:
+    """One line an experiment, with links to its rows: Markdown."""
+    lines = ["| Experiment | Rows | Subjects | Arms | Last recorded | Take away |"]
+    lines += ["| :--- | ---: | ---: | ---: | :--- | :--- |"]
+    for r in found:
+        name, rows = r.experiment.name, r.rows
+        lines.append(
+            f"| {r.experiment.title} | {len(rows):,} | {rows['subject'].nunique()} | "
+            f"{rows['arm'].nunique()} | {rows['recorded_at'].max():%Y-%m-%d} | "
+            f"[all rows]({ROWS}/{name}.csv.gz) |"
+        )
+    return "\n".join(lines) if found else ""
+
+
+def missing(found: list[Recorded], own: bool) -> str:
+    """One sentence a missing experiment: how to record it. A user's report lacks them on purpose.
+
+    Args:
+        found: From `collect`.
+        own: Whether this is a user's report.
+    """
+    have = {r.experiment.name for r in found}
+    lacking = [e for e in EXPERIMENTS if e.name not in have]
+    if own or not lacking:
+        return ""
+    return "\n".join(f"- *{e.title}* is not recorded here; `{e.how}` records it." for e in lacking)
+
+
+def verdicts(found: list[Recorded], most_lines: int = 6) -> str:
+    """Every verdict, its first lines open and the others folded, with provenance: Markdown."""
+    blocks = []
+    for r in found:
+        lines = r.verdict or ["This experiment draws no verdict; its table is below."]
+        shown = [f"- {line.removeprefix('- ')}" for line in lines]
+        blocks.append(f"**{r.experiment.title}.** {r.experiment.question}")
+        blocks.append("\n".join(shown[:most_lines]))
+        if rest := shown[most_lines:]:
+            blocks.append(f"<details><summary>{len(rest)} more lines</summary>\n")
+            blocks.append("\n".join(rest))
+            blocks.append("</details>")
+        blocks.append(f"*{origin(latest(r.rows))}*")
+    return "\n\n".join(blocks)
+
+
+def origin(rows: pd.DataFrame, most: int = 3) -> str:
+    """Where rows come from, many weights counted rather than listed."""
+    told = provenance(rows)
+    weights = sorted(set(rows.loc[rows["weights_sha256"] != "", "weights_sha256"].str[:12]))
+    return told.replace(", ".join(weights), f"of {len(weights)} runs") if weights[most:] else told
+
+
+def metric_table(found: list[Recorded]) -> pd.DataFrame:
+    """The catalogue's entries of all metrics that were recorded here."""
+    names = {name for r in found for name in r.rows["metric"].unique()}
+    return pd.DataFrame(
+        {
+            "Metric": m.title,
+            "Unit": "" if m.unit == "1" else m.unit,
+            "Better": m.direction,
+            "What it sees": m.says,
+            "Source": m.source,
+        }
+        for m in METRICS.values()
+        if m.name in names
+    )
+
+
+# Tables that can be filtered
+
+
+def show_tables(found: list[Recorded]) -> None:
+    """Every table of every experiment under its name, in a cell's output."""
+    from IPython.display import HTML, display
+
+    for r in found:
+        name = r.experiment.name
+        display(HTML(f"<h3>{escape(r.experiment.title)}</h3>"))
+        for title, table in r.tables.items():
+            caption = f"{r.experiment.title}: {title}; {len(r.rows):,} rows in {name}.csv.gz."
+            display(filterable(table, caption, f"{name}-{title.replace(' ', '-')}"))
+
+
+# Rows to take away
+
+
+def pack_rows(folder: Path, out: Path) -> list[Path]:
+    """Write every rows file as a packed CSV table; the same rows give the same bytes.
+
+    Args:
+        folder: Of ``NAME.jsonl`` files, packed or not.
+        out: Made with its parents.
+
+    Returns:
+        ``NAME.csv.gz`` of each.
+    """
+    written = []
+    for experiment in EXPERIMENTS:
+        path = folder / f"{experiment.name}.jsonl"
+        if not parts(path):
+            continue
+        rows = read_rows(path)
+        rows["versions"] = [json.dumps(v, sort_keys=True) for v in rows["versions"]]
+        out.mkdir(parents=True, exist_ok=True)
+        text = rows.to_csv(index=False).encode()
+        written.append(out / f"{experiment.name}.csv.gz")
+        written[-1].write_bytes(gzip.compress(text, mtime=0))
+    return written
+
+
+def folder_of(rows: str) -> tuple[Path, bool]:
+    """The folder that a page's parameter names, and whether it is a user's own."""
+    return (Path(rows), True) if rows else (RESULTS, False)
+
+
+def next_page(own: bool) -> str:
+    """Where to read on: the book has other pages, a user's report has its scans."""
+    if own:
+        return "**Next:** the pages of the scans, one by one, in the list beside this page."
+    return (
+        "**Next:** [your scans, your model](../book/evaluate.html) makes this page about scans of "
+        "your own; the [paper map](../book/paper_map.html) leads from every idea of the paper to "
+        "the function that implements it."
+    )
