@@ -93,9 +93,9 @@ def test_profiles_name_held_out_heads_once(monkeypatch):
     monkeypatch.setattr(heads, "available", lambda entry: True)
     quick, gpu = heads.heads("quick"), heads.heads("gpu")
     assert [h.name for h in gpu[:2]] == [h.name for h in quick]
-    assert len({h.data_sha256 for h in gpu}) == len(gpu) == 7
-    with pytest.raises(InputError, match="not 'paper'"):
-        heads.heads("paper")
+    assert len({h.data_sha256 for h in gpu}) == len(gpu) == 5
+    with pytest.raises(InputError, match="not 'huge'"):
+        heads.heads("huge")
 
 
 # Damage

@@ -18,7 +18,7 @@ from eval.runner import command, parser, rows_file, run
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0, or 2 after one sentence about bad input."""
-    return command(_body, parser("eval.robustness", __doc__, ("quick", "gpu")), arguments)
+    return command(_body, parser("eval.robustness", __doc__), arguments)
 
 
 def _body(options: Namespace) -> None:

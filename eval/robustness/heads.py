@@ -21,7 +21,7 @@ from medil.volume import Volume
 
 MARGIN_MM = 8  # of air around the brain
 SPACING_MM = 1.0
-N_MADE = {"quick": 1, "gpu": 6}
+N_MADE = {"quick": 1, "gpu": 4, "paper": 12}
 Box = tuple[slice, slice, slice]
 
 
@@ -29,7 +29,7 @@ def heads(profile: str) -> list[Subject]:
     """The real brain (MNI152 where it is not at hand) and made heads of the test split.
 
     Args:
-        profile: ``quick`` (one made head) or ``gpu`` (six).
+        profile: ``quick`` (one made head), ``gpu`` (four) or ``paper`` (twelve).
 
     Returns:
         Each loads as a scan at 1 mm, trimmed to its brain; made ones are noise-free.
@@ -38,7 +38,7 @@ def heads(profile: str) -> list[Subject]:
         InputError: No such profile.
     """
     if profile not in N_MADE:
-        raise InputError(f"a profile is quick or gpu, not {profile!r}.")
+        raise InputError(f"a profile is quick, gpu or paper, not {profile!r}.")
     maps: list[Entry | None] = [e for e in entries("synthseg_labels", "test") if available(e)]
     maps = maps or [None]
     return [_real(), *(_made(maps[k % len(maps)], k) for k in range(N_MADE[profile]))]
