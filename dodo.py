@@ -148,6 +148,9 @@ def publishable(notebook: dict) -> dict:
 
 def build():
     """Stage the pages, render them with warnings as errors, then swap the result in."""
+    from eval.results_pages import pack_rows
+    from eval.rows import RESULTS
+
     stage()
     out = BUILD / "out"
     shutil.rmtree(out, ignore_errors=True)
@@ -161,6 +164,7 @@ def build():
         return TaskFailed(f"the book did not build; the last good one stays.\n{told}")
     rendered = out / "_build/html"
     copy_mathjax(rendered / "_static/mathjax")
+    pack_rows(RESULTS, rendered / "rows")
     shutil.rmtree(HTML, ignore_errors=True)
     os.replace(rendered, HTML)
     return True

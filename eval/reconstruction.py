@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from eval import metrics, rows, runner
 from eval.coders import Coder, Kept, all_coders, loaded
 from eval.release import release_rows
 from eval.rows import spacing_text
-from eval.subjects import CONDITIONS, Case, Subject, subjects
+from eval.subjects import CONDITIONS, Case, Scan, Subject, subjects
 from medil.baselines import cell_average
 from medil.volume import Volume
 
@@ -65,13 +65,17 @@ def pairs(subject: Subject, coders: Sequence[Coder]) -> list[Pair]:
 
 
 def measure(
-    subject: Subject, todo: Sequence[Pair], provenance: rows.Provenance, experiment: str
+    subject: Subject,
+    todo: Sequence[Pair],
+    provenance: rows.Provenance,
+    experiment: str = EXPERIMENT,
+    cases: Mapping[str, Callable[[Scan], Case]] = CONDITIONS,
 ) -> list[rows.Row]:
     """Rows of one subject for (condition, arm) pairs; each volume is encoded once an arm."""
     scan, found = subject.load(), []
     kept_of: dict[tuple[str, int], tuple[Volume, Kept, float]] = {}
     for condition in dict.fromkeys(c for c, _ in todo):
-        case = CONDITIONS[condition](scan)
+        case = cases[condition](scan)
         for coder in (a for c, a in todo if c == condition):
             key = (coder.encoding, id(case.volume))  # held below, so that its id stays its own
             if key not in kept_of:
@@ -111,6 +115,7 @@ def tasks(
     recorded: set[tuple[str, ...]],
     provenance: rows.Provenance,
     experiment: str = EXPERIMENT,
+    cases: Mapping[str, Callable[[Scan], Case]] = CONDITIONS,
 ) -> list[runner.Task]:
     """One task a subject, of the pairs that are not recorded yet.
 
@@ -120,6 +125,7 @@ def tasks(
         recorded: From `eval.rows.recorded_identities`.
         provenance: Of this run.
         experiment: As in the rows.
+        cases: What each condition asks.
 
     Returns:
         The tasks; subjects of which all is recorded have none.
@@ -130,7 +136,7 @@ def tasks(
         todo = [pair for pair, those in wanted.items() if not those <= recorded]
         if todo:
             whole = frozenset().union(*(wanted[pair] for pair in todo))
-            work = partial(measure, subject, todo, provenance, experiment)
+            work = partial(measure, subject, todo, provenance, experiment, cases)
             found.append(runner.Task(subject.name, whole, work))
     return found
 

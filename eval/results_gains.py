@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval import evaluate_report, reconstruction_report
-from eval.evaluate_inputs import PLAN, read_plan, subject
-from eval.evaluate_report import NATIVE
+from eval import reconstruction_report
+from eval.evaluate import report as evaluate_report
+from eval.evaluate.inputs import PLAN, read_plan, subject
+from eval.evaluate.report import NATIVE
 from eval.metrics import METRICS, peak_intensity, psnr
 from eval.results_pages import Recorded
 from eval.rows import latest

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval import ablation_report, evaluate_report, reconstruction_report
+from eval import ablation_report, reconstruction_report
+from eval.evaluate import report as evaluate_report
 from eval.extrapolation import report as extrapolation_report
 from eval.latent_consistency import report as consistency_report
 from eval.metrics import METRICS

@@ -137,7 +137,7 @@ def _client(n_workers: int, scheduler: str | None, stack: ExitStack):
     )
     if scheduler is None:
         cluster = LocalCluster(
-            n_workers=n_workers, threads_per_worker=1, memory_limit=0, dashboard_address=None,
+            n_workers=n_workers, threads_per_worker=1, memory_limit=0, dashboard_address=":0",
         )  # fmt: skip
         scheduler = stack.enter_context(cluster)
     try:

@@ -73,7 +73,7 @@ def checkout() -> Path:
         InputError: What is missing, and how to get it.
     """
     root = Path(__file__).resolve().parent.parent
-    if not (root / "eval" / "evaluate.py").is_file():
+    if not (root / "eval" / "evaluate").is_dir():
         raise InputError(
             "the evaluation suite is no part of the package; clone the repository, run "
             "make install in it, and use its .venv/bin/medil."

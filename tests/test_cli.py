@@ -16,7 +16,17 @@ from tests.images import inner, ramp, refused, write_nifti
 
 click = pytest.importorskip("click", reason="click (extra cli) is not installed")
 
-VERBS = ("info", "encode", "decode", "reconstruct", "phantom", "cohort", "train", "book")
+VERBS = (
+    "info",
+    "encode",
+    "decode",
+    "reconstruct",
+    "phantom",
+    "cohort",
+    "train",
+    "evaluate",
+    "book",
+)
 # Help
 
 

@@ -10,16 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval import (
-    evaluate,
-    evaluate_book,
-    evaluate_cases,
-    evaluate_inputs,
-    evaluate_pages,
-    evaluate_report,
-    rows,
-)
-from eval.evaluate_inputs import Checked, Plan
+from eval import rows
+from eval.evaluate import __main__ as evaluate
+from eval.evaluate import book as evaluate_book
+from eval.evaluate import cases as evaluate_cases
+from eval.evaluate import inputs as evaluate_inputs
+from eval.evaluate import pages as evaluate_pages
+from eval.evaluate import report as evaluate_report
+from eval.evaluate.inputs import Checked, Plan
 from eval.subjects import Scan
 from medil import verbs_evaluate
 from medil.errors import InputError

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from eval import evaluate, evaluate_inputs
-from eval.evaluate_inputs import Plan
+from eval.evaluate import __main__ as evaluate
+from eval.evaluate import inputs as evaluate_inputs
+from eval.evaluate.inputs import Plan
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.volume import Volume, save

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval import evaluate_report, results_gains, results_pages, results_tables, rows
+from eval import results_gains, results_pages, results_tables, rows
+from eval.evaluate import report as evaluate_report
 from medil.errors import InputError
 from tests.test_report import recorded as reconstruction_rows
 

@@ -6,19 +6,14 @@ scan itself or the exact mean of its voxels, so nothing has to be known about it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
-from eval import subjects
 from eval.coders import Coder, Interpolation, codec_coders, coders_from, loaded, release_coders
-from eval.evaluate_inputs import Plan
-from eval.evaluate_report import COARSER, FROM_HALF, NATIVE
-from eval.rows import Row
-from eval.runner import Measure, Task
+from eval.evaluate.inputs import Plan
+from eval.evaluate.report import COARSER, FROM_HALF, NATIVE
 from eval.subjects import Case, Scan, whole_blocks
 from medil.baselines import cell_average
 from medil.errors import InputError
@@ -76,16 +71,6 @@ CASES: dict[str, Callable[[Scan], Case]] = {
     COARSER: coarser,
     FROM_HALF: from_half,
 }
-
-
-def with_cases(tasks: Sequence[Task]) -> list[Task]:
-    """The same tasks, in processes that know `CASES`."""
-    return [replace(task, measure=partial(_measure, task.measure)) for task in tasks]
-
-
-def _measure(measure: Measure) -> list[Row]:
-    subjects.CONDITIONS.update(CASES)  # where `eval.reconstruction.measure` looks them up
-    return measure()
 
 
 def arms(plan: Plan) -> list[Coder]:

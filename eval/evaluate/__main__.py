@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from eval import reconstruction, rows, runner
 from eval.coders import latent_numbers, loaded
-from eval.evaluate_cases import CASES, arms, with_cases
-from eval.evaluate_inputs import Checked, Plan, check, find, subject
-from eval.evaluate_report import EXPERIMENT
+from eval.evaluate.cases import CASES, arms
+from eval.evaluate.inputs import Checked, Plan, check, find, subject
+from eval.evaluate.report import EXPERIMENT
 from medil.errors import InputError
 from medil.grid import Grid
 
@@ -32,8 +32,7 @@ def tasks(plan: Plan, path: Path, provenance: rows.Provenance) -> list[runner.Ta
     """One task a volume, of what its report does not hold yet."""
     people = [subject(found, tuple(CASES)) for found in plan.volumes]
     recorded = rows.recorded_identities(path)
-    todo = reconstruction.tasks(people, arms(plan), recorded, provenance, EXPERIMENT)
-    return with_cases(todo)
+    return reconstruction.tasks(people, arms(plan), recorded, provenance, EXPERIMENT, CASES)
 
 
 def wanted(plan: Plan) -> frozenset[tuple[str, ...]]:
@@ -102,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> None:
-    from eval.evaluate_book import build
+    from eval.evaluate.book import build
 
     if options.out is None:
         raise InputError("say where the report goes: --out FOLDER.")

@@ -12,9 +12,9 @@ import pandas as pd
 import torch
 
 from eval.coders import Coder, coders_from, release_coders
-from eval.evaluate_cases import linear_coders
-from eval.evaluate_inputs import PLAN, RULES, Checked, Plan, read, read_plan
-from eval.evaluate_report import EXPERIMENT, NATIVE, name_of, newest, scores
+from eval.evaluate.cases import linear_coders
+from eval.evaluate.inputs import PLAN, RULES, Checked, Plan, read, read_plan
+from eval.evaluate.report import EXPERIMENT, NATIVE, name_of, newest, scores
 from eval.figures import along_axes_mm, mask_ends, point_of_interest
 from eval.metrics.spectra import detail_split, fsc
 from eval.rows import read_rows

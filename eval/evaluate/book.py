@@ -22,17 +22,17 @@ from string import Template
 import pandas as pd
 from tqdm import tqdm
 
-from eval import evaluate_report
 from eval.coders import loaded
-from eval.evaluate_cases import arms
-from eval.evaluate_inputs import PLAN, RULES, Checked, Plan, write_plan
+from eval.evaluate import report as evaluate_report
+from eval.evaluate.cases import arms
+from eval.evaluate.inputs import PLAN, RULES, Checked, Plan, write_plan
 from eval.results_pages import pack_rows
 from eval.rows import IDENTITY
 from eval.tables import markdown
 from medil.errors import InputError
 
-ROOT = Path(__file__).resolve().parent.parent
-TEMPLATES = Path(__file__).resolve().parent / "report_book"
+ROOT = Path(__file__).resolve().parents[2]
+TEMPLATES = Path(__file__).resolve().parent / "template"
 RESULTS_PAGE = ROOT / "notebooks" / "09_results.ipynb"
 MOST_PAGES = 24  # scans with a page of their own
 AT_ONCE = 2  # notebooks
