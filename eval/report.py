@@ -18,7 +18,7 @@ from eval.extrapolation import report as extrapolation_report
 from eval.latent_consistency import report as consistency_report
 from eval.patch_vs_whole import report as patch_report
 from eval.robustness import report as robustness_report
-from eval.rows import RESULTS, parts
+from eval.rows import RESULTS, pack, parts
 from eval.tables import markdown, provenance, scan_name
 from medil.errors import InputError
 
@@ -59,7 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval.report", description=__doc__)
     parser.add_argument("--rows", type=Path, default=RESULTS, help="rows file or folder")
     parser.add_argument("--out", type=Path, default=TABLES, help="folder of the tables")
+    parser.add_argument("--pack", action="store_true", help="first pack the rows of the folder")
     options = parser.parse_args(arguments)
+    for path in sorted(options.rows.glob("*.jsonl")) if options.pack else []:
+        pack(path)
     try:
         written = write(options.rows, options.out)
     except InputError as error:

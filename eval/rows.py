@@ -30,6 +30,7 @@ import torch
 
 import medil
 from medil.errors import InputError
+from medil.files import atomic_output
 from medil.grid import Grid
 
 RESULTS = Path(__file__).parent / "results"
@@ -254,9 +255,35 @@ def parts(path: str | Path) -> list[Path]:
     return [p for p in (path.with_name(path.name + ".gz"), path) if p.is_file()]
 
 
+def pack(path: str | Path) -> Path | None:
+    """Move the rows of ``NAME.jsonl`` into ``NAME.jsonl.gz``, behind those that are there.
+
+    The packed file appears whole, and only then the plain one goes.
+
+    Args:
+        path: The plain file.
+
+    Returns:
+        The packed file; None where there is no plain one.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return None
+    packed = path.with_name(path.name + ".gz")
+    text = b"".join(_bytes(part).rstrip(b"\n") + b"\n" for part in parts(path))
+    with atomic_output(packed, force=True) as temporary:
+        temporary.write_bytes(gzip.compress(text, 9, mtime=0))
+    path.unlink()
+    return packed
+
+
+def _bytes(path: Path) -> bytes:
+    data = path.read_bytes()
+    return gzip.decompress(data) if path.suffix == ".gz" else data
+
+
 def _records(path: Path) -> Iterable[dict[str, Any]]:
-    packed = path.suffix == ".gz"
-    text = gzip.decompress(path.read_bytes()).decode() if packed else path.read_text("utf-8")
+    text = _bytes(path).decode("utf-8")
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue

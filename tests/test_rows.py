@@ -55,14 +55,29 @@ def test_a_row_comes_back_as_it_was_with_its_provenance(tmp_path, row):
 
 def test_packed_rows_count_before_those_added_since(tmp_path, row):
     path = tmp_path / "r.jsonl"
+    assert rows.pack(path) is None
     rows.append_rows(path, [row])
-    (tmp_path / "r.jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
-    path.unlink()
+    assert rows.pack(path) == tmp_path / "r.jsonl.gz" and not path.exists()
     assert list(rows.read_rows(path)["subject"]) == ["a"]
     rows.append_rows(path, [replace(row, subject="b")])
     for place in (path, tmp_path):
         assert list(rows.read_rows(place)["subject"]) == ["a", "b"]
     assert {identity[1] for identity in rows.recorded_identities(path)} == {"a", "b"}
+
+
+def test_packing_again_keeps_every_row_in_order_and_the_same_bytes(tmp_path, row):
+    path = tmp_path / "r.jsonl"
+    for subject in "abc":
+        rows.append_rows(path, [replace(row, subject=subject)])
+        rows.pack(path)
+    path.write_text('{"torn')  # what a crash left
+    packed = rows.pack(path)
+    rows.append_rows(path, [replace(row, subject="d")])
+    rows.pack(path)
+    with pytest.warns(UserWarning, match="line 4 is not a row"):
+        assert list(rows.read_rows(path)["subject"]) == list("abcd")
+    text = gzip.decompress(packed.read_bytes())
+    assert packed.read_bytes() == gzip.compress(text, 9, mtime=0)  # no date, no name inside
 
 
 def test_rows_are_only_ever_added(tmp_path, row):

@@ -91,7 +91,7 @@ def test_no_scheduler_is_said_in_a_sentence(tmp_path):
 
 def test_tasks_run_on_another_scheduler_s_workers(tmp_path):
     distributed = pytest.importorskip("distributed")
-    cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
+    cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0")
     with cluster:
         note = str(tmp_path / "ran.txt")
         address = cluster.scheduler_address
