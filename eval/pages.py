@@ -145,13 +145,13 @@ def headlines(pairs: pd.DataFrame) -> pd.DataFrame:
         known = [p for p in found if p is not None]
         texts = ["" if p is None else interval_text(p) for p in found]
         titles = [f"{shortcut} shortcut, {budget}" for budget, shortcut in SETTINGS]
-        n = max(((p["n_subjects"], p["n_seeds"]) for p in known), default=None)
+        counts = sorted({(p["n_subjects"], p["n_seeds"]) for p in known}, reverse=True)
         lines.append(
             {
                 "First − second (dB)": title(question),
                 **dict(zip(titles, texts, strict=True)),
                 "Verdict": conclusion(known),
-                "n": "" if n is None else f"{n[0]} × {n[1]}",
+                "n": " or ".join(f"{subjects} × {seeds}" for subjects, seeds in counts),
             }
         )
     return pd.DataFrame(lines)

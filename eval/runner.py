@@ -24,6 +24,7 @@ from medil.errors import InputError
 
 PROFILES = ("quick", "gpu", "paper")
 STOPPED = 130
+KEPT_BYTES = 4 * 10**9  # of freed memory, which a worker may keep
 Measure = Callable[[], list[rows.Row]]
 
 
@@ -132,6 +133,10 @@ def _client(n_workers: int, scheduler: str | None, stack: ExitStack):
             {
                 "distributed.worker.memory.terminate": False,  # a large volume is no leak
                 "distributed.scheduler.allowed-failures": 1,
+                # Dask has workers hand memory back at once; volumes then cost as much time in
+                # the kernel as in the networks.
+                "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": KEPT_BYTES,
+                "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": KEPT_BYTES,
             }
         )
     )
