@@ -167,7 +167,7 @@ def _reach(table: pd.DataFrame, title: str) -> str:
     black, cut = (table[table["metric"] == m].set_index("halo_mm") for m in OF_REACH[::-1])
     if black.empty:
         return ""
-    told = "; ".join(f"{h} mm {black.loc[h, 'mean']:.1g} %" for h in black.index[:-1])
+    told = "; ".join(f"{h} mm {black.loc[h, 'mean']:.2g} %" for h in black.index[:-1])
     enough = [h for h in black.index[:-1] if (black.loc[h:, "mean"] <= ROUNDING_PERCENT).all()]
     if not enough:
         end = f"no halo below {black.index[-1]} mm, all of the bar, takes it down to rounding"
