@@ -151,13 +151,14 @@ def test_a_signal_ends_the_step_saves_and_says_how_to_resume(tmp_path, capsys, n
 
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), processes.Interruption() as asked:
         os.kill(os.getpid(), signal.SIGINT)
         assert asked.name == "SIGINT"
         os.kill(os.getpid(), signal.SIGTERM)  # not a second Ctrl-C
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) == before  # ignored, in a job that a shell put behind
 
 
 def test_a_bad_step_stops_the_run_names_the_scan_and_keeps_the_last_state(tmp_path):
