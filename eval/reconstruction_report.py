@@ -126,9 +126,8 @@ def structure_table(table: pd.DataFrame) -> pd.DataFrame:
     LPIPS is there only where the weights of its network could be loaded.
     """
     chosen = table[(table["subject"] == key_subject(table)) & (table["condition"] == NATIVE)]
-    chosen = chosen.sort_values(
-        "psnr", ascending=False, kind="stable", key=lambda db: db.where(chosen["arm"] != SCAN, 999)
-    )
+    order = chosen["psnr"].where(chosen["arm"] != SCAN, float("inf"))  # an exact copy
+    chosen = chosen.loc[order.sort_values(ascending=False, kind="stable").index]
     lines = {"Code": [ARMS.get(a, (a, ""))[0] for a in chosen["arm"]]}
     for name, (header, places) in STRUCTURE.items():
         values = chosen[name] if name in chosen else pd.Series(float("nan"), chosen.index)

@@ -109,6 +109,12 @@ def test_markdown_table_has_a_line_a_row_and_numbers_to_the_right():
     assert lines[2:] == ["| a | 1.50 | 0.988 |", "| b | 2.00 | 1.000 |"]
 
 
+def test_the_structure_table_is_in_the_order_of_psnr(written):
+    table = pd.read_csv(written / "reconstruction_structure.csv")
+    best_first = pd.read_csv(written / "reconstruction.csv")["Code"]
+    assert list(table["Code"]) == list(best_first)
+
+
 def test_codecs_table_counts_volumes_on_their_own_grid(written):
     table = pd.read_csv(written / "codecs.csv").set_index("Codec")
     assert (table["n"] == 2).all() and len(table) == 5
