@@ -89,6 +89,7 @@ class Anatomy:
         offset: [D, H, W] float32 added to the means, or None.
         shares: [len(tissues), D, H, W] float32 tissue probabilities, or None: an average
             brain, whose folds `CohortConfig.folding` draws anew for each subject.
+        numbers: FreeSurfer number of each index, where it came from a segmentation.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Anatomy:
     ventricles: Tensor
     offset: Tensor | None = None
     shares: Tensor | None = None
+    numbers: tuple[int, ...] = ()
 
     def to(self, device: torch.device | str) -> Anatomy:
         """The same anatomy with its maps on a device, where its subjects are then drawn."""
@@ -244,6 +246,7 @@ def label_anatomy(path: str | Path, skull_stripped: bool = True) -> Anatomy:
         tissues,
         outer,
         gaussian(ventricles, 6.0),
+        numbers=tuple(int(n) for n in numbers),
     )
 
 

@@ -23,6 +23,7 @@ OPERATORS = (
 )
 ENCODER_OPERATORS = ("integrated", "literal", "trilinear")
 LOSSES = ("rms", "charbonnier", "l1")
+CONDITIONS = ("ventricles", "brain", "contrast", "spacing")  # see `medil.attributes`
 ARCHITECTURES = (
     "medil",
     "conv",  # MONAI's AutoencoderKL on a fixed grid, resampled in and out
@@ -191,6 +192,96 @@ def _tuple(value):
     return tuple(value) if isinstance(value, list) else value
 
 
+# The latent diffusion model: the same three rooms
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """The network's shape."""
+
+    channels: tuple[int, ...] = (64, 64)  # of the U-Net's levels, from the folded cells down
+    blocks: int = 1  # residual blocks a level
+    attention: tuple[bool, ...] = (False, True)  # at which levels
+    head_channels: int = 32  # of an attention head
+    groups: int = 8  # of the norms
+    fold: int = 2  # latent cells an axis in one of the network's
+    conditions: tuple[str, ...] = CONDITIONS  # what it can be asked for
+
+    def __post_init__(self) -> None:
+        if len(self.channels) != len(self.attention):
+            raise InputError("channels and attention of the network need one entry a level.")
+        unknown = [name for name in self.conditions if name not in CONDITIONS]
+        if unknown:
+            raise InputError(
+                f"there is no condition {unknown[0]!r}; choose from {', '.join(CONDITIONS)}."
+            )
+
+
+@dataclass(frozen=True)
+class FlowTraining:
+    """How it is trained; the names are those of `medil.config.TrainConfig`."""
+
+    minutes: float = 60.0  # wall time, where `steps` is 0
+    steps: int = 0  # length of the run in steps; 0: by wall time
+    batch: int = 1  # latents a step, over all processes
+    accumulate: int = 1  # parts in which a process works through its share of a batch
+    dropped_share: float = 0.2  # of latents that are learned without any condition
+    hidden_share: float = 0.3  # of conditions that are not given, each by itself
+    shift: float = 3.0  # how far training times lean towards noise (Esser et al. 2024, eq. 23)
+    clip_norm: float = 1.0
+    learning_rate: float = 5e-4
+    beta2: float = 0.99
+    weight_decay: float = 1e-2
+    warmup_steps: int = 100
+    ema_decay: float = 0.998
+    log_every: int = 25
+    save_every: int = 200
+    bf16: bool = True
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if not (self.minutes > 0 and self.learning_rate > 0 and self.steps >= 0):
+            raise InputError("minutes and learning_rate must be above zero, steps not below it.")
+        if min(self.batch, self.accumulate) < 1 or self.batch % self.accumulate:
+            raise InputError(
+                f"a batch of {self.batch} cannot be worked through in {self.accumulate} parts."
+            )
+        if not (0 <= self.dropped_share <= 1 and 0 <= self.hidden_share <= 1 and self.shift > 0):
+            raise InputError("shares lie from 0 to 1, and shift above zero.")
+
+
+@dataclass(frozen=True)
+class FlowRun:
+    """One training run of a latent diffusion model."""
+
+    preset: str
+    model: FlowConfig = field(default_factory=FlowConfig)
+    train: FlowTraining = field(default_factory=FlowTraining)
+    heads: int = 160  # drawn on the label maps of the train split
+
+    def to_json(self) -> str:
+        """The whole configuration as indented JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> FlowRun:
+        """The configuration that `to_json` wrote; unknown fields are refused."""
+        raw = json.loads(text)
+        try:
+            return cls(
+                preset=raw["preset"],
+                model=FlowConfig(**{k: _tuple(v) for k, v in raw["model"].items()}),
+                train=FlowTraining(**raw["train"]),
+                heads=raw["heads"],
+            )
+        except (KeyError, TypeError) as error:
+            raise InputError(f"this is not a configuration of this version: {error}.") from error
+
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that change with any field."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+
 TEST = ModelConfig(
     width_encoder=16, width_latent=16, width_fine=16, depth_latent=1, depth_fine=1, frequencies=4,
     hidden=16,
@@ -231,6 +322,22 @@ PRESETS: dict[str, RunConfig] = {
         DataConfig(subjects=400),
     ),
 }  # fmt: skip
+
+FLOW_PRESETS: dict[str, FlowRun] = {
+    "test": FlowRun(  # seconds on a CPU
+        "test",
+        FlowConfig(channels=(16, 16), head_channels=16),
+        FlowTraining(minutes=0.2, log_every=5),
+        heads=4,
+    ),
+    "tiny": FlowRun("tiny"),  # the CPU-trained release, on latents of `tiny`
+    "base": FlowRun(  # for one GPU
+        "base",
+        FlowConfig(channels=(128, 256, 256), blocks=2, attention=(False, False, True)),
+        FlowTraining(minutes=25, batch=8),
+        heads=1000,
+    ),
+}
 
 
 def preset(name: str) -> RunConfig:

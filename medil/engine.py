@@ -1,15 +1,11 @@
-"""A training run, top to bottom: on a CPU, on a GPU, or on several processes.
+"""Train an autoencoder, top to bottom: on a CPU, on a GPU, or on several processes.
 
-A run is a folder: `config.json`, `log.jsonl`, `state.safetensors` (to go on from),
-`weights.safetensors` (the averaged weights) and `tensorboard/`. It can be stopped at any
-time and resumed; one whose length is given in steps then ends bitwise as if it had not been.
+`medil.loop` keeps the run; here stands what an autoencoder learns from in a step.
 """
 
 from __future__ import annotations
 
-import copy
 import math
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,27 +14,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from medil.checkpoint import (
-    load_any,
-    load_state,
-    read_progress,
-    save_state,
-    save_weights,
-    start_from,
-)  # fmt: skip
+from medil.checkpoint import load_any, read_progress, save_weights, start_from
 from medil.config import RunConfig, preset
 from medil.errors import InputError
-from medil.journal import Journal
+from medil.loop import CONFIG, STATE, WEIGHTS, Learner, Run, follow, launched
 from medil.losses import Adversary, Perceptual
 from medil.pool import Pool
-from medil.processes import Interruption, check_batch, launch
+from medil.processes import check_batch, launch
 from medil.rivals import build
 from medil.sampling import Scan
 from medil.shortcut import LatentAutoencoder
-from medil.train import Critics, average, commit, draw_step, learning_rate, new_optimiser, update
+from medil.train import Critics, draw_step, update
 
-STATE, WEIGHTS, CONFIG = "state.safetensors", "weights.safetensors", "config.json"
+__all__ = ["CONFIG", "STATE", "WEIGHTS", "Autoencoding", "main_train", "resumed_settings", "train"]
+
 ScansAt = Callable[[int], Sequence[Scan]]
 
 
@@ -50,7 +41,7 @@ def main_train(
     time_budget_s: float = math.inf,
     devices: int | None = None,
     accelerator: str = "auto",
-    warm_start: Path | None = None,
+    warm_start_from: Path | None = None,
     **settings: Any,
 ) -> None:
     """Train a preset into a folder (the command line's `train`).
@@ -63,7 +54,7 @@ def main_train(
         time_budget_s: Stop this call after so long, to be resumed; the schedule does not care.
         devices: Processes on this machine; 1 when None, or what torchrun and SLURM say.
         accelerator: "auto", "cpu" or "cuda".
-        warm_start: Weights of another run of the same model to begin from.
+        warm_start_from: Weights of another run of the same model to begin from.
         settings: Fields of `TrainConfig` to change, such as minutes or steps, unless None.
 
     Raises:
@@ -75,7 +66,7 @@ def main_train(
     if (out / STATE).exists() and not resume:
         raise InputError(f"{out} holds a run already; resume it or choose another folder.")
     if resume:
-        if warm_start:
+        if warm_start_from:
             raise InputError("a resumed run goes on from its own weights; name no others.")
         config, seed, first = resumed_settings(out, name, seed, changed)
     else:
@@ -88,7 +79,7 @@ def main_train(
     try:
         pool.scans_at(first)  # drawing a cohort takes minutes, which are not the schedule's
         budget_s = time_budget_s - (time.monotonic() - began)
-        train(config, pool.scans_at, out, seed, resume, fabric, budget_s, warm_start)
+        train(config, pool.scans_at, out, seed, resume, fabric, budget_s, warm_start_from)
     finally:
         pool.close()
 
@@ -116,132 +107,59 @@ def resumed_settings(
     return config, progress["seed"], progress["step"]
 
 
-class Run:
-    """A run in progress: what its state file holds, and the step that moves it on.
+class Autoencoding(Learner):
+    """An autoencoder, or a rival, on patches and whole volumes.
 
     Args:
         config: Of the run.
-        out: Its folder.
-        seed: Of weights, data order and noise.
-        fabric: From `launch`.
+        scans_at: The training set at a step, the same in every process and call.
     """
 
-    def __init__(self, config: RunConfig, out: Path, seed: int, fabric: Any) -> None:
-        torch.set_num_threads(config.train.threads)
-        torch.manual_seed(seed)  # initial weights; what a step draws depends on (seed, step)
-        settings = self.settings = config.train
-        self.config, self.out, self.fabric = config, out, fabric
-        self.bare: LatentAutoencoder = build(config.model)
-        self.ema = copy.deepcopy(self.bare).requires_grad_(False).to(fabric.device)
-        self.optimiser = new_optimiser(self.bare, settings)
-        self.model, _ = fabric.setup(self.bare, self.optimiser)
-        self.perceptual = self.adversary = None
-        if settings.perceptual_weight:
-            self.perceptual = Perceptual().to(fabric.device)
-        if settings.adversarial_weight:
-            self.adversary = Adversary(seed=seed, device=fabric.device)
-        self.progress: dict[str, Any] = {
-            "step": 0, "elapsed_s": 0.0, "voxels": 0, "share": 0.0, "seed": seed, "calls": [],
-        }  # fmt: skip
+    def __init__(self, config: RunConfig, scans_at: ScansAt) -> None:
+        super().__init__(config)
+        self.scans_at = scans_at
+        self.perceptual: Perceptual | None = None
 
-    def warm_start(self, path: Path) -> None:
-        """Begin from another run's averaged weights, perhaps of a shallower model.
+    def build(self) -> LatentAutoencoder:
+        """The arm that the configuration names."""
+        return build(self.config.model)
 
-        Raises:
-            InputError: They are of another model.
-        """
-        earlier = start_from(self.bare, path)
-        self.ema.load_state_dict(self.bare.state_dict())
-        self.progress["earlier"] = {"weights": load_any(path).weights_id, **earlier}
+    def prepare(self, seed: int, device: torch.device) -> None:
+        """Losses that are networks themselves."""
+        if self.config.train.perceptual_weight:
+            self.perceptual = Perceptual().to(device)
+        if self.config.train.adversarial_weight:
+            self.adversary = Adversary(seed=seed, device=device)
 
-    def restore(self) -> None:
-        """Go on from the folder's state."""
-        self.progress = load_state(
-            self.out / STATE, self.bare, self.ema, self.optimiser, self.adversary
-        )
-
-    def save(self) -> None:
-        """Write the state; only the first process does."""
-        if self.fabric.is_global_zero:
-            save_state(
-                self.out / STATE, self.bare, self.ema, self.optimiser, self.progress, self.adversary
-            )
-
-    def save_weights(self) -> None:
-        """Write the averaged weights, and what the model card says of the run."""
-        if not self.fabric.is_global_zero:
-            return
-        commits = dict.fromkeys(call["commit"] for call in self.progress["calls"])
-        facts = {
-            **self.progress,
-            "minutes": self.progress["elapsed_s"] / 60,
-            "commit": ", ".join(c for c in commits if c),
-        }
-        save_weights(self.ema, self.config, self.out / WEIGHTS, facts, force=True)
-
-    def note_call(self) -> None:
-        """Remember where, and with which code, the run goes on from here."""
-        cuda = self.fabric.device.type == "cuda"
-        self.progress["calls"].append({
-            "step": self.progress["step"],
-            "commit": commit(),
-            "device": torch.cuda.get_device_name() if cuda else platform.machine() + " CPU",
-            "processes": self.fabric.world_size,
-            "torch": torch.__version__,
-        })  # fmt: skip
-
-    @property
-    def share(self) -> float:
-        """Of the run that is behind: of its steps, or of its wall time."""
-        settings, done = self.settings, self.progress
-        if settings.steps:
-            return done["step"] / settings.steps
-        return done["elapsed_s"] / (60 * settings.minutes)
-
-    def agree(self, stop: bool) -> bool:
-        """Whether any process was told to stop; sets all clocks to the one that is ahead."""
-        told = torch.tensor([self.progress["elapsed_s"], float(stop)], dtype=torch.float64)
-        told = self.fabric.all_reduce(told.to(self.fabric.device), reduce_op="max")
-        self.progress["elapsed_s"], stopped = told.tolist()
-        return stopped > 0
-
-    def advance(self, scans_at: ScansAt) -> dict[str, float]:
-        """One step: draw it, learn from it, average the weights.
-
-        Raises:
-            InputError: A loss or gradient that is not finite; the weights are as before.
-        """
-        settings, number, share = self.settings, self.progress["step"], self.share
-        rate = learning_rate(settings, share, number)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        rng = np.random.default_rng([self.progress["seed"], number])
-        step = draw_step(self.config, scans_at(number), share, rng)
+    def step(
+        self, model: nn.Module, optimiser: torch.optim.Optimizer, number: int, share: float,
+        seed: int, fabric: Any,
+    ) -> dict[str, float]:  # fmt: skip
+        """Draw patches or volumes, encode, render, learn."""
+        settings = self.config.train
+        rng = np.random.default_rng([seed, number])
+        step = draw_step(self.config, self.scans_at(number), share, rng)
         adversary = self.adversary if share >= settings.adversarial_after else None
         critics = Critics(self.perceptual, adversary)
         measure = number % settings.log_every == 0
         noise_seed = int(rng.integers(2**31))
-        try:
-            record = update(
-                self.model, self.optimiser, step, settings, noise_seed, self.fabric, critics,
-                measure,
-            )  # fmt: skip
-        except InputError as error:
-            raise InputError(f"step {number} failed: {error}") from error
-        average(self.ema, self.bare, min(settings.ema_decay, (1 + number) / (10 + number)))
-        self.progress["step"] += 1
-        self.progress["voxels"] += step.target.numel()
-        return record | {"share": share, "learning_rate": rate}
+        record = update(model, optimiser, step, settings, noise_seed, fabric, critics, measure)
+        return record | {"voxels": step.target.numel()}
 
-    def row(self, record: dict[str, float]) -> dict[str, float]:
-        """A line of the log: a step's record, where the run stands, how fast it is."""
-        counts = {k: self.progress[k] for k in ("step", "elapsed_s", "voxels")}
-        elapsed_s = max(counts["elapsed_s"], 1e-9)
-        return counts | record | {
-            "steps_per_s": counts["step"] / elapsed_s,
-            "voxels_per_s": counts["voxels"] / elapsed_s,
-            "eta_s": elapsed_s * (1 / self.share - 1),
-        }  # fmt: skip
+    def save_weights(self, ema: nn.Module, path: Path, facts: dict) -> None:
+        """Half precision, with the configuration."""
+        save_weights(ema, self.config, path, facts, force=True)
+
+
+def warm_start(run: Run, path: Path) -> None:
+    """Begin from another run's averaged weights, perhaps of a shallower model.
+
+    Raises:
+        InputError: They are of another model.
+    """
+    earlier = start_from(run.bare, path)
+    run.ema.load_state_dict(run.bare.state_dict())
+    run.progress["earlier"] = {"weights": load_any(path).weights_id, **earlier}
 
 
 def train(
@@ -252,7 +170,7 @@ def train(
     resume: bool = False,
     fabric: Any = None,
     time_budget_s: float = math.inf,
-    warm_start: Path | None = None,
+    warm_start_from: Path | None = None,
 ) -> LatentAutoencoder:
     """Run both stages, or go on with them; a signal or a spent budget saves and ends.
 
@@ -264,7 +182,7 @@ def train(
         resume: Go on from the folder's state.
         fabric: From `launch`; one process when None.
         time_budget_s: Wall time of this call.
-        warm_start: Weights to begin from.
+        warm_start_from: Weights to begin from.
 
     Returns:
         The averaged weights' model.
@@ -273,35 +191,10 @@ def train(
         InputError: A loss or gradient became NaN or infinite; the last saved state stays.
     """
     began = time.monotonic()
-    run = Run(config, out, seed, fabric or launch(1))
-    check_batch(config.train, run.fabric.world_size)
+    run = Run(Autoencoding(config, scans_at), out, seed, launched(fabric))
     if resume:
         run.restore()
-    elif warm_start:
-        run.warm_start(warm_start)
-    run.note_call()
-    if not resume and run.fabric.is_global_zero:
-        (out / CONFIG).write_text(config.to_json() + "\n")
-        run.save()  # so that a run killed at any time can be resumed
-    first, silent = run.progress["step"], not run.fabric.is_global_zero
-    with Interruption() as asked, Journal(out, config.train, first, run.share, silent) as journal:
-        stopped, last = False, time.monotonic()
-        while run.share < 1 and not stopped:
-            record = run.advance(scans_at)
-            now = time.monotonic()
-            run.progress["elapsed_s"] += now - last
-            last = now
-            stopped = run.agree(bool(asked.name) or now - began > time_budget_s)
-            run.progress["share"] = run.share
-            journal.advance(run.share)
-            if "gain_db" in record:
-                journal.write(run.row(record))
-            if run.progress["step"] % config.train.save_every == 0:
-                run.save()
-        run.save()
-        run.save_weights()
-    if stopped and run.share < 1 and not silent:
-        reason = asked.name or "the end of the time budget"
-        print(f"stopped at step {run.progress['step']} ({run.share:.0%}) by {reason}; go on with: ")
-        print(f"  medil train --resume -o {out}")
-    return run.ema.eval()
+    elif warm_start_from:
+        warm_start(run, warm_start_from)
+    model: Any = follow(run, resume, time_budget_s, began)
+    return model

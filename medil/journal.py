@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from medil.config import TrainConfig
+from medil.config import FlowTraining, TrainConfig
 from medil.files import atomic_output
 
 LOG = "log.jsonl"
@@ -30,7 +30,12 @@ class Journal:
     """
 
     def __init__(
-        self, out: Path, settings: TrainConfig, step: int = 0, share: float = 0, silent=False
+        self,
+        out: Path,
+        settings: TrainConfig | FlowTraining,
+        step: int = 0,
+        share: float = 0,
+        silent=False,
     ) -> None:
         self.silent, self.path = silent, out / LOG
         self.bar: Any = None
@@ -75,10 +80,10 @@ class Journal:
             log.write(json.dumps(row) + "\n")
         if self.board is not None:
             self.board.log_metrics({k: row[k] for k in CURVES if k in row}, row["step"])
-        self.bar.set_postfix(
-            step=row["step"], loss=f"{row['loss']:.4f}", psnr=f"{row['psnr_db']:.1f}",
-            gain=f"{row.get('gain_db', 0):+.2f}", kvox_s=f"{row['voxels_per_s'] / 1e3:.0f}",
-        )  # fmt: skip
+        told = ("loss", "psnr_db", "gain_db")
+        shown: dict[str, Any] = {k: f"{row[k]:.4g}" for k in told if k in row}
+        kvox_s = f"{row['voxels_per_s'] / 1e3:.0f}"
+        self.bar.set_postfix({"step": row["step"]} | shown | {"kvox_s": kvox_s})
 
 
 def keep_until(path: Path, step: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from medil.config import TrainConfig
+from medil.config import FlowTraining, TrainConfig
 from medil.errors import InputError
 
 STOPPING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, n)]
@@ -55,7 +55,7 @@ def started_processes() -> tuple[int, int]:
     return max(1, env.get("SLURM_NTASKS", 1) // nodes), nodes
 
 
-def check_batch(settings: TrainConfig, processes: int) -> None:
+def check_batch(settings: TrainConfig | FlowTraining, processes: int) -> None:
     """Refuse a batch that does not fall into equal parts.
 
     Raises:

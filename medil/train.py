@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medil.config import ModelConfig, RunConfig, TrainConfig
+from medil.config import FlowTraining, ModelConfig, RunConfig, TrainConfig
 from medil.errors import InputError
 from medil.losses import Adversary, Perceptual, latent_consistency, total_loss
 from medil.sampling import Scan, Step, global_step, patch_step
@@ -54,13 +54,13 @@ def draw_noise(config: ModelConfig, step: Step, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def learning_rate(settings: TrainConfig, share: float, step: int) -> float:
+def learning_rate(settings: TrainConfig | FlowTraining, share: float, step: int) -> float:
     """Linear warm-up, then half a cosine over the run."""
     warm = min(1.0, (step + 1) / settings.warmup_steps)
     return settings.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
 
 
-def new_optimiser(model: nn.Module, settings: TrainConfig) -> torch.optim.AdamW:
+def new_optimiser(model: nn.Module, settings: TrainConfig | FlowTraining) -> torch.optim.AdamW:
     """AdamW over all weights."""
     return torch.optim.AdamW(
         model.parameters(), settings.learning_rate, (0.9, settings.beta2),
@@ -131,7 +131,7 @@ def update(
     noise = draw_noise(bare.config, step, seed)
     optimiser.zero_grad(set_to_none=True)
     readings, pairs = [], []
-    for index, part in enumerate(_parts(fabric, settings.accumulate)):
+    for index, part in enumerate(parts(fabric, settings.accumulate)):
         own, own_noise = step.part(*part), noise.chunk(part[1])[part[0]]
         with fabric.no_backward_sync(model, enabled=index + 1 < settings.accumulate):
             loss, estimate = step_loss(model, own, own_noise, settings, critics)
@@ -154,7 +154,7 @@ def update(
     return record | ({"gain_db": _decibels(mse) - _decibels(linear_mse)} if measure else {})
 
 
-def _parts(fabric: Any, accumulate: int) -> Iterator[tuple[int, int]]:
+def parts(fabric: Any, accumulate: int) -> Iterator[tuple[int, int]]:
     """This process's parts of a batch: (index, count)."""
     count = fabric.world_size * accumulate
     for index in range(accumulate):

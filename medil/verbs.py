@@ -338,7 +338,7 @@ def cohort(output: Path, force: bool, count: int, seed: int, labels: Path | None
 @click.option("--accumulate", type=click.IntRange(1), help="Parts in which to work through them.")
 @click.option("--devices", type=click.IntRange(1), help="Processes on this machine [default: 1].")
 @click.option("--accelerator", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
-@click.option("--from", "warm_start", type=FILE, metavar="WEIGHTS", help="Begin from weights.")
+@click.option("--from", "warm_start_from", type=FILE, metavar="WEIGHTS", help="Begin from weights.")
 def train(output: Path, preset: str | None, time_budget: str | None, **asked: Any) -> None:
     """Train a model in two stages: global, then local patches.
 

@@ -14,6 +14,7 @@ from medil.checkpoint import cumulative, load_any, load_model
 from medil.config import RunConfig
 from medil.errors import InputError
 from medil.journal import keep_until
+from medil.rivals import build
 from tests.run_training import block_scans, config_of, run
 
 pytest.importorskip("lightning_fabric", reason="needs the extra `train`")
@@ -205,7 +206,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     one, two = state(tmp_path / "one"), state(tmp_path / "two")
     torch.manual_seed(0)
-    start = {f"model.{k}": v for k, v in engine.build(config_of().model).state_dict().items()}
+    start = {f"model.{k}": v for k, v in build(config_of().model).state_dict().items()}
     assert max((one[k] - v).abs().max() for k, v in start.items()) > 1e-3  # it went somewhere
     for name in one:
         if name.startswith(("model.", "ema.")):
@@ -305,7 +306,7 @@ def test_a_run_may_begin_from_the_weights_of_another(train_verb, tmp_path):
         torch.testing.assert_close(second.state_dict()[name], value, rtol=0, atol=1e-3)
     other = replace(config_of(steps=1), model=replace(config_of().model, width_fine=8))
     with pytest.raises(InputError, match="another model"):
-        engine.train(other, lambda n: block_scans(), tmp_path, warm_start=weights)
+        engine.train(other, lambda n: block_scans(), tmp_path, warm_start_from=weights)
 
 
 def test_a_rival_trains_in_the_same_engine(tmp_path):

@@ -1,0 +1,73 @@
+"""The autoencoders under comparison, trained alike: same heads, steps, size and seed.
+
+All are learned at both ends: under the closed-form shortcut their latents would be one
+another's, and the question whether the autoencoder decides how good the samples are could
+not be asked. The released one, trained longer and with the shortcut, stands beside them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from eval.ablation_data import FOLDER as HEADS
+from eval.ablation_data import TRAIN_SEED, training_heads
+from eval.ablation_data import VERSION as HEADS_VERSION
+from eval.ablation_train import recipe, train_arm
+from eval.arms import ARMS, LEARNED
+from eval.rows import digest
+from medil.checkpoint import load_any, load_release, save_weights
+from medil.config import RunConfig
+from medil.shortcut import LatentAutoencoder
+
+FOLDER = Path("_build/generation")
+RELEASE = "release"
+TITLES = {  # arm of this experiment -> what tables call it
+    RELEASE: "MedIL, released",
+    "integrated": "MedIL, learned",
+    "trilinear": "MedIL-Interp, learned",
+    "conv-1mm": "fixed-size Conv AE, learned",
+}
+STEPS = {"quick": 40, "gpu": 3000, "paper": 30000}
+N_HEADS = {"quick": 2, "gpu": 16, "paper": 16}
+SEED = 0
+
+
+def arm_config(arm: str) -> RunConfig:
+    """Model and training settings of an arm."""
+    return RunConfig("generation", ARMS[arm + LEARNED], recipe())
+
+
+def arm_path(arm: str, profile: str, folder: Path = FOLDER) -> Path:
+    """Where an arm's weights lie: named after all that they depend on."""
+    config, heads = arm_config(arm), N_HEADS[profile]
+    about = [asdict(config.model), asdict(config.train), STEPS[profile], heads, SEED]
+    named = digest([*about, TRAIN_SEED, HEADS_VERSION])[:8]
+    return folder / "autoencoders" / f"{arm}_{named}.safetensors"
+
+
+def autoencoder(
+    arm: str, profile: str, folder: Path = FOLDER, heads: Path = HEADS
+) -> LatentAutoencoder:
+    """An arm's autoencoder, trained where its weights are not there yet.
+
+    Args:
+        arm: One of `TITLES`.
+        profile: How long to train.
+        folder: Of weights; made with its parents.
+        heads: Of the ablation's training heads.
+
+    Returns:
+        The model in evaluation mode.
+    """
+    if arm == RELEASE:
+        return load_release("tiny")
+    path = arm_path(arm, profile, folder)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scans = training_heads(N_HEADS[profile], heads)
+        steps = STEPS[profile]
+        trained = train_arm(arm_config(arm), scans, SEED, steps, None, title=TITLES[arm])
+        facts = {"arm": arm, "seed": SEED, "step": steps, "training_loss": trained.loss}
+        save_weights(trained.by_steps.model, arm_config(arm), path, facts, force=True)
+    return load_any(path)

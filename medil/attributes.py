@@ -1,0 +1,147 @@
+"""What is known exactly of a drawn head, and can be asked of a sampled one.
+
+The cohort knows where its tissue is, so volumes are counted in the warped label map and
+contrast in the painted one, before anything is scanned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from medil.anatomy import OUTER_CSF, VENTRICLES, Anatomy
+from medil.errors import InputError
+from medil.grid import Grid, centres_mm, sample_trilinear
+from medil.heads import Subject
+
+COUNT_MM = 1.5  # voxel of the grid on which volumes are counted
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A number that a head can be asked for by."""
+
+    name: str
+    unit: str
+    says: str
+
+
+ATTRIBUTES: dict[str, Attribute] = {
+    a.name: a
+    for a in (
+        Attribute("ventricles", "ml", "volume of both lateral ventricles"),
+        Attribute("brain", "ml", "volume of all brain tissue with the ventricles"),
+        Attribute("contrast", "1", "white matter over cortex, mean intensities"),
+        Attribute("spacing", "mm", "voxel size of the scan that the latent came from"),
+    )
+}
+
+
+def attributes(head: Subject, anatomy: Anatomy, spacing_mm: float) -> dict[str, float]:
+    """The attributes of a head that was drawn on a label map.
+
+    Args:
+        head: From `draw_subject(anatomy, ...)`.
+        anatomy: From `label_anatomy`.
+        spacing_mm: Voxel size of its scan.
+
+    Returns:
+        A value for each of `ATTRIBUTES`, in its unit.
+
+    Raises:
+        InputError: An anatomy that is no segmentation.
+    """
+    if not anatomy.numbers:
+        raise InputError(
+            f"{anatomy.name} is no segmentation, so nothing is known of its ventricles; "
+            "draw heads on label maps."
+        )
+    ventricles, brain = _volumes_ml(head, anatomy)
+    return {
+        "ventricles": ventricles,
+        "brain": brain,
+        "contrast": _mean(head, anatomy, "white matter") / _mean(head, anatomy, "cortex"),
+        "spacing": float(spacing_mm),
+    }
+
+
+def _volumes_ml(head: Subject, anatomy: Anatomy) -> tuple[float, float]:
+    """Volumes of lateral ventricles and brain, counted at points `COUNT_MM` apart."""
+    low, high = head.head_mm
+    shape = [int(n) + 1 for n in (high - low) / COUNT_MM]
+    points_mm = centres_mm(Grid.from_spacing(shape, COUNT_MM, low)).to(head.fields.device)
+    came_mm = sample_trilinear(head.fields[:, :3], head.lattice, points_mm)[0].movedim(0, -1)
+    labels = _nearest(anatomy.labels, head.painted_grid, came_mm)
+    numbers = torch.tensor(anatomy.numbers, device=labels.device)[labels.int()]
+    voxel_ml = COUNT_MM**3 / 1000
+    ventricles = torch.isin(numbers, torch.tensor(VENTRICLES, device=labels.device))
+    brain = (numbers > 0) & (numbers < 500) & (numbers != OUTER_CSF)
+    return float(ventricles.sum()) * voxel_ml, float(brain.sum()) * voxel_ml
+
+
+def _nearest(values: Tensor, grid: Grid, points_mm: Tensor) -> Tensor:
+    """Values of [D, H, W] at the voxels nearest to points [..., 3] (R, A, S) mm; 0 outside."""
+    index = torch.from_numpy(grid.ras_to_index(points_mm.cpu().double().numpy())).round().long()
+    sizes = torch.tensor(grid.shape)
+    inside = ((index >= 0) & (index < sizes)).all(-1).to(values.device)
+    index = index.clamp(torch.zeros(3, dtype=torch.long), sizes - 1).to(values.device)
+    found = values[index[..., 0], index[..., 1], index[..., 2]]
+    return torch.where(inside, found, torch.zeros_like(found))
+
+
+def _mean(head: Subject, anatomy: Anatomy, tissue: str) -> float:
+    """Mean painted intensity of a tissue."""
+    wanted = [k for k, name in enumerate(anatomy.tissues) if name == tissue]
+    there = torch.isin(anatomy.labels, torch.tensor(wanted, device=anatomy.labels.device).byte())
+    if not there.any():
+        raise InputError(f"{anatomy.name} has no {tissue}; draw heads on whole label maps.")
+    return float(head.painted[0, 0][there].mean())
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Where the attributes of a training set lie: mean, standard deviation, range."""
+
+    mean: float
+    std: float
+    low: float
+    high: float
+
+
+def standard_scores(
+    asked: Mapping[str, float], spreads: Mapping[str, Spread]
+) -> tuple[list[float], list[bool]]:
+    """Values in standard deviations from a training set's mean, and which of them are given.
+
+    Args:
+        asked: Attribute to value, in its unit; those left out are not given.
+        spreads: Of the attributes that a model knows, in its order.
+
+    Returns:
+        One score (0 where not given) and one flag for each of `spreads`.
+
+    Raises:
+        InputError: An attribute that the model does not know.
+    """
+    unknown = [name for name in asked if name not in spreads]
+    if unknown:
+        known = ", ".join(spreads)
+        raise InputError(f"there is no condition {unknown[0]!r}; choose from {known}.")
+    scores = [
+        (asked[name] - s.mean) / (s.std or 1.0) if name in asked else 0.0
+        for name, s in spreads.items()
+    ]
+    return scores, [name in asked for name in spreads]
+
+
+def outside(asked: Mapping[str, float], spreads: Mapping[str, Spread]) -> list[str]:
+    """A sentence for each asked value beyond the range that a model was trained on."""
+    return [
+        f"{name} = {value:g} {ATTRIBUTES[name].unit} is outside what the model has seen "
+        f"({spreads[name].low:.3g} to {spreads[name].high:.3g}); expect less of it."
+        for name, value in asked.items()
+        if not spreads[name].low <= value <= spreads[name].high
+    ]

@@ -1,0 +1,197 @@
+"""A latent diffusion model: rectified flow from noise to latents on one grid in mm.
+
+Between a latent x and noise n lies the straight line z = (1 - t) x + t n; the network sees
+z and t and gives the velocity x - n (Liu et al. 2022, Esser et al. 2024). The U-Net and the
+line are MONAI's. Ours are what stands around them: latents are centred on their mean map,
+2x2x2 cells are folded into channels (a CPU pays by the cell), the network is told where
+each cell lies, and conditions enter as constant channels, each with a flag that it is given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medil.attributes import ATTRIBUTES, Spread, standard_scores
+from medil.blocks import fold, unfold
+from medil.config import FlowConfig, FlowTraining
+from medil.errors import InputError
+from medil.grid import Grid
+from medil.latentset import LatentSet
+
+TIMES = 1000  # MONAI's steps between data and noise
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a flow knows of the latents that it was trained on.
+
+    Args:
+        mean: [C, d, h, w], their mean map.
+        std: [C], of what is left, in every channel.
+        grid: On which they all lie.
+        spreads: Of the conditions, in the network's order.
+        autoencoder_id: Digest of the weights that made and can render them.
+    """
+
+    mean: Tensor
+    std: Tensor
+    grid: Grid
+    spreads: dict[str, Spread]
+    autoencoder_id: str
+
+
+def measure(latents: LatentSet, conditions: Sequence[str]) -> Measure:
+    """Mean map, spreads and ranges of a training set."""
+    mean = latents.latents.mean(0)
+    std = (latents.latents - mean).square().mean(dim=(0, 2, 3, 4)).sqrt().clamp(min=1e-6)
+    spreads = {}
+    for name in conditions:
+        values = latents.known[:, list(ATTRIBUTES).index(name)].double()
+        low, high = values.min().item(), values.max().item()
+        spreads[name] = Spread(values.mean().item(), values.std(correction=0).item(), low, high)
+    return Measure(mean, std, latents.grid, spreads, latents.weights_id)
+
+
+class LatentFlow(nn.Module):
+    """The flow of one autoencoder's latents.
+
+    Args:
+        config: Its shape.
+        known: Of the training set; what weights are loaded with.
+
+    Raises:
+        InputError: MONAI or einops is missing, or a latent grid that does not fold.
+    """
+
+    mean: Tensor
+    std: Tensor
+    place: Tensor
+
+    def __init__(self, config: FlowConfig, known: Measure) -> None:
+        super().__init__()
+        self.config, self.known = config, known
+        self.weights_id = ""
+        self.facts: dict[str, Any] = {}
+        whole = config.fold * 2 ** (len(config.channels) - 1)
+        if any(n % whole for n in known.grid.shape):
+            raise InputError(f"a latent grid of {known.grid.shape} does not fold by {whole}.")
+        inner = len(known.std) * config.fold**3
+        self.unet = _unet(config, inner + 3 + 2 * len(config.conditions), inner)
+        self.register_buffer("mean", known.mean.clone())
+        self.register_buffer("std", known.std.clone())
+        self.register_buffer("place", places(self.inner_shape), persistent=False)
+
+    @property
+    def inner_shape(self) -> tuple[int, ...]:
+        """Cells of the folded grid, an axis."""
+        return tuple(n // self.config.fold for n in self.known.grid.shape)
+
+    # Latents and what the network sees of them
+
+    def inwards(self, latents: Tensor) -> Tensor:
+        """[B, C, d, h, w] latents -> centred, scaled and folded [B, C f^3, d/f, h/f, w/f]."""
+        centred = (latents - self.mean) / self.std[:, None, None, None]
+        return self.folded(centred)
+
+    def folded(self, latents: Tensor) -> Tensor:
+        """[B, C, d, h, w] -> [B, C f^3, d/f, h/f, w/f]."""
+        return fold(latents, self.config.fold)
+
+    def outwards(self, inner: Tensor) -> Tensor:
+        """Undoes `inwards`."""
+        return unfold(inner, self.config.fold) * self.std[:, None, None, None] + self.mean
+
+    def tell(self, asked: Sequence[Mapping[str, float]]) -> Tensor:
+        """Conditions of a batch as numbers: [B, 2 n], scores, then whether each is given.
+
+        Raises:
+            InputError: A condition that the model does not know.
+        """
+        rows = []
+        for one in asked:
+            scores, given = standard_scores(one, self.known.spreads)
+            rows.append([*scores, *map(float, given)])
+        return torch.tensor(rows, dtype=torch.float32).to(self.mean)
+
+    def velocity(self, z: Tensor, times: Tensor, told: Tensor) -> Tensor:
+        """What the network makes of noisy latents.
+
+        Args:
+            z: [B, C f^3, ...], folded.
+            times: [B], from 0 (data) to `TIMES` (noise).
+            told: [B, 2 n] from `tell`.
+
+        Returns:
+            x - n, of the shape of `z`, float32.
+        """
+        place = self.place.expand(len(z), *self.place.shape)
+        said = told[:, :, None, None, None].expand(*told.shape, *z.shape[2:])
+        return self.unet(torch.cat([z, place, said], dim=1), times).float()
+
+    def forward(self, x: Tensor, noise: Tensor, times: Tensor, told: Tensor) -> Tensor:
+        """The squared error of the velocity: [B].
+
+        Args:
+            x: [B, C f^3, ...] latents, as from `inwards`.
+            noise: Of that shape, standard normal.
+            times: [B], whole numbers from 0 to `TIMES`.
+            told: [B, 2 n] from `tell`.
+        """
+        z = scheduler().add_noise(x, noise, times)
+        error = self.velocity(z, times, told) - (x - noise)
+        return error.square().mean(dim=(1, 2, 3, 4))
+
+
+def _unet(config: FlowConfig, channels_in: int, channels_out: int) -> nn.Module:
+    try:
+        import einops  # noqa: F401  MONAI's attention is built of it
+        from monai.networks.nets import DiffusionModelUNet
+    except ImportError as error:
+        raise InputError(
+            "sampling needs MONAI and einops; install them with: pip install 'medil[sample]'."
+        ) from error
+    return DiffusionModelUNet(
+        3, channels_in, channels_out, num_res_blocks=config.blocks, channels=config.channels,
+        attention_levels=config.attention, num_head_channels=config.head_channels,
+        norm_num_groups=config.groups,
+    )  # fmt: skip
+
+
+def scheduler() -> Any:
+    """MONAI's straight line between data and noise, on whole times."""
+    from monai.networks.schedulers import RFlowScheduler
+
+    return RFlowScheduler(TIMES, use_discrete_timesteps=True)
+
+
+def places(shape: Sequence[int]) -> Tensor:
+    """[3, *shape]: where each cell's centre lies in the box, -1 ... 1 an axis."""
+    axes = [(2 * torch.arange(n, dtype=torch.float32) + 1) / n - 1 for n in shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
+
+
+def shifted(share: np.ndarray | float, shift: float) -> np.ndarray | float:
+    """Times 0 ... 1 moved towards noise (Esser et al. 2024, eq. 23); 0 and 1 stay."""
+    return shift * share / (1 + (shift - 1) * share)
+
+
+def draw_times(count: int, shift: float, rng: np.random.Generator) -> Tensor:
+    """[count] whole training times, 1 ... `TIMES`."""
+    drawn = [math.ceil(TIMES * shifted(float(u), shift)) for u in rng.uniform(0, 1, count)]
+    return torch.tensor(drawn).clamp(1, TIMES)
+
+
+def hide(told: Tensor, settings: FlowTraining, rng: np.random.Generator) -> Tensor:
+    """[B, 2 n] with conditions taken away: all of some latents, and others by themselves."""
+    count, n = len(told), told.shape[1] // 2
+    kept = rng.random((count, n)) >= settings.hidden_share
+    kept &= rng.random((count, 1)) >= settings.dropped_share
+    mask = torch.from_numpy(np.concatenate([kept, kept], axis=1)).to(told)
+    return told * mask

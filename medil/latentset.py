@@ -1,0 +1,215 @@
+"""The training set of a latent diffusion model: heads drawn once, encoded once.
+
+Every head lies with its middle in the middle of one box, on voxels of a size of its own
+that fill the box; so all latents share a grid and a sample knows where it lies in mm.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from medil.anatomy import label_anatomy
+from medil.attributes import ATTRIBUTES, attributes
+from medil.cohort import CohortConfig, draw_subject, scan
+from medil.config import DataConfig
+from medil.errors import InputError
+from medil.files import atomic_output
+from medil.grid import Grid
+from medil.intensity import robust_intensity
+from medil.manifest import available, entries, fetch
+from medil.shortcut import LatentAutoencoder
+
+UNIT_MM = 32.0  # the box is 5 x 6 x 5 of these, and a voxel a whole part of one
+BOX_UNITS = (5, 6, 5)
+PARTS = (16, 36)  # a voxel is 32/36 ... 32/16 mm = 0.9 ... 2 mm
+NEAR_1MM_SHARE = 0.6  # of heads on voxels of 1 mm
+SEEDS = {"train": 5000, "test": 5007}
+VERSION = 1  # raise it when other heads are drawn
+
+
+def box_grid(spacing_mm: float) -> Grid:
+    """The box of 160 x 192 x 160 mm around (0, 0, 0), RAS+, in voxels of a whole part of 32 mm.
+
+    Raises:
+        InputError: A voxel that does not fill the box.
+    """
+    parts = round(UNIT_MM / spacing_mm)
+    if parts < 1 or abs(parts * spacing_mm - UNIT_MM) > 1e-6 * UNIT_MM:
+        raise InputError(f"voxels of {spacing_mm:g} mm do not fill a box of {UNIT_MM:g} mm units.")
+    shape = [n * parts for n in BOX_UNITS]
+    first_mm = [-0.5 * (n - 1) * UNIT_MM / parts for n in shape]
+    return Grid.from_spacing(shape, UNIT_MM / parts, first_mm)
+
+
+def style() -> CohortConfig:
+    """Heads as the autoencoder saw them, but aligned, and small enough for the box."""
+    data = DataConfig()
+    return CohortConfig(
+        noise=data.noise, texture=data.texture, rotation_deg=4.0, scale=(0.88, 1.02)
+    )
+
+
+@dataclass(frozen=True)
+class Head:
+    """One drawn head: its scan in the box, 0 ... 1 scale, and what is known of it.
+
+    Args:
+        data: [D, H, W] float32.
+        grid: A `box_grid`.
+        known: Values of `ATTRIBUTES`.
+        source: Name of the label map.
+    """
+
+    data: Tensor
+    grid: Grid
+    known: dict[str, float]
+    source: str
+
+
+def head_spacing_mm(seed: int, index: int) -> float:
+    """Voxel size of a head's scan: 1 mm, or anything that fills the box."""
+    rng = np.random.default_rng([seed, index, 11])
+    if rng.random() < NEAR_1MM_SHARE:
+        return 1.0
+    return UNIT_MM / int(rng.integers(PARTS[0], PARTS[1] + 1))
+
+
+def label_maps(split: str) -> list[Path]:
+    """The label maps of a split that need no network.
+
+    Raises:
+        InputError: None is here.
+    """
+    found = [fetch(e) for e in entries("synthseg_labels", split) if available(e)]
+    if not found:
+        raise InputError(
+            "heads for sampling are drawn on label maps, and none is here; "
+            "set MEDIL_DATA_MIRROR to a folder that holds them, or fetch them first."
+        )
+    return found
+
+
+def draw_heads(
+    split: str, numbers: Sequence[int], folder: Path, spacing_mm: float | None = None
+) -> list[Path]:
+    """Draw and scan heads into files; what is there is not drawn again.
+
+    Args:
+        split: "train" or "test": which label maps, and which seed.
+        numbers: Which heads; head k is drawn on label map k modulo their count.
+        folder: Made when missing.
+        spacing_mm: Voxel size of all of them; each its own when None.
+
+    Returns:
+        The files, in the order of `numbers`.
+
+    Raises:
+        InputError: No label maps.
+    """
+    maps = label_maps(split)
+    folder.mkdir(parents=True, exist_ok=True)
+    ending = "" if spacing_mm is None else f"_{spacing_mm:g}mm"
+    paths = {k: folder / f"{split}_v{VERSION}_{k:04d}{ending}.safetensors" for k in numbers}
+    missing = sorted((k for k, p in paths.items() if not p.exists()), key=lambda k: k % len(maps))
+    read = functools.lru_cache(1)(label_anatomy)
+    for index in tqdm(missing, desc=f"{split} heads", disable=len(missing) < 2):
+        anatomy, seed = read(maps[index % len(maps)]), SEEDS[split]
+        head = draw_subject(anatomy, seed, index, style())
+        size_mm = spacing_mm or head_spacing_mm(seed, index)
+        box = box_grid(size_mm)
+        data = scan(head, box.shifted(head.head_mm.mean(0)), seed, index, style())
+        data = robust_intensity(data).forward(data)
+        facts = {"known": attributes(head, anatomy, size_mm), "source": anatomy.name}
+        with atomic_output(paths[index], force=True) as temporary:
+            save_file({"data": data.half()}, temporary, {"facts": json.dumps(facts)})
+    return [paths[k] for k in numbers]
+
+
+def read_head(path: Path) -> Head:
+    """A file of `draw_heads`."""
+    with safe_open(path, framework="pt") as file:
+        data, facts = file.get_tensor("data").float(), json.loads(file.metadata()["facts"])
+    return Head(data, box_grid(UNIT_MM * BOX_UNITS[0] / data.shape[0]), **facts)
+
+
+# Latents
+
+
+@dataclass(frozen=True)
+class LatentSet:
+    """Latents of one autoencoder on one grid, and what is known of their heads.
+
+    Args:
+        latents: [N, C, d, h, w] float32, the means.
+        grid: Of every latent.
+        known: [N, attributes], in the order of `ATTRIBUTES`.
+        weights_id: Of the autoencoder.
+        sources: Names of the label maps.
+    """
+
+    latents: Tensor
+    grid: Grid
+    known: Tensor
+    weights_id: str
+    sources: tuple[str, ...]
+
+    def subset(self, indices: Sequence[int]) -> LatentSet:
+        """Some of the latents."""
+        chosen = list(indices)
+        return replace(
+            self,
+            latents=self.latents[chosen],
+            known=self.known[chosen],
+            sources=tuple(self.sources[k] for k in chosen),
+        )
+
+
+@torch.inference_mode()
+def encode_heads(model: LatentAutoencoder, heads: Sequence[Path], folder: Path) -> LatentSet:
+    """Encode heads with an autoencoder, each once; latents are cached beside its digest.
+
+    Args:
+        model: Any arm, trained (`weights_id` is set).
+        heads: Files of `draw_heads`.
+        folder: Of the cache; made when missing.
+
+    Returns:
+        The latents, in the order of the heads.
+
+    Raises:
+        InputError: A model without weights.
+    """
+    if not model.weights_id:
+        raise InputError("latents belong to trained weights; this autoencoder has none.")
+    cache = folder / model.weights_id
+    cache.mkdir(parents=True, exist_ok=True)
+    pitch_mm = model.config.latent_spacing_mm
+    latents, known, sources = [], [], []
+    for path in tqdm(heads, desc="latents", disable=all((cache / p.name).exists() for p in heads)):
+        kept = cache / path.name
+        if not kept.exists():
+            head = read_head(path)
+            mean, _ = model.encode_tensor(head.data[None, None], head.grid, box_grid(pitch_mm))
+            facts = {"known": head.known, "source": head.source}
+            with atomic_output(kept, force=True) as temporary:
+                save_file({"mean": mean[0].half()}, temporary, {"facts": json.dumps(facts)})
+        with safe_open(kept, framework="pt") as file:
+            latents.append(file.get_tensor("mean").float())
+            facts = json.loads(file.metadata()["facts"])
+        known.append([facts["known"][name] for name in ATTRIBUTES])
+        sources.append(facts["source"])
+    return LatentSet(
+        torch.stack(latents), box_grid(pitch_mm), torch.tensor(known), model.weights_id,
+        tuple(sources),
+    )  # fmt: skip
