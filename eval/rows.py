@@ -296,6 +296,22 @@ def _records(path: Path) -> Iterable[dict[str, Any]]:
         yield record
 
 
+def newest(frame: pd.DataFrame, experiment: str) -> pd.DataFrame:
+    """An experiment's rows, each arm in its newest configuration and weights.
+
+    Raises:
+        InputError: The experiment has no rows.
+    """
+    frame = frame[frame["experiment"] == experiment].sort_values("recorded_at", kind="stable")
+    if frame.empty:
+        raise InputError(
+            f"there are no rows on {experiment.replace('_', ' ')}; run: python -m eval.{experiment}"
+        )
+    for name in ("config_hash", "weights_sha256"):
+        frame = frame[frame[name] == frame.groupby("arm")[name].transform("last")]
+    return latest(frame)
+
+
 def latest(frame: pd.DataFrame) -> pd.DataFrame:
     """The newest row for each experiment, subject, arm, condition and metric."""
     ordered = frame.sort_values("recorded_at", kind="stable")

@@ -96,16 +96,16 @@ def _same(scan: Scan) -> Case:
 
 def _coarser(scan: Scan, factors: tuple[int, int, int]) -> Case:
     target = whole_blocks(scan.volume.grid, factors)
-    truth, mask = _averaged(scan, target)
+    truth, mask = averaged(scan, target)
     return Case(scan.volume, target, truth, target, mask)
 
 
 def _from_coarser(scan: Scan, factors: tuple[int, int, int]) -> Case:
     coarse = whole_blocks(scan.volume.grid, factors)
-    data, _ = _averaged(scan, coarse)
+    data, _ = averaged(scan, coarse)
     shape = [n * f for n, f in zip(coarse.shape, factors, strict=True)]
     target = coarse.resized(shape)  # the native voxels, less planes that fill no block
-    truth, mask = _averaged(scan, target)
+    truth, mask = averaged(scan, target)
     volume = Volume(torch.from_numpy(data).float(), coarse)
     return Case(volume, target, truth, target, mask)
 
@@ -256,7 +256,7 @@ def _numbers(volume: Volume) -> np.ndarray:
     return volume.data.double().numpy()
 
 
-def _averaged(scan: Scan, target: Grid) -> tuple[np.ndarray, np.ndarray]:
+def averaged(scan: Scan, target: Grid) -> tuple[np.ndarray, np.ndarray]:
     """The scan's cell averages on a parallel grid, and the cells at least half in its mask."""
     grid = scan.volume.grid
     mask = cell_average(scan.mask.astype(float), grid, target) >= 0.5

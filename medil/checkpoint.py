@@ -170,7 +170,7 @@ def load_release(name: str = "tiny") -> MedIL:
     """
     path = RELEASES / f"{name}.safetensors"
     if not path.is_file():
-        have = ", ".join(sorted(p.stem for p in RELEASES.glob("*.safetensors"))) or "none"
+        have = ", ".join(n for n in PRESETS if (RELEASES / f"{n}.safetensors").is_file()) or "none"
         if name in PRESETS:
             raise InputError(f"the release {name!r} has not been trained yet; there is: {have}.")
         raise InputError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}.")

@@ -1,10 +1,11 @@
 """A latent diffusion model: rectified flow from noise to latents on one grid in mm.
 
 Between a latent x and noise n lies the straight line z = (1 - t) x + t n; the network sees
-z and t and gives the velocity x - n (Liu et al. 2022, Esser et al. 2024). The U-Net and the
-line are MONAI's. Ours are what stands around them: latents are centred on their mean map,
-2x2x2 cells are folded into channels (a CPU pays by the cell), the network is told where
-each cell lies, and conditions enter as constant channels, each with a flag that it is given.
+z and t and gives x, which says the velocity x - n (Liu et al. 2022, Esser et al. 2024). The
+U-Net and the line are MONAI's. Ours are what stands around them: latents are centred on their
+mean map, 2x2x2 cells are folded into channels (a CPU pays by the cell), the network is told
+where each cell lies, and conditions enter as constant channels, each with a flag that it is
+given.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from torch import Tensor, nn
 
 from medil.attributes import ATTRIBUTES, Spread, standard_scores
 from medil.blocks import fold, unfold
-from medil.config import FlowConfig, FlowTraining
+from medil.config import FlowConfig, FlowRun, FlowTraining
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.latentset import LatentSet
 
 TIMES = 1000  # MONAI's steps between data and noise
+FLOOR = 0.2  # share of noise below which errors of the latents count alike: ours
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class LatentFlow(nn.Module):
         self.config, self.known = config, known
         self.weights_id = ""
         self.facts: dict[str, Any] = {}
+        self.settings: FlowRun | None = None  # of the run that trained it
         whole = config.fold * 2 ** (len(config.channels) - 1)
         if any(n % whole for n in known.grid.shape):
             raise InputError(f"a latent grid of {known.grid.shape} does not fold by {whole}.")
@@ -120,8 +123,11 @@ class LatentFlow(nn.Module):
             rows.append([*scores, *map(float, given)])
         return torch.tensor(rows, dtype=torch.float32).to(self.mean)
 
-    def velocity(self, z: Tensor, times: Tensor, told: Tensor) -> Tensor:
-        """What the network makes of noisy latents.
+    def estimate(self, z: Tensor, times: Tensor, told: Tensor) -> Tensor:
+        """The latents that the network sees behind noisy ones.
+
+        It gives the latents, not the noise: the noise fills every folded channel and would
+        not fit through a network that is hardly wider (Li & He 2025, arXiv 2511.13720).
 
         Args:
             z: [B, C f^3, ...], folded.
@@ -129,14 +135,28 @@ class LatentFlow(nn.Module):
             told: [B, 2 n] from `tell`.
 
         Returns:
-            x - n, of the shape of `z`, float32.
+            x, of the shape of `z`, float32.
         """
         place = self.place.expand(len(z), *self.place.shape)
         said = told[:, :, None, None, None].expand(*told.shape, *z.shape[2:])
         return self.unet(torch.cat([z, place, said], dim=1), times).float()
 
+    def velocity(self, z: Tensor, times: Tensor, told: Tensor) -> Tensor:
+        """The direction x - n of the line through `z`: (estimate - z) / t.
+
+        Args:
+            z: [B, C f^3, ...], folded.
+            times: [B], above 0 (data), up to `TIMES` (noise).
+            told: [B, 2 n] from `tell`.
+
+        Returns:
+            Of the shape of `z`, float32.
+        """
+        share = _column(times / TIMES, z)
+        return (self.estimate(z, times, told) - z) / share
+
     def forward(self, x: Tensor, noise: Tensor, times: Tensor, told: Tensor) -> Tensor:
-        """The squared error of the velocity: [B].
+        """The squared error of the velocity, no longer growing below t = `FLOOR`: [B].
 
         Args:
             x: [B, C f^3, ...] latents, as from `inwards`.
@@ -145,8 +165,13 @@ class LatentFlow(nn.Module):
             told: [B, 2 n] from `tell`.
         """
         z = scheduler().add_noise(x, noise, times)
-        error = self.velocity(z, times, told) - (x - noise)
-        return error.square().mean(dim=(1, 2, 3, 4))
+        error = (self.estimate(z, times, told) - x).square().mean(dim=(1, 2, 3, 4))
+        return error / (times / TIMES).clamp(min=FLOOR) ** 2
+
+
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    """[B] as [B, 1, 1, 1, 1]."""
+    return values.to(like).reshape(-1, *[1] * (like.ndim - 1))
 
 
 def _unet(config: FlowConfig, channels_in: int, channels_out: int) -> nn.Module:

@@ -162,6 +162,7 @@ def main_train_flow(
         InputError: Unknown preset, a run that exists, nothing to resume, or options that
             contradict the run that is resumed.
     """
+    began = time.monotonic()
     out, changed = Path(out), {k: v for k, v in settings.items() if v is not None}
     if (out / STATE).exists() and not resume:
         raise InputError(f"{out} holds a run already; resume it or choose another folder.")
@@ -179,7 +180,8 @@ def main_train_flow(
     with fabric.rank_zero_first(local=True):
         drawn = draw_heads("train", range(config.heads), out / "heads")
         latents = encode_heads(model, drawn, out / "latents")
-    train_flow(config, latents, out, seed, resume, fabric, time_budget_s)
+    budget_s = time_budget_s - (time.monotonic() - began)
+    train_flow(config, latents, out, seed, resume, fabric, budget_s)
 
 
 def _resumed(
@@ -262,6 +264,7 @@ def load_flow(path: str | Path) -> LatentFlow:
         raise InputError(f"{path} does not fit the model that its configuration names.") from error
     flow.weights_id = weights_digest(flow)
     flow.facts = {**json.loads(meta["facts"]), "config_hash": config.digest()}
+    flow.settings = config
     return flow.eval()
 
 

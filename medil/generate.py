@@ -8,6 +8,7 @@ closed form. That is the null-space step of Wang et al. 2022 (DDNM); it needs no
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -88,8 +89,8 @@ def sample_means(
     """
     if not seeds or len(seeds) != len(asked):
         raise InputError("name at least one sample, and conditions for each.")
-    if guidance < 0:
-        raise InputError(f"guidance cannot be below zero, and it is {guidance:g}.")
+    if not 0 <= guidance < math.inf:
+        raise InputError(f"guidance must be zero or above, not {guidance:g}.")
     told, times = flow.tell(asked), line(steps)
     nothing = torch.zeros_like(told)
     guided = guidance != 1 and bool(told.any())

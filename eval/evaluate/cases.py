@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 
 from eval.coders import Coder, Interpolation, codec_coders, coders_from, loaded, release_coders
 from eval.evaluate.inputs import Plan
 from eval.evaluate.report import COARSER, FROM_HALF, NATIVE
-from eval.subjects import Case, Scan, whole_blocks
-from medil.baselines import cell_average
+from eval.subjects import Case, Scan, averaged, whole_blocks
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.volume import Volume
@@ -57,13 +55,6 @@ def from_half(scan: Scan) -> Case:
     target = coarse.resized([n * f for n, f in zip(coarse.shape, factors, strict=True)])
     truth, mask = averaged(scan, target)  # the scan's voxels, less planes that fill no block
     return Case(Volume(torch.from_numpy(data).float(), coarse), target, truth, target, mask)
-
-
-def averaged(scan: Scan, target: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """The scan's means over the cells of a parallel grid, and cells at least half in its mask."""
-    grid = scan.volume.grid
-    mask = cell_average(scan.mask.astype(float), grid, target) >= 0.5
-    return cell_average(scan.volume.data.double().numpy(), grid, target), mask
 
 
 CASES: dict[str, Callable[[Scan], Case]] = {

@@ -9,8 +9,8 @@ import pandas as pd
 from eval import stats
 from eval import tables as shared
 from eval.patch_vs_whole.measure import EXPERIMENT, OF_PATCHES, OF_REACH
-from eval.rows import latest, parts, read_rows
-from medil.errors import InputError
+from eval.rows import newest as newest_rows
+from eval.rows import parts, read_rows
 
 ARMS = {"medil": "MedIL", "medil_splines": "MedIL, splines alone"}
 ROUNDING_PERCENT = 1e-4  # of the peak: float32 sums in another order differ by less
@@ -38,12 +38,7 @@ def newest(frame: pd.DataFrame) -> pd.DataFrame:
     Raises:
         InputError: The experiment has no rows.
     """
-    frame = frame[frame["experiment"] == EXPERIMENT].sort_values("recorded_at", kind="stable")
-    if frame.empty:
-        raise InputError("there are no rows on patches; run: python -m eval.patch_vs_whole")
-    for name in ("config_hash", "weights_sha256"):
-        frame = frame[frame[name] == frame.groupby("arm")[name].transform("last")]
-    frame = latest(frame)
+    frame = newest_rows(frame, EXPERIMENT)
     side = frame["condition"].str.extract(r"^(\d+) mm patches")[0].fillna("0").astype(int)
     halo = frame["condition"].str.extract(r"halo (\d+) mm")[0].astype(int)
     own = frame["condition"].str.endswith("own scale")

@@ -14,8 +14,8 @@ from eval.coders import TITLES
 from eval.robustness import damage as damages
 from eval.robustness.damage import BRAIN, DAMAGES, FAR, NEAR
 from eval.robustness.measure import CLEAN, EXPERIMENT, INPUT, RENDERED
-from eval.rows import latest, parts, read_rows
-from medil.errors import InputError
+from eval.rows import newest as newest_rows
+from eval.rows import parts, read_rows
 
 MODEL, SPLINES, LINEAR = "medil", "medil_splines", ("dct_ball", "bspline")
 ARMS = {MODEL: "MedIL", SPLINES: "MedIL, splines alone", **{c: TITLES[c] for c in LINEAR}}
@@ -36,12 +36,7 @@ def newest(frame: pd.DataFrame) -> pd.DataFrame:
     Raises:
         InputError: The experiment has no rows.
     """
-    frame = frame[frame["experiment"] == EXPERIMENT].sort_values("recorded_at", kind="stable")
-    if frame.empty:
-        raise InputError("there are no rows on robustness; run: python -m eval.robustness")
-    for name in ("config_hash", "weights_sha256"):
-        frame = frame[frame[name] == frame.groupby("arm")[name].transform("last")]
-    frame = latest(frame)
+    frame = newest_rows(frame, EXPERIMENT)
     split = frame["condition"].str.split(" | ", expand=True, regex=False)
     return frame.assign(kind=split[0], level=split[1], where=split[2], against=split[3])
 
