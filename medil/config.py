@@ -229,7 +229,7 @@ class FlowTraining:
     hidden_share: float = 0.3  # of conditions that are not given, each by itself
     shift: float = 3.0  # how far training times lean towards noise (Esser et al. 2024, eq. 23)
     clip_norm: float = 1.0
-    learning_rate: float = 5e-4
+    learning_rate: float = 8e-4
     beta2: float = 0.99
     weight_decay: float = 1e-2
     warmup_steps: int = 100

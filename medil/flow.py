@@ -27,7 +27,8 @@ from medil.grid import Grid
 from medil.latentset import LatentSet
 
 TIMES = 1000  # MONAI's steps between data and noise
-FLOOR = 0.2  # share of noise below which errors of the latents count alike: ours
+VARIANCES = (1 / 16, 1 / 4, 1.0, 4.0, 16.0)  # of latents that the Wiener filters expect
+FLOOR = 0.4  # share of noise below which errors of the latents count alike: ours
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Measure:
 
     Args:
         mean: [C, d, h, w], their mean map.
-        std: [C], of what is left, in every channel.
+        std: [C], of what is left, one number for all channels (Rombach et al. 2022), so
+            that noise covers fine channels before coarse ones, as it does in images.
         grid: On which they all lie.
         spreads: Of the conditions, in the network's order.
         autoencoder_id: Digest of the weights that made and can render them.
@@ -52,7 +54,7 @@ class Measure:
 def measure(latents: LatentSet, conditions: Sequence[str]) -> Measure:
     """Mean map, spreads and ranges of a training set."""
     mean = latents.latents.mean(0)
-    std = (latents.latents - mean).square().mean(dim=(0, 2, 3, 4)).sqrt().clamp(min=1e-6)
+    std = (latents.latents - mean).square().mean().sqrt().clamp(min=1e-6).expand(len(mean))
     spreads = {}
     for name in conditions:
         values = latents.known[:, list(ATTRIBUTES).index(name)].double()
@@ -87,6 +89,8 @@ class LatentFlow(nn.Module):
             raise InputError(f"a latent grid of {known.grid.shape} does not fold by {whole}.")
         inner = len(known.std) * config.fold**3
         self.unet = _unet(config, inner + 3 + 2 * len(config.conditions), inner)
+        self.gate = nn.Parameter(torch.zeros(len(VARIANCES), inner))
+        self.gate.data[VARIANCES.index(1.0)] = 1.0
         self.register_buffer("mean", known.mean.clone())
         self.register_buffer("std", known.std.clone())
         self.register_buffer("place", places(self.inner_shape), persistent=False)
@@ -126,8 +130,10 @@ class LatentFlow(nn.Module):
     def estimate(self, z: Tensor, times: Tensor, told: Tensor) -> Tensor:
         """The latents that the network sees behind noisy ones.
 
-        It gives the latents, not the noise: the noise fills every folded channel and would
-        not fit through a network that is hardly wider (Li & He 2025, arXiv 2511.13720).
+        It gives latents, not the noise, which fills every folded channel and would not fit
+        through a network that is hardly wider (Li & He 2025, arXiv 2511.13720). Beside it goes
+        a learned mixture of Wiener filters, channel by channel: where there is little noise,
+        `z` itself is the best guess (our choice, after Karras et al. 2022).
 
         Args:
             z: [B, C f^3, ...], folded.
@@ -139,7 +145,9 @@ class LatentFlow(nn.Module):
         """
         place = self.place.expand(len(z), *self.place.shape)
         said = told[:, :, None, None, None].expand(*told.shape, *z.shape[2:])
-        return self.unet(torch.cat([z, place, said], dim=1), times).float()
+        seen = self.unet(torch.cat([z, place, said], dim=1), times).float()
+        passed = wiener(times / TIMES).to(self.gate) @ self.gate  # [B, C f^3]
+        return seen + passed[:, :, None, None, None] * z
 
     def velocity(self, z: Tensor, times: Tensor, told: Tensor) -> Tensor:
         """The direction x - n of the line through `z`: (estimate - z) / t.
@@ -167,6 +175,20 @@ class LatentFlow(nn.Module):
         z = scheduler().add_noise(x, noise, times)
         error = (self.estimate(z, times, told) - x).square().mean(dim=(1, 2, 3, 4))
         return error / (times / TIMES).clamp(min=FLOOR) ** 2
+
+
+def wiener(share: Tensor) -> Tensor:
+    """Linear estimates of x from (1 - t) x + t n, over z, for x of each of `VARIANCES`.
+
+    Args:
+        share: [B], t.
+
+    Returns:
+        [B, len(VARIANCES)].
+    """
+    variance = torch.tensor(VARIANCES, device=share.device)
+    t = share.float()[:, None]
+    return (1 - t) * variance / ((1 - t) ** 2 * variance + t**2)
 
 
 def _column(values: Tensor, like: Tensor) -> Tensor:
