@@ -206,8 +206,11 @@ class FlowConfig:
     groups: int = 8  # of the norms
     fold: int = 2  # latent cells an axis in one of the network's
     conditions: tuple[str, ...] = CONDITIONS  # what it can be asked for
+    coarse: FlowConfig | None = None  # of a flow of block means that this one is given, or none
 
     def __post_init__(self) -> None:
+        if self.coarse and self.coarse.conditions != self.conditions:
+            raise InputError("a flow and its coarse one must know the same conditions.")
         if len(self.channels) != len(self.attention):
             raise InputError("channels and attention of the network need one entry a level.")
         unknown = [name for name in self.conditions if name not in CONDITIONS]
@@ -225,6 +228,8 @@ class FlowTraining:
     steps: int = 0  # length of the run in steps; 0: by wall time
     batch: int = 1  # latents a step, over all processes
     accumulate: int = 1  # parts in which a process works through its share of a batch
+    coarse_draws: int = 8  # block means learned from for each latent, where there is a coarse flow
+    given_noise: float = 0.15  # on the block means that a flow is given, in their spread
     dropped_share: float = 0.2  # of latents that are learned without any condition
     hidden_share: float = 0.3  # of conditions that are not given, each by itself
     shift: float = 3.0  # how far training times lean towards noise (Esser et al. 2024, eq. 23)
@@ -270,7 +275,7 @@ class FlowRun:
         try:
             return cls(
                 preset=raw["preset"],
-                model=FlowConfig(**{k: _tuple(v) for k, v in raw["model"].items()}),
+                model=_flow_config(raw["model"]),
                 train=FlowTraining(**raw["train"]),
                 heads=raw["heads"],
             )
@@ -280,6 +285,14 @@ class FlowRun:
     def digest(self) -> str:
         """Twelve hexadecimal digits that change with any field."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+
+def _flow_config(raw: dict) -> FlowConfig:
+    """From JSON, where a flow may hold its coarse one."""
+    values = {k: _tuple(v) for k, v in raw.items()}
+    if values.get("coarse"):
+        values["coarse"] = _flow_config(values["coarse"])
+    return FlowConfig(**values)
 
 
 TEST = ModelConfig(
@@ -330,7 +343,15 @@ FLOW_PRESETS: dict[str, FlowRun] = {
         FlowTraining(minutes=0.2, log_every=5),
         heads=4,
     ),
-    "tiny": FlowRun("tiny"),  # the CPU-trained release, on latents of `tiny`
+    "tiny": FlowRun(  # the CPU-trained release, on latents of `tiny`
+        "tiny",
+        FlowConfig(
+            channels=(64, 16),
+            attention=(False, False),
+            head_channels=16,
+            coarse=FlowConfig(channels=(48, 48), head_channels=16),
+        ),
+    ),
     "base": FlowRun(  # for one GPU
         "base",
         FlowConfig(channels=(128, 256, 256), blocks=2, attention=(False, False, True)),

@@ -5,19 +5,22 @@ z and t and gives x, which says the velocity x - n (Liu et al. 2022, Esser et al
 U-Net and the line are MONAI's. Ours are what stands around them: latents are centred on their
 mean map, 2x2x2 cells are folded into channels (a CPU pays by the cell), the network is told
 where each cell lies, and conditions enter as constant channels, each with a flag that it is
-given.
+given. A flow may stand on a coarser one, which draws the means of its blocks first: where a
+head lies and how it is built is then learned on an eighth of the cells (a cascade, after Ho
+et al. 2022).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from medil.attributes import ATTRIBUTES, Spread, standard_scores
 from medil.blocks import fold, unfold
@@ -42,6 +45,7 @@ class Measure:
         grid: On which they all lie.
         spreads: Of the conditions, in the network's order.
         autoencoder_id: Digest of the weights that made and can render them.
+        coarse: The same of the means of their blocks, where a coarse flow draws these.
     """
 
     mean: Tensor
@@ -49,18 +53,37 @@ class Measure:
     grid: Grid
     spreads: dict[str, Spread]
     autoencoder_id: str
+    coarse: Measure | None = None
 
 
-def measure(latents: LatentSet, conditions: Sequence[str]) -> Measure:
-    """Mean map, spreads and ranges of a training set."""
+def block_means(latents: Tensor, factor: int) -> Tensor:
+    """[B, C, d, h, w] -> [B, C, d/f, h/f, w/f]."""
+    return functional.avg_pool3d(latents, factor)
+
+
+def coarser_grid(grid: Grid, factor: int) -> Grid:
+    """The grid of `block_means`."""
+    return grid.resized([n // factor for n in grid.shape])
+
+
+def measure(latents: LatentSet, config: FlowConfig) -> Measure:
+    """Mean map, spreads and ranges of a training set, and of its block means where needed."""
+    coarse = None
+    if config.coarse:
+        blocks = replace(
+            latents,
+            latents=block_means(latents.latents, config.fold),
+            grid=coarser_grid(latents.grid, config.fold),
+        )
+        coarse = measure(blocks, config.coarse)
     mean = latents.latents.mean(0)
     std = (latents.latents - mean).square().mean().sqrt().clamp(min=1e-6).expand(len(mean))
     spreads = {}
-    for name in conditions:
+    for name in config.conditions:
         values = latents.known[:, list(ATTRIBUTES).index(name)].double()
         low, high = values.min().item(), values.max().item()
         spreads[name] = Spread(values.mean().item(), values.std(correction=0).item(), low, high)
-    return Measure(mean, std, latents.grid, spreads, latents.weights_id)
+    return Measure(mean, std, latents.grid, spreads, latents.weights_id, coarse)
 
 
 class LatentFlow(nn.Module):
@@ -88,7 +111,11 @@ class LatentFlow(nn.Module):
         if any(n % whole for n in known.grid.shape):
             raise InputError(f"a latent grid of {known.grid.shape} does not fold by {whole}.")
         inner = len(known.std) * config.fold**3
-        self.unet = _unet(config, inner + 3 + 2 * len(config.conditions), inner)
+        given = len(known.std) if config.coarse else 0
+        self.unet = _unet(config, inner + given + 3 + 2 * len(config.conditions), inner)
+        self.coarse: LatentFlow | None = None
+        if config.coarse and known.coarse:
+            self.coarse = LatentFlow(config.coarse, known.coarse)
         self.gate = nn.Parameter(torch.zeros(len(VARIANCES), inner))
         self.gate.data[VARIANCES.index(1.0)] = 1.0
         self.register_buffer("mean", known.mean.clone())
@@ -104,8 +131,11 @@ class LatentFlow(nn.Module):
 
     def inwards(self, latents: Tensor) -> Tensor:
         """[B, C, d, h, w] latents -> centred, scaled and folded [B, C f^3, d/f, h/f, w/f]."""
-        centred = (latents - self.mean) / self.std[:, None, None, None]
-        return self.folded(centred)
+        return self.folded(self.centred(latents))
+
+    def centred(self, latents: Tensor) -> Tensor:
+        """Latents minus their mean map, over their spread: [B, C, d, h, w]."""
+        return (latents - self.mean) / self.std[:, None, None, None]
 
     def folded(self, latents: Tensor) -> Tensor:
         """[B, C, d, h, w] -> [B, C f^3, d/f, h/f, w/f]."""
@@ -127,7 +157,9 @@ class LatentFlow(nn.Module):
             rows.append([*scores, *map(float, given)])
         return torch.tensor(rows, dtype=torch.float32).to(self.mean)
 
-    def estimate(self, z: Tensor, times: Tensor, told: Tensor) -> Tensor:
+    def estimate(
+        self, z: Tensor, times: Tensor, told: Tensor, given: Tensor | None = None
+    ) -> Tensor:
         """The latents that the network sees behind noisy ones.
 
         It gives latents, not the noise, which fills every folded channel and would not fit
@@ -139,31 +171,38 @@ class LatentFlow(nn.Module):
             z: [B, C f^3, ...], folded.
             times: [B], from 0 (data) to `TIMES` (noise).
             told: [B, 2 n] from `tell`.
+            given: [B, C, ...] block means, `coarse.centred`, where there is a coarse flow.
 
         Returns:
             x, of the shape of `z`, float32.
         """
         place = self.place.expand(len(z), *self.place.shape)
         said = told[:, :, None, None, None].expand(*told.shape, *z.shape[2:])
-        seen = self.unet(torch.cat([z, place, said], dim=1), times).float()
+        seen = [z, place, said] if given is None else [z, place, said, given]
+        guess = self.unet(torch.cat(seen, dim=1), times).float()
         passed = wiener(times / TIMES).to(self.gate) @ self.gate  # [B, C f^3]
-        return seen + passed[:, :, None, None, None] * z
+        return guess + passed[:, :, None, None, None] * z
 
-    def velocity(self, z: Tensor, times: Tensor, told: Tensor) -> Tensor:
+    def velocity(
+        self, z: Tensor, times: Tensor, told: Tensor, given: Tensor | None = None
+    ) -> Tensor:
         """The direction x - n of the line through `z`: (estimate - z) / t.
 
         Args:
             z: [B, C f^3, ...], folded.
             times: [B], above 0 (data), up to `TIMES` (noise).
             told: [B, 2 n] from `tell`.
+            given: As for `estimate`.
 
         Returns:
             Of the shape of `z`, float32.
         """
         share = _column(times / TIMES, z)
-        return (self.estimate(z, times, told) - z) / share
+        return (self.estimate(z, times, told, given) - z) / share
 
-    def forward(self, x: Tensor, noise: Tensor, times: Tensor, told: Tensor) -> Tensor:
+    def loss(
+        self, x: Tensor, noise: Tensor, times: Tensor, told: Tensor, given: Tensor | None = None
+    ) -> Tensor:
         """The squared error of the velocity, no longer growing below t = `FLOOR`: [B].
 
         Args:
@@ -171,10 +210,21 @@ class LatentFlow(nn.Module):
             noise: Of that shape, standard normal.
             times: [B], whole numbers from 0 to `TIMES`.
             told: [B, 2 n] from `tell`.
+            given: As for `estimate`.
         """
         z = scheduler().add_noise(x, noise, times)
-        error = (self.estimate(z, times, told) - x).square().mean(dim=(1, 2, 3, 4))
+        error = (self.estimate(z, times, told, given) - x).square().mean(dim=(1, 2, 3, 4))
         return error / (times / TIMES).clamp(min=FLOOR) ** 2
+
+    def forward(self, *levels: Sequence[Tensor]) -> Tensor:
+        """Mean loss of this flow, plus that of the coarser ones: what training calls.
+
+        Args:
+            levels: Arguments of `loss`, from this flow down to the coarsest.
+        """
+        own, *coarser = levels
+        loss = self.loss(*own).mean()
+        return loss + self.coarse(*coarser) if self.coarse is not None else loss
 
 
 def wiener(share: Tensor) -> Tensor:

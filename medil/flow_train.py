@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,20 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from medil.attributes import ATTRIBUTES, Spread
+from medil.blocks import fold
 from medil.checkpoint import RELEASES, load_release, read_progress, read_tensors, weights_digest
-from medil.config import FLOW_PRESETS, FlowRun
+from medil.config import FLOW_PRESETS, FlowConfig, FlowRun, FlowTraining
 from medil.errors import InputError
 from medil.files import atomic_output
-from medil.flow import LatentFlow, Measure, draw_times, hide, measure
+from medil.flow import (
+    LatentFlow,
+    Measure,
+    block_means,
+    coarser_grid,
+    draw_times,
+    hide,
+    measure,
+)
 from medil.grid import Grid
 from medil.latentset import LatentSet, draw_heads, encode_heads
 from medil.loop import CONFIG, STATE, WEIGHTS, Learner, Run, follow, launched
@@ -43,61 +53,90 @@ class Flowing(Learner):
     def __init__(self, config: FlowRun, latents: LatentSet) -> None:
         super().__init__(config)
         self.latents = latents
-        self.known = measure(latents, config.model.conditions)
+        self.known = measure(latents, config.model)
 
     def build(self) -> LatentFlow:
         """The flow with untrained weights."""
         return LatentFlow(self.config.model, self.known)
 
-    def draw(self, number: int, seed: int) -> tuple[Tensor, Tensor, Tensor, list[dict], Any]:
-        """A step's latents, noise, times and conditions, and its random numbers."""
-        settings = self.config.train
-        rng = np.random.default_rng([seed, number])
-        chosen = rng.integers(len(self.latents.latents), size=settings.batch)
-        x = self.latents.latents[torch.from_numpy(chosen)]
-        generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-        noise = torch.randn(x.shape, generator=generator)
-        times = draw_times(settings.batch, settings.shift, rng)
-        names = list(self.known.spreads)
-        known = [dict(zip(names, row, strict=True)) for row in self._known(chosen)]
-        return x, noise, times, known, rng
-
-    def _known(self, chosen: np.ndarray) -> list[list[float]]:
-        columns = [list(ATTRIBUTES).index(name) for name in self.known.spreads]
-        return self.latents.known[torch.from_numpy(chosen)][:, columns].tolist()
-
     def step(
         self, model: nn.Module, optimiser: torch.optim.Optimizer, number: int, share: float,
         seed: int, fabric: Any,
     ) -> dict[str, float]:  # fmt: skip
-        """Noise some latents, learn the velocity back to them."""
+        """Noise some latents, learn the way back to them."""
         settings = self.config.train
         bare: Any = getattr(model, "module", model)
-        x, noise, times, known, rng = self.draw(number, seed)
-        told = hide(bare.tell(known).cpu(), settings, rng)
-        device, optimised = bare.mean.device, []
+        levels = draw_levels(bare, self.latents, settings, np.random.default_rng([seed, number]))
+        losses = []
         optimiser.zero_grad(set_to_none=True)
         for index, (own, count) in enumerate(parts(fabric, settings.accumulate)):
-            batch = [t.chunk(count)[own].to(device) for t in (x, noise, times, told)]
-            batch[0] = bare.inwards(batch[0])
-            batch[1] = bare.folded(batch[1])
+            share_of_batch = [
+                [t.chunk(count)[own].to(bare.mean.device) for t in level] for level in levels
+            ]
             with fabric.no_backward_sync(model, enabled=index + 1 < settings.accumulate):
-                with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
-                    loss = model(*batch).mean()
+                with torch.autocast(bare.mean.device.type, torch.bfloat16, enabled=settings.bf16):
+                    loss = model(*share_of_batch)
                 fabric.backward(loss / settings.accumulate)
-            optimised.append(loss.detach())
+            losses.append(loss.detach())
         norm = nn.utils.clip_grad_norm_(bare.parameters(), settings.clip_norm).item()
-        value = fabric.all_reduce(torch.stack(optimised).mean()).item()
+        value = fabric.all_reduce(torch.stack(losses).mean()).item()
         if not (math.isfinite(value) and math.isfinite(norm)):
             raise InputError(
                 f"the loss is {value:g} and its gradient {norm:g}; lower learning_rate."
             )
         optimiser.step()
-        return {"loss": value, "gradient_norm": norm, "voxels": x.numel()}
+        voxels = sum(level[0].numel() for level in levels)
+        return {"loss": value, "gradient_norm": norm, "voxels": voxels}
 
     def save_weights(self, ema: nn.Module, path: Path, facts: dict) -> None:
         """Half precision, with the configuration and what is known of the latents."""
         save_flow(ema, self.config, path, {**facts, "heads": len(self.latents.latents)})
+
+
+def draw_levels(
+    flow: LatentFlow, latents: LatentSet, settings: FlowTraining, rng: np.random.Generator
+) -> list[list[Tensor]]:
+    """What a step learns from: arguments of `LatentFlow.loss`, level by level, on the CPU.
+
+    Args:
+        flow: Its device does not matter.
+        latents: The training set.
+        settings: How many, how noisy, how much is told.
+        rng: Of the step.
+
+    Returns:
+        For the flow and each coarser one: latents, noise, times, what is told, and what the
+        coarser flow gives.
+    """
+    columns = [list(ATTRIBUTES).index(name) for name in flow.known.spreads]
+    levels: list[list[Tensor]] = []
+    level: LatentFlow | None = flow
+    count, factor = settings.batch, 1  # of latents, and cells an axis in one of the level's
+    while level is not None:
+        chosen = torch.from_numpy(rng.integers(len(latents.latents), size=count))
+        blocks = block_means(latents.latents[chosen], factor)
+        x = fold(_centred(level, blocks), level.config.fold)
+        noise, times = _normal(x.shape, rng), draw_times(count, settings.shift, rng)
+        known = latents.known[chosen][:, columns].tolist()
+        told = flow.tell([dict(zip(flow.known.spreads, row, strict=True)) for row in known])
+        drawn = [x, noise, times, hide(told.cpu(), settings, rng)]
+        if level.coarse is not None:
+            given = _centred(level.coarse, block_means(blocks, level.config.fold))
+            drawn.append(given + settings.given_noise * _normal(given.shape, rng))
+            count, factor = count * settings.coarse_draws, factor * level.config.fold
+        levels.append(drawn)
+        level = level.coarse
+    return levels
+
+
+def _centred(flow: LatentFlow, latents: Tensor) -> Tensor:
+    """`LatentFlow.centred` on the CPU."""
+    return (latents - flow.mean.cpu()) / flow.std.cpu()[:, None, None, None]
+
+
+def _normal(shape: Sequence[int], rng: np.random.Generator) -> Tensor:
+    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    return torch.randn(tuple(shape), generator=generator)
 
 
 def train_flow(
@@ -250,13 +289,9 @@ def load_flow(path: str | Path) -> LatentFlow:
     """
     tensors, meta = read_tensors(path, FORMAT)
     config, about = FlowRun.from_json(meta["config"]), json.loads(meta["known"])
-    known = Measure(
-        tensors["mean"].float(),
-        tensors["std"].float(),
-        Grid(tuple(about["shape"]), np.array(about["affine_vox2ras"])),
-        {name: Spread(**spread) for name, spread in about["spreads"].items()},
-        about["autoencoder_id"],
-    )
+    grid = Grid(tuple(about["shape"]), np.array(about["affine_vox2ras"]))
+    spreads = {name: Spread(**spread) for name, spread in about["spreads"].items()}
+    known = _read_measure(tensors, "", config.model, grid, spreads, about["autoencoder_id"])
     flow = LatentFlow(config.model, known)
     try:
         flow.load_state_dict({name: value.float() for name, value in tensors.items()})
@@ -266,6 +301,24 @@ def load_flow(path: str | Path) -> LatentFlow:
     flow.facts = {**json.loads(meta["facts"]), "config_hash": config.digest()}
     flow.settings = config
     return flow.eval()
+
+
+def _read_measure(
+    tensors: dict[str, Tensor], prefix: str, config: FlowConfig, grid: Grid,
+    spreads: dict[str, Spread], autoencoder_id: str,
+) -> Measure:  # fmt: skip
+    """What a weights file says of the latents of a flow, and of the coarser ones under it."""
+    coarse = None
+    if config.coarse:
+        under = coarser_grid(grid, config.fold)
+        coarse = _read_measure(
+            tensors, f"{prefix}coarse.", config.coarse, under, spreads, autoencoder_id
+        )
+    try:
+        mean, std = tensors[f"{prefix}mean"].float(), tensors[f"{prefix}std"].float()
+    except KeyError as error:
+        raise InputError(f"the weights of this flow lack {error.args[0]}.") from error
+    return Measure(mean, std, grid, spreads, autoencoder_id, coarse)
 
 
 def load_flow_release(name: str = "tiny") -> LatentFlow:

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 from tqdm import tqdm
 
 from medil.autoencoder import MedIL
 from medil.errors import InputError
-from medil.flow import TIMES, LatentFlow, scheduler, shifted
+from medil.flow import TIMES, LatentFlow, block_means, scheduler, shifted
 from medil.grid import Grid
 from medil.intensity import Intensity, robust_intensity
 from medil.latent import Latent
@@ -91,16 +92,20 @@ def sample_means(
         raise InputError("name at least one sample, and conditions for each.")
     if not 0 <= guidance < math.inf:
         raise InputError(f"guidance must be zero or above, not {guidance:g}.")
-    told, times = flow.tell(asked), line(steps)
-    nothing = torch.zeros_like(told)
-    guided = guidance != 1 and bool(told.any())
+    told, times, given = flow.tell(asked), line(steps), None
+    if flow.coarse is not None:
+        first = coarsely(correct, flow.config.fold) if correct else None
+        blocks = sample_means(flow.coarse, seeds, asked, guidance, steps, first, progress)
+        given = flow.coarse.centred(blocks)
     channels = len(flow.std) * flow.config.fold**3
-    z = torch.stack([_noise((channels, *flow.inner_shape), seed) for seed in seeds]).to(flow.mean)
+    shape = (channels, *flow.inner_shape)
+    z = torch.stack([_noise(shape, seed) for seed in seeds]).to(flow.mean)
     solver = scheduler()
     solver.set_timesteps(len(times) - 1)
     pairs = list(itertools.pairwise(times))
+    weight = guidance if told.any() else 1.0
     for now, then in tqdm(pairs, desc="sampling", unit="step", disable=not progress):
-        velocity = _guided(flow, z, now, told, nothing, guidance if guided else 1.0)
+        velocity = _guided(flow, z, now, told, given, weight)
         if correct is not None:
             share = now / TIMES
             x, noise = z + share * velocity, z - (1 - share) * velocity
@@ -109,21 +114,30 @@ def sample_means(
     return flow.outwards(z)
 
 
+def coarsely(correct: Correct, factor: int) -> Correct:
+    """A correction of latents as one of their block means."""
+
+    def corrected(blocks: Tensor) -> Tensor:
+        whole = functional.interpolate(blocks, scale_factor=factor, mode="nearest")
+        return block_means(correct(whole), factor)
+
+    return corrected
+
+
 def _noise(shape: Sequence[int], seed: int) -> Tensor:
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
 
 
 def _guided(
-    flow: LatentFlow, z: Tensor, now: int, told: Tensor, nothing: Tensor, guidance: float
+    flow: LatentFlow, z: Tensor, now: int, told: Tensor, given: Tensor | None, guidance: float
 ) -> Tensor:
     """The velocity, moved away from that of no condition where guidance asks for it."""
-    device = z.device.type
     times = torch.full((len(z),), float(now), device=z.device)
-    with torch.autocast(device, torch.bfloat16):
-        velocity = flow.velocity(z, times, told)
+    with torch.autocast(z.device.type, torch.bfloat16):
+        velocity = flow.velocity(z, times, told, given)
         if guidance == 1:
             return velocity
-        plain = flow.velocity(z, times, nothing)
+        plain = flow.velocity(z, times, torch.zeros_like(told), given)
     return plain + guidance * (velocity - plain)
 
 
