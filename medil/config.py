@@ -233,6 +233,7 @@ class FlowTraining:
     dropped_share: float = 0.2  # of latents that are learned without any condition
     hidden_share: float = 0.3  # of conditions that are not given, each by itself
     shift: float = 3.0  # how far training times lean towards noise (Esser et al. 2024, eq. 23)
+    given_shift: float = 1.0  # the same of a flow that is given block means
     clip_norm: float = 1.0
     learning_rate: float = 8e-4
     beta2: float = 0.99
@@ -349,7 +350,7 @@ FLOW_PRESETS: dict[str, FlowRun] = {
             channels=(64, 16),
             attention=(False, False),
             head_channels=16,
-            coarse=FlowConfig(channels=(48, 48), head_channels=16),
+            coarse=FlowConfig(channels=(40, 48), head_channels=16),
         ),
     ),
     "base": FlowRun(  # for one GPU

@@ -112,7 +112,7 @@ class LatentFlow(nn.Module):
             raise InputError(f"a latent grid of {known.grid.shape} does not fold by {whole}.")
         inner = len(known.std) * config.fold**3
         given = len(known.std) if config.coarse else 0
-        self.unet = _unet(config, inner + given + 3 + 2 * len(config.conditions), inner)
+        self.unet = _unet(config, inner + given + 3 + 2 * len(config.conditions), 2 * inner)
         self.coarse: LatentFlow | None = None
         if config.coarse and known.coarse:
             self.coarse = LatentFlow(config.coarse, known.coarse)
@@ -163,9 +163,10 @@ class LatentFlow(nn.Module):
         """The latents that the network sees behind noisy ones.
 
         It gives latents, not the noise, which fills every folded channel and would not fit
-        through a network that is hardly wider (Li & He 2025, arXiv 2511.13720). Beside it goes
-        a learned mixture of Wiener filters, channel by channel: where there is little noise,
-        `z` itself is the best guess (our choice, after Karras et al. 2022).
+        through a network that is hardly wider (Li & He 2025, arXiv 2511.13720). Beside it `z`
+        itself goes through a gate, which passes it where there is little noise or much to
+        see and stops it in air: a learned mixture of Wiener filters for each channel, which
+        the network opens or closes cell by cell (our choice, after Karras et al. 2022).
 
         Args:
             z: [B, C f^3, ...], folded.
@@ -179,9 +180,9 @@ class LatentFlow(nn.Module):
         place = self.place.expand(len(z), *self.place.shape)
         said = told[:, :, None, None, None].expand(*told.shape, *z.shape[2:])
         seen = [z, place, said] if given is None else [z, place, said, given]
-        guess = self.unet(torch.cat(seen, dim=1), times).float()
+        guess, gate = self.unet(torch.cat(seen, dim=1), times).float().chunk(2, dim=1)
         passed = wiener(times / TIMES).to(self.gate) @ self.gate  # [B, C f^3]
-        return guess + passed[:, :, None, None, None] * z
+        return guess + (passed[:, :, None, None, None] + gate) * z
 
     def velocity(
         self, z: Tensor, times: Tensor, told: Tensor, given: Tensor | None = None

@@ -116,7 +116,8 @@ def draw_levels(
         chosen = torch.from_numpy(rng.integers(len(latents.latents), size=count))
         blocks = block_means(latents.latents[chosen], factor)
         x = fold(_centred(level, blocks), level.config.fold)
-        noise, times = _normal(x.shape, rng), draw_times(count, settings.shift, rng)
+        shift = settings.shift if level.coarse is None else settings.given_shift
+        noise, times = _normal(x.shape, rng), draw_times(count, shift, rng)
         known = latents.known[chosen][:, columns].tolist()
         told = flow.tell([dict(zip(flow.known.spreads, row, strict=True)) for row in known])
         drawn = [x, noise, times, hide(told.cpu(), settings, rng)]

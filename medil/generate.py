@@ -125,7 +125,9 @@ def coarsely(correct: Correct, factor: int) -> Correct:
 
 
 def _noise(shape: Sequence[int], seed: int) -> Tensor:
-    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
+    """Of a seed; numbers of one shape have nothing in common with those of another."""
+    own = np.random.SeedSequence([seed, *shape]).generate_state(1)
+    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(own[0])))
 
 
 def _guided(
