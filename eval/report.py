@@ -15,6 +15,7 @@ from pathlib import Path
 
 from eval import ablation_report, changes, reconstruction_report
 from eval.extrapolation import report as extrapolation_report
+from eval.generation import report as generation_report
 from eval.latent_consistency import report as consistency_report
 from eval.patch_vs_whole import report as patch_report
 from eval.robustness import report as robustness_report
@@ -24,11 +25,19 @@ from medil.errors import InputError
 
 __all__ = ["TABLES", "main", "markdown", "provenance", "scan_name", "write"]
 TABLES = Path("_build/tables")
+
+
+def generation_tables(folder: Path, out: Path) -> list[Path]:
+    """Tables on sampled heads; nothing where none is recorded."""
+    return generation_report.tables(folder, out) if parts(folder / "generation.jsonl") else []
+
+
 OTHERS: tuple[Callable[[Path, Path], list[Path]], ...] = (
     consistency_report.tables,
     extrapolation_report.tables,
     robustness_report.tables,
     patch_report.tables,
+    generation_tables,
 )
 
 

@@ -19,6 +19,7 @@ import pandas as pd
 from eval import ablation_report, reconstruction_report
 from eval.evaluate import report as evaluate_report
 from eval.extrapolation import report as extrapolation_report
+from eval.generation import report as generation_report
 from eval.latent_consistency import report as consistency_report
 from eval.metrics import METRICS
 from eval.patch_vs_whole import report as patch_report
@@ -101,6 +102,10 @@ EXPERIMENTS = (
     Experiment(
         "patch_vs_whole", "Patch against whole", "Do tiles leave seams or drift?",
         "python -m eval.patch_vs_whole --profile quick", patch_report.tables,
+    ),
+    Experiment(
+        "generation", "Sampling", "Are sampled heads like real ones, varied, and as asked for?",
+        "python -m eval.generation --profile quick", generation_report.tables,
     ),
     Experiment(
         "training", "Training", "How did the release learn?",

@@ -23,6 +23,8 @@ VERBS = (
     "reconstruct",
     "phantom",
     "cohort",
+    "sample",
+    "train-ldm",
     "train",
     "evaluate",
     "book",

@@ -28,7 +28,7 @@ TITLES = {  # arm of this experiment -> what tables call it
     "trilinear": "MedIL-Interp, learned",
     "conv-1mm": "fixed-size Conv AE, learned",
 }
-STEPS = {"quick": 40, "gpu": 3000, "paper": 30000}
+STEPS = {"quick": 40, "gpu": 2000, "paper": 30000}
 N_HEADS = {"quick": 2, "gpu": 16, "paper": 16}
 SEED = 0
 

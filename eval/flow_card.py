@@ -1,0 +1,156 @@
+"""The model card of a released latent diffusion model, from its weights and recorded rows.
+
+    python -m eval.flow_card --release tiny
+
+writes ``medil/releases/NAME-ldm.md``. Every number comes from the weights or a row.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from eval.generation.words import verdict
+from eval.rows import RESULTS, read_rows
+from medil.attributes import ATTRIBUTES
+from medil.checkpoint import RELEASES
+from medil.config import FlowConfig
+from medil.errors import InputError
+from medil.files import atomic_output
+from medil.flow import LatentFlow
+from medil.flow_train import RELEASE_NAME, load_flow_release
+from medil.manifest import entries
+
+TEXT = """# Model card: {name}
+
+A latent diffusion model of this repository, trained by its own code: it samples latents of the
+autoencoder `{autoencoder}`, which renders them on any grid.
+
+## What it is
+
+| | |
+| --- | --- |
+| parameters | {parameters:,} |
+| file | {megabytes:.1f} MB, fp16 safetensors |
+| samples | {channels} channels on a grid of {shape} cells of {pitch:g} mm |
+| networks | MONAI's `DiffusionModelUNet`, from coarse to fine: {networks} |
+| flow | rectified; training times lean to noise by a shift of {shift} |
+| belongs to | autoencoder weights `{autoencoder_id}` |
+| weights | `{weights_id}` |
+| configuration | `{config_hash}` (inside the weights file) |
+
+## How it was trained
+
+{steps:,} steps of {batch} latent and {coarse_draws} times as many block means in
+{minutes:.0f} minutes on {threads} thread(s) of {device}, seed {seed}, commit `{commit}`;
+averaged weights (decay {ema}).
+
+Data: {heads} synthetic T1w heads drawn on {label_maps} SynthSeg label maps (Apache-2.0),
+skull-stripped, centred in a box and turned by a few degrees at most. No real scan, no map of the
+`test` split.
+
+Conditions it knows, and the range it has seen:
+
+{conditions}
+
+## What it reaches
+
+{results}
+
+## What it cannot do
+
+- It has seen {label_maps} anatomies, each bent in several ways. Its heads are variations of
+  these, at the sharpness of a small autoencoder; folds are plausible here and there, and wrong
+  elsewhere.
+- A condition is a number that the cohort knew, not a cause: asking for large ventricles does
+  not simulate a disease.
+- Under `--like` what the scan does not show is invented. It is no measurement.
+- It is a research example, not a medical device, and was never tested for any clinical use.
+"""
+
+
+def networks(config: FlowConfig, pitch_mm: float) -> list[str]:
+    """Each network of a cascade, the coarsest first: its channels, and its finest cells."""
+    inner_mm = pitch_mm * config.fold
+    own = f"channels {' and '.join(map(str, config.channels))} on cells of {inner_mm:g} mm"
+    return [*(networks(config.coarse, inner_mm) if config.coarse else []), own]
+
+
+def conditions_table(flow: LatentFlow) -> str:
+    """One Markdown row a condition: what it is, its unit, its range."""
+    lines = ["| condition | is | unit | range |", "| --- | --- | --- | --- |"]
+    for name, spread in flow.known.spreads.items():
+        about = ATTRIBUTES[name]
+        lines.append(
+            f"| `{name}` | {about.says} | {about.unit} | {spread.low:.3g} to {spread.high:.3g} |"
+        )
+    return "\n".join(lines)
+
+
+def card(name: str, flow: LatentFlow, frame: pd.DataFrame) -> str:
+    """The card's text.
+
+    Args:
+        name: Of the release's preset.
+        flow: From `load_flow_release`.
+        frame: Rows of ``eval.generation``.
+
+    Returns:
+        Markdown.
+
+    Raises:
+        InputError: No row of these weights yet.
+    """
+    rows = frame[frame["weights_sha256"].str.startswith(flow.weights_id)]
+    if rows.empty:
+        raise InputError("no row of this release yet; run python -m eval.generation first.")
+    if flow.settings is None:
+        raise InputError("this flow was not loaded from a weights file.")
+    known, facts, run = flow.known, flow.facts, flow.settings.train
+    stem = RELEASE_NAME.format(name)
+    return TEXT.format(
+        name=stem,
+        autoencoder=name,
+        parameters=sum(p.numel() for p in flow.parameters()),
+        megabytes=(RELEASES / f"{stem}.safetensors").stat().st_size / 1e6,
+        channels=len(known.std),
+        shape=" x ".join(map(str, known.grid.shape)),
+        pitch=known.grid.spacing_mm[0],
+        networks="; ".join(networks(flow.config, known.grid.spacing_mm[0])),
+        shift=f"{run.shift:g} (coarse), {run.given_shift:g} (fine)",
+        coarse_draws=run.coarse_draws,
+        autoencoder_id=known.autoencoder_id,
+        weights_id=flow.weights_id,
+        config_hash=facts["config_hash"],
+        steps=facts["step"],
+        batch=run.batch,
+        minutes=facts["minutes"],
+        threads=run.threads,
+        device=" and ".join(dict.fromkeys(call["device"] for call in facts["calls"])),
+        seed=facts["seed"],
+        commit=facts["commit"],
+        ema=run.ema_decay,
+        heads=facts["heads"],
+        label_maps=len(entries("synthseg_labels", "train")),
+        conditions=conditions_table(flow),
+        results=verdict(rows),
+    )
+
+
+def main() -> None:
+    """Write the card of a release beside its weights."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--release", default="tiny")
+    parser.add_argument("--rows", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    frame = read_rows(options.rows / "generation.jsonl")
+    text = card(options.release, load_flow_release(options.release), frame)
+    path = RELEASES / f"{RELEASE_NAME.format(options.release)}.md"
+    with atomic_output(path, force=True) as temporary:
+        temporary.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

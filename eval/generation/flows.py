@@ -1,0 +1,103 @@
+"""One flow for each arm, trained alike on latents of the arm's autoencoder, and its renderings."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eval.generation.autoencoders import FOLDER, RELEASE, autoencoder
+from eval.generation.sizes import sizes
+from eval.rows import digest
+from medil.config import FLOW_PRESETS, FlowRun, FlowTraining
+from medil.errors import InputError
+from medil.flow import LatentFlow
+from medil.flow_train import WEIGHTS, load_flow, load_flow_release, train_flow
+from medil.grid import Grid
+from medil.latentset import VERSION, draw_heads, encode_heads
+from medil.shortcut import LatentAutoencoder
+
+SEED = 0
+MOST_VOXELS = 1_000_000  # rendered at a time
+
+
+def flow_run(profile: str) -> FlowRun:
+    """How an arm's flow is trained: the same for all arms.
+
+    Raises:
+        InputError: A profile that trains none.
+    """
+    size = sizes(profile)
+    if not size.flow_steps:
+        raise InputError(f"the profile {profile} trains no flow; its arm is {RELEASE}.")
+    model = FLOW_PRESETS["tiny"].model
+    return FlowRun("generation", model, FlowTraining(steps=size.flow_steps), size.training)
+
+
+def flow_path(arm: str, profile: str, autoencoder_id: str, folder: Path = FOLDER) -> Path:
+    """Where an arm's flow lies: named after all that it depends on."""
+    config = flow_run(profile)
+    named = digest([autoencoder_id, asdict(config.model), asdict(config.train), config.heads,
+                    SEED, VERSION])[:8]  # fmt: skip
+    return folder / "flows" / f"{arm}_{named}.safetensors"
+
+
+def flow(arm: str, profile: str, folder: Path = FOLDER) -> LatentFlow:
+    """An arm's flow, trained where its weights are not there yet.
+
+    Args:
+        arm: One of `eval.generation.autoencoders.TITLES`.
+        profile: How long to train; the released flow is the same in all.
+        folder: Of weights, heads and latents; made with its parents.
+
+    Returns:
+        The flow in evaluation mode.
+
+    Raises:
+        InputError: A released flow that does not exist yet, no label maps, or a profile
+            that trains none.
+    """
+    if arm == RELEASE:
+        return load_flow_release("tiny")
+    model = autoencoder(arm, profile, folder)
+    path = flow_path(arm, profile, model.weights_id, folder)
+    if not path.exists():
+        config = flow_run(profile)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        heads = draw_heads("train", range(config.heads), folder / "heads")
+        latents = encode_heads(model, heads, folder / "latents")
+        with tempfile.TemporaryDirectory(dir=path.parent) as run:
+            train_flow(config, latents, Path(run), SEED)
+            (Path(run) / WEIGHTS).replace(path)
+    return load_flow(path)
+
+
+@torch.inference_mode()
+def render(model: LatentAutoencoder, latent: Tensor, latent_grid: Grid, grid: Grid) -> np.ndarray:
+    """Render one latent on a grid, in slabs along the first axis.
+
+    A fixed-size autoencoder decodes on a grid of its own, so it renders the whole at once.
+    Networks work in bfloat16 where torch thinks it safe, as in training.
+
+    Args:
+        model: Any arm.
+        latent: [C, d, h, w] on `latent_grid`.
+        latent_grid: Where it lies.
+        grid: Where to look at it.
+
+    Returns:
+        [D, H, W] float32, 0 ... 1 scale.
+    """
+    most = MOST_VOXELS if model.config.architecture == "medil" else grid.n_voxels
+    thick = max(1, most // (grid.shape[1] * grid.shape[2]))
+    slabs = []
+    for start in range(0, grid.shape[0], thick):
+        shape = (min(thick, grid.shape[0] - start), *grid.shape[1:])
+        with torch.autocast("cpu", torch.bfloat16):
+            part = model.decode_tensor(latent[None], latent_grid, grid.crop((start, 0, 0), shape))
+        slabs.append(part[0, 0].float().numpy())
+    return np.concatenate(slabs)

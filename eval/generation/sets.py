@@ -1,0 +1,262 @@
+"""A set of volumes in numbers, and how one set compares with another.
+
+Two tables describe a set: the features of `eval.metrics.sets`, which see intensities and
+detail, and numbers of shape, which a blur hardly moves. Distances are taken on both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import fft, ndimage
+from scipy.spatial.distance import cdist, pdist
+
+from eval.generation.measure import SPACING_MM, brain_mask, brain_ml, ventricles_ml
+from eval.metrics.errors import peak_intensity
+from eval.metrics.sets import (
+    FEATURES,
+    features,
+    frechet,
+    mmd,
+    ms_ssim_diversity,
+    prdc,
+    standardised,
+)
+from eval.metrics.tissue import segment
+from eval.metrics.topology import per_cm3, topology, white_surface
+from medil.grid import Triple
+
+Volumes = Sequence[np.ndarray] | np.ndarray  # a set, each [D, H, W]
+BANDS_MM = ((32.0, 16.0), (16.0, 8.0), (8.0, 4.0))  # octaves of wavelength
+SHARP_BAND = 2  # of BANDS_MM: what sharpness is matched on
+TISSUE = ("csf", "grey", "white")
+SHAPE = (
+    *(f"{name} (share)" for name in TISSUE),
+    "ventricles (ml)",
+    "brain (ml)",
+    *(f"log axis {n} of the brain (mm)" for n in (1, 2, 3)),
+)
+MOST_PAIRS = 60  # of MS-SSIM
+SHAPE_BLUR_MM = 2.0  # Gaussian before shapes are measured: what is blurred less looks the same
+GRADIENT = FEATURES.index("gradient, mean (peak/mm)")
+UNITS = {
+    "frechet": "1", "mmd": "1", "precision": "1", "recall": "1", "density": "1",
+    "coverage": "1", "ms_ssim": "1", "gradient": "1/mm", "power_16_32_db": "dB",
+    "power_8_16_db": "dB", "power_4_8_db": "dB", "handles_per_cm3": "1/cm3",
+    "csf_percent": "%", "grey_percent": "%", "white_percent": "%", "tissue_distance": "%",
+    "shape_spread": "1", "shape_coverage": "1", "shape_recall": "1",
+}  # fmt: skip
+METRICS = tuple(UNITS)
+
+
+@dataclass(frozen=True)
+class Described:
+    """A set in numbers, one row a volume.
+
+    Args:
+        features: [N, 18], of `eval.metrics.sets`.
+        shape: [N, 8], named by `SHAPE`.
+        power: [N, 3] mean power in each of `BANDS_MM`, of intensities over their peak.
+        handles: [N] per cm3, of the white matter's surface.
+    """
+
+    features: np.ndarray
+    shape: np.ndarray
+    power: np.ndarray
+    handles: np.ndarray
+
+
+def described(volumes: Volumes, spacing_mm: Triple = SPACING_MM) -> Described:
+    """Describe a set.
+
+    Args:
+        volumes: Each [D, H, W], 0 ... 1 scale, skull-stripped.
+        spacing_mm: Their voxel size.
+
+    Returns:
+        A row for each.
+
+    Raises:
+        InputError: A volume without a brain.
+    """
+    tables: list[tuple] = []
+    for volume in volumes:
+        data = np.asarray(volume, dtype=np.float64)
+        mask = brain_mask(data)
+        numbers = features(data, mask, spacing_mm)
+        found = topology(white_surface(data, mask, spacing_mm))
+        handles = per_cm3(found, mask.sum() * math.prod(spacing_mm) / 1000)["handles_per_cm3"]
+        tables.append(
+            (numbers, shape(data, spacing_mm), band_power(data, mask, spacing_mm), handles)
+        )
+    return Described(*(np.array(column) for column in zip(*tables, strict=True)))
+
+
+def shape(volume: np.ndarray, spacing_mm: Triple = SPACING_MM) -> np.ndarray:
+    """Numbers of a brain's shape, after a Gaussian of `SHAPE_BLUR_MM`; `SHAPE` names them.
+
+    Shares of three tissues, ventricles and brain in ml, and the brain mask's principal axes.
+    The Gaussian comes first, so that blurs smaller than it are hardly seen.
+
+    Args:
+        volume: [D, H, W], 0 ... 1 scale.
+        spacing_mm: Voxel size.
+
+    Returns:
+        [8].
+    """
+    smooth = blurred([volume], SHAPE_BLUR_MM, spacing_mm)[0]
+    mask = brain_mask(smooth)
+    labels = segment(smooth, mask)[mask]
+    shares = np.bincount(labels, minlength=4)[1:] / labels.size
+    ventricles = ventricles_ml(smooth, mask, spacing_mm, calibrated=False)
+    brain = brain_ml(smooth, mask, spacing_mm, calibrated=False)
+    centred = np.argwhere(mask) * np.asarray(spacing_mm)
+    axes_mm = np.sqrt(np.linalg.eigvalsh(np.cov(centred.T))[::-1])
+    return np.array([*shares, ventricles, brain, *np.log(axes_mm)])
+
+
+def band_power(volume: np.ndarray, mask: np.ndarray, spacing_mm: Triple = SPACING_MM) -> np.ndarray:
+    """Mean power of a brain in each octave of `BANDS_MM`.
+
+    Intensities over their peak, less their mean, inside a mask whose edge falls off over
+    about 8 mm, so that the rim of the brain is not taken for detail.
+
+    Args:
+        volume: [D, H, W].
+        mask: [D, H, W] bool.
+        spacing_mm: Voxel size, 2 mm or less to see all bands.
+
+    Returns:
+        [3], in the square of the peak, per voxel of the mask.
+    """
+    soft = ndimage.gaussian_filter(
+        ndimage.distance_transform_edt(mask, spacing_mm).clip(0, 8) / 8, [2 / s for s in spacing_mm]
+    )
+    scaled = volume / peak_intensity(volume, mask)
+    centred = (scaled - np.average(scaled, weights=soft)) * soft
+    spectrum = np.abs(fft.fftn(centred.astype(np.float32))) ** 2
+    square = np.zeros(1)
+    for axis, (n, step) in enumerate(zip(volume.shape, spacing_mm, strict=True)):
+        line = [1, 1, 1]
+        line[axis] = n
+        square = square + (fft.fftfreq(n, step) ** 2).reshape(line)
+    per_mm = np.sqrt(square)
+    total = volume.size * np.square(soft).sum()
+    bands = [(per_mm >= 1 / long) & (per_mm < 1 / short) for long, short in BANDS_MM]
+    return np.array([spectrum[band].sum() / total for band in bands])
+
+
+def blurred(volumes: Volumes, sigma_mm: float, spacing_mm: Triple = SPACING_MM) -> np.ndarray:
+    """Volumes after a Gaussian, exact for any width (through Fourier space).
+
+    Args:
+        volumes: Each [D, H, W].
+        sigma_mm: Standard deviation; 0 changes nothing.
+        spacing_mm: Voxel size.
+
+    Returns:
+        [N, D, H, W] float32.
+    """
+    if sigma_mm == 0:
+        return np.asarray(volumes, dtype=np.float32)
+    widths = [sigma_mm / s for s in spacing_mm]
+    spectra = (ndimage.fourier_gaussian(fft.fftn(np.asarray(v)), widths) for v in volumes)
+    return np.stack([fft.ifftn(s).real.astype(np.float32) for s in spectra])
+
+
+def sharpness_db(made: Described, reference: Described) -> float:
+    """Mean power in the 4-8 mm band over the reference's, in dB."""
+    return float(_power_db(made, reference)[SHARP_BAND])
+
+
+def _power_db(made: Described, reference: Described) -> np.ndarray:
+    return 10 * np.log10(made.power.mean(0) / reference.power.mean(0))
+
+
+def common_mask(volumes: Volumes) -> np.ndarray:
+    """Where a set's mean is a brain: the one mask of all MS-SSIM, [D, H, W] bool."""
+    return brain_mask(np.mean(np.asarray(volumes), axis=0))
+
+
+def compare(
+    reference: Described, made: Described, volumes: Volumes, mask: np.ndarray
+) -> dict[str, float]:
+    """How a set compares with the reference; `METRICS` names the numbers.
+
+    Args:
+        reference: The held-out heads.
+        made: The set.
+        volumes: The set's volumes, for MS-SSIM.
+        mask: From `common_mask` of the reference.
+
+    Returns:
+        Metric to value; units in `UNITS`. `tissue_distance` is the mean over tissues of
+        the difference in mean share; `shape_spread` the mean distance between two heads of
+        the set in standardised shape, over that of the reference.
+
+    Raises:
+        InputError: Sets too small for neighbours (six or more are needed).
+    """
+    real, ours = standardised(reference.features, made.features)
+    shape_real, shape_ours = standardised(reference.shape, made.shape)
+    near, shapes = prdc(real, ours), prdc(shape_real, shape_ours)
+    shares = [100 * d.features[:, :3].mean(0) for d in (made, reference)]
+    values = [
+        frechet(real, ours),
+        mmd(real, ours),
+        *(near[name] for name in ("precision", "recall", "density", "coverage")),
+        ms_ssim_diversity(list(volumes), mask, MOST_PAIRS),
+        made.features[:, GRADIENT].mean(),
+        *_power_db(made, reference),
+        made.handles.mean(),
+        *shares[0],
+        np.abs(shares[0] - shares[1]).mean(),
+        pdist(shape_ours).mean() / pdist(shape_real).mean(),
+        shapes["coverage"],
+        shapes["recall"],
+    ]
+    return {name: float(value) for name, value in zip(METRICS, values, strict=True)}
+
+
+def blur_to_match(volumes: Volumes, power: float, most_mm: float = 4.0, rounds: int = 12) -> float:
+    """The Gaussian that brings a set down to a power in the 4-8 mm band.
+
+    Args:
+        volumes: Of the sharper set, at 2 mm.
+        power: To be reached, as the mean of `Described.power`.
+        most_mm: Widest Gaussian that is tried.
+        rounds: Of halving the interval.
+
+    Returns:
+        Standard deviation in mm, 0 where the set is no sharper.
+    """
+    masks = [brain_mask(v) for v in volumes]
+
+    def sharper(sigma_mm: float) -> bool:
+        soft = blurred(volumes, sigma_mm)
+        found = [band_power(v, m)[SHARP_BAND] for v, m in zip(soft, masks, strict=True)]
+        return bool(np.mean(found) > power)
+
+    if not sharper(0.0):
+        return 0.0
+    low, high = 0.0, most_mm
+    for _ in range(rounds):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sharper(middle) else (low, middle)
+    return (low + high) / 2
+
+
+def distances(volumes: Volumes, others: Volumes) -> np.ndarray:
+    """[n, m] RMS difference of intensities in the box, over blocks of 4 mm."""
+    here, there = (np.stack([_coarse(v) for v in s]) for s in (volumes, others))
+    return cdist(here, there) / math.sqrt(here.shape[1])
+
+
+def _coarse(volume: np.ndarray) -> np.ndarray:
+    """Means of 2 x 2 x 2 voxels as one line."""
+    d, h, w = (n // 2 for n in volume.shape)
+    return volume.reshape(d, 2, h, 2, w, 2).mean(axis=(1, 3, 5)).ravel()

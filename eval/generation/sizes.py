@@ -1,0 +1,66 @@
+"""How much of the experiment a profile runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from eval.generation.autoencoders import TITLES
+from medil.errors import InputError
+
+EXPERIMENT = "generation"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of one profile.
+
+    Args:
+        arms: Of `eval.generation.autoencoders.TITLES`.
+        held_out: Heads in each of the two held-out sets.
+        training: Heads on which a flow is trained, and which a sample must not copy.
+        release_training: The same for the released flow, as far as looked at.
+        samples: In a set: as many, since distances between sets depend on n.
+        seeds: Sets of samples for each arm.
+        steps: Along the flow.
+        asked: Values of an attribute, between its 5th and 95th percentile.
+        each: Samples for a value.
+        weights: Of guidance.
+        others: Attributes other than the ventricles, at the middle weight.
+        flow_steps: Of training an arm's flow.
+    """
+
+    arms: tuple[str, ...]
+    held_out: int
+    training: int
+    release_training: int
+    samples: int
+    seeds: int
+    steps: int
+    asked: int
+    each: int
+    weights: tuple[float, ...]
+    others: tuple[str, ...]
+    flow_steps: int
+
+
+SIZES = {
+    "quick": Sizes(("release",), 10, 16, 16, 10, 1, 10, 4, 1, (1.0,), (), 0),
+    "gpu": Sizes(
+        tuple(TITLES), 24, 64, 160, 24, 3, 20, 5, 4, (1.0, 2.0, 3.0), ("brain", "contrast"), 700
+    ),
+    "paper": Sizes(
+        tuple(TITLES), 100, 960, 960, 100, 5, 50, 9, 10, (1.0, 1.5, 2.0, 3.0, 4.0),
+        ("brain", "contrast"), 20000,
+    ),
+}  # fmt: skip
+
+
+def sizes(profile: str) -> Sizes:
+    """Of a profile by name.
+
+    Raises:
+        InputError: No such profile.
+    """
+    if profile not in SIZES:
+        raise InputError(f"there is no profile {profile!r}; choose from {', '.join(SIZES)}.")
+    return SIZES[profile]

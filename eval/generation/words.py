@@ -1,0 +1,163 @@
+"""The sentences on sampled heads, built from recorded rows; they follow the numbers."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from eval.generation import parts
+from eval.generation.autoencoders import RELEASE, TITLES
+from eval.generation.report import BAR_R2, BAR_RATIO, NAMES, agreement, control_pairs, newest
+from medil.errors import InputError
+
+CLEAR_MS_SSIM = 0.01  # a smaller difference is called none
+KEPT_SHARE = 0.05  # of the shape spread: a smaller change is called none
+
+
+def verdict(frame: pd.DataFrame) -> str:
+    """What the rows say: samples, copies, control, renderings, blur; a sentence each.
+
+    Args:
+        frame: Recorded rows.
+
+    Returns:
+        Lines of text; parts without rows are left out.
+
+    Raises:
+        InputError: No rows.
+    """
+    rows = newest(frame)
+    table = rows.set_index(["arm", "condition", "subject", "metric"])["value"]
+    found = [
+        _samples(table), _arms(table), _copies(table), _renderings(table),
+        _control(frame), _blur(table), _matched(table),
+    ]  # fmt: skip
+    return "\n".join(sentence for sentence in found if sentence)
+
+
+def value(table: pd.Series, arm: str, condition: str, metric: str) -> float | None:
+    """The mean over sets; None where nothing is recorded."""
+    levels = ["arm", "condition", "metric"]
+    try:
+        found = table.xs((arm, condition, metric), level=levels).dropna()
+    except KeyError:
+        return None
+    return float(found.mean()) if len(found) else None
+
+
+def _samples(table: pd.Series) -> str:
+    ours = value(table, RELEASE, parts.SAMPLED, "frechet")
+    floor = value(table, parts.HELD_OUT, parts.ANOTHER, "frechet")
+    alone = value(table, RELEASE, parts.REBUILT, "frechet")
+    if ours is None or floor is None or alone is None:
+        return ""
+    larger = "sampling" if ours - alone > alone else "the autoencoder"
+    return (
+        f"Samples of {NAMES[RELEASE]} lie {ours:.1f} from held-out heads (squared Fréchet "
+        f"distance), another set of held-out heads {floor:.1f}, and held-out heads through the "
+        f"autoencoder alone {alone:.1f}: most of the distance comes from {larger}."
+    )
+
+
+def _arms(table: pd.Series) -> str:
+    found = {arm: value(table, arm, parts.SAMPLED, "frechet") for arm in TITLES}
+    known = {arm: v for arm, v in found.items() if v is not None and arm != RELEASE}
+    if len(known) < 2:
+        return ""
+    order = sorted(known, key=lambda arm: known[arm])
+    apart = _ranges(table, order[0], order[1])
+    listed = ", ".join(f"{NAMES[arm]} {known[arm]:.1f}" for arm in order)
+    sure = "and its seeds do not overlap those of the next" if apart else "but seeds overlap"
+    return f"Of arms trained alike (Fréchet: {listed}), {NAMES[order[0]]} is nearest, {sure}."
+
+
+def _ranges(table: pd.Series, near: str, far: str) -> bool:
+    levels = ["arm", "condition", "metric"]
+    ours, theirs = (table.xs((arm, parts.SAMPLED, "frechet"), level=levels) for arm in (near, far))
+    return bool(ours.max() < theirs.min())
+
+
+def _copies(table: pd.Series) -> str:
+    ours = value(table, RELEASE, parts.SAMPLED, "copies_percent")
+    ruler = value(table, parts.HELD_OUT, parts.ANOTHER, "copies_percent")
+    real = value(table, parts.TRAINING, parts.COPIES, "copies_percent")
+    if ours is None or ruler is None or real is None:
+        return ""
+    says = "more often than" if ours > ruler else "as often as" if ours == ruler else "less than"
+    return (
+        f"{ours:.0f} % of its samples are nearer to one training head, for their distance from "
+        f"all, than 95 % of training heads are to another, {says} "
+        f"held-out heads ({ruler:.0f} %); of true copies {real:.0f} %."
+    )
+
+
+def _renderings(table: pd.Series) -> str:
+    ratio = value(table, RELEASE, parts.RENDERINGS, "renderings_ratio")
+    if ratio is None:
+        return ""
+    met = "meets" if ratio >= BAR_RATIO else "misses"
+    return (
+        f"One latent at 1 mm, averaged to 2 mm, is {ratio:.1f} times nearer to itself at 2 mm "
+        f"than to another sample, which {met} the bar of {BAR_RATIO:g}."
+    )
+
+
+def _control(frame: pd.DataFrame) -> str:
+    try:
+        pairs = control_pairs(frame)
+    except InputError:
+        return ""
+    own = pairs[(pairs["attribute"] == "ventricles") & (pairs["arm"] == RELEASE)]
+    ruler = pairs[(pairs["attribute"] == "ventricles") & (pairs["arm"] == parts.RULER)]
+    if own.empty or ruler.empty:
+        return ""
+    by = {how: agreement(p["asked"], p["measured"]) for how, p in own.groupby("how")}
+    best = max(by, key=lambda how: by[how]["r2"])
+    true = agreement(ruler["asked"], ruler["measured"])
+    met = "meets" if by[best]["r2"] >= BAR_R2 else "misses"
+    return (
+        f"Ventricles follow what is asked with r2 = {by[best]['r2']:.2f}, slope "
+        f"{by[best]['slope']:.2f} and {by[best]['rms']:.1f} ml RMS error under {best}, which "
+        f"{met} the bar of {BAR_R2:g}; the ruler itself, on n = {len(ruler)} held-out heads, "
+        f"has r2 = {true['r2']:.2f} and {true['rms']:.1f} ml."
+    )
+
+
+def _blur(table: pd.Series) -> str:
+    most = parts.blur_name(max(parts.BLURS_MM))
+    ends = [value(table, parts.HELD_OUT, c, "ms_ssim") for c in (parts.PLAIN, most)]
+    spread = [value(table, parts.HELD_OUT, c, "shape_spread") for c in (parts.PLAIN, most)]
+    if None in ends or None in spread:
+        return ""
+    gain, kept = ends[1] - ends[0], spread[1] / spread[0] - 1  # type: ignore[operator]
+    seen = (
+        f"raises MS-SSIM by {gain:.3f}, as if heads were more alike"
+        if gain > CLEAR_MS_SSIM
+        else f"moves MS-SSIM by {gain:+.3f} only"
+    )
+    held = "holds" if abs(kept) <= KEPT_SHARE else "moves too"
+    return (
+        f"A blur of {max(parts.BLURS_MM):g} mm over the same heads {seen}; the spread of shape "
+        f"{held} ({100 * kept:+.0f} %)."
+    )
+
+
+def _matched(table: pd.Series) -> str:
+    plain = value(table, parts.HELD_OUT, parts.PLAIN, "ms_ssim")
+    soft = value(table, parts.HELD_OUT, parts.MATCHED + RELEASE, "ms_ssim")
+    ours = value(table, RELEASE, parts.SAMPLED, "ms_ssim")
+    shape = value(table, RELEASE, parts.SAMPLED, "shape_spread")
+    real = value(table, parts.HELD_OUT, parts.PLAIN, "shape_spread")
+    if plain is None or soft is None or ours is None or shape is None or real is None:
+        return ""
+    gap, left = ours - plain, ours - soft
+    if abs(gap) <= CLEAR_MS_SSIM:
+        told = "do not differ clearly"
+    elif abs(left) < abs(gap) / 2:
+        told = "differ mostly by sharpness"
+    else:
+        told = "differ by more than sharpness"
+    return (
+        f"MS-SSIM is {ours:.3f} among samples and {plain:.3f} among held-out heads, which "
+        f"blurred to the samples' sharpness have {soft:.3f}: the two {told}; the spread of "
+        f"shape is {shape:.2f} and {real:.2f} of the reference's."
+    )

@@ -1,0 +1,295 @@
+"""`medil sample` and `medil train-ldm`: new heads from a latent diffusion model.
+
+A sample is one latent; every voxel size that is asked for is a rendering of it.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from medil.errors import InputError
+from medil.files import check_output, make_folder
+
+if TYPE_CHECKING:
+    from medil.autoencoder import MedIL
+    from medil.flow import LatentFlow
+    from medil.generate import Seen
+    from medil.grid import Grid
+    from medil.volume import Volume
+
+Triple = tuple[float, float, float]
+FILE = click.Path(path_type=Path)
+USUAL_MM: Triple = (1.0, 1.0, 1.0)
+
+
+@click.command(
+    epilog="Example: medil sample --n 4 --condition ventricles=40 --also-spacing 2 2 2 -o out"
+)
+@click.option("-o", "--output", type=FILE, required=True, help="A folder; made if missing.")
+@click.option("--force", is_flag=True, help="Replace outputs that exist.")
+@click.option("-n", "--n", "count", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the first sample."
+)
+@click.option(
+    "--spacing", type=float, nargs=3, metavar="X Y Z",
+    help="Voxel size in mm [default: 1 1 1; with --like the scan's own grid].",
+)  # fmt: skip
+@click.option(
+    "--also-spacing", type=float, nargs=3, multiple=True, metavar="X Y Z",
+    help="Render each sample at this size too; may be said again.",
+)  # fmt: skip
+@click.option(
+    "--condition", "conditions", multiple=True, metavar="NAME=VALUE",
+    help="Ask for ventricles=ML, brain=ML, contrast=RATIO or spacing=MM; may be said again.",
+)  # fmt: skip
+@click.option(
+    "--guidance", type=float, default=1.0, show_default=True,
+    help="Above 1, conditions are exaggerated, at twice the time.",
+)  # fmt: skip
+@click.option("--steps", type=int, default=30, show_default=True, help="From noise to a head.")
+@click.option(
+    "--like", type=FILE, metavar="SCAN",
+    help="Keep to this skull-stripped scan, which may be coarse or a part of a head.",
+)  # fmt: skip
+@click.option("--volume", "volume_index", type=int, metavar="K", help="Of a 4-D --like, from 0.")
+@click.option(
+    "--centre", type=float, nargs=3, metavar="R A S",
+    help="Middle of the head in the world of --like, mm [default: of what is bright in it].",
+)  # fmt: skip
+@click.option("--latents", is_flag=True, help="Save each latent too, for `medil decode`.")
+@click.option("--preset", metavar="NAME", help="A released model [default: tiny].")
+@click.option("--weights", type=FILE, help="A model of yours, from `medil train-ldm`.")
+@click.option("--autoencoder", type=FILE, help="The weights whose latents it was trained on.")
+def sample(
+    output: Path,
+    force: bool,
+    count: int,
+    seed: int,
+    spacing: Triple | None,
+    also_spacing: tuple[Triple, ...],
+    conditions: tuple[str, ...],
+    guidance: float,
+    steps: int,
+    like: Path | None,
+    volume_index: int | None,
+    centre: Triple | None,
+    latents: bool,
+    preset: str | None,
+    weights: Path | None,
+    autoencoder: Path | None,
+) -> None:
+    """Sample new heads and render each at one or more voxel sizes.
+
+    Sample k is OUTPUT/sample_SEED.nii.gz, of seed + k, in a box of 160 x 192 x 160 mm around
+    the head; --also-spacing 2 2 2 adds sample_SEED_2x2x2mm.nii.gz, the same head. With --like
+    all samples agree with a scan (super-resolution, or completion of a part of a head): they
+    lie on its grid, or with --spacing in the whole box along its axes.
+    """
+    asked = read_conditions(conditions)
+    check_options(guidance, like, volume_index, centre)
+    flow, model = load_pair(preset, weights, autoencoder)
+    flow.tell([asked])  # refuses what it does not know
+    scan, seen = see(flow, like, volume_index, centre)
+    grids = renderings(flow, scan, seen, spacing, also_spacing)
+
+    from medil.attributes import outside
+    from medil.generate import keep_to, line
+    from medil.generate import sample as sample_latents
+    from medil.verbs_shared import tell
+    from medil.volume import save
+
+    line(steps)  # refuses a senseless number
+    if seen:
+        keep_to(seen, model)  # refuses weights that cannot
+    outputs = prepare(output, range(seed, seed + count), list(grids), latents, force)
+    for sentence in outside(asked, flow.known.spreads):
+        click.echo(f"warning: {sentence}", err=True)
+    watched = sys.stderr.isatty()
+    for own_seed, paths in outputs.items():
+        tell(f"sample {own_seed} ...")
+        (latent,) = sample_latents(
+            flow, model, [own_seed], [asked], guidance, steps, seen, progress=watched
+        )
+        latent = replace(latent, native=grids[""], source=scan.source if scan else None)
+        if latents:
+            latent.save(paths["latent"], force=force)
+        for ending, grid in grids.items():
+            save(model.decode(latent, grid, progress=watched), paths[ending], force=force)
+
+
+def read_conditions(texts: Sequence[str]) -> dict[str, float]:
+    """Attribute to value, from `name=value` texts.
+
+    Raises:
+        InputError: Another form, a value that is no finite number, or a name said twice.
+    """
+    asked: dict[str, float] = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name and equals):
+            raise InputError(f"--condition {text!r} has no form NAME=VALUE, such as ventricles=40.")
+        if name in asked:
+            raise InputError(f"--condition {name} is said twice; say it once.")
+        try:
+            asked[name] = float(value)
+        except ValueError:
+            asked[name] = math.nan
+        if not math.isfinite(asked[name]):
+            raise InputError(f"--condition {name} needs a number, not {value!r}.")
+    return asked
+
+
+def check_options(
+    guidance: float, like: Path | None, volume_index: int | None, centre: Triple | None
+) -> None:
+    """Refuse numbers and combinations that make no sense.
+
+    Raises:
+        InputError: Which, and what to do.
+    """
+    if not 0 <= guidance < math.inf:
+        raise InputError(f"--guidance must be zero or above, not {guidance:g}.")
+    if like is None and (centre is not None or volume_index is not None):
+        name = "--centre" if centre is not None else "--volume"
+        raise InputError(f"{name} belongs to a scan; name it with --like.")
+    if centre is not None and not all(map(math.isfinite, centre)):
+        raise InputError("--centre needs three finite numbers of mm.")
+
+
+def load_pair(
+    preset: str | None, weights: Path | None, autoencoder: Path | None
+) -> tuple[LatentFlow, MedIL]:
+    """The latent diffusion model and the autoencoder that the options name.
+
+    Raises:
+        InputError: Unknown preset, unreadable weights, or weights that do not belong together.
+    """
+    if preset and weights:
+        raise InputError("--preset and --weights both name a model; say only one.")
+    from medil.flow_train import load_flow, load_flow_release
+    from medil.generate import check_pair
+    from medil.verbs_shared import load_weights
+
+    flow = load_flow(weights) if weights else load_flow_release(preset or "tiny")
+    model = load_weights(preset, autoencoder)
+    check_pair(flow, model)
+    return flow, model
+
+
+def see(
+    flow: LatentFlow, like: Path | None, volume_index: int | None, centre: Triple | None
+) -> tuple[Volume | None, Seen | None]:
+    """The scan of --like, and what of it lies in the flow's box.
+
+    Raises:
+        InputError: Unreadable, constant, or no voxel in the box.
+    """
+    if like is None:
+        return None, None
+    from medil.generate import look_at
+    from medil.volume import load
+
+    scan = load(like, volume_index)
+    return scan, look_at(scan, flow, centre)
+
+
+def renderings(
+    flow: LatentFlow,
+    scan: Volume | None,
+    seen: Seen | None,
+    spacing: Triple | None,
+    also: Sequence[Triple],
+) -> dict[str, Grid]:
+    """Grids to render on, by what the file names end in; the first ends in nothing.
+
+    Voxel sizes are given in the axes of the scan's file and fill the whole box.
+
+    Raises:
+        InputError: A size that is not above zero, larger than the box or said twice, or an
+            output that would not fit into memory.
+    """
+    from medil.verbs_shared import target
+
+    box, source = (seen.latent_grid if seen else flow.known.grid), None
+    if scan and scan.source:
+        in_file, _ = box.reoriented(scan.source.orientation)
+        source = replace(scan.source, grid=in_file)
+    if scan and spacing is None:
+        first, _ = target(scan.grid, scan.source, None, None)
+    else:
+        first, _ = target(box, source, spacing or USUAL_MM, None)
+    grids = {"": first}
+    for sizes in also:
+        ending = "_" + "x".join(f"{size:g}" for size in sizes) + "mm"
+        if ending in grids:
+            raise InputError(f"--also-spacing {ending[1:]} is said twice; say it once.")
+        grids[ending], _ = target(box, source, sizes, None)
+    return grids
+
+
+def prepare(
+    output: Path, seeds: Sequence[int], endings: Sequence[str], latents: bool, force: bool
+) -> dict[int, dict[str, Path]]:
+    """Make the folder and check every output: seed -> ending -> path.
+
+    Raises:
+        InputError: No folder can be made there, or an output exists without `force`.
+    """
+    from medil.verbs_shared import check_image_output
+
+    make_folder(output)
+    outputs = {}
+    for seed in seeds:
+        stem = output / f"sample_{seed:04d}"
+        outputs[seed] = {end: Path(f"{stem}{end}.nii.gz") for end in endings}
+        for path in outputs[seed].values():
+            check_image_output(path, force)
+        outputs[seed]["latent"] = Path(f"{stem}.safetensors")
+        if latents:
+            check_output(outputs[seed]["latent"], force)
+    return outputs
+
+
+@click.command(
+    "train-ldm", epilog="Example: medil train-ldm --preset tiny -o runs/ldm --time-budget 9m"
+)
+@click.option("--preset", metavar="NAME", help="Which model to train [default: tiny].")
+@click.option("-o", "--output", type=FILE, required=True, help="A folder for the run.")
+@click.option("--seed", type=int, help="Of weights, data and noise [default: 0].")
+@click.option("--resume", is_flag=True, help="Go on with the run in the folder, as it was set up.")
+@click.option("--minutes", type=float, help="Length of the run in wall time [default: preset's].")
+@click.option("--steps", type=click.IntRange(1), help="Length of the run in steps instead.")
+@click.option("--time-budget", metavar="TIME", help="Stop this call after 90s, 9m or 1.5h; resume.")
+@click.option("--batch", type=click.IntRange(1), help="Latents a step, over all processes.")
+@click.option("--accumulate", type=click.IntRange(1), help="Parts in which to work through them.")
+@click.option("--heads", type=click.IntRange(1), help="How many to draw [default: preset's].")
+@click.option("--devices", type=click.IntRange(1), help="Processes on this machine [default: 1].")
+@click.option("--accelerator", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+def train_ldm(output: Path, preset: str | None, time_budget: str | None, **asked: Any) -> None:
+    """Train a latent diffusion model on heads drawn on the cohort's label maps.
+
+    Heads are drawn and encoded once, into the run's folder; then it trains. Ctrl-C saves and
+    ends; --resume goes on.
+    """
+    minutes = asked["minutes"]
+    if minutes is not None and not minutes > 0:
+        raise InputError(f"--minutes must be above zero, not {minutes:g}.")
+    if minutes is not None and asked["steps"] is not None:
+        raise InputError("--minutes and --steps both say how long the run is; say only one.")
+    if asked["resume"] and not output.is_dir():
+        raise InputError(f"there is no run to resume in {output}.")
+    from medil.flow_train import flow_preset, main_train_flow
+    from medil.processes import duration_s
+
+    flow_preset(preset or "tiny")
+    budget_s = duration_s(time_budget) if time_budget else math.inf
+    make_folder(output)
+    main_train_flow(output, preset, time_budget_s=budget_s, **asked)

@@ -1,0 +1,260 @@
+"""The evaluation of sampled heads: rulers on phantoms, copies, blur, control, whole rows."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from eval.generation import flows, measure, memory, parts, sets, sizes, tasks, volumes
+from eval.generation.report import agreement
+from eval.rows import Provenance
+from medil.autoencoder import MedIL
+from medil.config import preset
+from medil.errors import InputError
+from medil.grid import Grid, centres_mm
+from medil.latentset import box_grid
+
+SMALL = (40, 48, 40)
+
+
+def phantom(half_mm=(9.0, 30.0, 11.0), scale=1.0, seed=None, shape=(80, 96, 80)):
+    """An ellipsoid brain (CSF, grey, white) with two ellipsoid ventricles, at 2 mm."""
+    origin = [1.0 - n for n in shape]
+    points = centres_mm(Grid.from_spacing(shape, 2.0, origin)).numpy() / scale
+
+    def within(half, centre=(0.0, 0.0, 0.0)):
+        return (((points - centre) / half) ** 2).sum(-1) < 1
+
+    rim = np.array([65.0, 83.0, 65.0])
+    volume = 0.15 * within(rim) + 0.35 * within(rim - 5) + 0.3 * within(rim - 12)
+    for side in (-1, 1):
+        volume[within(np.array(half_mm), (14.0 * side, 5.0, 14.0))] = 0.15
+    if seed is not None:
+        noise = np.random.default_rng(seed).normal(size=shape)
+        volume = volume + 0.3 * (volume > 0.1) * sets.blurred([noise], 2.0)[0]
+    return volume.astype(np.float32)
+
+
+def ellipsoid_ml(*half_mm):
+    return 4 / 3 * np.pi * np.prod(half_mm) / 1000
+
+
+@pytest.fixture(scope="module")
+def brains():
+    """Six heads that differ in size, ventricles and texture."""
+    rng = np.random.default_rng(5)
+    return np.stack(
+        [phantom(rng.uniform(5, 12, 3) * (1, 3, 1), rng.uniform(0.44, 0.5), k, SMALL)
+         for k in range(6)]
+    )  # fmt: skip
+
+
+# Rulers
+
+
+@pytest.mark.parametrize("half_mm", [(6.0, 25.0, 8.0), (9.0, 30.0, 11.0), (11.0, 38.0, 14.0)])
+def test_ventricles_of_known_volume_are_found_within_a_tenth(half_mm):
+    volume = phantom(half_mm)
+    found = measure.ventricles_ml(volume, measure.brain_mask(volume), calibrated=False)
+    assert found == pytest.approx(2 * ellipsoid_ml(*half_mm), rel=0.1)
+
+
+def test_brain_and_contrast_of_a_phantom_are_its_own():
+    volume = phantom()
+    mask = measure.brain_mask(volume)
+    assert measure.brain_ml(volume, mask, calibrated=False) == pytest.approx(
+        ellipsoid_ml(60, 78, 60), rel=0.02
+    )
+    assert measure.contrast(volume, mask, calibrated=False) == pytest.approx(0.8 / 0.5, rel=1e-5)
+
+
+def test_the_ruler_follows_its_line_and_never_goes_below_zero():
+    volume, (slope, offset) = phantom(), measure.LINES["ventricles"]
+    mask = measure.brain_mask(volume)
+    raw = measure.ventricles_ml(volume, mask, calibrated=False)
+    assert measure.measured(volume)["ventricles"] == pytest.approx(slope * raw + offset)
+    assert measure.contrast(np.ones((9, 9, 9)), np.ones((9, 9, 9), bool)) >= 0
+
+
+def test_a_brain_without_ventricles_has_none_and_an_empty_box_no_brain():
+    volume = phantom((0.1, 0.1, 0.1))
+    assert measure.ventricles_ml(volume, measure.brain_mask(volume), calibrated=False) == 0
+    with pytest.raises(InputError, match="no brain"):
+        measure.brain_mask(np.zeros((4, 4, 4)))
+
+
+# Copies
+
+
+def test_a_copy_is_flagged_and_a_fresh_head_is_not():
+    rng = np.random.default_rng(0)
+    maps, own, fresh = rng.random((15, 8, 8, 8)), rng.random((30, 8, 8, 8)), rng.random((8, 8, 8))
+    learned = np.repeat(maps, 2, axis=0) + 0.5 * own  # two heads on every label map
+    near = learned[3] + 1e-3 * rng.random((8, 8, 8))
+    values, flagged = memory.memorised(np.stack([learned[7], near, fresh]), learned)
+    assert flagged.tolist() == [True, True, False]
+    assert values["copies_percent"] == values["flagged_percent"] == pytest.approx(200 / 3)
+
+
+def test_a_dull_head_is_near_to_everybody_and_yet_no_copy():
+    learned = np.random.default_rng(0).random((30, 8, 8, 8))
+    values, flagged = memory.memorised([learned.mean(0)], learned)
+    assert values["flagged_percent"] == 100 and not flagged.any()
+
+
+def test_distances_are_rms_differences_of_blocks():
+    a, b = np.zeros((1, 4, 4, 4)), np.full((2, 4, 4, 4), 0.5)
+    b[1, ::2] = -0.5  # blocks of 4 mm average it away
+    assert sets.distances(a, b) == pytest.approx(np.array([[0.5, 0.0]]))
+
+
+# Blur, and sets
+
+
+def test_blur_makes_heads_alike_for_ms_ssim_and_leaves_their_shapes_apart(brains):
+    reference, mask = sets.described(brains), sets.common_mask(brains)
+    soft = sets.blurred(brains, 1.0)
+    plain = sets.compare(reference, reference, brains, mask)
+    blurred = sets.compare(reference, sets.described(soft), soft, mask)
+    assert blurred["ms_ssim"] > plain["ms_ssim"] + 0.01
+    assert blurred["power_4_8_db"] < -2 < plain["power_4_8_db"]
+    assert plain["shape_spread"] == pytest.approx(1)
+    assert blurred["shape_spread"] == pytest.approx(1, abs=0.1)
+
+
+def test_a_set_compared_with_itself_has_no_distance(brains):
+    found = sets.described(brains)
+    values = sets.compare(found, found, brains, sets.common_mask(brains))
+    assert tuple(values) == sets.METRICS
+    for name in ("frechet", "power_16_32_db", "power_4_8_db", "tissue_distance"):
+        assert values[name] == pytest.approx(0, abs=1e-6)
+    assert [values[n] for n in ("precision", "recall", "coverage")] == [1, 1, 1]
+
+
+def test_a_gaussian_lowers_a_wave_by_its_transfer_function():
+    x = np.arange(64) * 2.0
+    wave = np.broadcast_to(np.cos(2 * np.pi * x / 8)[:, None, None], (64, 4, 4))
+    soft = sets.blurred([wave], 1.5)[0]
+    assert soft == pytest.approx(wave * np.exp(-0.5 * (2 * np.pi * 1.5 / 8) ** 2), abs=1e-5)
+
+
+def test_the_blur_that_matches_sharpness_is_the_one_that_was_made(brains):
+    aim = sets.described(sets.blurred(brains[:2], 1.2)).power[:, sets.SHARP_BAND].mean()
+    assert sets.blur_to_match(brains[:2], aim) == pytest.approx(1.2, abs=0.1)
+    assert sets.blur_to_match(brains[:2], 1e9) == 0
+
+
+def test_averages_over_coarser_voxels_keep_the_mean_and_a_ramp():
+    ramp = np.broadcast_to(np.arange(9.0)[:, None, None], (9, 6, 6))
+    coarse = volumes.averaged(ramp, (6, 3, 2))
+    assert coarse.shape == (6, 3, 2) and coarse.mean() == pytest.approx(ramp.mean())
+    thirds = np.array([1, 5, 10, 14, 19, 23]) / 3  # a voxel and a half in each
+    assert coarse[:, 0, 0] == pytest.approx(thirds)
+    assert volumes.averaged(ramp, (3, 3, 3))[:, 0, 0] == pytest.approx([1, 4, 7])
+
+
+def test_two_renderings_are_compared_in_units_of_two_samples():
+    coarse = [np.zeros((2, 2, 2)), np.full((2, 2, 2), 0.5)]
+    found = parts.renderings(coarse, [c + 0.05 for c in coarse])
+    assert found["renderings_ratio"] == pytest.approx(10)
+    assert parts.renderings(coarse, coarse)["renderings_ratio"] == np.inf
+
+
+# Control
+
+
+def test_agreement_of_known_pairs():
+    asked = np.array([1.0, 2, 3, 4])
+    exact = agreement(asked, 2 * asked + 1)
+    assert exact["r2"] == pytest.approx(1) and exact["slope"] == pytest.approx(2)
+    assert exact["bias"] == pytest.approx(3.5)
+    assert exact["rms"] == pytest.approx(np.sqrt(np.mean((asked + 1) ** 2)))
+    noisy = agreement(asked, np.array([1.0, -1, -1, 1]))
+    assert noisy["r2"] == pytest.approx(0) and noisy["slope"] == pytest.approx(0)
+    assert np.isnan(agreement(np.ones(3), asked[:3])["r2"])
+
+
+# Rendering, and whole rows with a flow that is made up
+
+
+def test_slabs_and_the_whole_are_the_same_rendering(monkeypatch):
+    torch.manual_seed(0)
+    model = MedIL(preset("test").model).eval()
+    cells = Grid.from_spacing((6, 6, 6), 4.0)
+    target = cells.with_spacing(2.0)
+    z = torch.randn(8, 6, 6, 6)
+    whole = flows.render(model, z, cells, target)
+    monkeypatch.setattr(flows, "MOST_VOXELS", 5 * 12 * 12)
+    assert whole.shape == (12, 12, 12)
+    assert flows.render(model, z, cells, target) == pytest.approx(whole, abs=0.02)
+
+
+def test_a_set_is_made_once_and_read_back(tmp_path):
+    made = []
+
+    def make():
+        made.append(1)
+        return volumes.Heads("x", np.full((1, 2, 2, 2), 0.25, np.float32), [{"brain": 1.5}])
+
+    first, again = (volumes._kept(["x", 1], tmp_path, make) for _ in range(2))
+    assert len(made) == 1 and again.known == first.known == [{"brain": 1.5}]
+    assert (again.volumes == 0.25).all() and again.latents is None
+
+
+@pytest.fixture
+def made_up(monkeypatch, brains):
+    """Every set is the phantoms; autoencoder and flow are names alone."""
+    known = [{"ventricles": 10.0 + k, "brain": 100.0, "contrast": 1.4} for k in range(6)]
+    latents = np.zeros((4, 8, 2, 2, 2), np.float32)
+    heads = volumes.Heads("made up", brains, known, latents)
+    for name in ("held_out", "training", "rebuilt", "sampled"):
+        monkeypatch.setattr(parts, name, lambda *_, **__: heads)
+    few = volumes.Heads("copies", brains[:4], known[:4])
+    monkeypatch.setattr(parts, "copies", lambda *_: few)
+    monkeypatch.setattr(parts, "render", lambda *_: np.full((80, 96, 80), 0.5))
+    monkeypatch.setattr(parts, "grid", lambda: SimpleNamespace(shape=SMALL))
+    monkeypatch.setattr(parts, "spread_values", lambda *_: [20.0, 40.0, 60.0])
+    model = SimpleNamespace(
+        weights_id="abc", mean=torch.zeros(8, 2, 2, 2), known=SimpleNamespace(grid=box_grid(4.0))
+    )
+    for module in (parts, tasks):
+        monkeypatch.setattr(module, "autoencoder", lambda *_: model)
+        monkeypatch.setattr(module, "flow", lambda *_: model)
+    monkeypatch.setattr(tasks, "label_maps", lambda split: [SimpleNamespace(name=split)])
+    few_sizes = sizes.Sizes(
+        ("release", "integrated"), 6, 6, 6, 6, 2, 1, 3, 2, (1.0, 2.0), ("brain",), 1
+    )
+    monkeypatch.setitem(sizes.SIZES, "quick", few_sizes)
+    parts._reference.cache_clear()
+    yield
+    parts._reference.cache_clear()
+
+
+@pytest.mark.parametrize("part", tasks.PARTS)
+def test_every_task_gives_the_rows_that_it_promised(made_up, part):
+    promised = tasks.tasks("quick", "tiny", Provenance.now("quick"), (), [part])
+    assert len({i for t in promised for i in t.wanted}) == sum(len(t.wanted) for t in promised)
+    for task in promised:
+        found = task.measure()
+        assert {r.identity for r in found} == task.wanted
+        assert all(r.to_record() for r in found)
+
+
+def test_unknown_arms_parts_profiles_and_releases_are_refused(made_up):
+    begin = partial(tasks.tasks, provenance=Provenance.now("quick"))
+    for arguments, says in (
+        ({"profile": "huge", "release": "tiny"}, "huge"),
+        ({"profile": "quick", "release": "base"}, "base"),
+        ({"profile": "quick", "release": "tiny", "arms": ["gan"]}, "gan"),
+        ({"profile": "quick", "release": "tiny", "chosen": ["speed"]}, "speed"),
+    ):
+        with pytest.raises(InputError, match=says):
+            begin(**arguments)
+
+
+def test_a_profile_that_trains_nothing_says_so():
+    with pytest.raises(InputError, match="trains no flow"):
+        flows.flow_run("quick")
+    assert flows.flow_run("gpu").train.steps == sizes.SIZES["gpu"].flow_steps

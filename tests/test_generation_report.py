@@ -1,0 +1,173 @@
+"""Tables and sentences on sampled heads follow the rows, whichever way the numbers fall."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from eval.generation import parts
+from eval.generation.pictures import control_figure, montage, sharpness_figure
+from eval.generation.report import (
+    arms_table,
+    blur_table,
+    control_pairs,
+    control_table,
+    memory_table,
+    tables,
+)
+from eval.generation.sets import METRICS
+from eval.generation.words import verdict
+from eval.rows import SCHEMA, append_rows
+from medil.errors import InputError
+
+ANOTHER, SAMPLED, REBUILT = parts.ANOTHER, parts.SAMPLED, parts.REBUILT
+
+
+def line(arm, condition, subject, metric, value, profile="gpu"):
+    made = dict.fromkeys(SCHEMA, "x") | {
+        "experiment": "generation", "arm": arm, "condition": condition, "subject": subject,
+        "metric": metric, "value": value, "profile": profile,
+        "recorded_at": pd.Timestamp("2026-01-01", tz="UTC"),
+    }  # fmt: skip
+    return made
+
+
+def rows(good=True):
+    """Rows of a flow that does well or badly at everything."""
+    found = []
+
+    def put(arm, condition, subject, **values):
+        found.extend(line(arm, condition, subject, m, v) for m, v in values.items())
+
+    def whole(**known):
+        return {**dict.fromkeys(METRICS, 0.5), **known}
+
+    flagged = {"nearest": 0.1, "nearest_in_training": 0.1, "bar": 0.05, "flagged_percent": 5.0,
+               "copies_percent": 5.0}  # fmt: skip
+    put("held-out", ANOTHER, "set of 24", **whole(frechet=4.0), **flagged)
+    put("training", ANOTHER, "set of 24", **whole(frechet=5.0))
+    put("training", parts.COPIES, "set of 4", **{**flagged, "copies_percent": 100.0})
+    put("release", REBUILT, "set of 24", **whole(frechet=9.0))
+    own = {**flagged, "copies_percent": 0.0 if good else 50.0}
+    for seed, shift in enumerate((-1.0, 0.0, 1.0)):
+        subject = f"set of 24, seed {seed}"
+        frechet = (11.0 if good else 60.0) + shift
+        release = whole(frechet=frechet, ms_ssim=0.60, shape_spread=0.9)
+        put("release", SAMPLED, subject, **release, **own)
+        put("integrated", SAMPLED, subject, **whole(frechet=20.0 + shift), **own)
+        near = 50.0 if good else 20.5
+        put("conv-1mm", SAMPLED, subject, **whole(frechet=near + shift), **own)
+    pair = {"renderings_rms": 0.01, "samples_rms": 0.15 if good else 0.05}
+    ratio = 15.0 if good else 5.0
+    put("release", parts.RENDERINGS, "set of 2, seed 0", renderings_ratio=ratio, **pair)
+    for k, asked in enumerate(np.linspace(10, 70, 12)):
+        noise = (-1) ** k * (2.0 if good else 60.0)
+        subject = f"sample {k:03d}"
+        put("release", "ventricles, guidance 1", subject, asked=asked, measured=asked + noise)
+        put("release", "ventricles, guidance 3", subject, asked=asked, measured=40 + 2 * noise)
+        put("ruler", "ventricles, held-out", f"head {k:03d}", asked=asked, measured=asked + 1)
+    for k, sigma in enumerate(parts.BLURS_MM):
+        moved = {"ms_ssim": 0.5 + (0.02 * k if good else 0), "power_4_8_db": -3.0 * k}
+        moved["shape_spread"] = 1 if good else 1 - 0.1 * k
+        put("held-out", parts.blur_name(sigma), "set of 24", **whole(blur_mm=sigma, **moved))
+    soft = whole(blur_mm=1.2, ms_ssim=0.59 if good else 0.5)
+    put("held-out", parts.MATCHED + "release", "set of 24, seed 0", **soft)
+    return pd.DataFrame(found)
+
+
+def test_arms_stand_with_mean_range_and_n_after_the_rulers():
+    table = arms_table(rows())
+    assert list(table["Heads"][:2]) == ["held-out heads", "training heads"]
+    release = table[(table["Heads"] == "MedIL, released") & (table["Set"] == "sampled")].iloc[0]
+    assert release["Fréchet"] == "11.0 [10.0, 12.0]"
+    assert release["n"] == "24 x 3 seeds"
+    assert table.iloc[0]["Fréchet"] == "4.0" and table.iloc[0]["n"] == "24"
+
+
+def test_copies_and_rulers_stand_in_the_table_of_copies():
+    table = memory_table(rows()).set_index(["Heads", "Set"])["Flagged, relative (%)"]
+    assert table["training heads", "copies"] == "100.0"
+    assert table["MedIL, released", "sampled"] == "0.0 [0.0, 0.0]"
+
+
+def test_control_stands_for_each_weight_with_the_ruler_first():
+    pairs, table = control_pairs(rows()), control_table(rows())
+    assert len(pairs) == 36 and set(pairs["how"]) == {"guidance 1", "guidance 3", "held-out"}
+    assert table.iloc[0]["Heads"] == "the ruler itself" and table.iloc[0]["Bias"] == "+1"
+    assert table.iloc[0]["r2"] == "1.00 [1.00, 1.00]" and table.iloc[0]["n"] == 12
+    assert list(table["Under"][1:]) == ["guidance 1", "guidance 3"]
+
+
+def test_blurs_stand_in_order_and_matched_sets_after_them():
+    table = blur_table(rows())
+    assert list(table["Blur (mm)"]) == ["0.00", "0.50", "1.00", "1.50", "2.00", "1.20"]
+    assert table.iloc[-1]["Sharpness"] == "at the sharpness of MedIL, released"
+
+
+@pytest.mark.parametrize(
+    "good, says",
+    [
+        (True, ("comes from the autoencoder", "seeds do not overlap", "less than held-out",
+                "meets the bar of 10", "under guidance 1, which meets", "raises MS-SSIM by 0.080",
+                "shape holds", "differ mostly by sharpness")),
+        (False, ("comes from sampling", "but seeds overlap", "more often than held-out",
+                 "misses the bar of 10", "which misses the bar of 0.8", "moves MS-SSIM by +0.000",
+                 "shape moves too", "differ by more than sharpness")),
+    ],
+)  # fmt: skip
+def test_words_follow_the_numbers(good, says):
+    text = verdict(rows(good))
+    for words in says:
+        assert words in text
+
+
+def test_parts_without_rows_are_left_out_of_words_and_tables():
+    frame = rows()
+    only = frame[frame["condition"].isin([SAMPLED, ANOTHER, REBUILT])]
+    assert "blur" not in verdict(only) and "Fréchet" in verdict(only)
+    for table in (blur_table, control_table):
+        with pytest.raises(InputError, match="record some"):
+            table(only)
+
+
+def test_another_experiments_rows_are_no_rows_of_this_one():
+    frame = rows().assign(experiment="other")
+    with pytest.raises(InputError, match="no rows"):
+        verdict(frame)
+
+
+def test_a_quick_run_does_not_mix_with_a_whole_one():
+    quick = rows().assign(profile="quick", value=1000.0)
+    assert arms_table(pd.concat([rows(), quick])).equals(arms_table(rows()))
+
+
+def test_tables_are_written_from_a_file_of_rows(tmp_path, made_rows):
+    append_rows(tmp_path / "generation.jsonl", made_rows)
+    names = [p.name for p in tables(tmp_path, tmp_path / "out")]
+    assert names == ["generation_arms.csv"]
+    assert "held-out heads" in (tmp_path / "out" / names[0]).read_text("utf-8")
+
+
+@pytest.fixture
+def made_rows():
+    """One whole set of rows as the experiment records them."""
+    from eval.rows import Provenance, of_values
+
+    return of_values(
+        dict.fromkeys(METRICS, 0.5), dict.fromkeys(METRICS, "1"), experiment="generation",
+        subject="set of 24", arm="held-out", condition=ANOTHER, spacing_in_mm="2",
+        spacing_out_mm="2", numbers_kept=8, n_voxels=8, config_hash="a", data_sha256="b",
+        weights_sha256="", time_s=1.0, provenance=Provenance.now("gpu"),
+    )  # fmt: skip
+
+
+def test_figures_show_every_group():
+    pytest.importorskip("matplotlib")
+    control = control_figure(rows())
+    assert [ax.get_title() for ax in control.axes] == [
+        "the ruler, held-out heads", "samples, guidance 1", "samples, guidance 3"
+    ]  # fmt: skip
+    left, right = sharpness_figure(rows()).axes
+    assert len(left.lines) == len(right.lines) == 4  # blurs, and three arms
+    assert left.lines[0].get_xdata().tolist() == [0, -3, -6, -9, -12]
+    heads = {name: np.full((80, 96, 80), 0.5) for name in ("held-out", "sampled")}
+    assert len([ax for ax in montage(heads).axes if ax.images]) == 6
