@@ -1,0 +1,337 @@
+"""What the pages on sampling compute and draw while they are built.
+
+Every part runs without label maps: heads are drawn on the MNI152 anatomy, or sampled.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.spatial.distance import pdist
+
+from eval.generation import sets
+from eval.generation.measure import brain_mask, measured
+from eval.generation.words import verdict
+from eval.metrics.sets import ms_ssim_diversity, standardised
+from eval.rows import RESULTS, read_rows
+from eval.tables import markdown
+from medil.attributes import Spread
+from medil.autoencoder import MedIL, slabs
+from medil.cohort import draw_subject, scan, tissue_anatomy
+from medil.errors import InputError
+from medil.flow import FLOOR, LatentFlow, block_means
+from medil.grid import Grid
+from medil.heads import Subject
+from medil.intensity import Intensity, robust_intensity
+from medil.latent import Latent
+from medil.latentset import LatentSet, box_grid, style
+from medil.volume import Volume
+
+EXPERIMENT = "generation"
+SEED = 4711  # of the heads drawn here: in no training set
+SLAB_VOXELS = 2_000_000
+NOTHING = (
+    "*Nothing is recorded yet, so there is nothing to show here. Record it with* "
+    "`python -m eval.generation --profile gpu`."
+)
+
+
+def recorded(folder: Path = RESULTS) -> pd.DataFrame | None:
+    """The rows of the experiment, or None where nothing is recorded yet."""
+    try:
+        return read_rows(folder / f"{EXPERIMENT}.jsonl")
+    except InputError:
+        return None
+
+
+def said(frame: pd.DataFrame | None, *topics: str) -> str:
+    """The verdict's sentences that hold one of some words, as a list; all without words."""
+    try:
+        lines = [] if frame is None else verdict(frame).splitlines()
+    except InputError:
+        lines = []
+    chosen = [line for line in lines if not topics or any(topic in line for topic in topics)]
+    return "\n".join(f"- {line}" for line in chosen) or NOTHING
+
+
+def shown(frame: pd.DataFrame | None, table: Callable[[pd.DataFrame], pd.DataFrame]) -> str:
+    """A recorded table as Markdown, or the sentence that there is none."""
+    try:
+        found = pd.DataFrame() if frame is None else table(frame)
+    except InputError:
+        found = pd.DataFrame()
+    return NOTHING if found.empty else markdown(found)
+
+
+# Heads and latents
+
+
+@functools.cache
+def made_subject(index: int) -> Subject:
+    """A head drawn on the MNI152 anatomy, as the cohort draws them; needs no download."""
+    return draw_subject(tissue_anatomy(), SEED, index, style())
+
+
+def made_head(index: int, grid: Grid) -> Volume:
+    """A scan of `made_subject(index)`, its middle in the middle of the box (0, 0, 0).
+
+    Args:
+        index: Which head.
+        grid: Of the scan, in the box of `medil.latentset.box_grid`.
+
+    Returns:
+        0 ... 1 scale, skull-stripped.
+    """
+    subject = made_subject(index)
+    there = grid.shifted(subject.head_mm.mean(0).tolist())
+    data = scan(subject, there, SEED, index, style())
+    return Volume(robust_intensity(data).forward(data), grid)
+
+
+def as_latent(mean: torch.Tensor, flow: LatentFlow, model: MedIL) -> Latent:
+    """[C, d, h, w] numbers in the flow's box as a latent that `model` can render."""
+    grid = flow.known.grid
+    log_var = torch.full_like(mean, -30.0)
+    unit = Intensity(0.0, 1.0)
+    return Latent(mean, log_var, grid, grid.with_spacing(1.0), unit, None, model.weights_id)
+
+
+@torch.inference_mode()
+def rendered(model: MedIL, latent: Latent, grids: Sequence[Grid]) -> list[Volume]:
+    """`model.decode` on several grids at the price of little more than one.
+
+    The networks run once, in bfloat16; only the last layer knows the voxel size.
+
+    Args:
+        model: The autoencoder.
+        latent: Of its weights.
+        grids: Parallel to the latent's grid and inside its box.
+
+    Returns:
+        A volume for each grid.
+    """
+    z, found = latent.mean[None].to(model.haar), []
+    with torch.autocast("cpu", torch.bfloat16):
+        features = model.decode_features(z)
+    for grid in grids:
+        out = torch.empty(grid.shape)
+        for start, slab in slabs(grid, SLAB_VOXELS):
+            learned = model.render_features(features, latent.grid, slab)
+            values = model.compose(learned, z, latent.grid, slab)[0, 0]
+            out[start : start + slab.shape[0]] = latent.intensity.inverse(values)
+        found.append(Volume(out, grid))
+    return found
+
+
+def blocks_of(latent: Latent, cells: int, reach: int) -> LatentSet:
+    """A toy training set: one block of a latent, in every place near the middle.
+
+    Moving a head by whole cells moves its latent by those cells and changes no number, so
+    these are exact latents of a head in (2 reach + 1)^3 places.
+
+    Args:
+        latent: Of a head.
+        cells: Side of the block.
+        reach: How many cells it moves to either side, an axis.
+
+    Returns:
+        The blocks, all said to lie in the middle one's place.
+    """
+    first = [(n - cells) // 2 for n in latent.grid.shape]
+    moves = torch.cartesian_prod(*[torch.arange(-reach, reach + 1)] * 3).tolist()
+    blocks = []
+    for move in moves:
+        parts = [slice(f + m, f + m + cells) for f, m in zip(first, move, strict=True)]
+        blocks.append(latent.mean[(slice(None), *parts)])
+    grid = latent.grid.crop(first, (cells,) * 3)
+    names = tuple(f"moved by {move}" for move in moves)
+    return LatentSet(
+        torch.stack(blocks), grid, torch.zeros(len(blocks), 4), latent.weights_id, names
+    )
+
+
+def untrained(share: np.ndarray) -> np.ndarray:
+    """The loss of an untrained flow, which judges every number by itself, at times 0 ... 1.
+
+    For x and n standard normal the best estimate of x from z = (1 - t) x + t n is linear in
+    z and off by the variance t^2 / ((1 - t)^2 + t^2); the loss divides it by max(t, FLOOR)^2.
+    """
+    return share**2 / ((1 - share) ** 2 + share**2) / np.maximum(share, FLOOR) ** 2
+
+
+def cells(flow: LatentFlow, floor: LatentFlow) -> int:
+    """How many cells an axis of `flow` make one of a coarser `floor`; 1 for itself."""
+    return flow.known.grid.shape[0] // floor.known.grid.shape[0]
+
+
+def from_mean(flow: LatentFlow, latents: torch.Tensor) -> float:
+    """RMS distance of latents from the mean map, in standard deviations.
+
+    Where a coarse flow draws block means first, of these, in theirs.
+
+    Args:
+        flow: Whose mean map.
+        latents: [B, C, d, h, w].
+    """
+    floor = flow.coarse or flow
+    blocks = block_means(latents, cells(flow, floor))
+    return float(floor.centred(blocks).square().mean().sqrt())
+
+
+# Words and numbers about samples
+
+
+def rms(a: Volume, b: Volume, where: np.ndarray) -> float:
+    """Root mean square difference of two volumes on one grid, in a mask.
+
+    Raises:
+        InputError: The grids differ.
+    """
+    if not a.grid.is_close(b.grid):
+        raise InputError("volumes are compared on one grid; render both there.")
+    difference = (a.data.double() - b.data.double()).numpy()[where]
+    return float(np.sqrt(np.mean(difference**2)))
+
+
+def looks(sample: Volume, reference: Volume, spreads: Mapping[str, Spread]) -> str:
+    """What a picture of a sample should be read with: its wholeness, its size, its detail.
+
+    Args:
+        sample: On voxels of 2 mm, 0 ... 1 scale.
+        reference: A head through the same autoencoder, on the same voxels.
+        spreads: Of the flow's training set, with ``brain``.
+
+    Returns:
+        Three sentences.
+    """
+    data = sample.data.numpy()
+    mask = brain_mask(data)
+    whole = mask[data > 0.1].mean()
+    brain_ml, spread = measured(data)["brain"], spreads["brain"]
+    within = spread.low <= brain_ml <= spread.high
+    powers = [
+        sets.band_power(v, brain_mask(v))[sets.SHARP_BAND] for v in (data, reference.data.numpy())
+    ]
+    share, waves_mm = powers[0] / powers[1], sets.BANDS_MM[sets.SHARP_BAND]
+    return (
+        f"**How it looks, in numbers.** {whole:.1%} of what is bright is one piece"
+        f"{'' if whole > 0.99 else ', so crumbs float around it'}. Its brain measures "
+        f"{brain_ml:,.0f} ml, {'inside' if within else 'outside'} the {spread.low:,.0f} to "
+        f"{spread.high:,.0f} ml of training. Waves of {waves_mm[1]:g} to {waves_mm[0]:g} mm have "
+        f"{share:.2f} of the power that they have in the made head: {_detail(share)}"
+    )
+
+
+def _detail(share: float) -> str:
+    if share < 0.5:
+        return "the sample is blurred, and folds run together."
+    if share < 0.8:
+        return "the sample is smoother than a head that went through the same decoder."
+    if share <= 1.25:
+        return "about as much detail as a head that went through the same decoder."
+    return "more than a head has, so part of what looks like folds is noise."
+
+
+def agreement(one: float, two: float) -> str:
+    """A sentence on how much closer two renderings of a sample are than two samples.
+
+    Args:
+        one: RMS difference of the renderings of one sample.
+        two: RMS difference of two samples.
+    """
+    ratio = two / max(one, 1e-12)
+    times = f"{ratio:,.0f}" if ratio < 1e4 else "over ten thousand"
+    told = "above" if ratio >= 10 else "below"
+    return (
+        f"one sample differs from itself by {one:.2g}, from another sample by {two:.2g}. "
+        f"That is {times} times as much, {told} the ten that we ask for."
+    )
+
+
+# Asking for an attribute
+
+
+def asked_samples(
+    flow: LatentFlow,
+    model: MedIL,
+    requests: Sequence[Mapping[str, float]],
+    guidances: Sequence[float],
+    seed: int,
+    steps: int,
+) -> tuple[pd.DataFrame, list[Volume]]:
+    """Samples of one noise under several requests and guidance weights, measured.
+
+    Args:
+        flow: Trained on latents of `model`.
+        model: The autoencoder.
+        requests: Attribute to value, each for one sample.
+        guidances: Weights; every request is sampled under each.
+        seed: Of the noise that all of them start from.
+        steps: Along the flow.
+
+    Returns:
+        A line a sample (``guidance``, ``asked`` and ``measured`` with every attribute's
+        value), and the samples on voxels of 2 mm in the same order.
+    """
+    from medil.generate import sample
+
+    grid, lines, volumes = box_grid(2.0), [], []
+    for guidance in guidances:
+        seeds = [seed] * len(requests)
+        latents = sample(flow, model, seeds, requests, guidance, steps)
+        for request, latent in zip(requests, latents, strict=True):
+            (volume,) = rendered(model, latent, [grid])
+            found = measured(volume.data.numpy())
+            lines.append({"guidance": guidance, "asked": dict(request), "measured": found})
+            volumes.append(volume)
+    return pd.DataFrame(lines), volumes
+
+
+def ventricle_level_mm(volume: Volume) -> np.ndarray:
+    """[3] (R, A, S) mm: a point in the plane where the lateral ventricles are widest."""
+    filled = np.argwhere(brain_mask(volume.data.numpy()))
+    low, high = volume.grid.index_to_ras(filled.min(0)), volume.grid.index_to_ras(filled.max(0))
+    middle = (low + high) / 2
+    length_mm = high[1] - low[1]
+    return np.array([middle[0], middle[1], high[2] - 0.33 * length_mm])
+
+
+# Blur and likeness
+
+
+def variety(
+    volumes: Sequence[np.ndarray], shapes: np.ndarray, mask: np.ndarray
+) -> tuple[float, float]:
+    """Two figures of how varied a set is.
+
+    Args:
+        volumes: Two or more, each [D, H, W] on voxels of 2 mm.
+        shapes: [N, 8] of the reference, from `sets.shape`, whose spread is the unit.
+        mask: [D, H, W] bool, where MS-SSIM is taken.
+
+    Returns:
+        Mean MS-SSIM over pairs, and the mean distance between shapes.
+    """
+    _, own = standardised(shapes, np.array([sets.shape(v) for v in volumes]))
+    return ms_ssim_diversity(volumes, mask), float(pdist(own).mean())
+
+
+def blur_lines(volumes: Sequence[np.ndarray], sigmas_mm: Sequence[float]) -> pd.DataFrame:
+    """How varied a set looks after known blurs, in its own mask and its own unit of shape.
+
+    Args:
+        volumes: Two or more, each [D, H, W] on voxels of 2 mm.
+        sigmas_mm: Of the Gaussians.
+
+    Returns:
+        sigma_mm, ms_ssim and shape, from `variety`.
+    """
+    mask, shapes = sets.common_mask(volumes), np.array([sets.shape(v) for v in volumes])
+    found = [variety(list(sets.blurred(volumes, s)), shapes, mask) for s in sigmas_mm]
+    likeness, spread = zip(*found, strict=True)
+    return pd.DataFrame({"sigma_mm": list(sigmas_mm), "ms_ssim": likeness, "shape": spread})
