@@ -1,7 +1,7 @@
 """A set of volumes in numbers, and how one set compares with another.
 
 Two tables describe a set: the features of `eval.metrics.sets`, which see intensities and
-detail, and numbers of shape, which a blur hardly moves. Distances are taken on both.
+detail, and numbers of shape. Distances are taken on both.
 """
 
 from __future__ import annotations

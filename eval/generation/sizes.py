@@ -46,7 +46,7 @@ class Sizes:
 SIZES = {
     "quick": Sizes(("release",), 10, 16, 16, 10, 1, 10, 4, 1, (1.0,), (), 0),
     "gpu": Sizes(
-        tuple(TITLES), 24, 64, 160, 24, 3, 20, 5, 4, (1.0, 2.0, 3.0), ("brain", "contrast"), 700
+        tuple(TITLES), 16, 64, 160, 16, 3, 20, 5, 3, (1.0, 3.0), ("brain",), 700
     ),
     "paper": Sizes(
         tuple(TITLES), 100, 960, 960, 100, 5, 50, 9, 10, (1.0, 1.5, 2.0, 3.0, 4.0),
