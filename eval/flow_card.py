@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from eval.generation.words import verdict
-from eval.rows import RESULTS, read_rows
+from eval.rows import RESULTS, digest, read_rows
 from medil.attributes import ATTRIBUTES
 from medil.checkpoint import RELEASES
 from medil.config import FlowConfig
@@ -103,11 +103,11 @@ def card(name: str, flow: LatentFlow, frame: pd.DataFrame) -> str:
     Raises:
         InputError: No row of these weights yet.
     """
-    rows = frame[frame["weights_sha256"].str.startswith(flow.weights_id)]
-    if rows.empty:
-        raise InputError("no row of this release yet; run python -m eval.generation first.")
     if flow.settings is None:
         raise InputError("this flow was not loaded from a weights file.")
+    pair = digest((flow.known.autoencoder_id, flow.weights_id))  # as in the rows
+    if not (frame["weights_sha256"] == pair).any():
+        raise InputError("no row of this release yet; run python -m eval.generation first.")
     known, facts, run = flow.known, flow.facts, flow.settings.train
     stem = RELEASE_NAME.format(name)
     return TEXT.format(
@@ -135,7 +135,7 @@ def card(name: str, flow: LatentFlow, frame: pd.DataFrame) -> str:
         heads=facts["heads"],
         label_maps=len(entries("synthseg_labels", "train")),
         conditions=conditions_table(flow),
-        results=verdict(rows),
+        results=verdict(frame),
     )
 
 
