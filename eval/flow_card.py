@@ -61,9 +61,8 @@ Conditions it knows, and the range it has seen:
 
 ## What it cannot do
 
-- It has seen {label_maps} anatomies, each bent in several ways. Its heads are variations of
-  these, at the sharpness of a small autoencoder; folds are plausible here and there, and wrong
-  elsewhere.
+- It has seen {label_maps} anatomies, each bent in several ways, for a short time. Its heads have
+  the outline of a head, its size and its ventricles; in place of folds they have texture.
 - A condition is a number that the cohort knew, not a cause: asking for large ventricles does
   not simulate a disease.
 - Under `--like` what the scan does not show is invented. It is no measurement.
