@@ -97,8 +97,8 @@ def _renderings(table: pd.Series) -> str:
     met = "meets" if ratio >= BAR_RATIO else "misses"
     return (
         f"One latent at 1 mm, averaged to 2 mm, is {ratio:.1f} times nearer to itself at 2 mm "
-        f"than to another sample, which {met} the bar of {BAR_RATIO:g}; voxels are rendered as averages over their cells, "
-        "so this is built in."
+        f"than to another sample, which {met} the bar of {BAR_RATIO:g}; voxels are rendered as "
+        "averages over their cells, so this is built in."
     )
 
 
