@@ -233,7 +233,10 @@ def _detail(share: float) -> str:
     if share < 0.8:
         return "the sample is smoother than a head that went through the same decoder."
     if share <= 1.25:
-        return "about as much detail as a head that went through the same decoder."
+        return (
+            "about as much detail as a head that went through the same decoder. Power is not "
+            "anatomy: texture in the wrong place has it too, so look for folds."
+        )
     return "more than a head has, so part of what looks like folds is noise."
 
 
