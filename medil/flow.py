@@ -270,7 +270,7 @@ def scheduler() -> Any:
 
 
 def places(shape: Sequence[int]) -> Tensor:
-    """[3, *shape]: where each cell's centre lies in the box, -1 ... 1 an axis."""
+    """[3, d, h, w] for such a shape: where each cell's centre lies in the box, -1 ... 1 an axis."""
     axes = [(2 * torch.arange(n, dtype=torch.float32) + 1) / n - 1 for n in shape]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
