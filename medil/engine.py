@@ -16,10 +16,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from medil.checkpoint import load_any, read_progress, save_weights, start_from
+from medil.checkpoint import load_any, save_weights, start_from
 from medil.config import RunConfig, preset
 from medil.errors import InputError
-from medil.loop import CONFIG, STATE, WEIGHTS, Learner, Run, follow, launched
+from medil.loop import (
+    CONFIG,
+    STATE,
+    WEIGHTS,
+    Learner,
+    Run,
+    follow,
+    launched,
+    refuse_a_run,
+    settings_of,
+)
 from medil.losses import Adversary, Perceptual
 from medil.pool import Pool
 from medil.processes import check_batch, launch
@@ -28,7 +38,7 @@ from medil.sampling import Scan
 from medil.shortcut import LatentAutoencoder
 from medil.train import Critics, draw_step, update
 
-__all__ = ["CONFIG", "STATE", "WEIGHTS", "Autoencoding", "main_train", "resumed_settings", "train"]
+__all__ = ["CONFIG", "STATE", "WEIGHTS", "Autoencoding", "main_train", "train"]
 
 ScansAt = Callable[[int], Sequence[Scan]]
 
@@ -63,13 +73,14 @@ def main_train(
     """
     began = time.monotonic()
     out, changed = Path(out), {k: v for k, v in settings.items() if v is not None}
-    if (out / STATE).exists() and not resume:
-        raise InputError(f"{out} holds a run already; resume it or choose another folder.")
     if resume:
         if warm_start_from:
             raise InputError("a resumed run goes on from its own weights; name no others.")
-        config, seed, first = resumed_settings(out, name, seed, changed)
+        asked = {"preset": name, "seed": seed}
+        config, progress = settings_of(out, RunConfig.from_json, asked, changed)
+        seed, first = progress["seed"], progress["step"]
     else:
+        refuse_a_run(out)
         config, seed, first = preset(name or "tiny"), seed or 0, 0
         config = replace(config, train=replace(config.train, **changed))
     fabric = launch(devices, accelerator)
@@ -82,29 +93,6 @@ def main_train(
         train(config, pool.scans_at, out, seed, resume, fabric, budget_s, warm_start_from)
     finally:
         pool.close()
-
-
-def resumed_settings(
-    out: Path, name: str | None, seed: int | None, settings: dict[str, Any]
-) -> tuple[RunConfig, int, int]:
-    """Configuration, seed and step of the run in a folder; what is asked for must agree.
-
-    Raises:
-        InputError: No run there, or another preset, setting or seed.
-    """
-    if not ((out / STATE).exists() and (out / CONFIG).exists()):
-        raise InputError(f"there is no run to resume in {out}.")
-    config = RunConfig.from_json((out / CONFIG).read_text("utf-8"))
-    progress = read_progress(out / STATE)
-    asked = {"preset": name, "seed": seed, **settings}
-    has = {"preset": config.preset, "seed": progress["seed"], **vars(config.train)}
-    for option, value in asked.items():
-        if value is not None and value != has[option]:
-            raise InputError(
-                f"the run in {out} has {option} {has[option]}, not {value}; "
-                "resume it as it is, or choose another folder."
-            )
-    return config, progress["seed"], progress["step"]
 
 
 class Autoencoding(Learner):

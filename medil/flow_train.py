@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from medil.attributes import ATTRIBUTES, Spread
 from medil.blocks import fold
-from medil.checkpoint import RELEASES, load_release, read_progress, read_tensors, weights_digest
+from medil.checkpoint import RELEASES, load_release, read_tensors, weights_digest
 from medil.config import FLOW_PRESETS, FlowConfig, FlowRun, FlowTraining
 from medil.errors import InputError
 from medil.files import atomic_output
@@ -32,7 +32,7 @@ from medil.flow import (
 )
 from medil.grid import Grid
 from medil.latentset import LatentSet, draw_heads, encode_heads
-from medil.loop import CONFIG, STATE, WEIGHTS, Learner, Run, follow, launched
+from medil.loop import STATE, WEIGHTS, Learner, Run, follow, launched, refuse_a_run, settings_of
 from medil.processes import check_batch, launch
 from medil.train import parts
 
@@ -204,11 +204,12 @@ def main_train_flow(
     """
     began = time.monotonic()
     out, changed = Path(out), {k: v for k, v in settings.items() if v is not None}
-    if (out / STATE).exists() and not resume:
-        raise InputError(f"{out} holds a run already; resume it or choose another folder.")
     if resume:
-        config, seed = _resumed(out, name, seed, heads, changed)
+        asked = {"preset": name, "seed": seed, "heads": heads}
+        config, progress = settings_of(out, FlowRun.from_json, asked, changed)
+        seed = progress["seed"]
     else:
+        refuse_a_run(out)
         config, seed = flow_preset(name or "tiny"), seed or 0
         config = replace(
             config, train=replace(config.train, **changed), heads=heads or config.heads
@@ -222,24 +223,6 @@ def main_train_flow(
         latents = encode_heads(model, drawn, out / "latents")
     budget_s = time_budget_s - (time.monotonic() - began)
     train_flow(config, latents, out, seed, resume, fabric, budget_s)
-
-
-def _resumed(
-    out: Path, name: str | None, seed: int | None, heads: int | None, changed: dict[str, Any]
-) -> tuple[FlowRun, int]:
-    """Configuration and seed of the run in a folder; what is asked for must agree."""
-    if not ((out / STATE).exists() and (out / CONFIG).exists()):
-        raise InputError(f"there is no run to resume in {out}.")
-    config = FlowRun.from_json((out / CONFIG).read_text("utf-8"))
-    begun = read_progress(out / STATE)["seed"]
-    has = {"preset": config.preset, "seed": begun, "heads": config.heads, **vars(config.train)}
-    for option, value in {"preset": name, "seed": seed, "heads": heads, **changed}.items():
-        if value is not None and value != has[option]:
-            raise InputError(
-                f"the run in {out} has {option} {has[option]}, not {value}; "
-                "resume it as it is, or choose another folder."
-            )
-    return config, begun
 
 
 def flow_preset(name: str) -> FlowRun:

@@ -13,13 +13,15 @@ import math
 import platform
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from medil.checkpoint import load_state, save_state
+from medil.checkpoint import load_state, read_progress, save_state
 from medil.errors import InputError
 from medil.journal import Journal
 from medil.losses import Adversary
@@ -27,6 +29,7 @@ from medil.processes import Interruption, check_batch, launch
 from medil.train import average, commit, learning_rate, new_optimiser
 
 STATE, WEIGHTS, CONFIG = "state.safetensors", "weights.safetensors", "config.json"
+LENGTHS = ("minutes", "steps")  # of a run, which may grow when it is resumed
 
 
 class Learner(ABC):
@@ -205,9 +208,10 @@ def follow(
     out, settings = run.out, run.settings
     check_batch(settings, run.fabric.world_size)
     run.note_call()
-    if not resumed and run.fabric.is_global_zero:
+    if run.fabric.is_global_zero:
         (out / CONFIG).write_text(run.learner.config.to_json() + "\n")
-        run.save()  # so that a run killed at any time can be resumed
+        if not resumed:
+            run.save()  # so that a run killed at any time can be resumed
     first, silent = run.progress["step"], not run.fabric.is_global_zero
     with Interruption() as asked, Journal(out, settings, first, run.share, silent) as journal:
         stopped, last = False, time.monotonic()
@@ -231,6 +235,54 @@ def follow(
         print(f"stopped at step {run.progress['step']} ({run.share:.0%}) by {reason}; go on with: ")
         print(f"  medil {run.learner.verb} --resume -o {out}")
     return run.ema.eval()
+
+
+def refuse_a_run(out: Path) -> None:
+    """Refuse to begin where a run lies.
+
+    Raises:
+        InputError: One does.
+    """
+    if (out / STATE).exists():
+        raise InputError(f"{out} holds a run already; resume it or choose another folder.")
+
+
+def settings_of(
+    out: Path, read: Callable[[str], Any], asked: dict[str, Any], settings: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Configuration and progress of the run in a folder; what is asked for must agree.
+
+    A run may grow longer: more minutes where they say its length, or more steps. Its
+    learning rate then goes on from where the longer schedule is at that share.
+
+    Args:
+        out: The run's folder.
+        read: Configuration from JSON.
+        asked: Fields of the configuration, and `seed`, to agree with, unless None.
+        settings: Fields of its `train`, likewise.
+
+    Returns:
+        The configuration, with the length asked for, and the state's progress.
+
+    Raises:
+        InputError: No run there, or another setting.
+    """
+    if not ((out / STATE).exists() and (out / CONFIG).exists()):
+        raise InputError(f"there is no run to resume in {out}.")
+    config, progress = read((out / CONFIG).read_text("utf-8")), read_progress(out / STATE)
+    has = {**vars(config), "seed": progress["seed"], **vars(config.train)}
+    clock = "steps" if config.train.steps else "minutes"
+    longer = {}
+    for option, value in {**asked, **settings}.items():
+        if option == clock and value is not None and value > has[option]:
+            longer[option] = value
+        elif value is not None and value != has[option]:
+            rest = " or longer" if option in LENGTHS else ""
+            raise InputError(
+                f"the run in {out} has {option} {has[option]}, not {value}; "
+                f"resume it as it is{rest}, or choose another folder."
+            )
+    return replace(config, train=replace(config.train, **longer)), progress
 
 
 def launched(fabric: Any) -> Any:

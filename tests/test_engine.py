@@ -273,7 +273,7 @@ def test_the_verb_trains_refuses_and_resumes(train_verb, tmp_path):
     for options, words in (
         (["--preset", "test"], "holds a run already"),
         (["--resume", "--preset", "tiny"], "has preset test, not tiny"),
-        (["--resume", "--steps", 5], "has steps 2, not 5"),
+        (["--resume", "--steps", 1], "has steps 2, not 1"),
         (["--resume", "--seed", 1], "has seed 0, not 1"),
         (["--resume", "--from", tmp_path / "w"], "own weights"),
         (["--resume", "--minutes", 1, "--steps", 2], "say only one"),
@@ -286,6 +286,16 @@ def test_the_verb_trains_refuses_and_resumes(train_verb, tmp_path):
     assert config.preset == "test" and config.train.steps == 2
     model = load_model(tmp_path / "run" / "weights.safetensors")
     assert model.facts["step"] == 2 and len(model.facts["calls"]) == 2
+
+
+def test_a_finished_run_may_be_given_more_steps(train_verb, tmp_path):
+    assert train_verb("--preset", "test", "--steps", 2)[0] == 0
+    assert train_verb("--resume", "--steps", 3)[0] == 0
+    config = RunConfig.from_json((tmp_path / "run" / "config.json").read_text())
+    model = load_model(tmp_path / "run" / "weights.safetensors")
+    assert config.train.steps == model.facts["step"] == 3
+    code, _, err = train_verb("--resume", "--minutes", 9)
+    assert code == 2 and "has minutes" in err  # its length is given in steps
 
 
 def test_nothing_to_resume_is_refused(train_verb, tmp_path):

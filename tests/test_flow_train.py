@@ -252,7 +252,7 @@ def test_the_verb_trains_refuses_and_resumes(train_verb, tmp_path):
     for options, words in (
         (["--preset", "test"], "holds a run already"),
         (["--resume", "--preset", "tiny"], "has preset test, not tiny"),
-        (["--resume", "--steps", 5], "has steps 2, not 5"),
+        (["--resume", "--steps", 1], "has steps 2, not 1"),
         (["--resume", "--heads", 6], "has heads 5, not 6"),
         (["--resume", "--seed", 1], "has seed 0, not 1"),
         (["--resume", "--minutes", 1, "--steps", 2], "say only one"),
@@ -263,6 +263,13 @@ def test_the_verb_trains_refuses_and_resumes(train_verb, tmp_path):
     assert train_verb("--resume")[0] == 0
     flow = load_flow(tmp_path / "run" / "weights.safetensors")
     assert flow.facts["step"] == 2 and flow.facts["heads"] == 5 and len(flow.facts["calls"]) == 2
+
+
+def test_a_finished_run_may_be_given_more_steps(train_verb, tmp_path):
+    assert train_verb("--preset", "test", "--steps", 2, "--heads", 5)[0] == 0
+    assert train_verb("--resume", "--steps", 3)[0] == 0
+    flow = load_flow(tmp_path / "run" / "weights.safetensors")
+    assert flow.settings.train.steps == flow.facts["step"] == 3
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ CORE = {"torch", "numpy", "scipy", "nibabel", "safetensors", "tqdm"}
 # Within a layer, modules may import each other, but never in a circle.
 LAYERS = (
     ["errors", "files", "memory", "affine"],
-    ["grid"],
+    ["grid", "tiles"],
     ["intensity", "formats", "formats_nrrd", "volume", "describe", "manifest"],
     ["analytic", "cortex", "airway", "phantoms", "anatomy", "painting", "heads", "cohort"],
     ["attributes"],
