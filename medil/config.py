@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 from medil.errors import InputError
 
@@ -362,12 +363,28 @@ FLOW_PRESETS: dict[str, FlowRun] = {
 }
 
 
+def _named(presets: dict[str, Any], name: str) -> Any:
+    """A preset by name, or a sentence that lists those there are."""
+    if name not in presets:
+        raise InputError(f"there is no preset {name!r}; choose one of {', '.join(presets)}.")
+    return presets[name]
+
+
 def preset(name: str) -> RunConfig:
-    """A preset by name.
+    """An autoencoder's preset by name.
 
     Raises:
         InputError: No such preset; the message lists those there are.
     """
-    if name not in PRESETS:
-        raise InputError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
-    return PRESETS[name]
+    run: RunConfig = _named(PRESETS, name)
+    return run
+
+
+def flow_preset(name: str) -> FlowRun:
+    """A latent diffusion model's preset by name.
+
+    Raises:
+        InputError: No such preset; the message lists those there are.
+    """
+    run: FlowRun = _named(FLOW_PRESETS, name)
+    return run

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from medil.attributes import ATTRIBUTES, Spread
 from medil.blocks import fold
 from medil.checkpoint import RELEASES, load_release, read_tensors, weights_digest
-from medil.config import FLOW_PRESETS, FlowConfig, FlowRun, FlowTraining
+from medil.config import FlowConfig, FlowRun, FlowTraining, flow_preset
 from medil.errors import InputError
 from medil.files import atomic_output
 from medil.flow import (
@@ -225,17 +225,6 @@ def main_train_flow(
     train_flow(config, latents, out, seed, resume, fabric, budget_s)
 
 
-def flow_preset(name: str) -> FlowRun:
-    """A preset by name.
-
-    Raises:
-        InputError: No such preset; the message lists those there are.
-    """
-    if name not in FLOW_PRESETS:
-        raise InputError(f"there is no preset {name!r}; choose one of {', '.join(FLOW_PRESETS)}.")
-    return FLOW_PRESETS[name]
-
-
 # Weights in and out
 
 
@@ -319,6 +308,6 @@ def load_flow_release(name: str = "tiny") -> LatentFlow:
 
 
 __all__ = [
-    "STATE", "WEIGHTS", "Flowing", "flow_preset", "load_flow", "load_flow_release",
+    "STATE", "WEIGHTS", "Flowing", "load_flow", "load_flow_release",
     "main_train_flow", "save_flow", "train_flow",
 ]  # fmt: skip

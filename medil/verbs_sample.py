@@ -286,7 +286,8 @@ def train_ldm(output: Path, preset: str | None, time_budget: str | None, **asked
         raise InputError("--minutes and --steps both say how long the run is; say only one.")
     if asked["resume"] and not output.is_dir():
         raise InputError(f"there is no run to resume in {output}.")
-    from medil.flow_train import flow_preset, main_train_flow
+    from medil.config import flow_preset
+    from medil.flow_train import main_train_flow
     from medil.processes import duration_s
 
     flow_preset(preset or "tiny")

@@ -48,3 +48,17 @@ def refused(result: tuple[int, str, str], words: str) -> None:
     assert err.startswith("medil: ") and err.count("\n") == 1 and err.endswith("\n")
     assert "Traceback" not in err
     assert words in err
+
+
+LABELS_SHAPE, LABELS_ORIGIN_MM = (62, 70, 58), np.array([-33.0, -31.0, -25.0])
+
+
+def toy_labels(ventricle_mm: np.ndarray, radius_mm: float) -> np.ndarray:
+    """Nested ellipsoids of CSF, cortex and white matter, a ventricle, FreeSurfer numbers, RAS+."""
+    points_mm = np.indices(LABELS_SHAPE).transpose(1, 2, 3, 0) + LABELS_ORIGIN_MM
+    labels = np.zeros(LABELS_SHAPE, np.int16)
+    for label, outer_mm in ((24, 20.5), (3, 19.0), (2, 15.0)):
+        labels[np.linalg.norm(points_mm / [1, 1.15, 0.9], axis=-1) < outer_mm] = label
+    labels[np.linalg.norm(points_mm - ventricle_mm, axis=-1) < radius_mm] = 4
+    labels[-4:-2] = 514  # a piece of skull
+    return labels

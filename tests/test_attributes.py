@@ -11,9 +11,8 @@ from medil.attributes import ATTRIBUTES, Spread, attributes, outside, standard_s
 from medil.cohort import CohortConfig, draw_subject
 from medil.config import CONDITIONS
 from medil.errors import InputError
-from tests.images import write_nifti
+from tests.images import LABELS_ORIGIN_MM, toy_labels, write_nifti
 
-SHAPE, ORIGIN_MM = (62, 70, 58), np.array([-33.0, -31.0, -25.0])
 VENTRICLE_MM = np.array([2.0, 3.0, 1.0])
 PLAIN = CohortConfig(  # nothing moves a volume, and tissue is even
     scale=(1.0, 1.0), rotation_deg=0.0, warp_mm=(0.0, 0.0), ventricles=(0.0, 0.0),
@@ -21,28 +20,17 @@ PLAIN = CohortConfig(  # nothing moves a volume, and tissue is even
 )  # fmt: skip
 
 
-def toy_labels() -> np.ndarray:
-    """Nested ellipsoids of CSF, cortex and white matter, and a ventricle, FreeSurfer numbers."""
-    points_mm = np.indices(SHAPE).transpose(1, 2, 3, 0) + ORIGIN_MM
-    labels = np.zeros(SHAPE, np.int16)
-    for label, radius_mm in ((24, 20.5), (3, 19.0), (2, 15.0)):
-        labels[np.linalg.norm(points_mm / [1, 1.15, 0.9], axis=-1) < radius_mm] = label
-    labels[np.linalg.norm(points_mm - VENTRICLE_MM, axis=-1) < 7.0] = 4
-    labels[-4:-2] = 514  # a piece of skull
-    return labels
-
-
 @pytest.fixture(scope="module")
 def anatomy(tmp_path_factory):
     """The anatomy of the toy labels."""
     affine = np.eye(4)
-    affine[:3, 3] = ORIGIN_MM
+    affine[:3, 3] = LABELS_ORIGIN_MM
     path = tmp_path_factory.mktemp("labels") / "toy.nii.gz"
-    return label_anatomy(write_nifti(path, toy_labels(), affine))
+    return label_anatomy(write_nifti(path, toy_labels(VENTRICLE_MM, 7.0), affine))
 
 
 def volume_ml(*labels: int) -> float:
-    return np.isin(toy_labels(), labels).sum() / 1000
+    return np.isin(toy_labels(VENTRICLE_MM, 7.0), labels).sum() / 1000
 
 
 def known(anatomy, config, index=0):

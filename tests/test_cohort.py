@@ -24,28 +24,17 @@ from medil.errors import InputError
 from medil.grid import Grid, centres_mm, sample_trilinear
 from medil.heads import _draw_warp, _lattice, cell_offsets_mm
 from medil.painting import draw_means, paint, smooth_noise
+from tests.images import LABELS_ORIGIN_MM, toy_labels
 
-SHAPE, ORIGIN_MM = (62, 70, 58), np.array([-33.0, -31.0, -25.0])
 VENTRICLE_MM = np.array([4.0, 6.0, 5.0])
-
-
-def toy_labels() -> np.ndarray:
-    """Nested ellipsoids in FreeSurfer numbers, RAS+, with a piece of skull."""
-    i = np.indices(SHAPE).transpose(1, 2, 3, 0) + ORIGIN_MM
-    labels = np.zeros(SHAPE, np.float32)
-    for label, radius_mm in ((24, 20.5), (3, 19.0), (2, 15.0)):
-        labels[np.linalg.norm(i / [1, 1.15, 0.9], axis=-1) < radius_mm] = label
-    labels[np.linalg.norm(i - VENTRICLE_MM, axis=-1) < 4.0] = 4
-    labels[-4:-2] = 514
-    return labels
 
 
 @pytest.fixture(scope="module")
 def label_path(tmp_path_factory):
     """The toy labels, stored LIA as SynthSeg's are."""
     affine = np.eye(4)
-    affine[:3, 3] = ORIGIN_MM
-    image = nib.Nifti1Image(toy_labels(), affine)
+    affine[:3, 3] = LABELS_ORIGIN_MM
+    image = nib.Nifti1Image(toy_labels(VENTRICLE_MM, 4.0), affine)
     path = tmp_path_factory.mktemp("labels") / "toy.nii.gz"
     turn = nib.orientations.ornt_transform(
         nib.io_orientation(affine), nib.orientations.axcodes2ornt("LIA")
