@@ -45,7 +45,7 @@ autoencoder `{autoencoder}`, which renders them on any grid.
 
 {steps:,} steps of {batch} latent and {coarse_draws} times as many block means in
 {minutes:.0f} minutes on {threads} thread(s) of {device}, seed {seed}, commit `{commit}`;
-averaged weights (decay {ema}).
+averaged weights (decay {ema}).{earlier}
 
 Data: {heads} synthetic T1w heads drawn on {label_maps} SynthSeg label maps (Apache-2.0),
 skull-stripped, centred in a box and turned by a few degrees at most. No real scan, no map of the
@@ -73,8 +73,21 @@ Conditions it knows, and the range it has seen:
 def networks(config: FlowConfig, pitch_mm: float) -> list[str]:
     """Each network of a cascade, the coarsest first: its channels, and its finest cells."""
     inner_mm = pitch_mm * config.fold
-    own = f"channels {' and '.join(map(str, config.channels))} on cells of {inner_mm:g} mm"
-    return [*(networks(config.coarse, inner_mm) if config.coarse else []), own]
+    own = f"channels {', '.join(map(str, config.channels))} on cells of {inner_mm:g} mm"
+    under = networks(config.coarse, pitch_mm * config.block) if config.coarse else []
+    return [*under, own]
+
+
+def earlier_text(facts: dict) -> str:
+    """A sentence about the run that weights began from; empty if they began from nothing."""
+    before = facts.get("earlier")
+    if not before:
+        return ""
+    which = "All networks" if before["whole"] else "The coarser networks"
+    return (
+        f" {which} began from the weights of an earlier run ({before['step']:,} steps in "
+        f"{before['minutes']:.0f} minutes, commit `{before['commit']}`)."
+    )
 
 
 def conditions_table(flow: LatentFlow) -> str:
@@ -131,6 +144,7 @@ def card(name: str, flow: LatentFlow, frame: pd.DataFrame) -> str:
         seed=facts["seed"],
         commit=facts["commit"],
         ema=run.ema_decay,
+        earlier=earlier_text(facts),
         heads=facts["heads"],
         label_maps=len(entries("synthseg_labels", "train")),
         conditions=conditions_table(flow),

@@ -139,7 +139,7 @@ class DataConfig:
 
     subjects: int = 24  # volumes of the cohort that are at hand at a time
     renew_every: int = 0  # steps after which the oldest gives way to a new one; 0: never
-    real_share: float = 0.3  # of patches from real volumes, where there are any
+    real_share: float = 0.3  # of patches from real volumes, where there are any; 1: no cohort
     near_1mm_share: float = 0.7  # of cohort subjects at 0.9-1.1 mm: ours
     slice_mm: tuple[float, float] = (1.5, 5.0)  # thickness of anisotropic subjects' slices
     max_tilt_deg: float = 15.0  # of scan axes against the head's
@@ -152,8 +152,9 @@ class DataConfig:
             raise InputError(f"a cohort needs at least one subject, not {self.subjects}.")
         if self.renew_every < 0:
             raise InputError(f"renew_every counts steps from 0, not {self.renew_every}.")
-        for name in ("real_share", "near_1mm_share"):
-            _check_share(name, getattr(self, name))
+        if not 0 <= self.real_share <= 1:
+            raise InputError(f"real_share is a share from 0 to 1, not {self.real_share}.")
+        _check_share("near_1mm_share", self.near_1mm_share)
 
 
 @dataclass(frozen=True)
@@ -208,8 +209,12 @@ class FlowConfig:
     fold: int = 2  # latent cells an axis in one of the network's
     conditions: tuple[str, ...] = CONDITIONS  # what it can be asked for
     coarse: FlowConfig | None = None  # of a flow of block means that this one is given, or none
+    block: int = 2  # latent cells an axis in a block of the coarse flow; `fold` divides it
+    adds: bool = False  # whether the network's answer is added to the means that it is given
 
     def __post_init__(self) -> None:
+        if self.block % self.fold:
+            raise InputError(f"blocks of {self.block} cells do not hold folds of {self.fold}.")
         if self.coarse and self.coarse.conditions != self.conditions:
             raise InputError("a flow and its coarse one must know the same conditions.")
         if len(self.channels) != len(self.attention):
@@ -348,10 +353,12 @@ FLOW_PRESETS: dict[str, FlowRun] = {
     "tiny": FlowRun(  # the CPU-trained release, on latents of `tiny`
         "tiny",
         FlowConfig(
-            channels=(64, 16),
-            attention=(False, False),
+            channels=(24, 48, 64),
+            attention=(False, False, False),
             head_channels=16,
+            fold=1,
             coarse=FlowConfig(channels=(40, 48), head_channels=16),
+            adds=True,
         ),
     ),
     "base": FlowRun(  # for one GPU

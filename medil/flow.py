@@ -61,6 +61,11 @@ def block_means(latents: Tensor, factor: int) -> Tensor:
     return functional.avg_pool3d(latents, factor)
 
 
+def repeat_cells(blocks: Tensor, factor: int) -> Tensor:
+    """[B, C, d, h, w] -> [B, C, f d, f h, f w], every cell f^3 times."""
+    return functional.interpolate(blocks, scale_factor=float(factor)) if factor > 1 else blocks
+
+
 def coarser_grid(grid: Grid, factor: int) -> Grid:
     """The grid of `block_means`."""
     return grid.resized([n // factor for n in grid.shape])
@@ -72,8 +77,8 @@ def measure(latents: LatentSet, config: FlowConfig) -> Measure:
     if config.coarse:
         blocks = replace(
             latents,
-            latents=block_means(latents.latents, config.fold),
-            grid=coarser_grid(latents.grid, config.fold),
+            latents=block_means(latents.latents, config.block),
+            grid=coarser_grid(latents.grid, config.block),
         )
         coarse = measure(blocks, config.coarse)
     mean = latents.latents.mean(0)
@@ -179,10 +184,20 @@ class LatentFlow(nn.Module):
         """
         place = self.place.expand(len(z), *self.place.shape)
         said = told[:, :, None, None, None].expand(*told.shape, *z.shape[2:])
-        seen = [z, place, said] if given is None else [z, place, said, given]
+        seen = [z, place, said]
+        if given is not None:
+            seen.append(repeat_cells(given, self.config.block // self.config.fold))
         guess, gate = self.unet(torch.cat(seen, dim=1), times).float().chunk(2, dim=1)
         passed = wiener(times / TIMES).to(self.gate) @ self.gate  # [B, C f^3]
+        if given is not None and self.config.adds:
+            guess = guess + self.means_alone(given)
         return guess + (passed[:, :, None, None, None] + gate) * z
+
+    def means_alone(self, given: Tensor) -> Tensor:
+        """What block means say of x: each cell is its block's mean, as `estimate` gives it."""
+        assert self.coarse is not None
+        scale = (self.coarse.std / self.std)[:, None, None, None]
+        return self.folded(repeat_cells(given.float() * scale, self.config.block))
 
     def velocity(
         self, z: Tensor, times: Tensor, told: Tensor, given: Tensor | None = None

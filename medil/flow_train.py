@@ -122,9 +122,9 @@ def draw_levels(
         told = flow.tell([dict(zip(flow.known.spreads, row, strict=True)) for row in known])
         drawn = [x, noise, times, hide(told.cpu(), settings, rng)]
         if level.coarse is not None:
-            given = _centred(level.coarse, block_means(blocks, level.config.fold))
+            given = _centred(level.coarse, block_means(blocks, level.config.block))
             drawn.append(given + settings.given_noise * _normal(given.shape, rng))
-            count, factor = count * settings.coarse_draws, factor * level.config.fold
+            count, factor = count * settings.coarse_draws, factor * level.config.block
         levels.append(drawn)
         level = level.coarse
     return levels
@@ -148,6 +148,7 @@ def train_flow(
     resume: bool = False,
     fabric: Any = None,
     time_budget_s: float = math.inf,
+    warm_start_from: Path | None = None,
 ) -> LatentFlow:
     """Train on latents into a folder that exists, or go on; see `medil.loop`.
 
@@ -159,19 +160,52 @@ def train_flow(
         resume: Go on from the folder's state.
         fabric: From `launch`; one process when None.
         time_budget_s: Wall time of this call.
+        warm_start_from: Weights to begin from.
 
     Returns:
         The averaged weights' model.
 
     Raises:
-        InputError: A loss that is not finite, or MONAI is missing.
+        InputError: A loss that is not finite, MONAI is missing, or weights to begin from of
+            which no network fits.
     """
     began = time.monotonic()
     run = Run(Flowing(config, latents), out, seed, launched(fabric))
     if resume:
         run.restore()
+    elif warm_start_from:
+        warm_start(run, warm_start_from)
     model: Any = follow(run, resume, time_budget_s, began)
     return model
+
+
+def warm_start(run: Run, path: Path) -> None:
+    """Begin from another run's averaged weights: from the coarsest network up, those of one shape.
+
+    Raises:
+        InputError: Unreadable weights, of other latents, or none of their networks fits.
+    """
+    flow: Any = run.bare
+    earlier, own, theirs = load_flow(path), flow, None
+    if earlier.known.autoencoder_id != own.known.autoencoder_id:
+        raise InputError(f"{path} samples latents of another autoencoder; begin without it.")
+    for mine, other in zip(_levels(flow), _levels(earlier), strict=False):
+        if mine.config != other.config:
+            break
+        own, theirs = mine, other
+    if theirs is None:
+        raise InputError(f"no network of {path} has the shape of this run's; begin without it.")
+    values = dict(theirs.named_parameters())
+    for name, parameter in own.named_parameters():
+        parameter.data.copy_(values[name])
+    run.ema.load_state_dict(run.bare.state_dict())
+    facts = {name: earlier.facts.get(name) for name in ("step", "minutes", "commit")}
+    run.progress["earlier"] = {"weights": earlier.weights_id, "whole": own is flow, **facts}
+
+
+def _levels(flow: LatentFlow) -> list[LatentFlow]:
+    """A flow and those under it, the coarsest first."""
+    return [*(_levels(flow.coarse) if flow.coarse is not None else []), flow]
 
 
 def main_train_flow(
@@ -183,6 +217,7 @@ def main_train_flow(
     devices: int | None = None,
     accelerator: str = "auto",
     heads: int | None = None,
+    warm_start_from: Path | None = None,
     **settings: Any,
 ) -> None:
     """Draw heads, encode them with a release, train a flow (the command line's `train-ldm`).
@@ -196,6 +231,7 @@ def main_train_flow(
         devices: Processes on this machine.
         accelerator: "auto", "cpu" or "cuda".
         heads: How many to draw; the preset's when None.
+        warm_start_from: Weights of another run to begin from, as far as their networks fit.
         settings: Fields of `FlowTraining` to change, unless None.
 
     Raises:
@@ -205,6 +241,8 @@ def main_train_flow(
     began = time.monotonic()
     out, changed = Path(out), {k: v for k, v in settings.items() if v is not None}
     if resume:
+        if warm_start_from:
+            raise InputError("a resumed run goes on from its own weights; name no others.")
         asked = {"preset": name, "seed": seed, "heads": heads}
         config, progress = settings_of(out, FlowRun.from_json, asked, changed)
         seed = progress["seed"]
@@ -222,7 +260,7 @@ def main_train_flow(
         drawn = draw_heads("train", range(config.heads), out / "heads")
         latents = encode_heads(model, drawn, out / "latents")
     budget_s = time_budget_s - (time.monotonic() - began)
-    train_flow(config, latents, out, seed, resume, fabric, budget_s)
+    train_flow(config, latents, out, seed, resume, fabric, budget_s, warm_start_from)
 
 
 # Weights in and out
@@ -283,7 +321,7 @@ def _read_measure(
     """What a weights file says of the latents of a flow, and of the coarser ones under it."""
     coarse = None
     if config.coarse:
-        under = coarser_grid(grid, config.fold)
+        under = coarser_grid(grid, config.block)
         coarse = _read_measure(
             tensors, f"{prefix}coarse.", config.coarse, under, spreads, autoencoder_id
         )

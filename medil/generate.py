@@ -94,7 +94,7 @@ def sample_means(
         raise InputError(f"guidance must be zero or above, not {guidance:g}.")
     told, times, given = flow.tell(asked), line(steps), None
     if flow.coarse is not None:
-        first = coarsely(correct, flow.config.fold) if correct else None
+        first = coarsely(correct, flow.config.block) if correct else None
         blocks = sample_means(flow.coarse, seeds, asked, guidance, steps, first, progress)
         given = flow.coarse.centred(blocks)
     channels = len(flow.std) * flow.config.fold**3
@@ -242,11 +242,13 @@ def keep_to(seen: Seen, model: LatentAutoencoder, whole: bool = False) -> Correc
     if not model.config.closed_form:
         raise InputError("only an autoencoder with the closed form can keep a sample to a scan.")
 
+    x, cover = seen.x.to(model.haar), seen.cover.to(model.haar)
+
     def correct(z: Tensor) -> Tensor:
         render = model.decode_tensor if whole else model.render_linear
-        missing = seen.x - render(z, seen.latent_grid, seen.grid)
+        missing = x - render(z, seen.latent_grid, seen.grid)
         added = model.project(missing + MIDDLE, seen.grid, seen.latent_grid)
-        return z + seen.cover * added
+        return z + cover * added
 
     return correct
 
@@ -295,5 +297,6 @@ def sample(
     grid = like.latent_grid if like else flow.known.grid
     native = like.grid if like else grid.with_spacing(1.0)
     intensity = like.intensity if like else Intensity(0.0, 1.0)
+    means = means.cpu()
     log_var = torch.full_like(means[0], -30.0)  # a sample is a point, not a Gaussian
     return [Latent(z, log_var, grid, native, intensity, None, model.weights_id) for z in means]

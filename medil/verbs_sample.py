@@ -16,6 +16,7 @@ import click
 
 from medil.errors import InputError
 from medil.files import check_output, make_folder
+from medil.verbs_shared import machine_options
 
 if TYPE_CHECKING:
     from medil.autoencoder import MedIL
@@ -68,6 +69,7 @@ USUAL_MM: Triple = (1.0, 1.0, 1.0)
 @click.option("--preset", metavar="NAME", help="A released model [default: tiny].")
 @click.option("--weights", type=FILE, help="A model of yours, from `medil train-ldm`.")
 @click.option("--autoencoder", type=FILE, help="The weights whose latents it was trained on.")
+@machine_options
 def sample(
     output: Path,
     force: bool,
@@ -85,6 +87,8 @@ def sample(
     preset: str | None,
     weights: Path | None,
     autoencoder: Path | None,
+    memory: int | None,
+    device: str,
 ) -> None:
     """Sample new heads and render each at one or more voxel sizes.
 
@@ -95,7 +99,7 @@ def sample(
     """
     asked = read_conditions(conditions)
     check_options(guidance, like, volume_index, centre)
-    flow, model = load_pair(preset, weights, autoencoder)
+    flow, model = load_pair(preset, weights, autoencoder, device)
     flow.tell([asked])  # refuses what it does not know
     scan, seen = see(flow, like, volume_index, centre)
     grids = renderings(flow, scan, seen, spacing, also_spacing)
@@ -103,13 +107,15 @@ def sample(
     from medil.attributes import outside
     from medil.generate import keep_to, line
     from medil.generate import sample as sample_latents
-    from medil.verbs_shared import tell
-    from medil.volume import save
+    from medil.stream import check_room
+    from medil.verbs_shared import render_to_file, tell
 
     line(steps)  # refuses a senseless number
     if seen:
         keep_to(seen, model)  # refuses weights that cannot
     outputs = prepare(output, range(seed, seed + count), list(grids), latents, force)
+    for ending, grid in grids.items():
+        check_room(outputs[seed][ending], grid)
     for sentence in outside(asked, flow.known.spreads):
         click.echo(f"warning: {sentence}", err=True)
     watched = sys.stderr.isatty()
@@ -122,7 +128,7 @@ def sample(
         if latents:
             latent.save(paths["latent"], force=force)
         for ending, grid in grids.items():
-            save(model.decode(latent, grid, progress=watched), paths[ending], force=force)
+            render_to_file(model, latent, grid, latent.source, paths[ending], force, memory)
 
 
 def read_conditions(texts: Sequence[str]) -> dict[str, float]:
@@ -165,7 +171,7 @@ def check_options(
 
 
 def load_pair(
-    preset: str | None, weights: Path | None, autoencoder: Path | None
+    preset: str | None, weights: Path | None, autoencoder: Path | None, device: str = "cpu"
 ) -> tuple[LatentFlow, MedIL]:
     """The latent diffusion model and the autoencoder that the options name.
 
@@ -179,9 +185,9 @@ def load_pair(
     from medil.verbs_shared import load_weights
 
     flow = load_flow(weights) if weights else load_flow_release(preset or "tiny")
-    model = load_weights(preset, autoencoder)
+    model = load_weights(preset, autoencoder, device)
     check_pair(flow, model)
-    return flow, model
+    return flow.to(model.device), model
 
 
 def see(
@@ -213,8 +219,7 @@ def renderings(
     Voxel sizes are given in the axes of the scan's file and fill the whole box.
 
     Raises:
-        InputError: A size that is not above zero, larger than the box or said twice, or an
-            output that would not fit into memory.
+        InputError: A size that is not above zero, larger than the box or said twice.
     """
     from medil.verbs_shared import target
 
@@ -273,6 +278,7 @@ def prepare(
 @click.option("--heads", type=click.IntRange(1), help="How many to draw [default: preset's].")
 @click.option("--devices", type=click.IntRange(1), help="Processes on this machine [default: 1].")
 @click.option("--accelerator", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option("--from", "warm_start_from", type=FILE, metavar="WEIGHTS", help="Begin from weights.")
 def train_ldm(output: Path, preset: str | None, time_budget: str | None, **asked: Any) -> None:
     """Train a latent diffusion model on heads drawn on the cohort's label maps.
 

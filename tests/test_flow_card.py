@@ -42,7 +42,7 @@ def test_every_condition_stands_in_the_card_with_its_unit(flow):
 
 def test_networks_are_named_from_coarse_to_fine_with_their_cells():
     coarse, fine = networks(FLOW_PRESETS["tiny"].model, 4.0)
-    assert coarse.endswith("cells of 16 mm") and fine.endswith("cells of 8 mm")
+    assert coarse.endswith("cells of 16 mm") and fine.endswith("cells of 4 mm")
 
 
 def test_weights_without_rows_have_no_card(flow, frame):

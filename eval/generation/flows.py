@@ -13,7 +13,7 @@ from torch import Tensor
 from eval.generation.autoencoders import FOLDER, RELEASE, autoencoder
 from eval.generation.sizes import sizes
 from eval.rows import digest
-from medil.config import FLOW_PRESETS, FlowRun, FlowTraining
+from medil.config import FlowConfig, FlowRun, FlowTraining
 from medil.errors import InputError
 from medil.flow import LatentFlow
 from medil.flow_train import WEIGHTS, load_flow, load_flow_release, train_flow
@@ -22,6 +22,10 @@ from medil.latentset import VERSION, draw_heads, encode_heads
 from medil.shortcut import LatentAutoencoder
 
 SEED = 0
+MODEL = FlowConfig(  # of the arms: folded, so that a step costs little
+    channels=(64, 16), attention=(False, False), head_channels=16,
+    coarse=FlowConfig(channels=(40, 48), head_channels=16),
+)  # fmt: skip
 MOST_VOXELS = 1_000_000  # rendered at a time
 
 
@@ -34,8 +38,7 @@ def flow_run(profile: str) -> FlowRun:
     size = sizes(profile)
     if not size.flow_steps:
         raise InputError(f"the profile {profile} trains no flow; its arm is {RELEASE}.")
-    model = FLOW_PRESETS["tiny"].model
-    return FlowRun("generation", model, FlowTraining(steps=size.flow_steps), size.training)
+    return FlowRun("generation", MODEL, FlowTraining(steps=size.flow_steps), size.training)
 
 
 def flow_path(arm: str, profile: str, autoencoder_id: str, folder: Path = FOLDER) -> Path:
