@@ -20,6 +20,7 @@ from medil.flow import (
     hide,
     measure,
     places,
+    repeat_cells,
     scheduler,
     shifted,
     wiener,
@@ -33,6 +34,7 @@ pytest.importorskip("einops", reason="needs the extra `sample`")
 CONFIG = FlowConfig(channels=(16, 16), head_channels=16)
 COARSE = FlowConfig(channels=(16,), attention=(False,), head_channels=16)
 CASCADE = replace(CONFIG, coarse=COARSE)  # on a flow of the means of blocks of 2 x 2 x 2 cells
+UNFOLDED = replace(CASCADE, fold=1, adds=True)  # sees every cell, and adds to the means
 # 48 x 32 x 32 mm around 0. With two coarse cells along the first axis torch's bf16 gradients
 # of a convolution hold NaN at random on some CPUs; here, as in every preset, there are more.
 BOX = Grid.from_spacing((12, 8, 8), 4.0, (-22.0, -14.0, -14.0))
@@ -296,6 +298,38 @@ def test_a_cascade_s_loss_is_the_sum_of_its_levels():
         own, other = flow.loss(*fine), flow.loss(*fine[:4], given + 1)
     torch.testing.assert_close(both, apart)
     assert float((other - own).abs().min()) > 1e-3  # what is given is seen
+
+
+def test_an_unfolded_flow_adds_to_the_means_that_it_is_given():
+    latents = latent_set()
+    flow = tiny_flow(latents, UNFOLDED)  # its network gives zero, its filters pass
+    blocks = block_means(latents.latents, 2)
+    alone = flow.means_alone(flow.coarse.centred(blocks))
+    # In the flow's own units: what is left of each block's mean map and spread.
+    expected = flow.inwards(repeat_cells(blocks, 2)) - flow.inwards(
+        repeat_cells(block_means(flow.mean[None], 2), 2)
+    )
+    expected += flow.inwards(flow.mean[None])
+    torch.testing.assert_close(alone, expected, atol=1e-5, rtol=0)
+    z, times = torch.zeros_like(alone), torch.full((len(alone),), 700)
+    given = flow.coarse.centred(blocks)
+    with torch.inference_mode():
+        found = flow.estimate(z, times, torch.zeros(len(alone), 8), given)
+    torch.testing.assert_close(found, alone, atol=1e-5, rtol=0)  # nothing seen, nothing added
+    assert flow.inner_shape == BOX.shape and alone.shape == latents.latents.shape
+
+
+def test_repeated_cells_lie_where_their_block_lies():
+    grid = coarser_grid(BOX, 2)
+    blocks = centres_mm(grid).movedim(-1, 0)[None]
+    gap_mm = repeat_cells(blocks, 2)[0].movedim(0, -1) - centres_mm(BOX)
+    assert float(gap_mm.abs().max()) == pytest.approx(2.0)  # half a cell, either way
+    assert repeat_cells(blocks, 1) is blocks
+
+
+def test_folds_that_do_not_fill_a_block_are_refused():
+    with pytest.raises(InputError, match="do not hold folds of 3"):
+        replace(CONFIG, fold=3)
 
 
 def test_levels_that_know_different_conditions_are_refused():

@@ -21,7 +21,7 @@ from medil.flow_train import (
     train_flow,
 )
 from medil.processes import launch
-from tests.test_flow import BOX, CASCADE, CONFIG, latent_set, stirred, tiny_flow
+from tests.test_flow import BOX, CASCADE, CONFIG, UNFOLDED, latent_set, stirred, tiny_flow
 
 pytest.importorskip("lightning_fabric", reason="needs the extra `train`")
 from safetensors.torch import load_file
@@ -263,6 +263,30 @@ def test_the_verb_trains_refuses_and_resumes(train_verb, tmp_path):
     assert train_verb("--resume")[0] == 0
     flow = load_flow(tmp_path / "run" / "weights.safetensors")
     assert flow.facts["step"] == 2 and flow.facts["heads"] == 5 and len(flow.facts["calls"]) == 2
+
+
+def test_a_run_begins_from_the_networks_that_fit(tmp_path):
+    first = tmp_path / "first"
+    first.mkdir()
+    train_flow(cascade(steps=3), LATENTS, first, seed=5)
+    weights, config = first / "weights.safetensors", cascade(steps=1, learning_rate=1e-12)
+    earlier = load_flow(weights)
+    for name, model in (("same", config.model), ("other", UNFOLDED)):
+        out = tmp_path / name
+        out.mkdir()
+        flow = train_flow(replace(config, model=model), LATENTS, out, warm_start_from=weights)
+        for own, before in zip(flow.coarse.parameters(), earlier.coarse.parameters(), strict=True):
+            torch.testing.assert_close(own, before, atol=1e-6, rtol=0)
+        about = load_flow(out / "weights.safetensors").facts["earlier"]
+        assert about["step"] == 3 and about["weights"] == earlier.weights_id
+        assert about["whole"] is (name == "same")
+    out = tmp_path / "none"
+    out.mkdir()
+    with pytest.raises(InputError, match="no network of"):
+        train_flow(config_of(steps=1), LATENTS, out, warm_start_from=weights)
+    stranger = replace(LATENTS, weights_id="another")
+    with pytest.raises(InputError, match="another autoencoder"):
+        train_flow(config, stranger, out, warm_start_from=weights)
 
 
 def test_a_finished_run_may_be_given_more_steps(train_verb, tmp_path):
