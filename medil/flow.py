@@ -189,8 +189,9 @@ class LatentFlow(nn.Module):
             seen.append(repeat_cells(given, self.config.block // self.config.fold))
         guess, gate = self.unet(torch.cat(seen, dim=1), times).float().chunk(2, dim=1)
         passed = wiener(times / TIMES).to(self.gate) @ self.gate  # [B, C f^3]
-        if given is not None and self.config.adds:
-            guess = guess + self.means_alone(given)
+        if given is not None and self.config.adds:  # what the means lack goes through the gate
+            means = self.means_alone(given)
+            z, guess = z - (1 - _column(times / TIMES, z)) * means, guess + means
         return guess + (passed[:, :, None, None, None] + gate) * z
 
     def means_alone(self, given: Tensor) -> Tensor:

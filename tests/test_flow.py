@@ -311,11 +311,13 @@ def test_an_unfolded_flow_adds_to_the_means_that_it_is_given():
     )
     expected += flow.inwards(flow.mean[None])
     torch.testing.assert_close(alone, expected, atol=1e-5, rtol=0)
-    z, times = torch.zeros_like(alone), torch.full((len(alone),), 700)
+    times, told = torch.full((len(alone),), 700), torch.zeros(len(alone), 8)
     given = flow.coarse.centred(blocks)
+    detail = torch.randn(alone.shape, generator=torch.Generator().manual_seed(4))
     with torch.inference_mode():
-        found = flow.estimate(z, times, torch.zeros(len(alone), 8), given)
-    torch.testing.assert_close(found, alone, atol=1e-5, rtol=0)  # nothing seen, nothing added
+        found = flow.estimate(0.3 * (alone + detail), times, told, given)
+    passed = wiener(torch.tensor([0.7]))[0, VARIANCES.index(1.0)]
+    torch.testing.assert_close(found, alone + passed * 0.3 * detail, atol=1e-5, rtol=1e-5)
     assert flow.inner_shape == BOX.shape and alone.shape == latents.latents.shape
 
 
