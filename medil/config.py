@@ -353,7 +353,7 @@ FLOW_PRESETS: dict[str, FlowRun] = {
     "tiny": FlowRun(  # the CPU-trained release, on latents of `tiny`
         "tiny",
         FlowConfig(
-            channels=(24, 48, 64),
+            channels=(24, 48, 48),
             attention=(False, False, False),
             head_channels=16,
             fold=1,
