@@ -20,6 +20,7 @@ from eval.latent_consistency import report as consistency_report
 from eval.patch_vs_whole import report as patch_report
 from eval.robustness import report as robustness_report
 from eval.rows import RESULTS, pack, parts
+from eval.speed import report as speed_report
 from eval.tables import markdown, provenance, scan_name
 from medil.errors import InputError
 
@@ -38,6 +39,7 @@ OTHERS: tuple[Callable[[Path, Path], list[Path]], ...] = (
     robustness_report.tables,
     patch_report.tables,
     generation_tables,
+    speed_report.tables,
 )
 
 

@@ -26,6 +26,7 @@ from eval.patch_vs_whole import report as patch_report
 from eval.results_tables import filterable
 from eval.robustness import report as robustness_report
 from eval.rows import RESULTS, latest, parts, read_rows
+from eval.speed import report as speed_report
 from eval.tables import provenance
 from medil.baselines import LINEAR_CODECS
 from medil.errors import InputError
@@ -106,6 +107,10 @@ EXPERIMENTS = (
     Experiment(
         "generation", "Sampling", "Are sampled heads like real ones, varied, and as asked for?",
         "python -m eval.generation --profile quick", generation_report.tables,
+    ),
+    Experiment(
+        "speed", "Speed and memory", "What does rendering cost, and what binds?",
+        "python -m eval.speed --quick", speed_report.tables,
     ),
     Experiment(
         "training", "Training", "How did the release learn?",

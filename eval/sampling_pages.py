@@ -21,7 +21,7 @@ from eval.metrics.sets import ms_ssim_diversity, standardised
 from eval.rows import RESULTS, read_rows
 from eval.tables import markdown
 from medil.attributes import Spread
-from medil.autoencoder import MedIL, slabs
+from medil.autoencoder import MedIL
 from medil.cohort import draw_subject, scan, tissue_anatomy
 from medil.errors import InputError
 from medil.flow import FLOOR, LatentFlow, block_means
@@ -30,6 +30,7 @@ from medil.heads import Subject
 from medil.intensity import Intensity, robust_intensity
 from medil.latent import Latent
 from medil.latentset import LatentSet, box_grid, style
+from medil.piecewise import slabs
 from medil.volume import Volume
 
 EXPERIMENT = "generation"
@@ -120,7 +121,7 @@ def rendered(model: MedIL, latent: Latent, grids: Sequence[Grid]) -> list[Volume
         features = model.decode_features(z)
     for grid in grids:
         out = torch.empty(grid.shape)
-        for start, slab in slabs(grid, SLAB_VOXELS):
+        for start, slab in slabs(grid, max(1, SLAB_VOXELS * grid.shape[0] // grid.n_voxels)):
             learned = model.render_features(features, latent.grid, slab)
             values = model.compose(learned, z, latent.grid, slab)[0, 0]
             out[start : start + slab.shape[0]] = latent.intensity.inverse(values)

@@ -8,6 +8,7 @@ scan. The closed-form shortcut beside the networks is in `medil.shortcut`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,19 +17,19 @@ from tqdm import tqdm
 
 from medil.blocks import fold, residual_blocks, silent, unfold, unit_gain
 from medil.config import ModelConfig
+from medil.device import to_host
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.implicit import make_operator
 from medil.latent import Latent
 from medil.memory import require_memory
+from medil.piecewise import Piecewise, course_of, slabs
 from medil.resample import analyse
-from medil.shortcut import LatentAutoencoder
+from medil.rolling import Course
+from medil.shortcut import MIDDLE
 from medil.texture import local_fourier
+from medil.tiles import Block
 from medil.volume import Intensity, Volume, replace_nonfinite, robust_intensity
-
-SLAB_VOXELS = 2**22  # rendered at a time
-ENCODE_BYTES = 32  # peak memory a voxel of the input, beside what the networks take
-DECODE_BYTES = 32  # a voxel of the output, likewise
 
 
 class Intake(nn.Module):
@@ -44,16 +45,19 @@ class Intake(nn.Module):
         self.kind, self.width = config.encoder_operator, config.width_encoder
         self.basis = local_fourier(config.harmonics)
         self.bytes_per_voxel = 0  # of feature maps at native resolution
+        self.halo_nodes, self.reach = 1, 0  # nodes beyond which, voxels around them that count
         if self.kind == "integrated":
             self.mix = nn.Conv3d(channels_in * self.basis.n_functions**3 + 3, self.width, 1)
         else:
             self.stem = nn.Sequential(
                 nn.Conv3d(channels_in, self.width, 3, padding=1), *residual_blocks(self.width, 1)
             )
-            self.operator = make_operator(config, self.kind, self.width, self.width)
+            operator: Any = make_operator(config, self.kind, self.width, self.width)
+            self.operator = operator
             self.mix = nn.Conv3d(self.width + 3, self.width, 1)
             coefficients = 5 * config.frequencies if self.kind == "literal" else 0
             self.bytes_per_voxel = 4 * (6 * self.width + coefficients)
+            self.halo_nodes, self.reach = 0, 3 + operator.reach  # 3 convolutions in the stem
 
     def forward(self, images: Tensor, voxels: Grid, nodes: Grid) -> Tensor:
         """[B, C, D, H, W] on `voxels` -> [B, width, d, h, w] on `nodes`."""
@@ -67,7 +71,7 @@ class Intake(nn.Module):
         return self.mix(torch.cat([features, told], dim=1))
 
 
-class MedIL(LatentAutoencoder):
+class MedIL(Piecewise):
     """The autoencoder.
 
     Args:
@@ -113,62 +117,106 @@ class MedIL(LatentAutoencoder):
 
     # Volumes
 
-    def _require_memory(self, voxels: Grid, latent_grid: Grid, voxel_bytes: int, what: str) -> None:
-        """Refuse what would not fit: the networks' work goes with latent cells, not voxels."""
-        c, basis = self.config, local_fourier(self.config.harmonics)
-        # Numbers alive at once in a fine cell, rounded up: local analyses, feature maps.
-        alive = 6 * basis.n_functions**3 + 5 * max(c.width_encoder, 2 * c.width_fine)
-        network = 4 * alive * c.fine_per_latent**3 * latent_grid.n_voxels
-        require_memory(voxels.n_voxels, voxel_bytes + network / voxels.n_voxels, what)
-
     @torch.inference_mode()
-    def encode(self, volume: Volume, intensity: Intensity | None = None) -> Latent:
-        """Encode a volume at its native grid (paper: implicit encoder).
+    def encode(
+        self,
+        volume: Volume,
+        intensity: Intensity | None = None,
+        *,
+        memory_bytes: int | None = None,
+        tile: int | None = None,
+    ) -> Latent:
+        """Encode a volume at its native grid (paper: implicit encoder), slab by slab.
 
         Args:
             volume: Any shape, spacing and orientation; NaN and Inf become background.
             intensity: Its scaling; `robust_intensity` when None (give `hu_window` for CT).
+            memory_bytes: Budget of the process; a share of what is free when None.
+            tile: Thickness of the slabs in latent cells; from the budget when None.
 
         Returns:
-            The latent.
+            The latent; it does not depend on the thickness.
 
         Raises:
-            InputError: A constant image, no finite value, or not enough free memory.
+            InputError: A constant image, no finite value, or not enough memory.
         """
         latent_grid = self.latent_grid(volume.grid)
-        voxel_bytes = ENCODE_BYTES + self.intake.bytes_per_voxel
-        self._require_memory(volume.grid, latent_grid, voxel_bytes, "encoding this image")
+        planes = tile or self.planes_to_encode(volume.grid, latent_grid, memory_bytes)
         data, _ = replace_nonfinite(volume.data)
-        intensity = intensity or robust_intensity(data)
-        x = intensity.forward(data)[None, None].to(self.haar)  # [1, 1, D, H, W]
-        mean, log_var = self.encode_tensor(x, volume.grid, latent_grid)
+        scale = intensity or robust_intensity(data)
+
+        def read(block: Block) -> Tensor:
+            return scale.forward(data[block])[None, None].to(self.device)  # [1, 1, d, h, w]
+
+        mean, log_var = self.encode_slabs(read, volume.grid, latent_grid, planes)
         return Latent(
-            mean[0].cpu(), log_var[0].cpu(), latent_grid, volume.grid, intensity, volume.source,
+            mean[0].cpu(), log_var[0].cpu(), latent_grid, volume.grid, scale, volume.source,
             self.weights_id,
         )  # fmt: skip
 
-    @torch.inference_mode()
     def decode(
         self,
         latent: Latent,
         grid: Grid | None = None,
         linear_only: bool = False,
         progress: bool = False,
+        memory_bytes: int | None = None,
     ) -> Volume:
-        """Render a latent on any grid (paper: implicit decoder).
+        """Render a latent on any grid (paper: implicit decoder), whole.
 
         Args:
             latent: From `encode`, or sampled.
             grid: Target grid, parallel to the latent's or oblique; the native one when None.
             linear_only: Leave the network out and render the closed form's splines alone.
             progress: Show a bar; oblique grids take minutes for a whole head.
+            memory_bytes: Budget of the process beside the output; a share of what is free
+                when None.
 
         Returns:
             The volume, in the units of the encoded image; where the target reaches outside
             the encoded box nothing is known, and the voxels hold `intensity.low`.
 
         Raises:
-            InputError: A latent of other weights, or not enough free memory.
+            InputError: A latent of other weights, or not enough memory.
+        """
+        grid = grid or latent.native
+        require_memory(grid.n_voxels, 4, "this output")
+        pieces = self.decode_slabs(
+            latent, grid, memory_bytes=memory_bytes, linear_only=linear_only, progress=progress
+        )
+        out = torch.empty(grid.shape)
+        for start, slab in pieces:
+            out[start : start + len(slab)] = slab
+        return Volume(out, grid, latent.source)
+
+    def decode_slabs(
+        self,
+        latent: Latent,
+        grid: Grid | None = None,
+        *,
+        axis: int = 0,
+        descending: bool = False,
+        memory_bytes: int | None = None,
+        linear_only: bool = False,
+        progress: bool = False,
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Render a latent in slabs, so that memory does not grow with the output.
+
+        Args:
+            latent: From `encode`, or sampled.
+            grid: Target grid, parallel to the latent's or oblique; the native one when None.
+            axis: Of the target, along which the slabs follow each other.
+            descending: From the axis's end.
+            memory_bytes: Budget of the process; a share of what is free when None.
+            linear_only: Leave the network out and render the closed form's splines alone.
+            progress: Show a bar.
+
+        Returns:
+            Index of each slab's first voxel along `axis`, and the slab: [D, H, W] float32 on
+            the CPU, in the units of the encoded image. Together they are what `decode` gives.
+
+        Raises:
+            InputError: At once: a latent of other weights, or not enough memory.
         """
         grid = grid or latent.native
         if latent.weights_id != self.weights_id:
@@ -177,31 +225,60 @@ class MedIL(LatentAutoencoder):
             )
         if linear_only and not self.config.closed_form:
             raise InputError("these weights have no closed form to render; leave linear_only out.")
-        self._require_memory(grid, latent.grid, DECODE_BYTES, "this output")
+        planes, rows = self.planes_and_rows(latent.grid, grid, axis, memory_bytes)
+        network = None if linear_only else (course_of(latent.grid, grid, axis, descending), planes)
+        pieces = slabs(grid, rows, axis, descending)
+        rendered = to_host(self._rendered(latent, grid, pieces, network))
+        return _watched(rendered, grid.n_voxels, progress)
+
+    @torch.no_grad()
+    def _rendered(
+        self,
+        latent: Latent,
+        grid: Grid,
+        pieces: Iterator[tuple[int, Grid]],
+        network: tuple[Course, int] | None,
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Slabs in the units of the image, where the weights are."""
         z = latent.mean[None].to(self.haar)
-        features = z if linear_only else self.decode_features(z)
-        out = torch.empty(grid.shape)
-        bar = tqdm(total=grid.n_voxels, unit="vox", unit_scale=True, disable=not progress)
-        for start, slab in slabs(grid, SLAB_VOXELS if grid.is_parallel_to(latent.grid) else 2**16):
-            if linear_only:
-                x = self.render_linear(z, latent.grid, slab)
+        texture = self.texture_slabs(z, latent.grid, *network, grid) if network else None
+        for start, slab in pieces:
+            if self.config.closed_form:
+                x = self.render_linear_near(z, latent.grid, slab)
             else:
-                learned = self.render_features(features, latent.grid, slab)
-                x = self.compose(learned, z, latent.grid, slab)
-            values = latent.intensity.inverse(x[0, 0].cpu())
-            outside = ~inside_box(latent.grid, slab)
-            stop = start + slab.shape[0]
-            out[start:stop] = values.masked_fill(outside, latent.intensity.low)
-            bar.update(slab.n_voxels)
-        bar.close()
-        return Volume(out, grid, latent.source)
+                x = z.new_full((1, 1, *slab.shape), MIDDLE)
+            x = x + texture(slab) if texture else x
+            yield start, self._in_units(x, latent, slab)
+            del x
+
+    def _in_units(self, x: Tensor, latent: Latent, slab: Grid) -> Tensor:
+        """[1, 1, D, H, W], 0 ... 1 scale -> [D, H, W]; beyond the encoded box the background."""
+        if x.device.type == "mps":
+            x = x.cpu()  # it has no float64
+        values = latent.intensity.inverse(x[0, 0])
+        if is_inside(latent.grid, slab):
+            return values
+        outside = ~inside_box(latent.grid, slab).to(values.device)
+        return values.masked_fill_(outside, latent.intensity.low)
 
 
-def slabs(grid: Grid, n_voxels: int) -> Iterator[tuple[int, Grid]]:
-    """A grid cut across its first axis: first index and grid of slabs of about so many voxels."""
-    rows = max(1, n_voxels // (grid.shape[1] * grid.shape[2]))
-    for start in range(0, grid.shape[0], rows):
-        yield start, grid.crop((start, 0, 0), (min(rows, grid.shape[0] - start), *grid.shape[1:]))
+def _watched(
+    pieces: Iterator[tuple[int, Tensor]], n_voxels: int, progress: bool
+) -> Iterator[tuple[int, Tensor]]:
+    """Slabs under a bar that counts voxels."""
+    with tqdm(total=n_voxels, unit="vox", unit_scale=True, disable=not progress) as bar:
+        for start, slab in pieces:
+            n = slab.numel()
+            yield start, slab
+            del slab
+            bar.update(n)
+
+
+def is_inside(box: Grid, grid: Grid) -> bool:
+    """Whether a grid lies as a whole in the box that another grid fills."""
+    corners_vox = box.ras_to_index(grid.corners_mm)
+    low, high = corners_vox.min(0), corners_vox.max(0)
+    return bool((low > -0.5 - 1e-6).all() and (high < np.array(box.shape) - 0.5 + 1e-6).all())
 
 
 def inside_box(box: Grid, grid: Grid) -> Tensor:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 
 from medil.errors import InputError
+from medil.memory import give_back_freed_blocks
 
 BAD_INPUT, STOPPED, TERMINATED = 2, 130, 143
 
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: Always: 0 done, 2 bad input, 130 Ctrl-C.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that cleaning up happens
+    give_back_freed_blocks()
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -32,15 +34,19 @@ from medil.loop import (
 )
 from medil.losses import Adversary, Perceptual
 from medil.pool import Pool
+from medil.prefetch import Prefetcher
 from medil.processes import check_batch, launch
 from medil.rivals import build
-from medil.sampling import Scan
+from medil.sampling import Scan, Step
 from medil.shortcut import LatentAutoencoder
+from medil.stored import Store, open_store
 from medil.train import Critics, draw_step, update
 
 __all__ = ["CONFIG", "STATE", "WEIGHTS", "Autoencoding", "main_train", "train"]
 
 ScansAt = Callable[[int], Sequence[Scan]]
+AHEAD = 4  # steps that are drawn before they are needed, where patches come from a store
+THREADS = {"cuda": 4}  # that draw them; elsewhere one
 
 
 def main_train(
@@ -52,6 +58,8 @@ def main_train(
     devices: int | None = None,
     accelerator: str = "auto",
     warm_start_from: Path | None = None,
+    store: Path | None = None,
+    real_share: float | None = None,
     **settings: Any,
 ) -> None:
     """Train a preset into a folder (the command line's `train`).
@@ -65,11 +73,13 @@ def main_train(
         devices: Processes on this machine; 1 when None, or what torchrun and SLURM say.
         accelerator: "auto", "cpu" or "cuda".
         warm_start_from: Weights of another run of the same model to begin from.
+        store: Made by `medil.store`: where real scans come from; published ones when None.
+        real_share: Of patches from real scans, 1 without a cohort; the preset's when None.
         settings: Fields of `TrainConfig` to change, such as minutes or steps, unless None.
 
     Raises:
-        InputError: Unknown preset, a run that exists, nothing to resume, or options that
-            contradict the run that is resumed.
+        InputError: Unknown preset, a run that exists, nothing to resume, options that
+            contradict the run that is resumed, or a store that changed since it began.
     """
     began = time.monotonic()
     out, changed = Path(out), {k: v for k, v in settings.items() if v is not None}
@@ -79,18 +89,25 @@ def main_train(
         asked = {"preset": name, "seed": seed}
         config, progress = settings_of(out, RunConfig.from_json, asked, changed)
         seed, first = progress["seed"], progress["step"]
+        if real_share not in (None, config.data.real_share):
+            raise InputError(f"the run in {out} has a real share of {config.data.real_share:g}.")
+        opened = open_store(out, store, progress.get("store"))
     else:
         refuse_a_run(out)
         config, seed, first = preset(name or "tiny"), seed or 0, 0
-        config = replace(config, train=replace(config.train, **changed))
+        data = config.data if real_share is None else replace(config.data, real_share=real_share)
+        config = replace(config, train=replace(config.train, **changed), data=data)
+        opened = Store(store) if store else None
     fabric = launch(devices, accelerator)
     check_batch(config.train, fabric.world_size)
     out.mkdir(parents=True, exist_ok=True)
-    pool = Pool(config.data, out / "cohort", seed, draws=fabric.local_rank == 0)
+    if opened and fabric.is_global_zero:
+        opened.note(out)
+    pool = Pool(config.data, out / "cohort", seed, draws=fabric.local_rank == 0, store=opened)
     try:
         pool.scans_at(first)  # drawing a cohort takes minutes, which are not the schedule's
         budget_s = time_budget_s - (time.monotonic() - began)
-        train(config, pool.scans_at, out, seed, resume, fabric, budget_s, warm_start_from)
+        train(config, pool.scans_at, out, seed, resume, fabric, budget_s, warm_start_from, opened)
     finally:
         pool.close()
 
@@ -101,19 +118,25 @@ class Autoencoding(Learner):
     Args:
         config: Of the run.
         scans_at: The training set at a step, the same in every process and call.
+        ahead: Steps that are drawn by threads before their turn, to the same bits; 0: none.
     """
 
-    def __init__(self, config: RunConfig, scans_at: ScansAt) -> None:
+    def __init__(self, config: RunConfig, scans_at: ScansAt, ahead: int = 0) -> None:
         super().__init__(config)
-        self.scans_at = scans_at
+        self.scans_at, self.ahead = scans_at, ahead
+        self.prefetcher: Prefetcher[tuple[Step, int]] | None = None
         self.perceptual: Perceptual | None = None
+        self._one_at_a_time = threading.Lock()
 
     def build(self) -> LatentAutoencoder:
         """The arm that the configuration names."""
         return build(self.config.model)
 
     def prepare(self, seed: int, device: torch.device) -> None:
-        """Losses that are networks themselves."""
+        """Losses that are networks themselves, and the threads that draw ahead."""
+        if self.ahead:
+            draw = functools.partial(self.draw, seed)
+            self.prefetcher = Prefetcher(draw, self.ahead, THREADS.get(device.type, 1))
         if self.config.train.perceptual_weight:
             self.perceptual = Perceptual().to(device)
         if self.config.train.adversarial_weight:
@@ -125,14 +148,29 @@ class Autoencoding(Learner):
     ) -> dict[str, float]:  # fmt: skip
         """Draw patches or volumes, encode, render, learn."""
         settings = self.config.train
-        rng = np.random.default_rng([seed, number])
-        step = draw_step(self.config, self.scans_at(number), share, rng)
+        stage = 1 if share < settings.global_share else 2
+        ready = self.prefetcher
+        step, noise_seed = ready.take(number, stage) if ready else self.draw(seed, number, stage)
         adversary = self.adversary if share >= settings.adversarial_after else None
         critics = Critics(self.perceptual, adversary)
         measure = number % settings.log_every == 0
-        noise_seed = int(rng.integers(2**31))
         record = update(model, optimiser, step, settings, noise_seed, fabric, critics, measure)
-        return record | {"voxels": step.target.numel()}
+        waited = {"waited_s": ready.waited_s} if ready else {}  # by all steps of this call
+        return record | waited | {"voxels": step.target.numel()}
+
+    def draw(self, seed: int, number: int, stage: int) -> tuple[Step, int]:
+        """What a step sees, and the seed of its noise: a function of the arguments alone."""
+        rng = np.random.default_rng([seed, number])
+        with self._one_at_a_time:
+            scans = self.scans_at(number)
+        # The stage is all that a draw needs to know of the share of the run that is behind.
+        step = draw_step(self.config, scans, 0.0 if stage == 1 else 1.0, rng)
+        return step, int(rng.integers(2**31))
+
+    def close(self) -> None:
+        """End the threads that draw ahead."""
+        if self.prefetcher:
+            self.prefetcher.close()
 
     def save_weights(self, ema: nn.Module, path: Path, facts: dict) -> None:
         """Half precision, with the configuration."""
@@ -159,6 +197,7 @@ def train(
     fabric: Any = None,
     time_budget_s: float = math.inf,
     warm_start_from: Path | None = None,
+    store: Store | None = None,
 ) -> LatentAutoencoder:
     """Run both stages, or go on with them; a signal or a spent budget saves and ends.
 
@@ -171,6 +210,7 @@ def train(
         fabric: From `launch`; one process when None.
         time_budget_s: Wall time of this call.
         warm_start_from: Weights to begin from.
+        store: From which scans are read: steps are drawn ahead, and the run notes which it is.
 
     Returns:
         The averaged weights' model.
@@ -179,10 +219,15 @@ def train(
         InputError: A loss or gradient became NaN or infinite; the last saved state stays.
     """
     began = time.monotonic()
-    run = Run(Autoencoding(config, scans_at), out, seed, launched(fabric))
-    if resume:
-        run.restore()
-    elif warm_start_from:
-        warm_start(run, warm_start_from)
-    model: Any = follow(run, resume, time_budget_s, began)
+    learner = Autoencoding(config, scans_at, AHEAD if store else 0)
+    try:
+        run = Run(learner, out, seed, launched(fabric))
+        run.progress |= {"store": store.identity} if store else {}
+        if resume:
+            run.restore()
+        elif warm_start_from:
+            warm_start(run, warm_start_from)
+        model: Any = follow(run, resume, time_budget_s, began)
+    finally:
+        learner.close()
     return model

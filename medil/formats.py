@@ -83,6 +83,18 @@ def suffix_of(path: str | Path) -> str:
     raise InputError(f"{path}: unknown extension; images end in {', '.join(SUFFIXES)}.")
 
 
+def written_suffix(path: str | Path) -> str:
+    """The image suffix of a name that shall be written.
+
+    Raises:
+        InputError: None that is known, or .nhdr.
+    """
+    suffix = suffix_of(path)
+    if suffix == ".nhdr":
+        raise InputError(f"{path}: .nhdr is read only; write .nrrd, which is one file.")
+    return suffix
+
+
 def spatial_shape(
     shape: tuple[int, ...], volume_index: int | None
 ) -> tuple[tuple[int, int, int], tuple[int, ...], int]:
@@ -200,18 +212,43 @@ def write_nibabel(
         slope: Written for NIfTI: ``value = stored * slope + inter``.
         inter: See `slope`.
     """
-    same_grid = source is not None and source.grid.is_close(grid, tolerance_mm=1e-6)
-    if source is not None and same_grid:
-        stored = stored.reshape(*stored.shape, *source.tail)
+    stored = stored.reshape(full_shape(grid, source))
     if suffix_of(path) in (".mgz", ".mgh"):
         header = source.header if source and source.kind == "mgh" else None
-        image = nib.MGHImage(stored, None if header and same_grid else grid.affine_vox2ras, header)
+        known = header is not None and _keeps_grid(grid, source)
+        image = nib.MGHImage(stored, None if known else grid.affine_vox2ras, header)
         image.header.set_data_dtype(stored.dtype)
     else:
-        image = _nifti_image(stored, grid, source, same_grid)
-        image.header.set_data_dtype(stored.dtype)
-        image.header.set_slope_inter(slope, inter)
+        image = nifti_image(stored, grid, source, slope, inter)
     nib.save(image, path)
+
+
+def full_shape(grid: Grid, source: Source | None) -> tuple[int, ...]:
+    """The file's shape: with the source's trailing axes where the grid is the source's."""
+    tail = source.tail if source is not None and _keeps_grid(grid, source) else ()
+    return (*grid.shape, *tail)
+
+
+def _keeps_grid(grid: Grid, source: Source | None) -> bool:
+    return source is not None and source.grid.is_close(grid, tolerance_mm=1e-6)
+
+
+def nifti_image(
+    stored: np.ndarray, grid: Grid, source: Source | None, slope: float = 1.0, inter: float = 0.0
+) -> Any:
+    """A NIfTI image as `write_nibabel` writes it.
+
+    Args:
+        stored: Of `full_shape`; only its shape and dtype matter for the header.
+        grid: Of `stored`, in mm.
+        source: What to keep, or None.
+        slope: See `write_nibabel`.
+        inter: See `write_nibabel`.
+    """
+    image = _nifti_image(stored, grid, source, _keeps_grid(grid, source))
+    image.header.set_data_dtype(stored.dtype)
+    image.header.set_slope_inter(slope, inter)
+    return image
 
 
 def _nifti_image(stored: np.ndarray, grid: Grid, source: Source | None, same_grid: bool) -> Any:

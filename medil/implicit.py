@@ -12,15 +12,19 @@ MLP at the voxel's centre.
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 
 from medil.blocks import at_least_float, silent, unfold
 from medil.config import ModelConfig
 from medil.grid import Grid
 from medil.pointwise import LIIF, FixedMLP, LiteralLTE, Trilinear
-from medil.resample import least_squares, synthesise
+from medil.resample import least_squares, synthesise, synthesise_features
 from medil.texture import cubic_bspline, local_fourier
 from medil.waves import ContentLTE, plane_waves
+
+SPLINE_MEMORY = 16  # voxels beyond which a cubic spline forgets: 0.36 ** 16 < 1e-7
 
 
 class IntegratedLTE(nn.Module):
@@ -35,7 +39,12 @@ class IntegratedLTE(nn.Module):
         channels_in: C of the features.
         channels_out: C of the result.
         harmonics: K; J = 2 K + 1 functions an axis.
+
+    Attributes:
+        reach: How far beyond a voxel's faces it looks, in feature cells.
     """
+
+    reach = 1
 
     def __init__(self, channels_in: int, channels_out: int, harmonics: int) -> None:
         super().__init__()
@@ -46,10 +55,8 @@ class IntegratedLTE(nn.Module):
 
     def forward(self, features: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
         """[B, C, d, h, w] on `nodes` -> [B, channels_out, D, H, W] on `voxels`."""
-        j = self.basis.n_functions
-        amplitudes = self.amplitude(features)
-        shape = (len(features), self.channels_out, j, j, j, *features.shape[2:])
-        return synthesise(amplitudes.reshape(shape), self.basis, nodes, voxels)
+        weight, bias = self.amplitude.weight.flatten(1), self.amplitude.bias
+        return synthesise_features(features, weight, bias, self.basis, nodes, voxels)
 
 
 def resample_cubic(values: Tensor, grid: Grid, target: Grid) -> Tensor:
@@ -80,11 +87,16 @@ class SubPixel(nn.Module):
         channels_in: C of the features.
         channels_out: C of the result.
         factor: Voxels of the fixed grid in one feature cell, an axis.
+
+    Attributes:
+        reach: How far beyond a voxel's faces it looks, in feature cells: the convolution one
+            cell, and the spline as far as the voxels that it joins can be told.
     """
 
     def __init__(self, channels_in: int, channels_out: int, factor: int) -> None:
         super().__init__()
         self.factor = factor
+        self.reach = 1 + math.ceil((cubic_bspline().radius + SPLINE_MEMORY) / factor)
         self.spread = silent(nn.Conv3d(channels_in, channels_out * factor**3, 3, padding=1))
 
     def forward(self, features: Tensor, nodes: Grid, voxels: Grid) -> Tensor:

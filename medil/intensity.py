@@ -79,14 +79,19 @@ def replace_nonfinite(data: Tensor) -> tuple[Tensor, int]:
     """
     if not data.is_floating_point():
         return data, 0
+    if _all_finite(data):
+        return data, 0
     finite = torch.isfinite(data)
     n_bad = int(data.numel() - finite.sum())
-    if n_bad == 0:
-        return data, 0
     if n_bad == data.numel():
         raise InputError("the image holds no finite value (all are NaN or Inf).")
     low, high = (float(v) for v in torch.aminmax(data[finite]))
     return torch.nan_to_num(data, nan=low, neginf=low, posinf=high), n_bad
+
+
+def _all_finite(data: Tensor) -> bool:
+    """Asked piece by piece, so that a large image needs no second one of truth values."""
+    return all(bool(torch.isfinite(part).all()) for part in data.reshape(-1).split(2**22))
 
 
 def robust_intensity(data: Tensor) -> Intensity:
@@ -105,14 +110,15 @@ def robust_intensity(data: Tensor) -> Intensity:
     Raises:
         InputError: The image is empty of finite values or constant.
     """
-    values = data.reshape(-1).to(torch.float64)
-    values = values[torch.isfinite(values)]
+    values = (data.to(torch.uint8) if data.dtype == torch.bool else data).reshape(-1)
+    if values.is_floating_point() and not _all_finite(values):
+        values = values[torch.isfinite(values)]
     if values.numel() == 0:
         raise InputError("the image holds no finite value (all are NaN or Inf).")
     lowest, highest = (float(v) for v in torch.aminmax(values))
     if lowest == highest:
         raise InputError(f"the image is constant (every voxel is {lowest:g}); nothing to scale.")
-    values = values[:: max(1, math.ceil(values.numel() / MAX_SAMPLES))]
+    values = values[:: max(1, math.ceil(values.numel() / MAX_SAMPLES))].to(torch.float64)
     low = 0.0 if lowest >= 0 else _percentile(values, 0.5)
     if low >= highest:  # all but a few voxels share the highest value
         low = lowest

@@ -1,30 +1,151 @@
-"""Say no before allocating: how much memory a job needs and how much is free."""
+"""Say no before allocating: how much memory a job needs, how much it may take."""
 
 from __future__ import annotations
 
+import ctypes
+import math
 import os
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from medil.errors import InputError
 
 GB = 1e9
+FREE_SHARE = 0.5  # of the free memory that a job takes when nobody names a budget
+UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+BINARY_UNITS = {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+T = TypeVar("T")
 
 
-def free_memory_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
+def parse_size(text: str) -> int:
+    """Bytes in `2GB`, `500MB` or `1.5GiB`.
+
+    Raises:
+        InputError: Anything else, or nothing above zero.
+
+    Example:
+        >>> parse_size("500MB"), parse_size("1.5 GiB"), parse_size("2g")
+        (500000000, 1610612736, 2000000000)
+    """
+    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([KMGT]I?|)B?\s*", text.upper())
+    n_bytes = float(found[1]) * {**UNITS, **BINARY_UNITS}[found[2]] if found else 0.0
+    if not 1 <= n_bytes < 2**63:
+        raise InputError(f"{text!r} is no memory size; say 500MB, 2GB or 1.5GiB.")
+    return int(n_bytes)
+
+
+def free_memory_bytes(meminfo: Path = Path("/proc/meminfo"), group: Path | None = None) -> int:
     """Memory that can be had without swapping.
 
     Args:
         meminfo: The kernel's report; other systems fall back to `os.sysconf`.
+        group: Folder of the control group (cgroup v2) whose limit counts; this process's
+            own when None.
 
     Returns:
         Bytes; physical memory where what is free cannot be known.
     """
+    return min(_free_in_machine(meminfo), _free_in_group(group or _own_group()))
+
+
+def _free_in_machine(meminfo: Path) -> int:
     try:
         lines = meminfo.read_text().splitlines()
         return next(int(s.split()[1]) * 1024 for s in lines if s.startswith("MemAvailable:"))
     except (OSError, StopIteration):
         pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf(pages)
+
+
+def _own_group(root: Path = Path("/sys/fs/cgroup")) -> Path:
+    """The folder of this process's control group; the root, as containers see their own."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        inner = next(line[3:] for line in lines if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return root
+    own = root / inner.strip("/")
+    return own if (own / "memory.max").is_file() else root
+
+
+def _free_in_group(group: Path) -> int:
+    """What a cgroup still allows; file pages that it can drop count as free."""
+    try:
+        limit = int((group / "memory.max").read_text())  # "max" is no number
+        used = int((group / "memory.current").read_text())
+        facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return 2**63
+    return max(0, limit - used + int(facts.get("inactive_file", 0)))
+
+
+def resident_bytes(statm: Path = Path("/proc/self/statm")) -> int:
+    """Memory that this process holds now; its peak so far where the kernel does not tell."""
+    try:
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        import resource
+        import sys
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def give_back_freed_blocks(least_bytes: int = 2**20) -> None:
+    """Have the C library return large blocks to the system as soon as they are freed.
+
+    glibc raises its own threshold up to 32 MB as a program runs; slabs below it then stay
+    behind as holes between others, and the process's memory creeps up. Other C libraries
+    are left alone.
+
+    Args:
+        least_bytes: Blocks of this size and above are returned.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, ctypes.c_int(least_bytes))
+
+
+def choose(
+    candidates: Sequence[T],
+    bytes_of: Callable[[T], float],
+    memory_bytes: int | None,
+    what: str,
+) -> T:
+    """The first way of doing a job whose memory fits.
+
+    Args:
+        candidates: From the most to the least memory.
+        bytes_of: What a candidate needs beside what the process holds now.
+        memory_bytes: Budget of the whole process, all that it holds included; a share of
+            what is free when None.
+        what: The job, for the sentence, such as ``this output``.
+
+    Returns:
+        The candidate.
+
+    Raises:
+        InputError: Not even the last one fits; says what it needs and what there is.
+    """
+    held = resident_bytes()
+    free = free_memory_bytes()
+    budget = held + free * FREE_SHARE if memory_bytes is None else memory_bytes
+    for candidate in candidates:
+        need = held + bytes_of(candidate)
+        if need <= budget:
+            return candidate
+    raise InputError(
+        f"{what} needs at least {_rounded_up(need)} of memory, but the budget is "
+        f"{budget / GB:,.2f} GB; {'name a larger --memory or ' if memory_bytes else ''}"
+        "choose larger voxels or a smaller box."
+    )
+
+
+def _rounded_up(n_bytes: float) -> str:
+    return f"{math.ceil(n_bytes / GB * 100) / 100:,.2f} GB"
 
 
 def require_memory(n_voxels: int, bytes_per_voxel: float, what: str) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from medil.blocks import at_least_float, mlp
 from medil.grid import Grid, centres_mm, sample_trilinear
+from medil.separable import render
 
 QUERIES_PER_CHUNK = 2**15
 
@@ -82,6 +83,15 @@ def local_ensemble(
     return flat.mT.reshape(len(flat), -1, *voxels.shape)
 
 
+def is_fast(nodes: Grid, voxels: Grid) -> bool:
+    """Whether `medil.separable.render` is the faster form: parallel grids and no gradients.
+
+    With gradients it gives the same ones, but took 1.2 times as long as `local_ensemble` on
+    patches of 24 to 40 voxels, and 1.4 times the memory.
+    """
+    return nodes.is_parallel_to(voxels) and not torch.is_grad_enabled()
+
+
 class LiteralLTE(nn.Module):
     """The Local Texture Estimator of Lee & Jin (2022, Eq. 4-7), lifted from 2-D to 3-D.
 
@@ -99,7 +109,15 @@ class LiteralLTE(nn.Module):
         channels_out: C of the result.
         frequencies: K, frequencies a cell.
         hidden: MLP width.
+
+    Attributes:
+        reach: How far beyond a voxel's faces it looks, in feature cells.
+        compiled: Set it to render with `torch.compile` wherever `is_fast`; falls back, with a
+            warning, where there is no compiler.
     """
+
+    reach = 2
+    compiled: bool = False
 
     def __init__(self, channels_in: int, channels_out: int, frequencies: int, hidden: int) -> None:
         super().__init__()
@@ -110,9 +128,29 @@ class LiteralLTE(nn.Module):
 
     def forward(self, features: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
         """[B, C, d, h, w] on `nodes` -> [B, channels_out, D, H, W] on `voxels`."""
-        amplitude = cells_of(self.amplitude(features))  # [B, N, 2K]
-        frequency = cells_of(self.frequency(features))  # [B, N, 3K], frequency by frequency
+        amplitude = at_least_float(self.amplitude(features))  # [B, 2K, d, h, w]
+        frequency = at_least_float(self.frequency(features))  # [B, 3K, d, h, w], one by one
         phase = at_least_float(self.phase(cell_size(nodes, voxels, features)))  # [K]
+        if is_fast(nodes, voxels):
+            return render(amplitude, frequency, phase, self.mlp, nodes, voxels, self.compiled)
+        return self.plain(amplitude, frequency, phase, nodes, voxels)
+
+    def plain(
+        self, amplitude: Tensor, frequency: Tensor, phase: Tensor, nodes: Grid, voxels: Grid
+    ) -> Tensor:
+        """One query and one cell at a time, for any grid; what the fast form is judged by.
+
+        Args:
+            amplitude: [B, 2K, d, h, w] on `nodes`: for cosines, then for sines.
+            frequency: [B, 3K, d, h, w], frequency by frequency.
+            phase: [K].
+            nodes: Feature grid.
+            voxels: Target grid; may be oblique.
+
+        Returns:
+            [B, channels_out, D, H, W].
+        """
+        amplitude, frequency = cells_of(amplitude), cells_of(frequency)  # [B, N, 2K], [B, N, 3K]
 
         def answer(cell: Tensor, delta: Tensor) -> Tensor:
             f = frequency.index_select(1, cell).unflatten(-1, (-1, 3))  # [B, Q, K, 3]
@@ -131,8 +169,14 @@ class FixedMLP(nn.Module):
         channels_out: C of the result.
         waves: [K, 3] frequencies in half-cycles a cell, such as `medil.waves.plane_waves`.
         hidden: MLP width.
+
+    Attributes:
+        reach: How far beyond a voxel's faces it looks, in feature cells.
+        compiled: As in `LiteralLTE`.
     """
 
+    reach = 2
+    compiled: bool = False
     waves: Tensor
 
     def __init__(self, channels_in: int, channels_out: int, waves: Tensor, hidden: int) -> None:
@@ -144,8 +188,17 @@ class FixedMLP(nn.Module):
 
     def forward(self, features: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
         """[B, C, d, h, w] on `nodes` -> [B, channels_out, D, H, W] on `voxels`."""
-        amplitude = cells_of(self.amplitude(features))  # [B, N, 2K]
+        amplitude = at_least_float(self.amplitude(features))  # [B, 2K, d, h, w]
         phase = at_least_float(self.phase(cell_size(nodes, voxels, features)))  # [K]
+        if is_fast(nodes, voxels):
+            waves = self.waves.to(amplitude).reshape(1, -1, 1, 1, 1)
+            frequency = waves.expand(len(amplitude), -1, *nodes.shape)  # the same in every cell
+            return render(amplitude, frequency, phase, self.mlp, nodes, voxels, self.compiled)
+        return self.plain(amplitude, phase, nodes, voxels)
+
+    def plain(self, amplitude: Tensor, phase: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
+        """As `LiteralLTE.plain`, from [B, 2K, d, h, w] amplitudes and [K] phases."""
+        amplitude = cells_of(amplitude)  # [B, N, 2K]
 
         def answer(cell: Tensor, delta: Tensor) -> Tensor:
             with torch.autocast(delta.device.type, enabled=False):
@@ -167,6 +220,8 @@ class LIIF(nn.Module):
         hidden: MLP width.
     """
 
+    reach = 1  # beyond a voxel's faces, in feature cells
+
     def __init__(self, channels_in: int, channels_out: int, hidden: int) -> None:
         super().__init__()
         self.mlp = mlp(channels_in + 6, hidden, channels_out)
@@ -187,6 +242,8 @@ class LIIF(nn.Module):
 
 class Trilinear(nn.Module):
     """MedIL-Interp: trilinear interpolation of the features, then the same MLP as LTE's."""
+
+    reach = 1  # beyond a voxel's faces, in feature cells
 
     def __init__(self, channels_in: int, channels_out: int, hidden: int) -> None:
         super().__init__()

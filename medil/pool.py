@@ -33,6 +33,7 @@ from medil.config import DataConfig
 from medil.errors import InputError
 from medil.files import atomic_output
 from medil.sampling import Scan, prepare_scan
+from medil.stored import Store
 from medil.volume import load, save
 
 REAL, LABELS = "open_ms_t1", "synthseg_labels"  # manifests
@@ -55,9 +56,10 @@ class Pool:
         maps: Label maps that the subjects take turns with; those of the manifest when None.
         draws: Whether this process draws. In a run of several processes one does, and
             the others wait for its files.
+        store: Where real scans come from; from the published ones when None.
 
     Raises:
-        InputError: The folder holds another cohort.
+        InputError: The folder holds another cohort, or there is nothing to draw from.
     """
 
     def __init__(
@@ -67,10 +69,16 @@ class Pool:
         seed: int,
         maps: Sequence[Map] | None = None,
         draws: bool = True,
+        store: Store | None = None,
     ) -> None:
         self.config, self.folder, self.seed, self.draws = config, Path(folder), seed, draws
-        self.maps = list(maps) if maps is not None else training_maps()
-        self._real = real_scans(config)
+        self.subjects = 0 if config.real_share == 1 else config.subjects
+        self.maps = list(maps) if maps is not None else training_maps() if self.subjects else []
+        self._real = real_scans(config, store)
+        if store and not self._real:
+            raise InputError("a store is of no use where the real share is 0; choose a larger one.")
+        if not (self.subjects or self._real):
+            raise InputError("without a cohort there must be real scans; name a store of them.")
         self._cohort: dict[int, Scan] = {}
         self._worker: BaseProcess | None = None
         self._first: Any = None  # of the window, shared with the worker
@@ -78,7 +86,7 @@ class Pool:
     def window(self, step: int) -> range:
         """The subjects that are at hand in a step."""
         first = step // self.config.renew_every if self.config.renew_every else 0
-        return range(first, first + self.config.subjects)
+        return range(first, first + self.subjects)
 
     def scans_at(self, step: int) -> list[Scan]:
         """The scans of a step; the cohort's weights sum to 1.
@@ -177,10 +185,22 @@ def training_scans(config: DataConfig, folder: Path, seed: int) -> list[Scan]:
     return Pool(replace(config, renew_every=0), folder, seed).scans_at(0)
 
 
-def real_scans(config: DataConfig) -> list[Scan]:
-    """Real scans of the `train` split that are here, sharing the weight of `real_share`."""
-    paths = available_files(REAL) if config.real_share else []
-    share = config.real_share / (1 - config.real_share)
+def real_scans(config: DataConfig, store: Store | None = None) -> list[Scan]:
+    """Real scans, sharing the weight of `real_share` beside a cohort that weighs 1.
+
+    Args:
+        config: Says the share.
+        store: Whose volumes they are; those of the `train` split that are here when None.
+
+    Returns:
+        The scans; those of a store are read when they are drawn from.
+    """
+    if not config.real_share:
+        return []
+    share = config.real_share / (1 - config.real_share) if config.real_share < 1 else 1.0
+    if store:
+        return store.scans(share)
+    paths = available_files(REAL)
     return [read_scan(path, share / len(paths)) for path in paths]
 
 

@@ -77,6 +77,19 @@ def integrated_lte(
     return total
 
 
+def separable(coefficients: np.ndarray, matrices: list[np.ndarray]) -> np.ndarray:
+    """Three dense matrices on three axes, zeros and all: what `medil.bands` does without them.
+
+    Args:
+        coefficients: [J, J, J, d, h, w].
+        matrices: [voxels, J, nodes] of each axis, such as `medil.resample.axis_matrix`.
+
+    Returns:
+        [D, H, W].
+    """
+    return np.einsum("abcxyz,Xax,Yby,Zcz->XYZ", coefficients, *matrices, optimize=True)
+
+
 def literal_lte(
     amplitude: np.ndarray,
     frequency: np.ndarray,

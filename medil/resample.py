@@ -15,10 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medil.bands import Band, Separable, plan, render
+from medil.blocks import at_least_float
 from medil.grid import Grid, centres_mm
 from medil.texture import Basis, cell_average
 
-POINTS_PER_CHUNK = 2**17
+POINTS_PER_CHUNK = 2**14
+NEGLIGIBLE = 1e-10  # of the largest number of a least-squares matrix
 
 
 @lru_cache(maxsize=96)
@@ -51,20 +54,36 @@ def axis_matrix(basis: Basis, nodes: Grid, voxels: Grid, axis: int) -> np.ndarra
     Returns:
         [n_voxels, J, n_nodes] float64: mean over the voxel of function j of node n.
     """
+    return _axis_matrix(basis, *_place(nodes, voxels, axis))
+
+
+Bands = tuple[Band, Band, Band]
+Place = tuple[int, int, float, float]
+
+
+def _place(nodes: Grid, voxels: Grid, axis: int) -> Place:
+    """Of two grids along an axis: both sizes, the first voxel's centre and the step, in cells."""
     pitch_mm = nodes.spacing_mm[axis]
-    offsets_mm = voxels.axis_offsets_mm(axis, origin=nodes)
-    step = round(voxels.spacing_mm[axis] / pitch_mm, 12)
-    start = round(float(offsets_mm[0]) / pitch_mm, 12)
-    return _axis_matrix(basis, nodes.shape[axis], voxels.shape[axis], start, step)
+    start = float(voxels.axis_offsets_mm(axis, origin=nodes)[0]) / pitch_mm
+    step = voxels.spacing_mm[axis] / pitch_mm
+    return nodes.shape[axis], voxels.shape[axis], round(start, 12), round(step, 12)
 
 
-def _apply(matrices: list[Tensor], values: Tensor) -> Tensor:
-    """Three matrices [out, in] on the last three axes of [..., X, Y, Z], last axis first."""
-    # Reduced precision is for the networks: bf16 here would cap any image at about 50 dB.
-    with torch.autocast(values.device.type, enabled=False):
-        for matrix in reversed(matrices):  # each turn brings the next axis to the end
-            values = torch.movedim(values @ matrix.T, -1, -3)
-    return values
+@lru_cache(maxsize=96)
+def _band(basis: Basis, place: Place, mean: bool) -> Band:
+    matrix = _axis_matrix(basis, *place)
+    if mean:  # analysis divides by the window's weight
+        matrix = matrix / matrix[:, 0].sum(0).clip(min=1e-6)
+    return Band(matrix)
+
+
+@lru_cache(maxsize=256)
+def _bands(basis: Basis, nodes: Grid, voxels: Grid, mean: bool = False) -> Bands | None:
+    """The maps from coefficients on `nodes` to averages over `voxels`; None when oblique."""
+    if not nodes.is_parallel_to(voxels):
+        return None
+    x, y, z = (_band(basis, _place(nodes, voxels, axis), mean) for axis in range(3))
+    return x, y, z
 
 
 def synthesise(coefficients: Tensor, basis: Basis, nodes: Grid, voxels: Grid) -> Tensor:
@@ -77,20 +96,82 @@ def synthesise(coefficients: Tensor, basis: Basis, nodes: Grid, voxels: Grid) ->
         voxels: Target grid, parallel to `nodes` (fast) or oblique (quadrature).
 
     Returns:
-        [B, C, D, H, W] in the dtype of `coefficients`.
+        [B, C, D, H, W] in the dtype of `coefficients`, or in float32 if that has less.
     """
-    if not nodes.is_parallel_to(voxels):
-        return _synthesise_oblique(coefficients, basis, nodes, voxels)
-    batch, channels = coefficients.shape[:2]
-    # [B, C, Jx, Jy, Jz, X, Y, Z] -> [B, C, Jx X, Jy Y, Jz Z]: one flat axis a direction.
-    flat = coefficients.permute(0, 1, 2, 5, 3, 6, 4, 7).reshape(
-        batch, channels, *(basis.n_functions * n for n in nodes.shape)
-    )
-    matrices = [
-        torch.tensor(axis_matrix(basis, nodes, voxels, axis).reshape(voxels.shape[axis], -1))
-        for axis in range(3)
-    ]
-    return _apply([m.to(flat) for m in matrices], flat)
+    coefficients = at_least_float(coefficients)
+    bands = _bands(basis, nodes, voxels)
+    if bands is None:
+        points = centres_mm(voxels).reshape(-1, 3).numpy()
+        values = average_points(coefficients, basis, nodes, points, voxels)
+        return values.unflatten(-1, voxels.shape)
+    image = Separable.apply(coefficients.flatten(0, 1), bands, False)
+    return image.unflatten(0, coefficients.shape[:2])
+
+
+def synthesise_features(
+    features: Tensor, weight: Tensor, bias: Tensor | None, basis: Basis, nodes: Grid, voxels: Grid
+) -> Tensor:
+    """`synthesise` of what a 1x1x1 convolution says, never held as a whole.
+
+    Without gradients the coefficients are made for a few planes of nodes, rendered while
+    they lie in the cache, and dropped.
+
+    Args:
+        features: [B, C, d, h, w] on `nodes`.
+        weight: [O J^3, C], the convolution's.
+        bias: [O J^3], likewise; nothing when None.
+        basis: The local functions, J an axis.
+        nodes: Feature grid.
+        voxels: Target grid.
+
+    Returns:
+        [B, O, D, H, W].
+    """
+    bias = weight.new_zeros(len(weight)) if bias is None else bias
+    features, weight, bias = (at_least_float(t) for t in (features, weight, bias))
+    batch, j = len(features), basis.n_functions
+
+    def amplitudes(start: int, stop: int) -> Tensor:
+        planes = features[:, :, start:stop].flatten(2)  # [B, C, N], a view
+        each = [torch.addmm(bias[:, None], weight, one) for one in planes]
+        flat = each[0] if batch == 1 else torch.cat(each)
+        return flat.reshape(-1, j, j, j, stop - start, *features.shape[3:])
+
+    with torch.autocast(features.device.type, enabled=False):
+        bands = _bands(basis, nodes, voxels)
+        if bands is None or torch.is_grad_enabled():
+            whole = amplitudes(0, nodes.shape[0]).unflatten(0, (batch, -1))
+            return synthesise(whole, basis, nodes, voxels)
+        image = render(amplitudes, bands, batch * len(weight) // j**3)
+    return image.unflatten(0, (batch, -1))
+
+
+def work(basis: Basis, nodes: Grid, voxels: Grid, channels: int) -> tuple[float, float]:
+    """What `synthesise_features` needs for a voxel of one channel, whatever the machine.
+
+    Counts a multiplication and an addition for every weight that is not zero: the 1x1x1
+    convolution at the nodes, then the three axes in their order. The bytes are those of
+    float32 features read once, coefficients and both intermediate results written and read
+    once each, and the voxels written.
+
+    Args:
+        basis: The local functions, J an axis.
+        nodes: Feature grid.
+        voxels: Target grid, parallel to it.
+        channels: C of the features.
+
+    Returns:
+        Floating-point operations and bytes, a voxel.
+    """
+    bands = _bands(basis, nodes, voxels)
+    assert bands is not None, "only parallel grids have a fast path"
+    numbers = basis.n_functions**3 * nodes.n_voxels  # coefficients
+    flops, moved = 2 * channels * numbers, channels * nodes.n_voxels
+    for step in plan(bands, 1):
+        flops += 2 * step.band.n_entries * step.groups * step.inner * step.tail
+        moved += 2 * numbers
+        numbers = step.groups * step.inner * step.band.n_out * step.tail
+    return flops / voxels.n_voxels, 4 * (moved + numbers) / voxels.n_voxels
 
 
 def analyse(values: Tensor, basis: Basis, voxels: Grid, nodes: Grid) -> Tensor:
@@ -108,28 +189,31 @@ def analyse(values: Tensor, basis: Basis, voxels: Grid, nodes: Grid) -> Tensor:
     Returns:
         [B, C, J, J, J, d, h, w].
     """
-    matrices = []
-    for axis in range(3):
-        matrix = axis_matrix(basis, nodes, voxels, axis)  # [Q, J, N]
-        weight = matrix[:, 0].sum(0).clip(min=1e-6)
-        adjoint = (matrix / weight).transpose(1, 2, 0)  # [J, N, Q]
-        matrices.append(torch.from_numpy(adjoint.reshape(-1, voxels.shape[axis])).to(values))
-    flat = _apply(matrices, values)  # [B, C, Jx X, Jy Y, Jz Z]
-    j, (x, y, z) = basis.n_functions, nodes.shape
-    shaped = flat.reshape(*flat.shape[:2], j, x, j, y, j, z)
-    return shaped.permute(0, 1, 2, 4, 6, 3, 5, 7)
+    bands = _bands(basis, nodes, voxels, mean=True)
+    assert bands is not None, "analysis needs parallel grids"
+    found = Separable.apply(at_least_float(values).flatten(0, 1), bands, True)
+    return found.unflatten(0, values.shape[:2])
 
 
 @lru_cache(maxsize=48)
-def _least_squares_matrix(
-    basis: Basis, n_nodes: int, n_voxels: int, start: float, step: float, ridge: float
-) -> np.ndarray:
-    matrix = _axis_matrix(basis, n_nodes, n_voxels, start, step).reshape(n_voxels, -1)
+def _least_squares_band(basis: Basis, place: Place, ridge: float) -> Band:
+    n_nodes, n_voxels = place[:2]
+    matrix = _axis_matrix(basis, *place).reshape(n_voxels, -1)
     gram = matrix.T @ matrix
     bend = np.diff(np.eye(n_nodes), n=min(2, n_nodes - 1), axis=0)  # second differences
-    scale = np.trace(gram) / n_nodes
+    # Without a ridge a block's inside must not know the block's size: `medil.tiles`.
+    scale = np.trace(gram) / n_nodes if ridge else np.median(np.diag(gram))
     penalty = ridge * (bend.T @ bend) + 1e-4 * np.eye(n_nodes)
-    return np.linalg.solve(gram + scale * penalty, matrix.T)
+    inverse = np.linalg.solve(gram + scale * penalty, matrix.T)  # decays away from the node
+    inverse[np.abs(inverse) < NEGLIGIBLE * np.abs(inverse).max()] = 0
+    return Band(inverse[:, None])
+
+
+@lru_cache(maxsize=64)
+def _projection(basis: Basis, nodes: Grid, voxels: Grid, ridge: float) -> Bands:
+    places = (_place(nodes, voxels, axis) for axis in range(3))
+    x, y, z = (_least_squares_band(basis, place, ridge) for place in places)
+    return x, y, z
 
 
 def least_squares(values: Tensor, basis: Basis, voxels: Grid, nodes: Grid, ridge: float) -> Tensor:
@@ -150,44 +234,58 @@ def least_squares(values: Tensor, basis: Basis, voxels: Grid, nodes: Grid, ridge
     Returns:
         [B, C, d, h, w].
     """
-    matrices = []
-    for axis in range(3):
-        pitch_mm = nodes.spacing_mm[axis]
-        start = round(float(voxels.axis_offsets_mm(axis, nodes)[0]) / pitch_mm, 12)
-        step = round(voxels.spacing_mm[axis] / pitch_mm, 12)
-        sizes = nodes.shape[axis], voxels.shape[axis]
-        matrix = _least_squares_matrix(basis, *sizes, start, step, ridge)
-        matrices.append(torch.from_numpy(matrix).to(values))
-    return _apply(matrices, values)
+    bands = _projection(basis, nodes, voxels, ridge)
+    found = Separable.apply(at_least_float(values).flatten(0, 1)[:, None, None, None], bands, False)
+    return found.unflatten(0, values.shape[:2])
 
 
 # Oblique targets
 
 
-def _gauss_offsets_mm(voxels: Grid, per_mm: float) -> tuple[np.ndarray, np.ndarray]:
+def _gauss_offsets_mm(edges_mm: np.ndarray, per_mm: float) -> tuple[np.ndarray, np.ndarray]:
     """Quadrature inside one voxel: offsets [P, 3] in mm (RAS+) and weights [P] that sum to 1."""
-    counts = [max(2, math.ceil(round(per_mm * size, 6))) for size in voxels.spacing_mm]
+    sizes_mm = np.linalg.norm(edges_mm, axis=0).tolist()
+    counts = [max(2, math.ceil(round(per_mm * size, 6))) for size in sizes_mm]
     nodes, weights = zip(*(np.polynomial.legendre.leggauss(n) for n in counts), strict=True)
     index = np.array(list(product(*nodes))) / 2  # [P, 3], from a voxel's centre
     weight = np.prod(list(product(*weights)), axis=1) / 8
-    return index @ voxels.affine_vox2ras[:3, :3].T, weight
+    return index @ edges_mm.T, weight
 
 
-def _synthesise_oblique(
-    coefficients: Tensor, basis: Basis, nodes: Grid, voxels: Grid, per_cell: float = 4.0
+def average_points(
+    coefficients: Tensor,
+    basis: Basis,
+    nodes: Grid,
+    points_mm: np.ndarray,
+    voxel_mm: Grid | np.ndarray,
 ) -> Tensor:
-    """`synthesise` by quadrature: so many points a feature cell, at least two a voxel, an axis."""
-    centres = centres_mm(voxels).reshape(-1, 3).numpy()
-    offsets, weights = _gauss_offsets_mm(voxels, per_cell / min(nodes.spacing_mm))
-    flat = coefficients.flatten(2, 4)  # [B, C, J^3, d, h, w]
-    chunks = []
-    for chunk in np.array_split(centres, math.ceil(len(centres) / POINTS_PER_CHUNK)):
-        total = sum(
-            weight * evaluate_points(flat, basis, nodes, chunk + offset)
-            for offset, weight in zip(offsets, weights, strict=True)
-        )
-        chunks.append(total)
-    return torch.cat(chunks, dim=-1).reshape(*coefficients.shape[:2], *voxels.shape)
+    """The mean over a voxel around each of some scattered points, by Gauss quadrature.
+
+    Costs prod(max(2, points_per_cell * size in cells)) evaluations a point, each of which
+    looks up (2 radius)^3 nodes of J^3 numbers: 8 evaluations for voxels of half a node's
+    pitch, and under hats 64 for voxels of a pitch; each alone costs far more than a voxel
+    of `synthesise` on a parallel grid.
+
+    Args:
+        coefficients: [B, C, J, J, J, d, h, w] on `nodes`.
+        basis: The local functions, J an axis.
+        nodes: Feature grid.
+        points_mm: [Q, 3] RAS+ centres, in mm.
+        voxel_mm: [3, 3] edges of the voxel in RAS+ mm, one a column; or a grid of such voxels.
+
+    Returns:
+        [B, C, Q].
+    """
+    edges_mm = voxel_mm.affine_vox2ras[:3, :3] if isinstance(voxel_mm, Grid) else voxel_mm
+    per_mm = basis.points_per_cell / min(nodes.spacing_mm)
+    offsets, weights = _gauss_offsets_mm(np.asarray(edges_mm), per_mm)
+    flat, parts = coefficients.flatten(2, 4), []  # [B, C, J^3, d, h, w]
+    for chunk in np.array_split(points_mm, max(1, math.ceil(len(points_mm) / POINTS_PER_CHUNK))):
+        total = flat.new_zeros(*flat.shape[:2], len(chunk))
+        for weight, offset in zip(weights.tolist(), offsets, strict=True):
+            total = total + weight * evaluate_points(flat, basis, nodes, chunk + offset)
+        parts.append(total)
+    return torch.cat(parts, dim=-1)
 
 
 def evaluate_points(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,11 +19,34 @@ from torch.nn import functional
 
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.volume import Volume, replace_nonfinite, robust_intensity
+from medil.intensity import Intensity, replace_nonfinite, robust_intensity
+from medil.volume import Volume
 
 FOREGROUND = 0.02  # on the 0 ... 1 scale: air is darker
 THICK_MM = 1.5  # voxels that large are not averaged to larger ones
+FINER = 2  # times more voxels an axis than asked for must a small copy have
 CUBIC_SHARE = 0.5  # of coarser voxels that grow along every axis; the others are slices
+
+
+class Voxels(Protocol):
+    """A tensor, or what gives one when it is sliced (`medil.store`)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(D, H, W)."""
+
+    def __getitem__(self, index: Any, /) -> Tensor:
+        """Float32."""
+
+
+class Places(Protocol):
+    """An array [n, 3], or what gives its rows."""
+
+    def __len__(self) -> int:
+        """How many places there are."""
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """The indices of a voxel, [3]."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +59,15 @@ class Scan:
         foreground: [n, 3] indices of some voxels that are not air.
         weight: How often it is drawn, relative to the others.
         name: For messages.
+        small: The same volume on larger voxels, where reading the whole would take long.
     """
 
-    data: Tensor
+    data: Voxels
     spacing_mm: tuple[float, float, float]
-    foreground: np.ndarray
+    foreground: Places
     weight: float
     name: str = ""
+    small: Voxels | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +114,11 @@ class Step:
 
 
 def prepare_scan(
-    volume: Volume, weight: float = 1.0, n_foreground: int = 20_000, name: str = ""
+    volume: Volume,
+    weight: float = 1.0,
+    n_foreground: int = 20_000,
+    name: str = "",
+    intensity: Intensity | None = None,
 ) -> Scan:
     """Scale a volume and note where it is not air.
 
@@ -97,16 +127,19 @@ def prepare_scan(
         weight: How often to draw it.
         n_foreground: At most so many places are kept.
         name: For messages.
+        intensity: What becomes 0 and 1; by percentiles when None.
 
     Returns:
         The scan.
 
     Raises:
-        InputError: A constant image.
+        InputError: A constant image, or one that lies below `intensity` everywhere.
     """
     data, _ = replace_nonfinite(volume.data)
-    data = robust_intensity(data).forward(data)
+    data = (intensity or robust_intensity(data)).forward(data)
     places = torch.nonzero(data > FOREGROUND).numpy()
+    if not len(places):
+        raise InputError("no voxel lies above the low end of the intensity window.")
     kept = places[:: math.ceil(len(places) / n_foreground)]
     return Scan(data, volume.grid.spacing_mm, kept, weight, name)
 
@@ -216,6 +249,45 @@ def coarser(x: Tensor, grid: Grid, factor: Sequence[int]) -> tuple[Tensor, Grid]
     return x, Grid((depth, height, width), grid.affine_vox2ras @ scale)
 
 
+def box_average(data: Tensor, shape: Sequence[int]) -> Tensor:
+    """Average to fewer voxels of the same box; a voxel on a border counts for its share.
+
+    Args:
+        data: [D, H, W] float32.
+        shape: At most the data's own.
+
+    Returns:
+        [d, h, w].
+    """
+    for axis, (n, wanted) in enumerate(zip(data.shape, shape, strict=True)):
+        edges = np.arange(wanted + 1) * n / wanted  # in voxels
+        low, high, first = edges[:-1, None], edges[1:, None], np.arange(n)
+        shared = np.minimum(high, first + 1) - np.maximum(low, first)
+        weights = torch.from_numpy(shared.clip(min=0) * wanted / n).to(data)
+        data = torch.tensordot(weights, data.movedim(axis, 0), 1).movedim(0, axis)
+    return data
+
+
+def shrunk(scan: Scan, shape: tuple[int, int, int]) -> Tensor:
+    """A whole scan averaged to fewer voxels, from its small copy where that is fine enough.
+
+    Pooling takes whole voxels, which is close enough where they are native, and too coarse
+    for those of a small copy.
+
+    Args:
+        scan: Any.
+        shape: At most the scan's own.
+
+    Returns:
+        [1, d, h, w].
+    """
+    if scan.small is not None:
+        sizes = zip(scan.small.shape, scan.data.shape, shape, strict=True)
+        if all(n >= FINER * wanted or n == native for n, native, wanted in sizes):
+            return box_average(scan.small[...], shape)[None]
+    return functional.adaptive_avg_pool3d(scan.data[...][None], shape)
+
+
 def global_step(
     scans: Sequence[Scan],
     pitch_mm: float,
@@ -244,7 +316,7 @@ def global_step(
     enlarge = max(native.extent_mm) / patch_mm
     extent_mm = zip(native.shape, native.extent_mm, strict=True)
     depth, height, width = (max(1, min(n, int(e / enlarge))) for n, e in extent_mm)
-    small = functional.adaptive_avg_pool3d(scan.data[None], (depth, height, width))
+    small = shrunk(scan, (depth, height, width))
     x = torch.stack([small.flip([a + 1 for a in random_axes(rng)]) for _ in range(batch)])
     grid = native.resized((depth, height, width))
     latent_grid = random_phase(grid, pitch_mm * enlarge, [patch_mm * enlarge] * 3, rng)

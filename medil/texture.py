@@ -27,6 +27,9 @@ class Basis:
         n_functions: J, how many.
         value: delta [...] -> [..., J].
         integral: delta [...] -> [..., J], an antiderivative of `value`.
+        points_per_cell: Of Gauss quadrature an axis, where a voxel's mean has no closed form.
+            With the cubic's, errors stay near 1e-3 of the coefficients' standard deviation; a
+            hat's kinks leave about 1e-2.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Basis:
     n_functions: int
     value: Callable[[np.ndarray], np.ndarray]
     integral: Callable[[np.ndarray], np.ndarray]
+    points_per_cell: float = 4.0
 
 
 def hat(delta: np.ndarray) -> np.ndarray:
@@ -96,6 +100,7 @@ def cubic_bspline() -> Basis:
         n_functions=1,
         value=lambda delta: np.nan_to_num(spline(delta))[..., None],
         integral=lambda delta: primitive(np.clip(delta, -2.0, 2.0))[..., None],
+        points_per_cell=2.5,
     )
 
 

@@ -20,7 +20,16 @@ from medil.files import check_output, make_folder
 from medil.memory import require_memory
 from medil.verbs_evaluate import evaluate
 from medil.verbs_sample import sample, train_ldm
-from medil.verbs_shared import Spacing, check_image_output, load_weights, target, tell
+from medil.verbs_shared import (
+    Spacing,
+    check_image_output,
+    load_weights,
+    machine_options,
+    render_to_file,
+    target,
+    tell,
+)
+from medil.verbs_store import store
 
 if TYPE_CHECKING:
     from medil.phantoms import Phantom
@@ -103,6 +112,7 @@ def info(file: Path, volume_index: int | None, preset: str) -> None:
 @volume_index
 @window
 @model_options
+@machine_options
 def encode(
     file: Path,
     output: Path,
@@ -111,6 +121,8 @@ def encode(
     window: Window | None,
     preset: str | None,
     weights: Path | None,
+    memory: int | None,
+    device: str,
 ) -> None:
     """Encode an image at its own grid into a latent file (.safetensors)."""
     from medil.volume import Intensity, load
@@ -120,9 +132,9 @@ def encode(
     check_output(output, force)
     intensity = Intensity(*window) if window else None
     volume = load(file, volume_index)
-    model = load_weights(preset, weights)
+    model = load_weights(preset, weights, device)
     tell("encoding ...")
-    model.encode(volume, intensity).save(output, force=force)
+    model.encode(volume, intensity, memory_bytes=memory).save(output, force=force)
 
 
 @medil.command(epilog="Example: medil decode scan.safetensors -o fine.nii.gz --spacing 0.7 0.7 0.7")
@@ -132,6 +144,7 @@ def encode(
 @spacing
 @like
 @model_options
+@machine_options
 def decode(
     latent: Path,
     output: Path,
@@ -140,22 +153,20 @@ def decode(
     like: Path | None,
     preset: str | None,
     weights: Path | None,
+    memory: int | None,
+    device: str,
 ) -> None:
     """Render a latent file on its native grid, at a voxel size, or like another image."""
     from medil.latent import Latent
-    from medil.volume import save
+    from medil.stream import check_room
 
     check_image_output(output, force)
     encoded = Latent.load(latent)
     grid, resembled = target(encoded.native, encoded.source, spacing, like)
-    model = load_weights(preset, weights)
+    check_room(output, grid)
+    model = load_weights(preset, weights, device)
     tell("decoding ...")
-    save(
-        model.decode(encoded, grid, progress=sys.stderr.isatty()),
-        output,
-        like=resembled,
-        force=force,
-    )
+    render_to_file(model, encoded, grid, resembled, output, force, memory)
 
 
 @medil.command(epilog="Example: medil reconstruct scan.nii.gz -o fine.nii.gz --spacing 1 1 1")
@@ -167,6 +178,7 @@ def decode(
 @spacing
 @like
 @model_options
+@machine_options
 def reconstruct(
     file: Path,
     output: Path,
@@ -177,27 +189,27 @@ def reconstruct(
     like: Path | None,
     preset: str | None,
     weights: Path | None,
+    memory: int | None,
+    device: str,
 ) -> None:
     """Encode an image and render it again, on its own grid or another.
 
     Without --spacing or --like the output has the input's shape, orientation and affine.
     """
-    from medil.volume import Intensity, load, save
+    from medil.stream import check_room
+    from medil.volume import Intensity, load
 
     check_image_output(output, force)
     intensity = Intensity(*window) if window else None
     volume = load(file, volume_index)
     grid, resembled = target(volume.grid, volume.source, spacing, like)
-    model = load_weights(preset, weights)
+    check_room(output, grid)
+    model = load_weights(preset, weights, device)
     tell("encoding ...")
-    latent = model.encode(volume, intensity)
+    latent = model.encode(volume, intensity, memory_bytes=memory)
+    del volume  # what it held is free for the rendering
     tell("decoding ...")
-    save(
-        model.decode(latent, grid, progress=sys.stderr.isatty()),
-        output,
-        like=resembled,
-        force=force,
-    )
+    render_to_file(model, latent, grid, resembled, output, force, memory)
 
 
 @medil.command(epilog="Example: medil phantom ball -o ball.nii.gz --spacing 1 1 3")
@@ -268,8 +280,13 @@ def cohort(output: Path, force: bool, count: int, seed: int, labels: Path | None
 @click.option("--devices", type=click.IntRange(1), help="Processes on this machine [default: 1].")
 @click.option("--accelerator", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
 @click.option("--from", "warm_start_from", type=FILE, metavar="WEIGHTS", help="Begin from weights.")
+@click.option("--store", type=FILE, metavar="FOLDER", help="Real scans: yours, by `medil store`.")
+@click.option("--real-share", type=click.FloatRange(0, 1), help="Of patches [preset's]; 1: all.")
 def train(output: Path, preset: str | None, time_budget: str | None, **asked: Any) -> None:
     """Train a model in two stages: global, then local patches.
+
+    Synthetic heads are drawn for it; --real-share says how many patches come from real
+    scans instead: published ones, or those of --store, which a resumed run remembers.
 
     Ctrl-C saves and ends; --resume goes on. Several processes: --devices, torchrun or SLURM.
     """
@@ -309,4 +326,5 @@ def book(profile: str) -> None:
 
 medil.add_command(evaluate)
 medil.add_command(sample)
+medil.add_command(store)
 medil.add_command(train_ldm)

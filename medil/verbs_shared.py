@@ -10,28 +10,70 @@ import click
 
 from medil.errors import InputError
 from medil.files import check_output
-from medil.memory import require_memory
+from medil.memory import parse_size
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from medil.autoencoder import MedIL
     from medil.grid import Grid
+    from medil.latent import Latent
     from medil.volume import Source
 
 Spacing = tuple[float, float, float]
 
 
-def load_weights(preset: str | None, weights: Path | None) -> MedIL:
-    """The model that --preset and --weights name.
+def machine_options(verb: Callable) -> Callable:
+    """Add --memory (as bytes) and --device to a verb."""
+    verb = click.option(
+        "--memory", metavar="SIZE",
+        callback=lambda _, __, text: text if text is None else parse_size(text),
+        help="What the process may hold, such as 2GB [default: half of what is free].",
+    )(verb)  # fmt: skip
+    return click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+        default="auto",
+        help="Where to compute [default: cuda if there, else cpu]; mps is untested.",
+    )(verb)
+
+
+def load_weights(preset: str | None, weights: Path | None, device: str = "cpu") -> MedIL:
+    """The model that --preset, --weights and --device name.
 
     Raises:
-        InputError: Unknown preset, unreadable weights, or weights of another preset.
+        InputError: Unknown preset, unreadable weights, weights of another preset, or no
+            such device.
     """
     from medil.checkpoint import load_model, load_release
     from medil.config import preset as find_preset
+    from medil.device import find_device, placed
 
+    found = find_device(device)
     if preset is not None:
         find_preset(preset)
-    return load_model(weights, preset) if weights else load_release(preset or "tiny")
+    return placed(load_model(weights, preset) if weights else load_release(preset or "tiny"), found)
+
+
+def render_to_file(
+    model: MedIL,
+    latent: Latent,
+    grid: Grid,
+    like: Source | None,
+    output: Path,
+    force: bool,
+    memory_bytes: int | None,
+) -> None:
+    """Decode into a file, slab by slab, under a bar where somebody watches."""
+    from medil.stream import save_slabs
+
+    def make_slabs(axis: int, descending: bool):
+        return model.decode_slabs(
+            latent, grid, axis=axis, descending=descending, memory_bytes=memory_bytes,
+            progress=sys.stderr.isatty(),
+        )  # fmt: skip
+
+    save_slabs(output, grid, like, make_slabs, force, memory_bytes)
 
 
 def target(
@@ -49,11 +91,10 @@ def target(
         A grid, RAS+, and what `save` takes as `like`.
 
     Raises:
-        InputError: Both options, a spacing that is not above zero or larger than the
-            image, or an output that would not fit into memory.
+        InputError: Both options, or a spacing that is not above zero or larger than the
+            image.
     """
     from medil.affine import as_triple
-    from medil.autoencoder import DECODE_BYTES
     from medil.volume import load
 
     if spacing_mm and other:
@@ -71,15 +112,14 @@ def target(
                     f"--spacing {size:g} mm is larger than the image, which is {extent:g} mm wide."
                 )
         grid, _ = on_disk.with_spacing(spacing_mm).reoriented("RAS")
-    require_memory(grid.n_voxels, DECODE_BYTES, "this output")
     return grid, source
 
 
 def check_image_output(path: Path, replace: bool) -> None:
     """Refuse an output that `save` would refuse, before minutes of work."""
-    from medil.formats import suffix_of
+    from medil.formats import written_suffix
 
-    suffix_of(path)
+    written_suffix(path)
     check_output(path, replace)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from medil.errors import InputError
 from medil.files import atomic_output
-from medil.formats import Source, read_nibabel, suffix_of, write_nibabel
+from medil.formats import Source, read_nibabel, suffix_of, write_nibabel, written_suffix
 from medil.formats_nrrd import read_nrrd, write_nrrd
 from medil.grid import Grid
 from medil.intensity import Intensity, hu_window, replace_nonfinite, robust_intensity
@@ -132,9 +132,12 @@ def _to_values(stored: np.ndarray, source: Source) -> np.ndarray:
                 raise InputError("the image holds integers beyond 2^63, which medil cannot keep.")
             return stored.astype(np.int64)
         return stored.astype(TENSOR_KINDS.get(stored.dtype.name, stored.dtype), copy=False)
-    values = stored.astype(np.float64) * source.slope + source.inter
-    wide = _needs_float64(stored, source) or np.abs(values).max() > np.finfo(np.float32).max
-    return values if wide else values.astype(np.float32)
+    ends = np.array([stored.min(), stored.max()], dtype=np.float64) * source.slope + source.inter
+    wide = _needs_float64(stored, source) or np.abs(ends).max() > np.finfo(np.float32).max
+    values = np.empty(stored.shape, np.float64 if wide else np.float32, order="F")
+    for k in range(stored.shape[2]):  # plane by plane: a whole float64 copy would be large
+        values[..., k] = stored[..., k].astype(np.float64) * source.slope + source.inter
+    return values
 
 
 def _needs_float64(stored: np.ndarray, source: Source) -> bool:
@@ -167,9 +170,7 @@ def save(
         InputError: Missing folder, existing file without `force`, unknown suffix, or
             values that the format cannot hold.
     """
-    path, source, suffix = Path(path), like or volume.source, suffix_of(path)
-    if suffix == ".nhdr":
-        raise InputError(f"{path}: .nhdr is read only; write .nrrd, which is one file.")
+    path, source, suffix = Path(path), like or volume.source, written_suffix(path)
     grid, transform = volume.grid.reoriented(source.orientation if source else "RAS")
     values = orientations.apply_orientation(_to_numpy(volume.data), transform)
     stored, slope, inter = _to_stored(values, source, suffix)

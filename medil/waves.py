@@ -139,8 +139,12 @@ class ContentLTE(nn.Module):
         channels_in: C of the features.
         channels_out: C of the result.
         harmonics: K of `plane_waves`.
+
+    Attributes:
+        reach: How far beyond a voxel's faces it looks, in feature cells.
     """
 
+    reach = 1
     waves: Tensor
 
     def __init__(self, channels_in: int, channels_out: int, harmonics: int) -> None:

@@ -43,12 +43,12 @@ def test_bad_options_are_refused_and_leave_no_file(run_medil, scan, tmp_path, op
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_too_fine_a_spacing_says_voxels_needed_and_free_memory(run_medil, scan, tmp_path):
+def test_too_fine_a_spacing_says_voxels_needed_and_free_disk(run_medil, scan, tmp_path):
     result = run_medil(
         "reconstruct", scan, "-o", tmp_path / "o.nii", "--spacing", 0.001, 0.001, 0.01
     )
     refused(result, f"{28800 * 33000 * 3600:,} voxels")
-    assert "is free" in result[2] and "GB of memory" in result[2]
+    assert "is free" in result[2] and "GB of disk" in result[2]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_ctrl_c_exits_130_and_leaves_no_file(run_medil, scan, tmp_path, monkeypa
     def stopped(*_, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(type(spline_model), "decode", stopped)
+    monkeypatch.setattr(type(spline_model), "decode_slabs", stopped)
     before = sorted(tmp_path.iterdir())
     code, out, err = run_medil("reconstruct", scan, "-o", tmp_path / "out.nii")
     assert (code, out) == (130, "")
@@ -175,7 +175,7 @@ def test_running_out_of_memory_is_one_sentence(
     def greedy(*_, **_options):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
-    monkeypatch.setattr(type(spline_model), "decode", greedy)
+    monkeypatch.setattr(type(spline_model), "decode_slabs", greedy)
     refused(run_medil("reconstruct", scan, "-o", tmp_path / "out.nii"), "memory ran out")
 
 
@@ -183,7 +183,7 @@ def test_a_bug_keeps_its_traceback(run_medil, scan, tmp_path, monkeypatch, splin
     def broken(*_, **_options):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(type(spline_model), "decode", broken)
+    monkeypatch.setattr(type(spline_model), "decode_slabs", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         run_medil("reconstruct", scan, "-o", tmp_path / "out.nii")
 

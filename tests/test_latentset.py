@@ -12,16 +12,16 @@ from medil.attributes import ATTRIBUTES
 from medil.errors import InputError
 from medil.grid import centres_mm
 from medil.latentset import box_grid, draw_heads, encode_heads, head_spacing_mm, read_head
-from tests.images import write_nifti
-from tests.test_attributes import ORIGIN_MM, toy_labels
+from tests.images import LABELS_ORIGIN_MM, toy_labels, write_nifti
+from tests.test_attributes import VENTRICLE_MM
 
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
     """A toy head, drawn at 4 mm: its file, and how it was drawn."""
     folder, affine = tmp_path_factory.mktemp("heads"), np.eye(4)
-    affine[:3, 3] = ORIGIN_MM
-    labels = write_nifti(folder / "toy.nii.gz", toy_labels(), affine)
+    affine[:3, 3] = LABELS_ORIGIN_MM
+    labels = write_nifti(folder / "toy.nii.gz", toy_labels(VENTRICLE_MM, 7.0), affine)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latentset, "label_maps", lambda split: [labels])
         (path,) = draw_heads("train", [0], folder / "drawn", spacing_mm=4.0)

@@ -216,7 +216,7 @@ def test_ctrl_c_keeps_whole_samples_only(sample, tmp_path, monkeypatch):
         done.append(1)
         return whole(self, *arguments, **options)
 
-    monkeypatch.setattr(MedIL, "decode", stopped)
+    monkeypatch.setattr(MedIL, "decode_slabs", stopped)
     code, _, err = sample("--n", 3)
     assert code == 130 and "stopped" in err
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["sample_0000.nii.gz"]

@@ -20,7 +20,6 @@ from scipy import ndimage
 from eval.metrics import brain_mask, head_mask
 from eval.rows import digest
 from eval.subjects import Scan, Subject
-from medil.autoencoder import DECODE_BYTES
 from medil.errors import InputError
 from medil.formats import SUFFIXES, suffix_of
 from medil.grid import Grid
@@ -30,6 +29,7 @@ from medil.volume import Volume, load, replace_nonfinite, robust_intensity
 
 PLAN = "plan.json"  # beside the rows of a report while it is built
 LEAST_VOXELS = 12  # along each axis; fewer leave nothing to halve or to filter
+VOXEL_BYTES = 32  # of a reconstruction and its metrics
 ZERO_FACES = 0.98  # share of exact zeros on the faces of a stripped scan
 UNEVEN = 2.0  # largest over smallest voxel side above which a page says so
 AIR_HU = -500.0
@@ -194,7 +194,7 @@ def check(entry: Input) -> Checked:
         if min(volume.grid.shape) < LEAST_VOXELS:
             sizes = " x ".join(map(str, volume.grid.shape))
             raise InputError(f"{sizes} voxels are too few; {LEAST_VOXELS} an axis are needed.")
-        require_memory(volume.grid.n_voxels, DECODE_BYTES, "this volume")
+        require_memory(volume.grid.n_voxels, VOXEL_BYTES, "this volume")
         robust_intensity(volume.data)
         mask, rule = mask_of(volume, entry.mask)
     except InputError as error:

@@ -20,9 +20,10 @@ from eval import rows
 from eval.coders import Coder, Interpolation, Kept, codec_coders
 from eval.extrapolation.blocks import Block
 from eval.extrapolation.train import TITLES, Run
-from medil.autoencoder import MedIL, slabs
+from medil.autoencoder import MedIL
 from medil.checkpoint import RELEASES, load_any
 from medil.grid import Grid
+from medil.piecewise import slabs
 from medil.shortcut import LatentAutoencoder
 from medil.volume import Volume
 
@@ -121,9 +122,10 @@ def _render(
     if not isinstance(model, MedIL):
         return model.decode_tensor(z, cells, grid)[0, 0].float()
     features = model.decode_features(z)
+    planes = max(1, SLAB_VOXELS * grid.shape[0] // grid.n_voxels)
     parts = [
         model.compose(model.render_features(features, cells, slab), z, cells, slab)
-        for _, slab in slabs(grid, SLAB_VOXELS)
+        for _, slab in slabs(grid, planes)
     ]
     return torch.cat([part[0, 0] for part in parts])
 

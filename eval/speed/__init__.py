@@ -1,0 +1,1 @@
+"""What rendering costs, in time and memory, and what binds it."""

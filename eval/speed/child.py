@@ -1,0 +1,185 @@
+"""Jobs in processes of their own, whose peak memory is then nobody else's.
+
+    python -m eval.speed.child NAME '{"an": "argument"}'
+
+runs one of `JOBS` and prints a line of JSON: what it returned and the process's peak resident
+memory. The peak is the kernel's `VmHWM`, because `ru_maxrss` of a child starts at the size of
+the process that started it; where there is no ``/proc`` it is `ru_maxrss` all the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+MB = 1e6
+MARK = "speed-child "  # before the line of JSON: libraries print too
+
+
+def peak_rss_bytes(status: Path = Path("/proc/self/status")) -> int:
+    """Peak resident memory of this process since it began."""
+    try:
+        lines = status.read_text().splitlines()
+        return next(int(s.split()[1]) * 1024 for s in lines if s.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def measured(name: str, threads: int, /, **arguments: Any) -> dict[str, float]:
+    """Run a job in a child process.
+
+    Args:
+        name: Of `JOBS`.
+        threads: That torch and BLAS may use there.
+        arguments: Of the job; what JSON can hold.
+
+    Returns:
+        What the job returned, `peak_rss_mb`, and `process_s`, from start to end of the process.
+
+    Raises:
+        RuntimeError: The child failed; with the end of what it said.
+    """
+    counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    command = [sys.executable, "-m", "eval.speed.child", name, json.dumps(arguments)]
+    begun = time.perf_counter()
+    ran = subprocess.run(
+        command, cwd=Path(__file__).parents[2], env={**os.environ, **counts}, text=True,
+        capture_output=True,
+    )  # fmt: skip
+    process_s = time.perf_counter() - begun
+    lines = [line for line in ran.stdout.splitlines() if line.startswith(MARK)]
+    if ran.returncode or not lines:
+        raise RuntimeError(f"the job {name} failed: {ran.stderr[-1500:]}")
+    return {**json.loads(lines[-1].removeprefix(MARK)), "process_s": process_s}
+
+
+# Jobs
+
+
+def idle() -> dict[str, float]:
+    """Python and torch, doing nothing: what every peak below contains."""
+    import torch
+
+    import medil.autoencoder  # noqa: F401
+
+    torch.zeros(1)
+    return {}
+
+
+def allocate(megabytes: float) -> dict[str, float]:
+    """Fill so much memory: a ruler for the ruler."""
+    import numpy as np
+
+    return {"sum": float(np.ones(int(megabytes * MB / 8)).sum())}
+
+
+def release(scan: str, name: str, spacing_mm: float | None = None) -> dict[str, float]:
+    """Encode a scan with a release and render it on its own voxels, and on others if asked."""
+    from medil.checkpoint import load_release
+    from medil.volume import load
+
+    volume, model = load(scan), load_release(name)
+    begun = time.perf_counter()
+    latent = model.encode(volume)
+    encoded = time.perf_counter()
+    model.decode(latent)
+    found = {"encode_s": encoded - begun, "decode_s": time.perf_counter() - encoded}
+    found["peak_coded_mb"] = peak_rss_bytes() / MB
+    if spacing_mm:
+        begun = time.perf_counter()
+        model.decode(latent, volume.grid.with_spacing(spacing_mm))
+        found["resized_s"] = time.perf_counter() - begun
+    return found
+
+
+def monai(
+    scan: str, channels: list[int], latent_channels: int, spacing_mm: float | None = None
+) -> dict[str, float]:
+    """Encode and decode a scan with MONAI's `AutoencoderKL`, and resample what it decodes.
+
+    The weights are untrained: they cost as much as trained ones. No attention, as in MONAI's
+    own examples of 3-D autoencoders.
+    """
+    import torch
+    from torch.nn import functional
+
+    from medil.volume import load, robust_intensity
+
+    net = autoencoder_kl(channels, latent_channels).eval()
+    volume = load(scan)
+    halvings = 2 ** (len(channels) - 1)
+    with torch.inference_mode():
+        begun = time.perf_counter()
+        image = robust_intensity(volume.data).forward(volume.data)[None, None]
+        spare = [(-n) % halvings for n in volume.grid.shape]
+        image = functional.pad(image, [p for n in reversed(spare) for p in (0, n)])
+        mean, _ = net.encode(image)
+        del image, _
+        encoded = time.perf_counter()
+        decoded = net.decode(mean)
+        found = {"encode_s": encoded - begun, "decode_s": time.perf_counter() - encoded}
+        found["peak_coded_mb"] = peak_rss_bytes() / MB
+        if spacing_mm:
+            shape = volume.grid.with_spacing(spacing_mm).shape
+            functional.interpolate(decoded, size=shape, mode="trilinear")
+            found["resized_s"] = time.perf_counter() - encoded
+    return found
+
+
+def autoencoder_kl(channels: list[int], latent_channels: int) -> Any:
+    """MONAI's network: so many channels a level, two residual blocks each, seed 0.
+
+    Raises:
+        InputError: MONAI is missing.
+    """
+    import torch
+
+    from medil.errors import InputError
+
+    try:
+        from monai.networks.nets import AutoencoderKL
+    except ImportError as error:
+        raise InputError(
+            "the rival is MONAI's; install it with: pip install 'medil[rivals]'."
+        ) from error
+    levels = len(channels)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return AutoencoderKL(
+            3, 1, 1, (2,) * levels, tuple(channels), (False,) * levels, latent_channels,
+            norm_num_groups=32, with_encoder_nonlocal_attn=False,
+            with_decoder_nonlocal_attn=False,
+        )  # fmt: skip
+
+
+def command(arguments: list[str]) -> dict[str, float]:
+    """A verb of the command line, such as ``["decode", "scan.safetensors", "-o", "fine.nii"]``."""
+    from medil.cli import run
+
+    begun = time.perf_counter()
+    if code := run(arguments):
+        raise SystemExit(code)
+    return {"verb_s": time.perf_counter() - begun}
+
+
+JOBS: dict[str, Callable[..., dict[str, float]]] = {
+    "idle": idle, "allocate": allocate, "release": release, "monai": monai, "command": command,
+}  # fmt: skip
+
+
+def main(name: str, arguments: str) -> None:
+    """Run one job and print what it found."""
+    found = JOBS[name](**json.loads(arguments))
+    print(MARK + json.dumps({**found, "peak_rss_mb": peak_rss_bytes() / MB}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,67 @@
+"""A whole brain at 0.5 mm on a GPU: device time of the decoder, from latent to voxels."""
+
+from __future__ import annotations
+
+import torch
+
+from eval.rows import spacing_text
+from eval.speed import clock
+from eval.speed.found import GPU_BRAIN, Found, where
+from eval.speed.sizes import Sizes
+from eval.speed.training import peak_cuda_mb
+from eval.subjects import brain_at_1_mm
+from medil.checkpoint import load_release
+from medil.device import find_device, network_precision, placed
+from medil.tiles import cuts
+
+VOXEL_MM = 0.5
+THICK = 64  # voxels of a slab
+
+
+@torch.inference_mode()
+def measure(sizes: Sizes, release: str) -> list[Found]:
+    """Networks in bfloat16, then slabs that stay on the GPU; by CUDA events.
+
+    Seconds are of `decode_slabs`, whose slabs are copied to the host.
+    """
+    scan, _ = brain_at_1_mm()
+    model = load_release(release)
+    latent = model.encode(scan.volume)
+    model = placed(model, find_device("cuda"))
+    z = latent.mean[None].to("cuda")
+    grid = scan.volume.grid.with_spacing(VOXEL_MM)
+
+    def decode() -> None:
+        with network_precision(z.device):
+            features = model.decode_features(z)
+        for start, count in cuts(grid.shape[0], THICK):
+            slab = grid.crop((start, 0, 0), (count, *grid.shape[1:]))
+            learned = model.render_features(features, latent.grid, slab)
+            learned + model.render_linear_near(z, latent.grid, slab)
+
+    def to_the_host() -> None:
+        for _ in model.decode_slabs(latent, grid):
+            pass
+
+    decode()
+    hosted = clock.interleaved({"host": to_the_host}, sizes.rounds_slow)["host"]
+    values = {
+        "seconds": clock.spread(hosted),
+        "device_ms": clock.spread([device_ms(decode) for _ in range(sizes.rounds_fast)]),
+        "peak_cuda_mb": peak_cuda_mb(decode),
+    }
+    return [
+        Found(release, GPU_BRAIN, f"{VOXEL_MM:g} mm", values, grid.n_voxels, device=where("cuda"),
+              subject="brain at 1 mm", spacing_in_mm=spacing_text(scan.volume.grid),
+              spacing_out_mm=f"{VOXEL_MM:g}", weights_sha256=model.weights_id)
+    ]  # fmt: skip
+
+
+def device_ms(job) -> float:
+    """Milliseconds between two CUDA events around a job."""
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    job()
+    end.record()
+    torch.cuda.synchronize()
+    return begin.elapsed_time(end)

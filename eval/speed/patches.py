@@ -1,0 +1,118 @@
+"""Random patches from a store of chunks, beside reading whole .nii.gz files."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eval.speed import clock, training
+from eval.speed.found import STORE, Found
+from eval.speed.sizes import Sizes
+from eval.subjects import brain_at_1_mm
+from medil.config import preset
+from medil.engine import AHEAD
+from medil.prefetch import Prefetcher
+from medil.sampling import Scan, Step, patch_step, random_block
+from medil.store import build_store
+from medil.stored import Store
+from medil.volume import Volume, load, save
+
+VOLUMES = 3  # more than one, so that a patch is seldom next to the one before
+PATCHES = 16  # a call
+STEPS = 10  # between two looks at the clock
+
+
+def measure(sizes: Sizes) -> list[Found]:
+    """Patches a second on one thread, and a training step's share of waiting for its patch."""
+    with tempfile.TemporaryDirectory() as name:
+        paths = written_volumes(Path(name))
+        build_store(paths, Path(name) / "store")
+        scans = Store(Path(name) / "store").scans()
+        return _measure(paths, scans, sizes)
+
+
+def _measure(paths: Sequence[Path], scans: Sequence[Scan], sizes: Sizes) -> list[Found]:
+    side_mm, numbers = training.PATCH_MM, count()
+    pitch_mm = preset("tiny").model.latent_spacing_mm
+
+    def draw(number: int, _: object = None) -> Step:
+        rng = np.random.default_rng([7, number])
+        return patch_step(scans, pitch_mm, side_mm, 1, 0.0, rng)
+
+    step = training.step("integrated")
+    jobs: dict[str, Callable[[], object]] = {
+        "store": lambda: list(drawn(scans, side_mm, PATCHES, next(numbers))),
+        "whole files": lambda: from_file(paths[next(numbers) % len(paths)], side_mm),
+        "draw": lambda: draw(next(numbers)),
+        "step": step,
+    }
+    times = clock.interleaved(jobs, sizes.rounds_training, at_least_s=0.1)
+    per_s = {"store": [PATCHES / s for s in times["store"]],
+             "whole files": [1 / s for s in times["whole files"]]}  # fmt: skip
+    drawing = [100 * d / (d + s) for d, s in zip(times["draw"], times["step"], strict=True)]
+    waiting = [waiting_share(draw, step, STEPS) for _ in range(sizes.rounds_slow)]
+    values: dict[str, dict[str, clock.Spread]] = {
+        "store": {
+            "ratio_to_files": clock.ratios(per_s["store"], per_s["whole files"]),
+            "waiting_share": clock.spread(waiting),
+            "drawing_share": clock.spread(drawing),
+        },
+        "whole files": {},
+    }
+    return [
+        Found(arm, STORE, f"{side_mm:g} mm patches, {len(paths)} volumes at 1 mm",
+              {"patches_per_s": clock.spread(per_s[arm]), **more}, round(side_mm) ** 3,
+              subject="noisy copies of a brain", spacing_in_mm="1")
+        for arm, more in values.items()
+    ]  # fmt: skip
+
+
+def waiting_share(draw: Callable[[int, object], Step], step: Callable[[], None], n: int) -> float:
+    """Percent of `n` steps that is spent waiting for what a thread draws ahead.
+
+    The first patch is not counted: nothing could have been drawn before it.
+    """
+    with Prefetcher(draw, AHEAD) as ready:
+        ready.take(0)
+        begun, before_s = time.perf_counter(), ready.waited_s
+        for number in range(1, n + 1):
+            ready.take(number)
+            step()
+        return 100 * (ready.waited_s - before_s) / (time.perf_counter() - begun)
+
+
+def written_volumes(folder: Path) -> list[Path]:
+    """Noisy copies of the brain at 1 mm, as .nii.gz files of 16 bits."""
+    brain = brain_at_1_mm()[0].volume
+    generator = torch.Generator().manual_seed(0)
+    peak = float(brain.data.max())
+    paths = []
+    for number in range(VOLUMES):
+        noise = torch.randn(brain.grid.shape, generator=generator) * (brain.data > 0)
+        whole = (brain.data * 4000 / peak + 40 * noise).clamp(0, 4095).round()
+        path = folder / f"copy_{number}.nii.gz"
+        paths.append(save(Volume(whole, brain.grid), path))
+    return paths
+
+
+def drawn(scans: Sequence[Scan], side_mm: float, n: int, seed: int) -> Iterator[Tensor]:
+    """Random blocks, each of a random volume."""
+    for number in range(n):
+        rng = np.random.default_rng([seed, number])
+        yield random_block(scans[rng.integers(len(scans))], side_mm, rng)
+
+
+def from_file(path: Path, side_mm: float) -> Tensor:
+    """The same from a file that is inflated whole; scaling it and finding the head come free."""
+    volume = load(path)
+    side = [min(n, int(side_mm / s)) for n, s in zip(volume.grid.shape, volume.grid.spacing_mm,
+                                                    strict=True)]  # fmt: skip
+    start = [(n - s) // 2 for n, s in zip(volume.grid.shape, side, strict=True)]
+    return volume.data[tuple(slice(a, a + s) for a, s in zip(start, side, strict=True))].clone()

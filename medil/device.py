@@ -1,0 +1,76 @@
+"""Where to compute: the processor, a CUDA card, or (untested) Apple's MPS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from medil.errors import InputError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+M = TypeVar("M", bound=nn.Module)
+
+
+def find_device(name: str = "auto") -> torch.device:
+    """The device of a name.
+
+    Args:
+        name: "auto" is CUDA where there is a card, else the CPU. "mps" is never chosen by
+            itself, since nobody has tested it.
+
+    Raises:
+        InputError: An unknown name, or no such device here.
+    """
+    if name not in DEVICES:
+        raise InputError(f"a device is one of {', '.join(DEVICES)}, not {name!r}.")
+    has_cuda = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if has_cuda else "cpu")
+    if (name == "cuda" and not has_cuda) or (
+        name == "mps" and not torch.backends.mps.is_available()
+    ):
+        raise InputError(f"there is no {name} device here; say --device cpu or leave it out.")
+    return torch.device(name)
+
+
+def placed(model: M, device: torch.device) -> M:
+    """The model on a device; on CUDA its convolutions keep channels last, as its kernels like.
+
+    Args:
+        model: Changed in place.
+        device: From `find_device`.
+    """
+    if device.type == "cuda":
+        return model.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return model.to(device)
+
+
+def network_precision(device: torch.device) -> AbstractContextManager:
+    """The precision networks run in: bfloat16 on CUDA, else float32; rendering is float32."""
+    if device.type == "cuda":
+        return torch.autocast("cuda", torch.bfloat16)
+    return nullcontext()
+
+
+def to_host(slabs: Iterator[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:
+    """Numbered slabs on the CPU; from CUDA each is copied while the next is computed."""
+    waiting: tuple[int, Tensor, torch.cuda.Event] | None = None
+    for start, slab in slabs:
+        if slab.device.type != "cuda":
+            yield start, slab.cpu()
+            continue
+        host = torch.empty(slab.shape, dtype=slab.dtype, pin_memory=True)
+        host.copy_(slab, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+        ready, waiting = waiting, (start, host, copied)
+        if ready is not None:
+            ready[2].synchronize()
+            yield ready[:2]
+    if waiting is not None:
+        waiting[2].synchronize()
+        yield waiting[:2]

@@ -1,0 +1,76 @@
+"""What the next steps need, drawn by threads while the present one learns.
+
+A draw is a function of the step's number alone, so it does not matter who makes it or when.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+Drawn = TypeVar("Drawn")
+
+
+class Prefetcher(Generic[Drawn]):
+    """Draws a few numbers ahead of the one that is asked for.
+
+    Args:
+        draw: Called with a number and a variant, from any of the threads.
+        ahead: How many numbers at most are drawn or waiting beyond the one asked for.
+        threads: That draw.
+
+    Example:
+        >>> with Prefetcher(lambda number, variant: number**2, ahead=2) as squares:
+        ...     [squares.take(k) for k in range(4)]
+        [0, 1, 4, 9]
+    """
+
+    def __init__(
+        self, draw: Callable[[int, Hashable], Drawn], ahead: int = 4, threads: int = 1
+    ) -> None:
+        self.draw, self.ahead = draw, ahead
+        self.waited_s = 0.0  # by those who took, all together
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
+        self._pending: dict[int, tuple[Hashable, Future[Drawn]]] = {}
+
+    def take(self, number: int, variant: Hashable = None) -> Drawn:
+        """What `draw(number, variant)` gives.
+
+        Args:
+            number: Usually one more than the last; anything else costs a wait.
+            variant: Expected to stay what it was; where it changes, what lies ready is
+                drawn again.
+
+        Returns:
+            The drawn thing, once.
+
+        Raises:
+            Exception: Whatever the draw of this number raised.
+        """
+        wanted = range(number, number + self.ahead + 1)
+        for other, (made_for, future) in list(self._pending.items()):
+            if other not in wanted or made_for != variant:
+                future.cancel()
+                del self._pending[other]
+        for other in wanted:
+            if other not in self._pending:
+                future = self._threads.submit(self.draw, other, variant)
+                self._pending[other] = variant, future
+        began = time.perf_counter()
+        try:
+            return self._pending.pop(number)[1].result()
+        finally:
+            self.waited_s += time.perf_counter() - began
+
+    def close(self) -> None:
+        """Forget what was not taken, and end the threads."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._pending.clear()
+
+    def __enter__(self) -> Prefetcher[Drawn]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

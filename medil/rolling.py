@@ -1,0 +1,191 @@
+"""Convolutions over slabs that follow each other: no plane is computed twice, two a layer are kept.
+
+A 3x3x3 convolution needs one plane on either side. Each layer therefore holds its last plane
+back until the next slab comes; beyond the volume's own faces it sees zeros, as it does on the
+whole, and at seams it sees what lies there. So slabs of any thickness give what the whole gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import chain
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from medil.tiles import cuts
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Course:
+    """The axis along which slabs [B, C, D, H, W] follow each other, and which end comes first.
+
+    Planes are counted along the course: plane 0 is the last of the axis when descending.
+
+    Args:
+        axis: 0, 1 or 2.
+        descending: From the axis's end.
+    """
+
+    axis: int
+    descending: bool = False
+
+    def length(self, x: Tensor) -> int:
+        """How many planes."""
+        return x.shape[self.axis + 2]
+
+    def part(self, x: Tensor, first: int, length: int) -> Tensor:
+        """A view of `length` planes from the plane `first` on."""
+        if self.descending:
+            first = self.length(x) - first - length
+        return x.narrow(self.axis + 2, first, length)
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Slabs in their order of coming, as one."""
+        return torch.cat(list(reversed(parts) if self.descending else parts), self.axis + 2)
+
+    def cut(self, x: Tensor, thick: int) -> Iterator[Tensor]:
+        """The slabs of a whole."""
+        for first, length in cuts(self.length(x), thick):
+            yield self.part(x, first, length)
+
+
+class Queue:
+    """Planes that came and still wait."""
+
+    def __init__(self, course: Course) -> None:
+        self.course = course
+        self.held: Tensor | None = None
+
+    def __len__(self) -> int:
+        return 0 if self.held is None else self.course.length(self.held)
+
+    def push(self, slab: Tensor) -> Tensor:
+        """Add a slab behind the others, and pass it on."""
+        self.held = slab if self.held is None else self.course.join([self.held, slab])
+        return slab
+
+    def take(self, n_planes: int) -> Tensor:
+        """The first planes, which leave the queue."""
+        assert self.held is not None
+        whole, rest = self.held, len(self) - n_planes
+        # A clone: a view would keep the memory of all planes.
+        self.held = self.course.part(whole, n_planes, rest).clone() if rest else None
+        return self.course.part(whole, 0, n_planes)
+
+
+def convolve(conv: nn.Conv3d, slabs: Iterable[Tensor], course: Course) -> Iterator[Tensor]:
+    """A 3x3x3 convolution with zeros around the whole, slab by slab.
+
+    Args:
+        conv: Padding 1, stride 1.
+        slabs: [B, C, d, h, w] each, all planes of a whole in the course's order.
+        course: Theirs.
+
+    Yields:
+        Slabs of the result, in the same order; their thickness may differ.
+    """
+    padding = [1, 1, 1]
+    padding[course.axis] = 0
+    held: Tensor | None = None
+    for slab in _between_zeros(slabs, course):
+        held = slab if held is None else course.join([held, slab])
+        del slab
+        if (n := course.length(held)) > 2:
+            out = [functional.conv3d(held, conv.weight, conv.bias, padding=padding)]
+            held = course.part(held, n - 2, 2).clone()
+            yield out.pop()  # given away: while later layers work, this one keeps two planes
+
+
+def _between_zeros(slabs: Iterable[Tensor], course: Course) -> Iterable[Tensor]:
+    """The slabs, after and before a plane of zeros."""
+    slabs = iter(slabs)
+    first = next(slabs)
+    zeros = torch.zeros_like(course.part(first, 0, 1))
+    return chain([course.join([zeros, first])], slabs, [zeros])
+
+
+def residual(block: nn.Sequential, slabs: Iterable[Tensor], course: Course) -> Iterator[Tensor]:
+    """What a `medil.blocks.ResidualBlock` with this body makes of the whole, slab by slab."""
+    before, between = block[:2], block[3:5]
+    first, second = (cast(nn.Conv3d, block[n]) for n in (2, 5))
+    waiting = Queue(course)
+    h: Iterator[Tensor] = map(before, map(waiting.push, slabs))
+    h = map(between, convolve(first, h, course))
+    for added in convolve(second, h, course):
+        total = [waiting.take(course.length(added)) + added]
+        del added
+        yield total.pop()
+
+
+def roll(blocks: Iterable[nn.Module], slabs: Iterator[Tensor], course: Course) -> Iterator[Tensor]:
+    """Residual blocks in a row, slab by slab.
+
+    Args:
+        blocks: `medil.blocks.residual_blocks`.
+        slabs: [B, C, d, h, w] each, all planes of a whole in the course's order.
+        course: Theirs.
+
+    Returns:
+        Slabs of the result, in the same order; their thickness may differ.
+    """
+    for block in blocks:
+        slabs = residual(block.body, slabs, course)  # type: ignore[arg-type]
+    return slabs
+
+
+def whole_cells(slabs: Iterable[Tensor], course: Course, factor: int) -> Iterator[Tensor]:
+    """The same planes in slabs that hold a multiple of `factor` of them."""
+    waiting = Queue(course)
+    for slab in slabs:
+        waiting.push(slab)
+        del slab
+        if ready := len(waiting) // factor * factor:
+            yield waiting.take(ready)
+
+
+class Window:
+    """The part of a stream that is in use: planes come when asked for, and go once passed.
+
+    Args:
+        slabs: All planes in the course's order.
+        course: Theirs.
+    """
+
+    def __init__(self, slabs: Iterator[Tensor], course: Course) -> None:
+        self.slabs, self.course = slabs, course
+        self.first = 0  # plane that the queue begins with
+        self.waiting = Queue(course)
+
+    def view(self, first: int, stop: int) -> Tensor:
+        """Planes `first` to below `stop`, counted along the course; `first` never goes back."""
+        self._forget(first)
+        while self.first + len(self.waiting) < stop:
+            self.waiting.push(next(self.slabs))
+            self._forget(first)
+        assert self.waiting.held is not None and self.first == first
+        return self.course.part(self.waiting.held, 0, stop - first)
+
+    def _forget(self, first: int) -> None:
+        passed = min(first - self.first, len(self.waiting))
+        if passed > 0:
+            self.waiting.take(passed)
+            self.first += passed
+
+
+def under(context: Callable[[], AbstractContextManager], items: Iterator[T]) -> Iterator[T]:
+    """Items made inside a context that is left while they are used."""
+    while True:
+        with context():
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+        yield item
+        del item

@@ -1,0 +1,352 @@
+"""Local waves on parallel grids: the angle is a sum over the axes, so the wave is a product.
+
+exp(i pi (f . delta + phase)) = X Y Z, one phasor an axis. A phasor depends on a feature cell
+and on one coordinate of the voxels near it, so that cosines and sines are taken for planes of
+(cell, coordinate), not for every (voxel, cell); what is left to each of a voxel's 8
+cells is two products and the MLP. Same maths as `medil.pointwise.local_ensemble`, which judges.
+
+Two forms of one loop: rows of voxels with plain tensor operations, and blocks of a fixed
+number of voxels for `torch.compile`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medil.grid import Grid
+
+PAIRS_PER_ROWS = 2**11  # (voxel, cell) pairs that an eager step takes: fits a core's cache
+VOXELS_PER_BLOCK = 2**10  # of one plane, four cells each: the one shape that is compiled
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The two feature cells around each of n voxels along one axis; all arrays are [n, 2]."""
+
+    cell: np.ndarray  # index, the edge's cell beyond the edge
+    delta: np.ndarray  # from the cell's centre, in cells
+    weight: np.ndarray  # sums to 1 over the two
+
+    @classmethod
+    def between(cls, nodes: Grid, voxels: Grid, axis: int) -> Axis:
+        """Where a grid's voxels lie along one axis of a grid parallel to it."""
+        position = voxels.axis_offsets_mm(axis, origin=nodes) / nodes.spacing_mm[axis]
+        node = np.floor(position).astype(int)[:, None] + np.array([0, 1])
+        delta = position[:, None] - node
+        return cls(node.clip(0, nodes.shape[axis] - 1), delta, 1 - np.abs(delta))
+
+    def by_cell(self) -> tuple[Axis, np.ndarray]:
+        """Flat arrays [2 n] ordered by cell, and each one's place in the flat order before."""
+        order = np.argsort(self.cell, axis=None, kind="stable")
+        flat = [part.reshape(-1)[order] for part in (self.cell, self.delta, self.weight)]
+        return Axis(*flat), order
+
+
+def groups(cell: np.ndarray, longest: int) -> Iterator[tuple[int, int, int]]:
+    """Runs of one cell in a sorted list: (cell, start, stop), none longer than `longest`."""
+    edges = np.flatnonzero(np.diff(cell, prepend=cell[0] - 1, append=cell[-1] + 1))
+    for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        for first in range(start, stop, longest):
+            yield int(cell[start]), first, min(first + longest, stop)
+
+
+def phasor(turn: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of pi times a number of half-turns."""
+    angle = torch.pi * turn
+    return angle.cos(), angle.sin()
+
+
+@dataclass
+class Layers:
+    """An MLP of `medil.blocks.mlp` as matrices, in the precision its products are taken in.
+
+    Without gradients the biases are moved on: relu(x + b) = max(x, -b) + b, and the + b
+    behind it is a part of the next layer's bias. One pass over the numbers instead of three.
+    """
+
+    weights: list[Tensor]  # [out, in] each
+    biases: list[Tensor]  # of the hidden layers
+    last_bias: Tensor
+    moved: bool
+
+    @classmethod
+    def of(cls, mlp: nn.Sequential, like: Tensor, reduced: torch.dtype | None) -> Layers:
+        """Matrices in `reduced` precision, or that of `like`."""
+        linear = [layer for layer in mlp if isinstance(layer, nn.Linear)]
+        weights = [layer.weight.to(like) for layer in linear]
+        biases = [layer.bias.to(like) for layer in linear]
+        moved = not torch.is_grad_enabled()
+        if moved:
+            for step, weight in enumerate(weights[1:]):
+                biases[step + 1] = biases[step + 1] + weight @ biases[step]
+        low = reduced or like.dtype
+        hidden = [bias.to(low) for bias in biases[:-1]]
+        return cls([weight.to(low) for weight in weights], hidden, biases[-1], moved)
+
+    def hidden(self, wave: Tensor) -> Tensor:
+        """[Q, 2K] through all layers but the last: [Q, hidden]."""
+        wave = wave.to(self.weights[0])
+        for weight, bias in zip(self.weights, self.biases, strict=False):
+            if self.moved:
+                wave = wave @ weight.T
+                wave = torch.maximum(wave, -bias, out=wave)
+            else:
+                wave = torch.addmm(bias, wave, weight.T).relu_()
+        return wave
+
+
+@dataclass
+class Geometry:
+    """What depends on the two grids alone, as tensors."""
+
+    x: Axis  # [2 D], by cell
+    y: Axis  # [2 H], by cell
+    x_voxel: np.ndarray  # [2 D]: the voxel plane of each
+    y_voxel: Tensor  # [2 H]: the voxel row of each
+    y_delta: Tensor  # [2 H, 1, 1]
+    z_delta: Tensor  # [2 W, 1], the two cells of a voxel side by side
+    y_cell: Tensor  # [2 H]
+    z_cell: Tensor  # [2 W]
+    weight: Tensor  # [2 H, 2 W, 1]
+    nodes: tuple[int, int, int]
+    voxels: tuple[int, int, int]
+    rows: list[tuple[int, int, int]] = field(default_factory=list)  # groups of y
+
+    @classmethod
+    def between(cls, nodes: Grid, voxels: Grid, like: Tensor) -> Geometry:
+        def tensor(values: np.ndarray) -> Tensor:
+            return torch.from_numpy(values.copy()).to(like)
+
+        def index(values: np.ndarray) -> Tensor:
+            return torch.from_numpy(values.copy()).to(like.device)
+
+        (x, in_x), (y, in_y) = (Axis.between(nodes, voxels, axis).by_cell() for axis in (0, 1))
+        z = Axis.between(nodes, voxels, 2)
+        weight = np.multiply.outer(y.weight, z.weight.reshape(-1))[..., None]
+        longest = max(1, PAIRS_PER_ROWS // (2 * voxels.shape[2]))
+        return cls(
+            x, y, in_x // 2, index(in_y // 2),
+            tensor(y.delta)[:, None, None], tensor(z.delta.reshape(-1))[:, None],
+            index(y.cell), index(z.cell.reshape(-1)), tensor(weight),
+            nodes.shape, voxels.shape, list(groups(y.cell, longest)),
+        )  # fmt: skip
+
+
+class RowPlane:
+    """What one plane of cells adds to one plane of voxels, a few rows at a time."""
+
+    def __init__(self, geometry: Geometry, layers: Layers) -> None:
+        self.geometry, self.layers = geometry, layers
+
+    def tables(self, frequency: Tensor) -> tuple[Tensor, ...]:
+        """Phasors of a plane of cells, from [h, w, 3, K] half-turns a cell along each axis."""
+        return widened(*plane_phasors(frequency, self.geometry))
+
+    def __call__(self, real: Tensor, imag: Tensor, tables: tuple[Tensor, ...]) -> Tensor:
+        """From amplitudes times the real and the imaginary part of X, [h, w, 2K]: [H, W, C]."""
+        geometry, (y, y_turned, z_real, z_imag) = self.geometry, tables
+        values = []
+        for cell, start, stop in geometry.rows:
+            here, turned = y[start:stop], y_turned[start:stop]  # [R, w, 2K]
+            p, q = real[cell], imag[cell]  # [w, 2K]
+            even = torch.addcmul(p * here, q, turned).index_select(1, geometry.z_cell)
+            odd = torch.addcmul(p * turned, q, here, value=-1).index_select(1, geometry.z_cell)
+            wave = torch.addcmul(even * z_real[cell], odd, z_imag[cell])  # [R, 2 W, 2K]
+            value = self.layers.hidden(wave.flatten(0, 1)) @ self.layers.weights[-1].T
+            values.append(value.unflatten(0, (stop - start, -1)))
+        weighed = torch.cat(values).to(geometry.weight) * geometry.weight  # [2 H, 2 W, C]
+        rows = weighed.unflatten(1, (-1, 2)).sum(2)  # both cells along z
+        plane = rows.new_zeros(geometry.voxels[1], *rows.shape[1:])
+        return plane.index_add(0, geometry.y_voxel, rows)  # both cells along y
+
+
+def plane_phasors(frequency: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
+    """Cosines, then sines along y [2 H, w, 2K] and along z [h, 2 W, 2K]."""
+    along_y = frequency[:, :, 1].index_select(0, geometry.y_cell) * geometry.y_delta
+    along_z = frequency[:, :, 2].index_select(1, geometry.z_cell) * geometry.z_delta
+    return torch.cat(phasor(along_y), dim=-1), torch.cat(phasor(along_z), dim=-1)
+
+
+def widened(y: Tensor, z: Tensor) -> tuple[Tensor, ...]:
+    """y, y a quarter turn on (-sines, cosines), the cosines of z twice, its sines twice."""
+    (cos_y, sin_y), (cos_z, sin_z) = y.chunk(2, dim=-1), z.chunk(2, dim=-1)
+    turned = torch.cat([-sin_y, cos_y], dim=-1)
+    return y, turned, torch.cat([cos_z, cos_z], dim=-1), torch.cat([sin_z, sin_z], dim=-1)
+
+
+def block(
+    real: Tensor, imag: Tensor, y: Tensor, z: Tensor, index: Tensor, share: Tensor,
+    weights: list[Tensor], biases: list[Tensor],
+) -> Tensor:  # fmt: skip
+    """`RowPlane` for a list of voxels, each by its four cells; written to be compiled.
+
+    Args:
+        real: [h w, 2K] amplitudes times the real part of X.
+        imag: [h w, 2K] the same, times its imaginary part.
+        y: [2 H w, 2K] phasors along y.
+        z: [h 2 W, 2K] phasors along z.
+        index: [3, 4 Q] rows of these tables: of the first two, of `y`, of `z`.
+        share: [4 Q, 1] weights of the ensemble.
+        weights: Of the MLP.
+        biases: Of its hidden layers, moved on as `Layers` says.
+
+    Returns:
+        [Q, C].
+    """
+    p, q = real.index_select(0, index[0]), imag.index_select(0, index[0])  # [4 Q, 2K]
+    (p_cos, p_sin), (q_cos, q_sin) = p.chunk(2, dim=1), q.chunk(2, dim=1)
+    cos_y, sin_y = y.index_select(0, index[1]).chunk(2, dim=1)
+    cos_z, sin_z = z.index_select(0, index[2]).chunk(2, dim=1)
+    cos, sin = cos_y * cos_z - sin_y * sin_z, cos_y * sin_z + sin_y * cos_z  # of y and z
+    wave = torch.cat([p_cos * cos - q_cos * sin, p_sin * sin + q_sin * cos], dim=1)
+    wave = wave.to(weights[0])
+    for weight, bias in zip(weights, biases, strict=False):
+        wave = torch.maximum(wave @ weight.T, -bias)
+    mean = (wave.to(share) * share).unflatten(0, (-1, 4)).sum(1)  # the last layer is linear
+    return mean @ weights[-1].T.to(mean)
+
+
+def block_index(geometry: Geometry) -> tuple[list[Tensor], list[Tensor]]:
+    """Rows of the tables and weights for every voxel of a plane, cut into whole blocks."""
+    (_, _, n_columns), (_, height, width) = geometry.nodes, geometry.voxels
+    device = geometry.z_cell.device
+    place = torch.argsort(geometry.y_voxel, stable=True)  # [2 H]: both cells of voxel 0, of 1, ...
+    place = place.reshape(height, 1, 2, 1)
+    cell_y = geometry.y_cell[place]
+    cell_z = geometry.z_cell.reshape(1, width, 1, 2)
+    pair_z = torch.arange(2 * width, device=device).reshape(1, width, 1, 2)
+    parts = (cell_y * n_columns + cell_z, place * n_columns + cell_z, cell_y * 2 * width + pair_z)
+    index = torch.stack([p.expand(height, width, 2, 2).flatten() for p in parts])
+    share = geometry.weight[place, pair_z, 0].reshape(-1, 1)  # [4 H W, 1]
+    lacking = -index.shape[1] % (4 * VOXELS_PER_BLOCK)
+    index = torch.nn.functional.pad(index, (0, lacking))  # voxels that are cut off again
+    share = torch.nn.functional.pad(share, (0, 0, 0, lacking))
+    return (
+        [part.contiguous() for part in index.split(4 * VOXELS_PER_BLOCK, dim=1)],
+        [part.contiguous() for part in share.split(4 * VOXELS_PER_BLOCK)],
+    )
+
+
+class Compiler:
+    """The compiled `block`, until compiling fails."""
+
+    def __init__(self) -> None:
+        self.block: Callable[..., Tensor] | None = torch.compile(block, fullgraph=True)
+
+    def give_up(self, error: Exception) -> None:
+        """Say once that rendering goes on without a compiler."""
+        self.block = None
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        warnings.warn(
+            f"torch.compile failed here ({reason}); literal LTE renders without it, "
+            "which is slower and gives the same values. Is there a C++ compiler?",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+@lru_cache(maxsize=1)
+def compiler() -> Compiler:
+    """The process's compiler: one attempt, one warning."""
+    return Compiler()
+
+
+class BlockPlane:
+    """`RowPlane` by compiled blocks of one size; falls back to it where compiling fails."""
+
+    def __init__(self, geometry: Geometry, layers: Layers) -> None:
+        self.rows, self.geometry, self.layers = RowPlane(geometry, layers), geometry, layers
+        self.index, self.share = block_index(geometry)
+
+    def tables(self, frequency: Tensor) -> tuple[Tensor, ...]:
+        """As `RowPlane.tables`, before they are widened."""
+        return plane_phasors(frequency, self.geometry)
+
+    def __call__(self, real: Tensor, imag: Tensor, tables: tuple[Tensor, ...]) -> Tensor:
+        """As `RowPlane`."""
+        run, flat = compiler().block, [t.flatten(0, 1) for t in (real, imag, *tables)]
+        if run is None or min(len(t) for t in flat) < 2:  # a size of 1 would be compiled apart
+            return self.rows(real, imag, widened(*tables))
+        for table in flat:
+            torch._dynamo.mark_dynamic(table, 0)  # one compilation for grids of any size
+        try:
+            values = [
+                run(*flat, index, share, self.layers.weights, self.layers.biases)
+                for index, share in zip(self.index, self.share, strict=True)
+            ]
+        except Exception as error:  # whatever a missing or broken compiler raises
+            compiler().give_up(error)
+            return self.rows(real, imag, widened(*tables))
+        _, height, width = self.geometry.voxels
+        return torch.cat(values)[: height * width].unflatten(0, (height, width))
+
+
+def render(
+    amplitude: Tensor,
+    frequency: Tensor,
+    phase: Tensor,
+    mlp: nn.Sequential,
+    nodes: Grid,
+    voxels: Grid,
+    compiled: bool = False,
+) -> Tensor:
+    """The local ensemble of MLP(A * [cos pi t, sin pi t]), t = F . delta + phase.
+
+    Angles are never taken in reduced precision; under `torch.autocast` the MLP is. Beside
+    the result it holds the phasors of one plane of cells. Gradients flow; while they are
+    on, nothing is compiled.
+
+    Args:
+        amplitude: [B, 2K, d, h, w]: A, for cosines, then for sines.
+        frequency: [B, 3K, d, h, w]: F in half-turns a cell, frequency by frequency.
+        phase: [K].
+        mlp: From `medil.blocks.mlp`, 2K channels in.
+        nodes: Feature grid.
+        voxels: Target grid, parallel to it.
+        compiled: Compile the inner loop (tens of seconds, once in a process and a width).
+
+    Returns:
+        [B, C, D, H, W].
+    """
+    kind = amplitude.device.type
+    reduced = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    with torch.autocast(kind, enabled=False):
+        geometry = Geometry.between(nodes, voxels, amplitude)
+        layers = Layers.of(mlp, amplitude, reduced)
+        use_blocks = compiled and not torch.is_grad_enabled()
+        finish = (BlockPlane if use_blocks else RowPlane)(geometry, layers)
+        items = [
+            _render_one(a, f.unflatten(0, (-1, 3)), phase, geometry, finish)
+            for a, f in zip(amplitude, frequency, strict=True)
+        ]
+        return torch.stack(items) + layers.last_bias.reshape(-1, 1, 1, 1)
+
+
+def _render_one(
+    amplitude: Tensor,
+    frequency: Tensor,
+    phase: Tensor,
+    geometry: Geometry,
+    finish: RowPlane | BlockPlane,
+) -> Tensor:
+    amplitudes, frequencies = amplitude.unbind(1), frequency.unbind(2)  # planes of cells
+    planes: list[Tensor | None] = [None] * geometry.voxels[0]
+    for cell, start, stop in groups(geometry.x.cell, 2 * len(planes)):
+        a = amplitudes[cell].permute(1, 2, 0).contiguous()  # [h, w, 2K]
+        f = frequencies[cell].permute(2, 3, 1, 0).contiguous()  # [h, w, 3, K]
+        tables = finish.tables(f)
+        for pair in range(start, stop):
+            cos, sin = phasor(f[:, :, 0] * float(geometry.x.delta[pair]) + phase)  # [h, w, K]
+            real, imag = a * torch.cat([cos, cos], dim=-1), a * torch.cat([sin, sin], dim=-1)
+            part = finish(real, imag, tables) * float(geometry.x.weight[pair])
+            voxel = int(geometry.x_voxel[pair])
+            before = planes[voxel]
+            planes[voxel] = part if before is None else before + part
+    return torch.stack([p for p in planes if p is not None]).movedim(-1, 0)

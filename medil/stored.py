@@ -1,0 +1,260 @@
+"""The reading side of a patch store: volumes that are opened when they are drawn from.
+
+`StoredVoxels` and `StoredPlaces` stand where a `Scan` in memory has a tensor and an array,
+so the same draws give the same blocks. `medil.store` builds what is read here.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medil.errors import InputError
+from medil.files import atomic_output
+from medil.intensity import Intensity
+from medil.sampling import Scan, pick, random_block
+
+FORMAT = "medil-store-1"
+OPEN = 64  # volumes whose arrays are kept open
+NOTE = "store.txt"  # in a run's folder: where its store is
+META = "zarr.json"  # by which Zarr 3 says what a folder is
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How stored numbers become voxels on the 0 ... 1 scale.
+
+    Args:
+        intensity: Image units to 0 ... 1.
+        base: Image units of a stored 0.
+        unit: Image units of a stored 1.
+    """
+
+    intensity: Intensity
+    base: float
+    unit: float
+
+    def voxels(self, stored: np.ndarray) -> Tensor:
+        """Float32, of any shape."""
+        values = stored.astype(np.float64) * self.unit + self.base
+        return self.intensity.forward(torch.from_numpy(np.ascontiguousarray(values)))
+
+
+@dataclass(frozen=True)
+class StoredVoxels:
+    """Voxels that are read when they are sliced: see `medil.sampling.Voxels`.
+
+    Args:
+        store: Which holds them.
+        key: Of the volume.
+        level: "data" or "small".
+        shape: (D, H, W).
+        coding: How to read them.
+    """
+
+    store: Store
+    key: str
+    level: str
+    shape: tuple[int, ...]
+    coding: Coding
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return self.coding.voxels(self.store.read(self.key, self.level, index))
+
+
+@dataclass(frozen=True)
+class StoredPlaces:
+    """Rows of the indices of voxels that are not air: see `medil.sampling.Places`."""
+
+    store: Store
+    key: str
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return self.store.places(self.key)[index]
+
+
+class Store:
+    """A store that is open for reading; its arrays are opened when they are first drawn from.
+
+    Args:
+        folder: Made by `build_store`.
+
+    Raises:
+        InputError: No Zarr 3, no store, or one without volumes.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        zarr_3()
+        self.folder = Path(folder)
+        self.window = store_facts(self.folder)["window"]
+        self.facts = read_facts(self.folder)
+        if not self.facts:
+            raise InputError(f"the store {folder} holds no volume; run medil store again.")
+        self.array = functools.lru_cache(3 * OPEN)(self._array)
+        self.places = functools.lru_cache(OPEN)(self._places)
+
+    @property
+    def identity(self) -> str:
+        """Twelve hexadecimal digits that change with the volumes, their order or the window."""
+        volumes = [(key, facts["sha256"]) for key, facts in self.facts.items()]
+        text = json.dumps([FORMAT, self.window, volumes])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def scans(self, weight: float = 1.0) -> list[Scan]:
+        """The volumes, to be drawn from as from scans in memory.
+
+        Args:
+            weight: Of all of them together.
+
+        Returns:
+            Sorted by name.
+        """
+        return [self._scan(key, weight / len(self.facts)) for key in self.facts]
+
+    def _scan(self, key: str, weight: float) -> Scan:
+        facts = self.facts[key]
+        intensity = Intensity(*facts["intensity"])
+        levels = {
+            name: StoredVoxels(
+                self, key, name, tuple(level["shape"]),
+                Coding(intensity, level["base"], level["unit"]),
+            )
+            for name, level in facts["levels"].items()
+        }  # fmt: skip
+        return Scan(
+            levels["data"], tuple(facts["spacing_mm"]), StoredPlaces(self, key, facts["places"]),
+            weight, facts["name"], levels.get("small"),
+        )  # fmt: skip
+
+    def note(self, out: Path) -> None:
+        """Write down in a run's folder where this store is."""
+        with atomic_output(out / NOTE, force=True) as temporary:
+            temporary.write_text(f"{self.folder.resolve()}\n", "utf-8")
+
+    def read(self, key: str, name: str, index: Any) -> np.ndarray:
+        """A piece of an array, as it is stored.
+
+        Raises:
+            InputError: It is damaged.
+        """
+        try:
+            return np.asarray(self.array(key, name)[index])
+        except MemoryError:
+            raise
+        except Exception as error:  # codecs raise RuntimeError, ValueError and more
+            raise InputError(
+                f"the volume {key} in the store {self.folder} is damaged; "
+                "delete its folder and run medil store again."
+            ) from error
+
+    def _array(self, key: str, name: str) -> Any:
+        folder = self.folder / key / name
+        if not any(p.is_file() for p in (folder / "c").rglob("*")):  # zeros, to Zarr
+            raise FileNotFoundError(folder)
+        return zarr_3().open_array(str(folder), mode="r")
+
+    def _places(self, key: str) -> np.ndarray:
+        return self.read(key, "places", ...).astype(np.int64)
+
+
+def open_store(out: Path, folder: Path | None, identity: str | None) -> Store | None:
+    """The store that a run goes on with, as it was when the run began.
+
+    Args:
+        out: Folder of the run.
+        folder: Where the store is now; where it was when None.
+        identity: Of the run's store; None for a run without one.
+
+    Returns:
+        The store, or None.
+
+    Raises:
+        InputError: There is none, or it has changed.
+    """
+    if not identity:
+        if folder:
+            raise InputError(f"the run in {out} draws from no store; resume it without one.")
+        return None
+    noted = out / NOTE
+    if not folder and not noted.is_file():
+        raise InputError(f"the run in {out} draws from a store; say where it is with --store.")
+    store = Store(folder or noted.read_text("utf-8").strip())
+    if store.identity != identity:
+        raise InputError(
+            f"the store {store.folder} is not as it was when the run in {out} began; "
+            "bring it back to that, or begin a new run."
+        )
+    return store
+
+
+def patches(store: Store, side_mm: float, count: int, seed: int = 0) -> Iterator[Tensor]:
+    """Random native blocks around places that are not air, each of a random volume.
+
+    Args:
+        store: To draw from.
+        side_mm: Of a block.
+        count: How many.
+        seed: Block k is a function of (seed, k).
+
+    Yields:
+        [D, H, W] float32 on the 0 ... 1 scale.
+    """
+    scans = store.scans()
+    for number in range(count):
+        rng = np.random.default_rng([seed, number])
+        yield random_block(pick(scans, rng), side_mm, rng)
+
+
+def store_facts(folder: Path) -> dict[str, Any]:
+    """What a store says of itself.
+
+    Raises:
+        InputError: It is none.
+    """
+    facts = _attributes(folder)
+    if facts.get("format") != FORMAT:
+        raise InputError(f"{folder} is not a patch store; make one with: medil store.")
+    return facts
+
+
+def read_facts(folder: Path) -> dict[str, dict[str, Any]]:
+    """The attributes of each volume, by its key, sorted."""
+    keys = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and p.is_dir())
+    return {key: facts for key in keys if (facts := _attributes(folder / key))}
+
+
+def _attributes(folder: Path) -> dict[str, Any]:
+    """Of a Zarr group, by the Zarr 3 specification: thousands take no second to read."""
+    try:
+        return json.loads((folder / META).read_text("utf-8"))["attributes"]
+    except (OSError, ValueError, KeyError):
+        return {}
+
+
+def zarr_3() -> Any:
+    """Zarr 3.
+
+    Raises:
+        InputError: It is not installed.
+    """
+    try:
+        zarr: Any = importlib.import_module("zarr")
+    except ImportError:
+        zarr = None
+    if zarr is None or int(zarr.__version__.split(".")[0]) < 3:
+        raise InputError("a patch store needs Zarr 3; install it with: pip install 'medil[store]'.")
+    return zarr

@@ -1,0 +1,403 @@
+"""The slow renderer is the equations', clocks and rulers count right, tables say what rows say.
+
+No test asserts how fast anything is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from eval import rows
+from eval.speed import __main__ as command_line
+from eval.speed import (
+    bars,
+    ceilings,
+    child,
+    clock,
+    found,
+    literal_forms,
+    pictures,
+    rendering,
+    report,
+    words,
+    work,
+)
+from eval.speed.bars import MET, NOT_MET, UNKNOWN
+from eval.speed.clock import Spread
+from eval.speed.found import Found
+from eval.speed.naive import naive_lte
+from eval.speed.renderers import Scene, literal
+from medil import reference
+from medil.errors import InputError
+from medil.grid import Grid
+from medil.resample import axis_matrix
+
+PROVENANCE = rows.Provenance.now("quick")
+
+
+@pytest.fixture(scope="module")
+def layer():
+    """A literal layer of few channels, in float64, with weights everywhere."""
+    return literal(5, frequencies=3, hidden=7).double()
+
+
+@pytest.fixture
+def features(grid, rng) -> torch.Tensor:
+    """[1, 5, 7, 8, 9] on the uneven grid."""
+    return torch.from_numpy(rng.normal(size=(1, 5, *grid.shape)))
+
+
+def finer(grid: Grid) -> Grid:
+    return grid.resized([12, 13, 19])
+
+
+# The naive renderer
+
+
+@torch.no_grad()
+def test_the_naive_renderer_is_the_slow_loop(layer, features, grid):
+    voxels = finer(grid)
+    rendered = naive_lte(layer, features, grid, voxels)
+    frequency = layer.frequency(features)[0].unflatten(0, (-1, 3)).numpy()
+    amplitude = layer.amplitude(features)[0].numpy()
+    phase_weight = layer.phase.weight.numpy()
+
+    def mlp(texture: np.ndarray) -> np.ndarray:
+        return layer.mlp(torch.from_numpy(texture)).numpy()
+
+    for voxel in [(0, 0, 0), (5, 6, 7), (11, 12, 18), (3, 0, 18)]:  # borders too
+        truth = reference.literal_lte(amplitude, frequency, phase_weight, mlp, grid, voxels, voxel)
+        assert rendered[(0, slice(None), *voxel)].numpy() == pytest.approx(truth, abs=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("turned_deg", [0.0, 11.0])
+def test_the_naive_renderer_is_the_layer_on_parallel_and_oblique_grids(
+    layer, features, grid, turned_deg
+):
+    voxels = finer(grid).rotated((1, 2, 3), turned_deg) if turned_deg else finer(grid)
+    inside = voxels.crop((4, 4, 6), (4, 5, 7))  # the turned corners lie far outside
+    truth = layer(features, grid, inside)
+    apart = (naive_lte(layer, features, grid, inside) - truth).abs().max() / truth.std()
+    assert apart < 1e-6  # areas get 1e-9 more, queries are nudged by 1e-6 of the box
+
+
+@torch.no_grad()
+def test_chunks_make_no_difference(layer, features, grid, monkeypatch):
+    whole = naive_lte(layer, features, grid, finer(grid))
+    monkeypatch.setattr("eval.speed.naive.QUERIES", 101)
+    assert torch.allclose(naive_lte(layer, features, grid, finer(grid)), whole, atol=1e-12)
+
+
+# Clocks
+
+
+class Ticking:
+    """A clock that jobs move by hand."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def job(self, *seconds: float):
+        """Takes these seconds in turn, then the last of them for ever."""
+        each = itertools.chain(seconds, itertools.repeat(seconds[-1]))
+
+        def run() -> None:
+            self.now_s += next(each)
+
+        return run
+
+
+def test_jobs_run_in_turns_after_one_uncounted_run():
+    ticking, order = Ticking(), []
+    jobs = {name: lambda name=name: order.append(name) for name in "ABC"}
+    clock.interleaved(jobs, 2, ticking)
+    assert "".join(order) == "ABC" * 3
+
+
+def test_the_first_run_is_not_timed():
+    ticking = Ticking()
+    times = clock.interleaved({"slow at first": ticking.job(100.0, 2.0)}, 3, ticking)
+    assert times == {"slow at first": [2.0, 2.0, 2.0]}
+
+
+def test_a_short_job_runs_often_enough_and_counts_once():
+    ticking = Ticking()
+    jobs = {"short": ticking.job(0.25), "long": ticking.job(3.0)}
+    times = clock.interleaved(jobs, 2, ticking, at_least_s=1.0)
+    assert times == {"short": [0.25, 0.25], "long": [3.0, 3.0]}
+    assert ticking.now_s == pytest.approx(2 * (0.25 + 3.0) + 2 * (4 * 0.25 + 3.0))
+
+
+def test_the_device_is_waited_for_before_the_clock_is_read():
+    ticking = Ticking()
+
+    def wait() -> None:
+        ticking.now_s += 10.0  # what the device still had to do
+
+    assert clock.interleaved({"queued": lambda: None}, 1, ticking, wait) == {"queued": [10.0]}
+
+
+def test_a_job_that_compiles_at_first_is_not_run_twice_for_that():
+    ticking = Ticking()
+    clock.interleaved({"compiled": ticking.job(100.0, 0.5)}, 1, ticking, at_least_s=1.0)
+    assert ticking.now_s == 100.5
+
+
+def test_ratios_are_taken_within_rounds():
+    # The machine was three times slower in the second round: no ratio changes by that.
+    told = clock.ratios([4.0, 12.0, 4.4], [2.0, 6.0, 2.0])
+    assert told == Spread(median=2.0, low=2.0, high=2.2, n=3)
+    assert told.times(10).high == pytest.approx(22.0)
+
+
+# Memory
+
+
+def test_a_childs_peak_holds_what_it_filled_and_nothing_of_its_parent():
+    ballast = np.ones(600_000_000 // 8)  # 600 MB here
+    peak_mb = child.measured("allocate", 1, megabytes=300)["peak_rss_mb"]
+    assert 300 < peak_mb < 500 < ballast.nbytes / child.MB
+
+
+def test_a_child_that_fails_says_why():
+    with pytest.raises(RuntimeError, match="megabytes"):
+        child.measured("allocate", 1)
+
+
+def test_the_peak_is_read_where_there_is_no_proc(tmp_path):
+    assert child.peak_rss_bytes(tmp_path / "none") > 10_000_000
+
+
+# Ceilings
+
+
+def test_the_longer_of_the_two_times_binds():
+    asked = ceilings.Work(flop=100.0, moved=40.0)
+    told = ceilings.shares(asked, [4e-5, 8e-5], 1000, [1e10, 1e10], [2e9, 1e9])
+    assert told["arithmetic_share"] == Spread(18.75, 12.5, 25.0, 2)
+    assert told["copy_share"] == told["ceiling_share"] == Spread(50.0, 50.0, 50.0, 2)
+
+
+def test_the_work_of_the_integrated_renderer_is_that_of_its_matrices():
+    scene = Scene.drawn(12, 4)
+    operator = rendering.peers(4)["integrated"]
+    counted = work.integrated_work(scene, operator).flop * scene.voxels.n_voxels
+    cells, voxels, j = 12, 24, operator.basis.n_functions
+    # A voxel of half a cell's width lies within one half of a cell: two cells reach it.
+    window = axis_matrix(operator.basis, scene.nodes, scene.voxels, 0)[:, 0]
+    entries = (window > 1e-12).sum()
+    assert entries == 2 * voxels - 2  # beyond the edge the edge's cell counts twice
+    products = sum(2 * entries * j * (j * cells) ** (2 - k) * voxels**k for k in range(3))
+    convolution = 2 * 4 * j**3 * cells**3
+    assert counted == pytest.approx(products + convolution)
+
+
+# Rows and what is made of them
+
+
+def recorded(path, *things: Found) -> pd.DataFrame:
+    found.record(things, path, PROVENANCE)
+    return rows.read_rows(path)
+
+
+def literal_rows(compiled: float, apart: float = 1e-7) -> list[Found]:
+    sizes = "96^3 from 48^3 x 64 channels"
+    return [
+        Found("naive", found.LITERAL, sizes, {"ns_per_voxel": Spread(1e4, 9e3, 2e4, 3)}, 96**3),
+        Found("separable, compiled", found.LITERAL, sizes,
+              {"ns_per_voxel": Spread(2e3, 1.9e3, 4e3, 3), "max_difference": apart,
+               "ratio_to_naive": Spread(compiled, compiled - 1, compiled + 1, 3)}, 96**3),
+    ]  # fmt: skip
+
+
+def verdicts(frame: pd.DataFrame) -> dict[str, str]:
+    table = bars.bars_table(frame)
+    return dict(zip(table["Bar"], table["Verdict"]))
+
+
+def test_a_bar_is_met_or_not_and_others_are_not_measured(tmp_path):
+    good = recorded(tmp_path / "good.jsonl", *literal_rows(4.5))
+    bad = recorded(tmp_path / "bad.jsonl", *literal_rows(3.5, apart=1e-3))
+    faster, same = bars.BARS[0].says, bars.BARS[3].says
+    assert (verdicts(good)[faster], verdicts(good)[same]) == (MET, MET)
+    assert (verdicts(bad)[faster], verdicts(bad)[same]) == (NOT_MET, NOT_MET)
+    assert set(verdicts(good).values()) == {MET, UNKNOWN}
+    assert report.verdict(good).startswith("2 of 2 bars that were measured are met.")
+    told = report.verdict(bad)
+    assert told.startswith("0 of 2")
+    assert f"Not met: {faster}: 3.5, asked for at least 4." in told
+
+
+def test_the_table_shows_what_was_asked_measured_and_its_spread(tmp_path):
+    table = bars.bars_table(recorded(tmp_path / "speed.jsonl", *literal_rows(4.5)))
+    assert list(table) == ["Bar", "Asked", "Measured", "Lowest to highest", "Rounds", "Verdict",
+                           "Measured on"]  # fmt: skip
+    line = table.iloc[0]
+    assert (line["Asked"], line["Measured"], line["Lowest to highest"], line["Rounds"]) == (
+        "at least 4", "4.5", "3.5 to 5.5", "3",
+    )  # fmt: skip
+    assert line["Measured on"] == "96^3 from 48^3 x 64 channels, 1 thread"
+
+
+def test_of_several_rows_the_worst_counts(tmp_path):
+    things = [
+        Found("tiny", found.TILES, f"tiles of {n}", {"max_error": error}, 8)
+        for n, error in ((1, 1e-7), (3, 1e-4), (5, 1e-6))
+    ]
+    table = bars.bars_table(recorded(tmp_path / "speed.jsonl", *things))
+    line = table[table["Bar"].str.startswith("Tiled")].iloc[0]
+    assert (line["Measured"], line["Verdict"]) == ("1e-4", NOT_MET)
+    assert line["Measured on"] == "tiles of 3, 1 thread"
+
+
+def test_the_newest_run_counts_and_older_sizes_fall_away(tmp_path, monkeypatch):
+    path = tmp_path / "speed.jsonl"
+    old = Found("gone", found.LITERAL, "8^3 from 4^3", {"ratio_to_naive": 9.0}, 8)
+    monkeypatch.setattr(rows, "now_utc", lambda: "2025-01-01T00:00:00.000000+00:00")
+    recorded(path, old, *literal_rows(2.0))
+    monkeypatch.undo()
+    frame = recorded(path, *literal_rows(5.0))
+    newest = bars.newest(frame)
+    assert "gone" not in set(newest["arm"])
+    assert verdicts(frame)[bars.BARS[0].says] == MET
+
+
+def test_rows_of_a_gpu_stand_beside_those_of_a_cpu(tmp_path):
+    values = {"ceiling_share": 40.0}
+    frame = recorded(
+        tmp_path / "speed.jsonl",
+        Found("integrated", found.INTEGRATED, "s", values, 8),
+        Found("integrated", found.INTEGRATED, "s", {"ceiling_share": 70.0}, 8, device="NVIDIA X"),
+    )
+    told = {bar: v for bar, v in verdicts(frame).items() if "ceiling" in bar}
+    assert sorted(told.values()) == [MET, NOT_MET]
+    assert told[next(bar for bar in told if bar.startswith("GPU"))] == MET
+
+
+def test_what_binds_is_said_from_the_rows(tmp_path):
+    def of(copy: float, arithmetic: float) -> str:
+        values = {"copy_share": copy, "arithmetic_share": arithmetic, "ns_per_voxel": 20.0}
+        thing = Found("integrated", found.INTEGRATED, "s", values, 8)
+        frame = recorded(tmp_path / f"{copy:g}.jsonl", thing)
+        return report.binding(bars.newest(frame), "1 thread")
+
+    assert "on 1 thread: copying" in of(60.0, 10.0)
+    assert "on 1 thread: arithmetic" in of(5.0, 30.0)
+
+
+def grown(path) -> pd.DataFrame:
+    """Four sizes of output, and MONAI."""
+    things = [
+        Found("medil decode", found.GROWTH, f"{s:g} mm",
+              {"seconds": 5 / s, "peak_rss_mb": 900 + 50 / s, "peak_ratio_to_1_mm": 1.2,
+               "n_voxels": 7e6 / s**3}, round(7e6 / s**3), 2)
+        for s in (1.0, 0.7, 0.5, 0.35)
+    ]  # fmt: skip
+    coded = {"encode_s": Spread(50, 50, 50, 1), "decode_s": Spread(60, 60, 60, 1),
+             "peak_rss_mb": Spread(7000, 7000, 7000, 1)}  # fmt: skip
+    return recorded(path, *things, Found("monai", found.WHOLE, "182 x 218 x 182", coded, 7_221_032))
+
+
+def test_growth_is_listed_from_coarse_to_fine(tmp_path):
+    table = report.growth_table(grown(tmp_path / "speed.jsonl"))
+    assert list(table["Voxel"]) == ["1 mm", "0.7 mm", "0.5 mm", "0.35 mm"]
+    assert list(table["Peak over that at 1 mm"]) == ["1.20"] * 4
+    whole = report.whole_table(grown(tmp_path / "more.jsonl"))
+    assert whole["Peak memory (MB)"].to_list() == ["7,000"]
+
+
+def test_words_follow_the_rows_and_say_when_there_are_none(tmp_path):
+    told = words.growth_words(grown(tmp_path / "speed.jsonl"))
+    assert told.startswith("From 1 mm to 0.35 mm the output has 23.3 times the voxels.")
+    assert "hardly grows: 1.1 times (950 MB, then 1,043 MB)" in told
+    for say in (words.origin, words.growth_words, words.verdict_list, words.binding_words):
+        assert "Nothing is recorded yet" in say(None)
+    assert "Nothing is recorded yet" in words.shown(None, report.growth_table)
+    assert pictures.growth_figure(None).axes[0].texts[0].get_text() == "nothing is recorded yet"
+
+
+def test_figures_draw_what_is_recorded_and_say_what_is_not(tmp_path):
+    frame = grown(tmp_path / "speed.jsonl")
+    axes = pictures.growth_figure(frame).axes
+    line = axes[0].lines[0]
+    assert line.get_xdata()[-1] == pytest.approx(7e6 / 0.35**3, rel=1e-6)
+    assert axes[0].get_xscale() == axes[1].get_yscale() == "log"
+    empty = pictures.renderers_figure(recorded(tmp_path / "few.jsonl", *literal_rows(4.0)))
+    assert "no ceilings" in empty.axes[1].texts[0].get_text()
+
+
+def test_tables_are_written_from_rows_and_only_then(tmp_path):
+    assert report.tables(tmp_path, tmp_path / "out") == []
+    assert report.recorded(tmp_path) is None
+    grown(tmp_path / "speed.jsonl")
+    written = {path.name for path in report.tables(tmp_path, tmp_path / "out")}
+    assert written == {"speed_bars.csv", "speed_whole.csv", "speed_growth.csv", "speed.txt"}
+    read = pd.read_csv(tmp_path / "out/speed_bars.csv")
+    assert len(read) == len(bars.BARS)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(1234.4, "1,234"), (12.34, "12.3"), (3e-7, "3e-7"), (math.nan, "not finite")],
+)
+def test_numbers_read_well(value, said):
+    assert bars.number(value) == said
+
+
+# The command
+
+
+def test_the_command_records_and_prints(tmp_path, monkeypatch, capsys):
+    thing = literal_rows(4.5)
+    monkeypatch.setattr(command_line, "parts", lambda *_: {"rendering": lambda: thing})
+    assert command_line.main(["--quick", "--out", str(tmp_path)]) == 0
+    assert command_line.main(["--quick", "--out", str(tmp_path), "--parts", "rendering"]) == 0
+    printed = capsys.readouterr().out
+    assert bars.BARS[0].says in printed
+    frame = rows.read_rows(tmp_path / "speed.jsonl")
+    assert set(frame["profile"]) == {"quick"}
+    metrics = frame[frame["metric"] == "ns_per_voxel"]
+    assert len(metrics) == 2 * len(thing)  # a second run appends
+
+
+def test_an_unknown_part_is_refused_in_one_sentence(tmp_path, capsys):
+    assert command_line.main(["--out", str(tmp_path), "--parts", "colour"]) == 2
+    assert "there is no part colour" in capsys.readouterr().err
+
+
+@torch.inference_mode()
+def test_without_a_compiler_a_small_run_gives_every_other_arm(monkeypatch):
+    def no_compiler() -> SimpleNamespace:
+        return SimpleNamespace(block=None)
+
+    monkeypatch.setattr("medil.separable.compiler", no_compiler)
+    monkeypatch.setattr("eval.speed.literal_forms.compiler", no_compiler)
+    sizes = replace(command_line.SIZES["quick"], cells=4, rounds_slow=1, rounds_fast=1)
+    monkeypatch.setattr(ceilings, "COPIED", 2**12)
+    monkeypatch.setattr(ceilings, "SIDE", 32)
+    monkeypatch.setattr(rendering.clock, "MOST_CALLS", 2)
+    things = {(f.kind, f.arm): f for f in rendering.measure(sizes)}
+    literal_arms = {arm for kind, arm in things if kind == found.LITERAL}
+    assert literal_arms == {"naive", literal_forms.PLAIN, literal_forms.EAGER}
+    for arm in (literal_forms.PLAIN, literal_forms.EAGER):
+        assert things[found.LITERAL, arm].values["max_difference"] < 1e-5
+    integrated = things[found.INTEGRATED, "integrated"].values
+    assert integrated["ceiling_share"].median >= integrated["copy_share"].median > 0
+    assert {arm for kind, arm in things if kind == found.CEILING} == {"copy", "multiply"}
+
+
+def test_rows_on_speed_are_asked_for_where_there_are_none():
+    with pytest.raises(InputError, match=r"python -m eval\.speed"):
+        bars.newest(pd.DataFrame({"experiment": ["robustness"]}))

@@ -1,0 +1,450 @@
+"""Volumes in slabs: the same numbers as the whole, in a budget, and no file left half-written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from medil.autoencoder import MedIL
+from medil.blocks import residual_blocks, unit_gain
+from medil.config import ENCODER_OPERATORS, OPERATORS, ModelConfig, preset
+from medil.device import find_device
+from medil.errors import InputError
+from medil.grid import Grid, centres_mm
+from medil.intensity import Intensity
+from medil.memory import choose, free_memory_bytes, parse_size
+from medil.piecewise import course_of
+from medil.rolling import Course, Window, convolve, roll, whole_cells
+from medil.stream import check_room, save_slabs
+from medil.volume import Volume, load, save
+from tests.images import refused, write_nifti
+
+UNIT = Intensity(0.0, 1.0)
+GRIDS = {
+    "uneven": Grid.from_spacing((37, 30, 11), (0.9, 1.2, 3.0), (-5, 7, 2)),
+    "fine": Grid.from_spacing((29, 33, 31), 0.7),
+    "coarse": Grid.from_spacing((7, 4, 9), (5.0, 9.0, 3.0)),
+    "oblique": Grid.from_spacing((30, 31, 29), 1.1).rotated((1, 2, 3), 20),
+}
+
+
+def noisy(grid: Grid) -> Volume:
+    """Every voxel its own number: seams and shifts have nowhere to hide."""
+    return Volume(torch.rand(grid.shape, generator=torch.Generator().manual_seed(0)), grid)
+
+
+def awake(config: ModelConfig) -> MedIL:
+    """A model in which every layer speaks."""
+    torch.manual_seed(0)
+    model = MedIL(config).eval()
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return awake(preset("test").model)
+
+
+def thin(monkeypatch, model, planes, rows):
+    """Let the planner choose these."""
+    monkeypatch.setattr(model, "planes_and_rows", lambda *_: (planes, rows))
+
+
+# Rolling
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("thick", [1, 2, 5, 40])
+def test_rolling_blocks_give_what_the_whole_gives(axis, descending, thick):
+    torch.manual_seed(1)
+    network = torch.nn.Sequential(torch.nn.Conv3d(2, 3, 3, padding=1), *residual_blocks(3, 2))
+    unit_gain(network)
+    x, course = torch.rand(2, 2, 9, 8, 7), Course(axis, descending)
+    with torch.inference_mode():
+        slabs = list(roll(network[1:], convolve(network[0], course.cut(x, thick), course), course))
+        torch.testing.assert_close(course.join(slabs), network(x), atol=1e-6, rtol=1e-5)
+    assert sum(map(course.length, slabs)) == x.shape[axis + 2]
+
+
+def test_a_window_holds_what_is_in_use_and_no_more():
+    course = Course(1, descending=True)
+    x = torch.arange(20.0).reshape(1, 1, 1, 20, 1)
+    window = Window(course.cut(x, 3), course)
+    for first, stop in [(0, 2), (1, 6), (4, 6), (11, 20)]:
+        assert window.view(first, stop).flatten().flip(0).tolist() == list(
+            range(19 - first, 19 - stop, -1)
+        )
+        assert len(window.waiting) < stop - first + 3
+
+
+def test_whole_cells_lose_no_plane():
+    course = Course(0)
+    x = torch.arange(12.0).reshape(1, 1, 12, 1, 1)
+    slabs = list(whole_cells(x.split([1, 4, 2, 5], dim=2), course, 3))
+    assert [course.length(s) for s in slabs] == [3, 3, 6]
+    torch.testing.assert_close(course.join(slabs), x)
+
+
+# Decoding
+
+
+@pytest.mark.parametrize(("planes", "rows"), [(1, 1), (2, 7), (3, 5), (8, 100)])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_decoded_slabs_are_the_whole(model, monkeypatch, planes, rows, axis):
+    latent = model.encode(noisy(GRIDS["uneven"]), UNIT)
+    target = latent.native.with_spacing((1.3, 0.8, 1.0))
+    with torch.inference_mode():
+        z = latent.mean[None]
+        whole = model.decode_tensor(z, latent.grid, target)[0, 0]
+    thin(monkeypatch, model, planes, rows)
+    for descending in (False, True):
+        slabs = list(model.decode_slabs(latent, target, axis=axis, descending=descending))
+        starts = [start for start, _ in slabs]
+        assert starts == sorted(starts, reverse=descending)
+        ordered = [slab for _, slab in sorted(slabs, key=lambda pair: pair[0])]
+        assert max(slab.shape[axis] for slab in ordered) <= rows
+        torch.testing.assert_close(torch.cat(ordered, axis), whole, atol=1e-5, rtol=0)
+
+
+def test_slabs_that_run_against_the_latent_and_across_it_are_the_whole(model, monkeypatch):
+    latent = model.encode(noisy(GRIDS["fine"]), UNIT)
+    around = Grid.from_spacing((13, 12, 14), 1.6, latent.native.centre_mm - 10)
+    for angle in (30, 170):
+        target = around.rotated((0.2, 0.1, 1), angle)
+        with torch.inference_mode():
+            whole = model.decode_tensor(latent.mean[None], latent.grid, target)[0, 0]
+        thin(monkeypatch, model, 2, 4)
+        slabs = sorted(model.decode_slabs(latent, target, axis=0), key=lambda pair: pair[0])
+        data = torch.cat([slab for _, slab in slabs])
+        inside = torch.from_numpy(
+            (np.abs(latent.grid.index_to_norm(index_of(latent.grid, target))) < 1).all(-1)
+        )
+        assert inside.float().mean() > 0.5
+        torch.testing.assert_close(data[inside], whole[inside], atol=1e-5, rtol=0)
+        assert (data[~inside] == UNIT.low).all()
+
+
+def index_of(box: Grid, grid: Grid) -> np.ndarray:
+    return box.ras_to_index(centres_mm(grid).numpy())
+
+
+def test_the_course_follows_the_axis_that_the_slabs_cut():
+    latent_grid = Grid.from_spacing((5, 5, 5), 4.0)
+    assert course_of(latent_grid, latent_grid, 1) == Course(1)
+    assert course_of(latent_grid, latent_grid, 2, descending=True) == Course(2, True)
+    turned = latent_grid.rotated((0, 0, 1), 95)  # its first axis runs along the second one
+    assert course_of(latent_grid, turned, 0) == Course(1)
+    assert course_of(latent_grid, turned, 1) == Course(0, True)
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_every_decoder_operator_renders_in_slabs(operator, monkeypatch):
+    model = awake(replace(preset("test").model, operator=operator))
+    latent = model.encode(noisy(Grid.from_spacing((17, 15, 18), 1.3)), UNIT)
+    with torch.inference_mode():
+        whole = model.decode_tensor(latent.mean[None], latent.grid, latent.native)[0, 0]
+    thin(monkeypatch, model, 2, 5)
+    torch.testing.assert_close(model.decode(latent).data, whole, atol=1e-4, rtol=1e-5)
+
+
+def test_a_part_of_the_target_is_that_part_of_the_whole(model):
+    latent = model.encode(noisy(Grid.from_spacing((90, 20, 20), 2.0)), UNIT)
+    part = latent.native.crop((80, 3, 5), (4, 9, 7))
+    whole = model.decode(latent).data[80:84, 3:12, 5:12]
+    torch.testing.assert_close(model.decode(latent, part).data, whole, atol=1e-5, rtol=0)
+
+
+# Encoding
+
+
+@pytest.mark.parametrize("tile", [1, 3, 5])
+@pytest.mark.parametrize("name", GRIDS)
+def test_an_image_encoded_in_tiles_has_the_latent_of_the_whole(model, name, tile):
+    volume = noisy(GRIDS[name])
+    latent_grid = model.latent_grid(volume.grid)
+    with torch.inference_mode():
+        mean, log_var = model.encode_tensor(volume.data[None, None], volume.grid, latent_grid)
+    latent = model.encode(volume, UNIT, tile=tile)
+    assert latent.grid == latent_grid
+    assert (latent.mean - mean[0]).abs().max() < 1e-5 * mean.std()
+    torch.testing.assert_close(latent.log_var, log_var[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("closed_form", [True, False])
+@pytest.mark.parametrize("operator", ENCODER_OPERATORS)
+def test_every_encoder_operator_works_in_tiles(operator, closed_form):
+    config = replace(
+        preset("test").model, encoder_operator=operator, closed_form=closed_form, depth_encoder=2
+    )
+    model = awake(config)
+    volume = noisy(Grid.from_spacing((23, 9, 12), (1.1, 1.6, 1.3)))
+    with torch.inference_mode():
+        cells = model.latent_grid(volume.grid)
+        mean, _ = model.encode_tensor(volume.data[None, None], volume.grid, cells)
+    for tile in (1, 3, 50):
+        latent = model.encode(volume, UNIT, tile=tile)
+        assert (latent.mean - mean[0]).abs().max() < 1e-5 * mean.std()
+
+
+def test_the_projection_in_slabs_is_the_projection(model, monkeypatch):
+    monkeypatch.setattr("medil.piecewise.SLAB_VOXELS", 3000)
+    for grid in GRIDS.values():
+        x, cells = noisy(grid).data[None, None], model.latent_grid(grid)
+        whole = model.project(x, grid, cells)
+        slabs = model.project_slabs(lambda block, x=x: x[:, :, *block], grid, cells)
+        torch.testing.assert_close(slabs, whole, atol=1e-5, rtol=1e-5)
+
+
+# The budget
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"),
+    [("2GB", 2e9), ("500mb", 5e8), ("1.5GiB", 1.5 * 2**30), ("64 k", 64e3), ("7", 7)],
+)
+def test_sizes_are_read(text, n_bytes):
+    assert parse_size(text) == n_bytes
+
+
+@pytest.mark.parametrize("text", ["", "GB", "2 apples", "-1GB", "0", "1e3MB", "nan", "2GBit"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(InputError, match="no memory size"):
+        parse_size(text)
+
+
+def test_the_first_candidate_that_fits_is_chosen_or_the_need_is_named(monkeypatch):
+    monkeypatch.setattr("medil.memory.resident_bytes", lambda: 300e6)
+    monkeypatch.setattr("medil.memory.free_memory_bytes", lambda: 400e6)
+
+    def chosen(memory_bytes):
+        return choose([8, 4, 2, 1], lambda n: n * 100e6, memory_bytes, "this output")
+
+    assert [chosen(b) for b in (2e9, 1.1e9, 1.0e9, 700e6, 400e6)] == [8, 8, 4, 4, 1]
+    assert chosen(None) == 2  # half of what is free, beside what is held
+    with pytest.raises(InputError, match=r"needs at least 0.40 GB .* budget is 0.39 GB.*--memory"):
+        chosen(390_000_000)
+
+
+def test_less_memory_makes_thinner_pieces_and_little_is_refused(model, monkeypatch):
+    monkeypatch.setattr("medil.memory.resident_bytes", lambda: 0)
+    cells = Grid.from_spacing((45, 54, 45), 4.0)
+    target = cells.with_spacing(0.5)
+    found = [model.planes_and_rows(cells, target, 2, b) for b in (2e9, 4e8, 2.5e8, 2e8)]
+    assert all(a[0] >= b[0] and a[1] >= b[1] for a, b in pairwise(found))
+    assert found[0] > found[-1] and min(found[-1]) >= 1
+    native = cells.with_spacing(1.0)
+    planes = [model.planes_to_encode(native, cells, b) for b in (2e9, 4e8, 3e8)]
+    assert planes == sorted(planes, reverse=True) and planes[0] > planes[-1]
+    for plan in (lambda: model.planes_and_rows(cells, target, 2, 10**7),
+                 lambda: model.planes_to_encode(native, cells, 10**7)):  # fmt: skip
+        with pytest.raises(InputError, match=r"needs at least .* GB of memory"):
+            plan()
+
+
+def test_a_container_s_limit_counts_as_what_is_free(tmp_path):
+    report = tmp_path / "meminfo"
+    report.write_text("MemAvailable:   2000000 kB\n")
+    for name, text in [("max", "900000000"), ("current", "600000000")]:
+        (tmp_path / f"memory.{name}").write_text(text + "\n")
+    (tmp_path / "memory.stat").write_text("anon 500000000\ninactive_file 100000000\n")
+    assert free_memory_bytes(report, tmp_path) == 400_000_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory_bytes(report, tmp_path) == 2_048_000_000
+
+
+# Files
+
+
+def slabs_of(data: torch.Tensor):
+    def make(axis, descending, thick=3):
+        starts = range(0, data.shape[axis], thick)
+        for start in reversed(starts) if descending else starts:
+            yield start, data.narrow(axis, start, min(thick, data.shape[axis] - start))
+
+    return make
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("kind", ["RAS", "LAS", "PIR", "LIA", "oblique", "tail", "nifti2", "big"])
+def test_slabs_make_the_file_that_save_makes(tmp_path, kind, suffix):
+    grid = Grid.from_spacing((7, 8, 10), (1.0, 1.5, 3.0), (-11.0, 7.5, 20.0))
+    placed = grid.rotated((1, 2, -0.5), 17) if kind == "oblique" else grid
+    if kind in ("LAS", "PIR", "LIA"):
+        placed = placed.reoriented(kind)[0]
+    stored = np.zeros((*placed.shape, 1) if kind == "tail" else placed.shape, np.int16)
+    write_nifti(tmp_path / "source.nii", stored, placed.affine_vox2ras)
+    if kind in ("nifti2", "big"):
+        image = nib.Nifti2Image(stored, placed.affine_vox2ras)
+        if kind == "big":
+            header = nib.Nifti1Header(endianness=">")
+            header.set_xyzt_units("micron")
+            image = nib.Nifti1Image(stored, placed.affine_vox2ras, header)
+        nib.save(image, tmp_path / "source.nii")
+    source = load(tmp_path / "source.nii")
+    for number, target in enumerate([source.grid, source.grid.with_spacing(1.7)]):
+        data = noisy(target).data
+        one, other = (tmp_path / f"{name}{number}{suffix}" for name in ("one", "other"))
+        save(Volume(data, target), one, like=source.source)
+        save_slabs(other, target, source.source, slabs_of(data))
+        assert one.read_bytes() == other.read_bytes()
+        back = load(other)
+        assert back.grid.is_close(target, 1e-3)
+        torch.testing.assert_close(back.data, data)
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".mgz", ".nrrd"])
+def test_slabs_without_a_source_lie_where_they_belong(tmp_path, suffix):
+    grid = Grid.from_spacing((7, 8, 10), (1.0, 1.5, 3.0), (-11.0, 7.5, 20.0))
+    data = noisy(grid).data
+    save_slabs(tmp_path / f"a{suffix}", grid, None, slabs_of(data))
+    save(Volume(data, grid), tmp_path / f"b{suffix}")
+    one, other = load(tmp_path / f"a{suffix}"), load(tmp_path / f"b{suffix}")
+    assert one.grid == other.grid and one.grid.is_close(grid, 1e-4)
+    torch.testing.assert_close(one.data, data)
+
+
+def test_a_format_that_is_written_whole_is_refused_where_it_does_not_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr("medil.memory.free_memory_bytes", lambda: 1000)
+    with pytest.raises(InputError, match=r"which \.mgz needs as a whole,.* GB of memory"):
+        save_slabs(tmp_path / "a.mgz", GRIDS["fine"], None, slabs_of(noisy(GRIDS["fine"]).data))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_named_before_the_work(tmp_path):
+    check_room(tmp_path / "a.nii", GRIDS["fine"])
+    with pytest.raises(InputError, match=r"1,000,000,000,000,000 voxels .* GB of disk"):
+        check_room(tmp_path / "a.nii", Grid.from_spacing((10**5, 10**5, 10**5), 1.0))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError])
+def test_stopping_between_slabs_leaves_nothing(tmp_path, error):
+    def make(axis, descending):
+        yield next(slabs_of(noisy(GRIDS["fine"]).data)(axis, descending))
+        assert len(list(tmp_path.iterdir())) == 1  # the temporary file
+        raise error
+
+    with pytest.raises(error):
+        save_slabs(tmp_path / "a.nii.gz", GRIDS["fine"], None, make)
+    assert list(tmp_path.iterdir()) == []
+
+
+STOPPABLE = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may ignore Ctrl-C
+import torch
+from medil.autoencoder import MedIL
+from medil.cli import main
+
+def slow(*_, **__):
+    yield 0, torch.zeros(24, 22, 2)
+    print("rendering", flush=True)
+    time.sleep(60)
+
+MedIL.decode_slabs = slow
+main(["decode", sys.argv[1], "-o", sys.argv[2]])
+"""
+
+
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_decode_that_is_stopped_half_way_leaves_no_file(model, tmp_path, stop, code):
+    pytest.importorskip("click", reason="click (extra cli) is not installed")
+    latent = model.encode(noisy(Grid.from_spacing((24, 22, 9), (1.2, 1.5, 4.0))), UNIT)
+    latent.save(tmp_path / "z.safetensors")
+    out = tmp_path / "out"
+    out.mkdir()
+    arguments = [sys.executable, "-c", STOPPABLE, tmp_path / "z.safetensors", out / "a.nii.gz"]
+    root = Path(__file__).parents[1]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(arguments, cwd=root, text=True, **pipes) as process:
+        assert process.stdout.readline() == "rendering\n"
+        assert len(os.listdir(out)) == 1
+        process.send_signal(stop)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == code, err
+    assert "Traceback" not in err and os.listdir(out) == []
+
+
+# The command line
+
+
+def test_a_round_trip_in_a_budget_is_the_round_trip(run_medil, scan, tmp_path, spline_model):
+    latent = tmp_path / "z.safetensors"
+    budget = ["--memory", "3GB", "--device", "cpu"]
+    for arguments in (
+        ("encode", scan, "-o", latent, *budget),
+        ("decode", latent, "-o", tmp_path / "a.nii.gz", "--spacing", 2, 1.5, 1, *budget),
+        ("reconstruct", scan, "-o", tmp_path / "b.nii.gz", "--spacing", 2, 1.5, 1, *budget),
+    ):
+        assert run_medil(*arguments) == (0, "", "")
+    a, b = (load(tmp_path / f"{name}.nii.gz") for name in "ab")
+    assert a.grid.is_close(b.grid, 1e-4) and a.source.orientation == "LPS"
+    torch.testing.assert_close(a.data, b.data, atol=1e-3, rtol=0)
+    whole = spline_model.decode(spline_model.encode(load(scan)), a.grid)
+    torch.testing.assert_close(a.data, whole.data, atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--memory", "lots"], "no memory size"),
+        (["--memory", "1MB"], "needs at least"),
+        (["--device", "tpu"], "tpu"),
+    ],
+)
+def test_bad_budgets_and_devices_are_refused(run_medil, scan, tmp_path, options, words):
+    refused(run_medil("reconstruct", scan, "-o", tmp_path / "out.nii", *options), words)
+    assert list(tmp_path.glob("*out*")) == []
+
+
+def test_devices_are_found_or_refused():
+    assert find_device("cpu").type == "cpu"
+    assert find_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(InputError, match="one of auto"):
+        find_device("abacus")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="no cuda device"):
+            find_device("cuda")
+
+
+PEAK = """
+import resource, sys, torch
+from medil.config import preset
+from medil.autoencoder import MedIL
+from medil.grid import Grid
+from medil.intensity import Intensity
+from medil.latent import Latent
+
+model = MedIL(preset("test").model).eval()
+cells = Grid.from_spacing((16, 16, 16), 4.0)
+z = torch.randn(model.config.latent_channels, 16, 16, 16)
+latent = Latent(z, z, cells, cells, Intensity(0.0, 1.0))
+grid = cells.with_spacing(float(sys.argv[1]))
+for _, slab in model.decode_slabs(latent, grid):
+    assert slab.isfinite().all()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_output():
+    root = Path(__file__).parents[1]
+    peaks = []
+    for spacing_mm in (0.4, 0.2):
+        arguments = [sys.executable, "-c", PEAK, str(spacing_mm)]
+        result = subprocess.run(arguments, cwd=root, capture_output=True, text=True, check=True)
+        peaks.append(int(result.stdout))
+    assert peaks[1] < 1.3 * peaks[0]  # the output itself grows from 16 MB to 131 MB
