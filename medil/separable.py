@@ -11,6 +11,7 @@ number of voxels for `torch.compile`.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from medil.grid import Grid
 
 PAIRS_PER_ROWS = 2**11  # (voxel, cell) pairs that an eager step takes: fits a core's cache
+SERIES_TERMS = 7  # of cosine and sine up to a quarter turn: the next one is 6e-9
 VOXELS_PER_BLOCK = 2**10  # of one plane, four cells each: the one shape that is compiled
 
 
@@ -149,6 +151,14 @@ class RowPlane:
         """Phasors of a plane of cells, from [h, w, 3, K] half-turns a cell along each axis."""
         return widened(*plane_phasors(frequency, self.geometry))
 
+    def turned(
+        self, amplitude: Tensor, frequency: Tensor, delta: float, phase: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Amplitudes [h, w, 2K] times the real and the imaginary part of X."""
+        cos, sin = phasor(frequency[:, :, 0] * delta + phase)  # [h, w, K]
+        both = torch.cat([cos, cos], dim=-1), torch.cat([sin, sin], dim=-1)
+        return amplitude * both[0], amplitude * both[1]
+
     def __call__(self, real: Tensor, imag: Tensor, tables: tuple[Tensor, ...]) -> Tensor:
         """From amplitudes times the real and the imaginary part of X, [h, w, 2K]: [H, W, C]."""
         geometry, (y, y_turned, z_real, z_imag) = self.geometry, tables
@@ -181,11 +191,47 @@ def widened(y: Tensor, z: Tensor) -> tuple[Tensor, ...]:
     return y, turned, torch.cat([cos_z, cos_z], dim=-1), torch.cat([sin_z, sin_z], dim=-1)
 
 
+# What is written to be compiled
+
+
+def phasor_table(turn: Tensor) -> Tensor:
+    """[N, K] half-turns to [N, 2K]: cosines of pi times them, then sines.
+
+    In float32 by the Taylor series of the remainder, which is at most half a half-turn: a few
+    products that fuse with their neighbours, and no less exact (2e-7).
+    """
+    if turn.dtype != torch.float32:
+        return torch.cat(phasor(turn), dim=1)
+    whole = turn.round()
+    angle = torch.pi * (turn - whole)
+    sign, square = 1 - 2 * torch.remainder(whole, 2), angle * angle
+    cos, sin = torch.zeros_like(turn), torch.zeros_like(turn)
+    for power in reversed(range(SERIES_TERMS)):
+        cos = cos * square + (-1) ** power / math.factorial(2 * power)
+        sin = sin * square + (-1) ** power / math.factorial(2 * power + 1)
+    return torch.cat([sign * cos, sign * angle * sin], dim=1)
+
+
+def axis_table(frequency: Tensor, cell: Tensor, delta: Tensor) -> Tensor:
+    """Phasors [N, 2K] of frequencies [cells, K], looked up by cell [N], at delta [N, 1]."""
+    return phasor_table(frequency.index_select(0, cell) * delta)
+
+
+def turned_amplitudes(
+    amplitude: Tensor, frequency: Tensor, delta: Tensor, phase: Tensor
+) -> tuple[Tensor, Tensor]:
+    """[cells, 2K] amplitudes times the real and the imaginary part of X."""
+    half = frequency.shape[1]
+    turn = phasor_table(frequency * delta + phase).unflatten(1, (2, 1, half))
+    both = amplitude.unflatten(1, (2, half))
+    return (both * turn[:, 0]).flatten(1), (both * turn[:, 1]).flatten(1)
+
+
 def block(
     real: Tensor, imag: Tensor, y: Tensor, z: Tensor, index: Tensor, share: Tensor,
     weights: list[Tensor], biases: list[Tensor],
 ) -> Tensor:  # fmt: skip
-    """`RowPlane` for a list of voxels, each by its four cells; written to be compiled.
+    """`RowPlane` for a list of voxels, each by its four cells.
 
     Args:
         real: [h w, 2K] amplitudes times the real part of X.
@@ -200,13 +246,14 @@ def block(
     Returns:
         [Q, C].
     """
-    p, q = real.index_select(0, index[0]), imag.index_select(0, index[0])  # [4 Q, 2K]
-    (p_cos, p_sin), (q_cos, q_sin) = p.chunk(2, dim=1), q.chunk(2, dim=1)
-    cos_y, sin_y = y.index_select(0, index[1]).chunk(2, dim=1)
-    cos_z, sin_z = z.index_select(0, index[2]).chunk(2, dim=1)
-    cos, sin = cos_y * cos_z - sin_y * sin_z, cos_y * sin_z + sin_y * cos_z  # of y and z
-    wave = torch.cat([p_cos * cos - q_cos * sin, p_sin * sin + q_sin * cos], dim=1)
-    wave = wave.to(weights[0])
+    rows = ((real, 0), (imag, 0), (y, 1), (z, 2))
+    p, q, here, along = (
+        table.index_select(0, index[row]).unflatten(1, (2, -1)) for table, row in rows
+    )  # [4 Q, 2, K]
+    sign = torch.arange(-1, 2, 2, device=y.device).reshape(1, 2, 1)
+    turned = sign * here.flip(1)  # a quarter turn on
+    even, odd = p * here + q * turned, p * turned - q * here
+    wave = (even * along[:, :1] + odd * along[:, 1:]).flatten(1).to(weights[0])
     for weight, bias in zip(weights, biases, strict=False):
         wave = torch.maximum(wave @ weight.T, -bias)
     mean = (wave.to(share) * share).unflatten(0, (-1, 4)).sum(1)  # the last layer is linear
@@ -235,14 +282,18 @@ def block_index(geometry: Geometry) -> tuple[list[Tensor], list[Tensor]]:
 
 
 class Compiler:
-    """The compiled `block`, until compiling fails."""
+    """The compiled functions, until compiling fails."""
 
     def __init__(self) -> None:
-        self.block: Callable[..., Tensor] | None = torch.compile(block, fullgraph=True)
+        self.works = True
+        self.axis_table, self.turned_amplitudes, self.block = (
+            torch.compile(function, fullgraph=True)
+            for function in (axis_table, turned_amplitudes, block)
+        )
 
     def give_up(self, error: Exception) -> None:
         """Say once that rendering goes on without a compiler."""
-        self.block = None
+        self.works = False
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         warnings.warn(
             f"torch.compile failed here ({reason}); literal LTE renders without it, "
@@ -258,34 +309,72 @@ def compiler() -> Compiler:
     return Compiler()
 
 
+def of_any_length(*tables: Tensor) -> tuple[Tensor, ...]:
+    """Tell `torch.compile` that grids differ in size: one compilation serves them all."""
+    for table in tables:
+        torch._dynamo.mark_dynamic(table, 0)
+    return tables
+
+
 class BlockPlane:
-    """`RowPlane` by compiled blocks of one size; falls back to it where compiling fails."""
+    """`RowPlane` by compiled blocks of one size."""
 
     def __init__(self, geometry: Geometry, layers: Layers) -> None:
-        self.rows, self.geometry, self.layers = RowPlane(geometry, layers), geometry, layers
+        self.geometry, self.layers, self.compiler = geometry, layers, compiler()
         self.index, self.share = block_index(geometry)
+        (n_rows, n_columns), y, z = geometry.nodes[1:], geometry.y_cell, geometry.z_cell
+        columns = torch.arange(n_columns, device=y.device)
+        rows = torch.arange(n_rows, device=y.device)[:, None]
+        self.y_cell = (y[:, None] * n_columns + columns).flatten()  # [2 H w]
+        self.y_delta = geometry.y_delta.expand(-1, n_columns, 1).reshape(-1, 1)
+        self.z_cell = (rows * n_columns + z).flatten()  # [h 2 W]
+        self.z_delta = geometry.z_delta.repeat(n_rows, 1)
 
     def tables(self, frequency: Tensor) -> tuple[Tensor, ...]:
-        """As `RowPlane.tables`, before they are widened."""
-        return plane_phasors(frequency, self.geometry)
+        """As `RowPlane.tables`: y and z, all rows in one list."""
+        _, along_y, along_z = frequency.flatten(0, 1).unbind(1)
+        return (
+            self.compiler.axis_table(*of_any_length(along_y, self.y_cell, self.y_delta)),
+            self.compiler.axis_table(*of_any_length(along_z, self.z_cell, self.z_delta)),
+        )
+
+    def turned(
+        self, amplitude: Tensor, frequency: Tensor, delta: float, phase: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As `RowPlane.turned`: the planes as lists."""
+        lists = of_any_length(amplitude.flatten(0, 1), frequency[:, :, 0].flatten(0, 1))
+        return self.compiler.turned_amplitudes(*lists, phase.new_tensor(delta), phase)
 
     def __call__(self, real: Tensor, imag: Tensor, tables: tuple[Tensor, ...]) -> Tensor:
         """As `RowPlane`."""
-        run, flat = compiler().block, [t.flatten(0, 1) for t in (real, imag, *tables)]
-        if run is None or min(len(t) for t in flat) < 2:  # a size of 1 would be compiled apart
-            return self.rows(real, imag, widened(*tables))
-        for table in flat:
-            torch._dynamo.mark_dynamic(table, 0)  # one compilation for grids of any size
-        try:
-            values = [
-                run(*flat, index, share, self.layers.weights, self.layers.biases)
-                for index, share in zip(self.index, self.share, strict=True)
-            ]
-        except Exception as error:  # whatever a missing or broken compiler raises
-            compiler().give_up(error)
-            return self.rows(real, imag, widened(*tables))
+        lists = of_any_length(real, imag, *tables)
+        values = [
+            self.compiler.block(*lists, index, share, self.layers.weights, self.layers.biases)
+            for index, share in zip(self.index, self.share, strict=True)
+        ]
         _, height, width = self.geometry.voxels
         return torch.cat(values)[: height * width].unflatten(0, (height, width))
+
+
+def block_index(geometry: Geometry) -> tuple[list[Tensor], list[Tensor]]:
+    """Rows of the tables and weights for every voxel of a plane, cut into whole blocks."""
+    (_, _, n_columns), (_, height, width) = geometry.nodes, geometry.voxels
+    device = geometry.z_cell.device
+    place = torch.argsort(geometry.y_voxel, stable=True)  # [2 H]: both cells of voxel 0, of 1, ...
+    place = place.reshape(height, 1, 2, 1)
+    cell_y = geometry.y_cell[place]
+    cell_z = geometry.z_cell.reshape(1, width, 1, 2)
+    pair_z = torch.arange(2 * width, device=device).reshape(1, width, 1, 2)
+    parts = (cell_y * n_columns + cell_z, place * n_columns + cell_z, cell_y * 2 * width + pair_z)
+    index = torch.stack([p.expand(height, width, 2, 2).flatten() for p in parts])
+    share = geometry.weight[place, pair_z, 0].reshape(-1, 1)  # [4 H W, 1]
+    lacking = -index.shape[1] % (4 * VOXELS_PER_BLOCK)
+    index = torch.nn.functional.pad(index, (0, lacking))  # voxels that are cut off again
+    share = torch.nn.functional.pad(share, (0, 0, 0, lacking))
+    return (
+        [part.contiguous() for part in index.split(4 * VOXELS_PER_BLOCK, dim=1)],
+        [part.contiguous() for part in share.split(4 * VOXELS_PER_BLOCK)],
+    )
 
 
 def render(
@@ -320,13 +409,32 @@ def render(
     with torch.autocast(kind, enabled=False):
         geometry = Geometry.between(nodes, voxels, amplitude)
         layers = Layers.of(mlp, amplitude, reduced)
-        use_blocks = compiled and not torch.is_grad_enabled()
-        finish = (BlockPlane if use_blocks else RowPlane)(geometry, layers)
-        items = [
-            _render_one(a, f.unflatten(0, (-1, 3)), phase, geometry, finish)
-            for a, f in zip(amplitude, frequency, strict=True)
-        ]
-        return torch.stack(items) + layers.last_bias.reshape(-1, 1, 1, 1)
+        given = amplitude, frequency, phase, geometry
+        # A plane of one cell would be compiled apart: torch.compile takes a size of 1 as fixed.
+        sizes = min(geometry.nodes[1] * geometry.nodes[2], geometry.voxels[1] * geometry.voxels[2])
+        if compiled and sizes > 1 and not torch.is_grad_enabled() and compiler().works:
+            try:
+                values = _render_all(*given, BlockPlane(geometry, layers))
+            except Exception as error:  # whatever a missing or broken compiler raises
+                compiler().give_up(error)
+                values = _render_all(*given, RowPlane(geometry, layers))
+        else:
+            values = _render_all(*given, RowPlane(geometry, layers))
+        return values + layers.last_bias.reshape(-1, 1, 1, 1)
+
+
+def _render_all(
+    amplitude: Tensor,
+    frequency: Tensor,
+    phase: Tensor,
+    geometry: Geometry,
+    finish: RowPlane | BlockPlane,
+) -> Tensor:
+    items = [
+        _render_one(a, f.unflatten(0, (-1, 3)), phase, geometry, finish)
+        for a, f in zip(amplitude, frequency, strict=True)
+    ]
+    return torch.stack(items)
 
 
 def _render_one(
@@ -343,9 +451,8 @@ def _render_one(
         f = frequencies[cell].permute(2, 3, 1, 0).contiguous()  # [h, w, 3, K]
         tables = finish.tables(f)
         for pair in range(start, stop):
-            cos, sin = phasor(f[:, :, 0] * float(geometry.x.delta[pair]) + phase)  # [h, w, K]
-            real, imag = a * torch.cat([cos, cos], dim=-1), a * torch.cat([sin, sin], dim=-1)
-            part = finish(real, imag, tables) * float(geometry.x.weight[pair])
+            turned = finish.turned(a, f, float(geometry.x.delta[pair]), phase)
+            part = finish(*turned, tables) * float(geometry.x.weight[pair])
             voxel = int(geometry.x_voxel[pair])
             before = planes[voxel]
             planes[voxel] = part if before is None else before + part

@@ -86,7 +86,7 @@ def check_room(path: str | Path, grid: Grid) -> None:
     """Refuse an output that its disk has no room for, before minutes of work.
 
     Args:
-        path: Where it shall lie; its folder exists.
+        path: Where it shall lie.
         grid: Its voxels, written as float32. Compressed files are judged alike: the noise
             in float32 leaves little to compress.
 
@@ -94,7 +94,8 @@ def check_room(path: str | Path, grid: Grid) -> None:
         InputError: Says what is needed and what is free.
     """
     need = 4 * grid.n_voxels
-    free = shutil.disk_usage(Path(path).parent).free
+    folder = next(p for p in Path(path).absolute().parents if p.is_dir())
+    free = shutil.disk_usage(folder).free
     if need > free:
         raise InputError(
             f"{path} would have {grid.n_voxels:,} voxels and needs about {need / GB:,.1f} GB of "

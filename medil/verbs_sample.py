@@ -113,9 +113,9 @@ def sample(
     line(steps)  # refuses a senseless number
     if seen:
         keep_to(seen, model)  # refuses weights that cannot
-    outputs = prepare(output, range(seed, seed + count), list(grids), latents, force)
     for ending, grid in grids.items():
-        check_room(outputs[seed][ending], grid)
+        check_room(output / f"sample{ending}.nii.gz", grid)
+    outputs = prepare(output, range(seed, seed + count), list(grids), latents, force)
     for sentence in outside(asked, flow.known.spreads):
         click.echo(f"warning: {sentence}", err=True)
     watched = sys.stderr.isatty()

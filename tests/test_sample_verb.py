@@ -208,7 +208,7 @@ def test_a_folder_that_cannot_be_made_is_refused(sample):
 
 
 def test_ctrl_c_keeps_whole_samples_only(sample, tmp_path, monkeypatch):
-    whole, done = MedIL.decode, []
+    whole, done = MedIL.decode_slabs, []
 
     def stopped(self, *arguments, **options):
         if done:

@@ -241,6 +241,6 @@ def test_compiled_is_eager_on_grids_of_two_sizes(fresh_compiler):
             eager = operator(x, NODES, TARGETS[name])
             operator.compiled = True
             fast = operator(x, NODES, TARGETS[name])
-            if separable.compiler().block is None:
+            if not separable.compiler().works:
                 pytest.skip("no compiler here")
             torch.testing.assert_close(fast, eager, rtol=0, atol=1e-5)

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import nibabel as nib
@@ -16,15 +15,13 @@ import pytest
 import torch
 
 from medil.autoencoder import MedIL
-from medil.blocks import residual_blocks, unit_gain
 from medil.config import ENCODER_OPERATORS, OPERATORS, ModelConfig, preset
 from medil.device import find_device
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
 from medil.intensity import Intensity
-from medil.memory import choose, free_memory_bytes, parse_size
 from medil.piecewise import course_of
-from medil.rolling import Course, Window, convolve, roll, whole_cells
+from medil.rolling import Course
 from medil.stream import check_room, save_slabs
 from medil.volume import Volume, load, save
 from tests.images import refused, write_nifti
@@ -61,42 +58,6 @@ def model():
 def thin(monkeypatch, model, planes, rows):
     """Let the planner choose these."""
     monkeypatch.setattr(model, "planes_and_rows", lambda *_: (planes, rows))
-
-
-# Rolling
-
-
-@pytest.mark.parametrize("axis", [0, 1, 2])
-@pytest.mark.parametrize("descending", [False, True])
-@pytest.mark.parametrize("thick", [1, 2, 5, 40])
-def test_rolling_blocks_give_what_the_whole_gives(axis, descending, thick):
-    torch.manual_seed(1)
-    network = torch.nn.Sequential(torch.nn.Conv3d(2, 3, 3, padding=1), *residual_blocks(3, 2))
-    unit_gain(network)
-    x, course = torch.rand(2, 2, 9, 8, 7), Course(axis, descending)
-    with torch.inference_mode():
-        slabs = list(roll(network[1:], convolve(network[0], course.cut(x, thick), course), course))
-        torch.testing.assert_close(course.join(slabs), network(x), atol=1e-6, rtol=1e-5)
-    assert sum(map(course.length, slabs)) == x.shape[axis + 2]
-
-
-def test_a_window_holds_what_is_in_use_and_no_more():
-    course = Course(1, descending=True)
-    x = torch.arange(20.0).reshape(1, 1, 1, 20, 1)
-    window = Window(course.cut(x, 3), course)
-    for first, stop in [(0, 2), (1, 6), (4, 6), (11, 20)]:
-        assert window.view(first, stop).flatten().flip(0).tolist() == list(
-            range(19 - first, 19 - stop, -1)
-        )
-        assert len(window.waiting) < stop - first + 3
-
-
-def test_whole_cells_lose_no_plane():
-    course = Course(0)
-    x = torch.arange(12.0).reshape(1, 1, 12, 1, 1)
-    slabs = list(whole_cells(x.split([1, 4, 2, 5], dim=2), course, 3))
-    assert [course.length(s) for s in slabs] == [3, 3, 6]
-    torch.testing.assert_close(course.join(slabs), x)
 
 
 # Decoding
@@ -207,63 +168,6 @@ def test_the_projection_in_slabs_is_the_projection(model, monkeypatch):
         whole = model.project(x, grid, cells)
         slabs = model.project_slabs(lambda block, x=x: x[:, :, *block], grid, cells)
         torch.testing.assert_close(slabs, whole, atol=1e-5, rtol=1e-5)
-
-
-# The budget
-
-
-@pytest.mark.parametrize(
-    ("text", "n_bytes"),
-    [("2GB", 2e9), ("500mb", 5e8), ("1.5GiB", 1.5 * 2**30), ("64 k", 64e3), ("7", 7)],
-)
-def test_sizes_are_read(text, n_bytes):
-    assert parse_size(text) == n_bytes
-
-
-@pytest.mark.parametrize("text", ["", "GB", "2 apples", "-1GB", "0", "1e3MB", "nan", "2GBit"])
-def test_what_is_no_size_is_refused(text):
-    with pytest.raises(InputError, match="no memory size"):
-        parse_size(text)
-
-
-def test_the_first_candidate_that_fits_is_chosen_or_the_need_is_named(monkeypatch):
-    monkeypatch.setattr("medil.memory.resident_bytes", lambda: 300e6)
-    monkeypatch.setattr("medil.memory.free_memory_bytes", lambda: 400e6)
-
-    def chosen(memory_bytes):
-        return choose([8, 4, 2, 1], lambda n: n * 100e6, memory_bytes, "this output")
-
-    assert [chosen(b) for b in (2e9, 1.1e9, 1.0e9, 700e6, 400e6)] == [8, 8, 4, 4, 1]
-    assert chosen(None) == 2  # half of what is free, beside what is held
-    with pytest.raises(InputError, match=r"needs at least 0.40 GB .* budget is 0.39 GB.*--memory"):
-        chosen(390_000_000)
-
-
-def test_less_memory_makes_thinner_pieces_and_little_is_refused(model, monkeypatch):
-    monkeypatch.setattr("medil.memory.resident_bytes", lambda: 0)
-    cells = Grid.from_spacing((45, 54, 45), 4.0)
-    target = cells.with_spacing(0.5)
-    found = [model.planes_and_rows(cells, target, 2, b) for b in (2e9, 4e8, 2.5e8, 2e8)]
-    assert all(a[0] >= b[0] and a[1] >= b[1] for a, b in pairwise(found))
-    assert found[0] > found[-1] and min(found[-1]) >= 1
-    native = cells.with_spacing(1.0)
-    planes = [model.planes_to_encode(native, cells, b) for b in (2e9, 4e8, 3e8)]
-    assert planes == sorted(planes, reverse=True) and planes[0] > planes[-1]
-    for plan in (lambda: model.planes_and_rows(cells, target, 2, 10**7),
-                 lambda: model.planes_to_encode(native, cells, 10**7)):  # fmt: skip
-        with pytest.raises(InputError, match=r"needs at least .* GB of memory"):
-            plan()
-
-
-def test_a_container_s_limit_counts_as_what_is_free(tmp_path):
-    report = tmp_path / "meminfo"
-    report.write_text("MemAvailable:   2000000 kB\n")
-    for name, text in [("max", "900000000"), ("current", "600000000")]:
-        (tmp_path / f"memory.{name}").write_text(text + "\n")
-    (tmp_path / "memory.stat").write_text("anon 500000000\ninactive_file 100000000\n")
-    assert free_memory_bytes(report, tmp_path) == 400_000_000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert free_memory_bytes(report, tmp_path) == 2_048_000_000
 
 
 # Files

@@ -1,0 +1,72 @@
+"""The budget of a job: how it is read, what is free, and what is chosen to fit into it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from medil.autoencoder import MedIL
+from medil.config import preset
+from medil.errors import InputError
+from medil.grid import Grid
+from medil.memory import choose, free_memory_bytes, parse_size
+
+
+@pytest.fixture(scope="module")
+def model():
+    return MedIL(preset("test").model).eval()
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"),
+    [("2GB", 2e9), ("500mb", 5e8), ("1.5GiB", 1.5 * 2**30), ("64 k", 64e3), ("7", 7)],
+)
+def test_sizes_are_read(text, n_bytes):
+    assert parse_size(text) == n_bytes
+
+
+@pytest.mark.parametrize("text", ["", "GB", "2 apples", "-1GB", "0", "1e3MB", "nan", "2GBit"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(InputError, match="no memory size"):
+        parse_size(text)
+
+
+def test_the_first_candidate_that_fits_is_chosen_or_the_need_is_named(monkeypatch):
+    monkeypatch.setattr("medil.memory.resident_bytes", lambda: 300e6)
+    monkeypatch.setattr("medil.memory.free_memory_bytes", lambda: 400e6)
+
+    def chosen(memory_bytes):
+        return choose([8, 4, 2, 1], lambda n: n * 100e6, memory_bytes, "this output")
+
+    assert [chosen(b) for b in (2e9, 1.1e9, 1.0e9, 700e6, 400e6)] == [8, 8, 4, 4, 1]
+    assert chosen(None) == 2  # half of what is free, beside what is held
+    with pytest.raises(InputError, match=r"needs at least 0.40 GB .* budget is 0.39 GB.*--memory"):
+        chosen(390_000_000)
+
+
+def test_less_memory_makes_thinner_pieces_and_little_is_refused(model, monkeypatch):
+    monkeypatch.setattr("medil.memory.resident_bytes", lambda: 0)
+    cells = Grid.from_spacing((45, 54, 45), 4.0)
+    target = cells.with_spacing(0.5)
+    found = [model.planes_and_rows(cells, target, 2, b) for b in (2e9, 3e8, 2.7e8)]
+    assert all(a[0] >= b[0] and a[1] >= b[1] for a, b in pairwise(found))
+    assert found[0] > found[-1] and min(found[-1]) >= 1
+    native = cells.with_spacing(1.0)
+    planes = [model.planes_to_encode(native, cells, b) for b in (2e9, 3.5e8, 3.1e8)]
+    assert planes == sorted(planes, reverse=True) and planes[0] > planes[-1]
+    for plan in (lambda: model.planes_and_rows(cells, target, 2, 10**7),
+                 lambda: model.planes_to_encode(native, cells, 10**7)):  # fmt: skip
+        with pytest.raises(InputError, match=r"needs at least .* GB of memory"):
+            plan()
+
+
+def test_a_container_s_limit_counts_as_what_is_free(tmp_path):
+    report = tmp_path / "meminfo"
+    report.write_text("MemAvailable:   2000000 kB\n")
+    for name, text in [("max", "900000000"), ("current", "600000000")]:
+        (tmp_path / f"memory.{name}").write_text(text + "\n")
+    (tmp_path / "memory.stat").write_text("anon 500000000\ninactive_file 100000000\n")
+    assert free_memory_bytes(report, tmp_path) == 400_000_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory_bytes(report, tmp_path) == 2_048_000_000

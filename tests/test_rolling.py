@@ -1,0 +1,42 @@
+"""`medil.rolling`: convolutions that roll over slabs give what they give on the whole."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from medil.blocks import residual_blocks, unit_gain
+from medil.rolling import Course, Window, convolve, roll, whole_cells
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("thick", [1, 2, 5, 40])
+def test_rolling_blocks_give_what_the_whole_gives(axis, descending, thick):
+    torch.manual_seed(1)
+    network = torch.nn.Sequential(torch.nn.Conv3d(2, 3, 3, padding=1), *residual_blocks(3, 2))
+    unit_gain(network)
+    x, course = torch.rand(2, 2, 9, 8, 7), Course(axis, descending)
+    with torch.inference_mode():
+        slabs = list(roll(network[1:], convolve(network[0], course.cut(x, thick), course), course))
+        torch.testing.assert_close(course.join(slabs), network(x), atol=1e-6, rtol=1e-5)
+    assert sum(map(course.length, slabs)) == x.shape[axis + 2]
+
+
+def test_a_window_holds_what_is_in_use_and_no_more():
+    course = Course(1, descending=True)
+    x = torch.arange(20.0).reshape(1, 1, 1, 20, 1)
+    window = Window(course.cut(x, 3), course)
+    for first, stop in [(0, 2), (1, 6), (4, 6), (11, 20)]:
+        assert window.view(first, stop).flatten().flip(0).tolist() == list(
+            range(19 - first, 19 - stop, -1)
+        )
+        assert len(window.waiting) < stop - first + 3
+
+
+def test_whole_cells_lose_no_plane():
+    course = Course(0)
+    x = torch.arange(12.0).reshape(1, 1, 12, 1, 1)
+    slabs = list(whole_cells(x.split([1, 4, 2, 5], dim=2), course, 3))
+    assert [course.length(s) for s in slabs] == [3, 3, 6]
+    torch.testing.assert_close(course.join(slabs), x)
