@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import os
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from medil.errors import InputError
 from medil.files import check_output, make_folder
 from medil.memory import require_memory
 from medil.verbs_evaluate import evaluate
-from medil.verbs_sample import sample, train_ldm
+from medil.verbs_sample import sample
 from medil.verbs_shared import (
     Spacing,
     check_image_output,
@@ -30,6 +29,7 @@ from medil.verbs_shared import (
     tell,
 )
 from medil.verbs_store import store
+from medil.verbs_train import train, train_ldm
 
 if TYPE_CHECKING:
     from medil.phantoms import Phantom
@@ -267,47 +267,6 @@ def cohort(output: Path, force: bool, count: int, seed: int, labels: Path | None
         save(subject(anatomy, seed, index), paths[index], force=force)
 
 
-@medil.command(epilog="Example: medil train --preset tiny -o runs/tiny --time-budget 9m")
-@click.option("--preset", metavar="NAME", help="Which model to train [default: tiny].")
-@click.option("-o", "--output", type=FILE, required=True, help="A folder for the run.")
-@click.option("--seed", type=int, help="Of weights, data and noise [default: 0].")
-@click.option("--resume", is_flag=True, help="Go on with the run in the folder, as it was set up.")
-@click.option("--minutes", type=float, help="Length of the run in wall time [default: preset's].")
-@click.option("--steps", type=click.IntRange(1), help="Length of the run in steps instead.")
-@click.option("--time-budget", metavar="TIME", help="Stop this call after 90s, 9m or 1.5h; resume.")
-@click.option("--batch", type=click.IntRange(1), help="Patches a step, over all processes.")
-@click.option("--accumulate", type=click.IntRange(1), help="Parts in which to work through them.")
-@click.option("--devices", type=click.IntRange(1), help="Processes on this machine [default: 1].")
-@click.option("--accelerator", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
-@click.option("--from", "warm_start_from", type=FILE, metavar="WEIGHTS", help="Begin from weights.")
-@click.option("--store", type=FILE, metavar="FOLDER", help="Real scans: yours, by `medil store`.")
-@click.option("--real-share", type=click.FloatRange(0, 1), help="Of patches [preset's]; 1: all.")
-def train(output: Path, preset: str | None, time_budget: str | None, **asked: Any) -> None:
-    """Train a model in two stages: global, then local patches.
-
-    Synthetic heads are drawn for it; --real-share says how many patches come from real
-    scans instead: published ones, or those of --store, which a resumed run remembers.
-
-    Ctrl-C saves and ends; --resume goes on. Several processes: --devices, torchrun or SLURM.
-    """
-    from medil.config import preset as find_preset
-
-    find_preset(preset or "tiny")
-    minutes = asked["minutes"]
-    if minutes is not None and not minutes > 0:
-        raise InputError(f"--minutes must be above zero, not {minutes:g}.")
-    if minutes is not None and asked["steps"] is not None:
-        raise InputError("--minutes and --steps both say how long the run is; say only one.")
-    if asked["resume"] and not output.is_dir():
-        raise InputError(f"there is no run to resume in {output}.")
-    from medil.engine import main_train
-    from medil.processes import duration_s
-
-    budget_s = duration_s(time_budget) if time_budget else math.inf
-    make_folder(output)
-    main_train(output, preset, time_budget_s=budget_s, **asked)
-
-
 @medil.command(epilog="Example: medil book")
 @click.option("--profile", type=click.Choice(["quick", "gpu", "paper"]), default="quick")
 def book(profile: str) -> None:
@@ -327,4 +286,5 @@ def book(profile: str) -> None:
 medil.add_command(evaluate)
 medil.add_command(sample)
 medil.add_command(store)
+medil.add_command(train)
 medil.add_command(train_ldm)

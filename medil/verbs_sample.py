@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -261,42 +261,3 @@ def prepare(
         if latents:
             check_output(outputs[seed]["latent"], force)
     return outputs
-
-
-@click.command(
-    "train-ldm", epilog="Example: medil train-ldm --preset tiny -o runs/ldm --time-budget 9m"
-)
-@click.option("--preset", metavar="NAME", help="Which model to train [default: tiny].")
-@click.option("-o", "--output", type=FILE, required=True, help="A folder for the run.")
-@click.option("--seed", type=int, help="Of weights, data and noise [default: 0].")
-@click.option("--resume", is_flag=True, help="Go on with the run in the folder, as it was set up.")
-@click.option("--minutes", type=float, help="Length of the run in wall time [default: preset's].")
-@click.option("--steps", type=click.IntRange(1), help="Length of the run in steps instead.")
-@click.option("--time-budget", metavar="TIME", help="Stop this call after 90s, 9m or 1.5h; resume.")
-@click.option("--batch", type=click.IntRange(1), help="Latents a step, over all processes.")
-@click.option("--accumulate", type=click.IntRange(1), help="Parts in which to work through them.")
-@click.option("--heads", type=click.IntRange(1), help="How many to draw [default: preset's].")
-@click.option("--devices", type=click.IntRange(1), help="Processes on this machine [default: 1].")
-@click.option("--accelerator", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
-@click.option("--from", "warm_start_from", type=FILE, metavar="WEIGHTS", help="Begin from weights.")
-def train_ldm(output: Path, preset: str | None, time_budget: str | None, **asked: Any) -> None:
-    """Train a latent diffusion model on heads drawn on the cohort's label maps.
-
-    Heads are drawn and encoded once, into the run's folder; then it trains. Ctrl-C saves and
-    ends; --resume goes on.
-    """
-    minutes = asked["minutes"]
-    if minutes is not None and not minutes > 0:
-        raise InputError(f"--minutes must be above zero, not {minutes:g}.")
-    if minutes is not None and asked["steps"] is not None:
-        raise InputError("--minutes and --steps both say how long the run is; say only one.")
-    if asked["resume"] and not output.is_dir():
-        raise InputError(f"there is no run to resume in {output}.")
-    from medil.config import flow_preset
-    from medil.flow_train import main_train_flow
-    from medil.processes import duration_s
-
-    flow_preset(preset or "tiny")
-    budget_s = duration_s(time_budget) if time_budget else math.inf
-    make_folder(output)
-    main_train_flow(output, preset, time_budget_s=budget_s, **asked)
