@@ -11,20 +11,18 @@ number of voxels for `torch.compile`.
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from medil.fused import compiler, of_any_length, phasor
 from medil.grid import Grid
 
 PAIRS_PER_ROWS = 2**11  # (voxel, cell) pairs that an eager step takes: fits a core's cache
-SERIES_TERMS = 7  # of cosine and sine up to a quarter turn: the next one is 6e-9
 VOXELS_PER_BLOCK = 2**10  # of one plane, four cells each: the one shape that is compiled
 
 
@@ -57,12 +55,6 @@ def groups(cell: np.ndarray, longest: int) -> Iterator[tuple[int, int, int]]:
     for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         for first in range(start, stop, longest):
             yield int(cell[start]), first, min(first + longest, stop)
-
-
-def phasor(turn: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of pi times a number of half-turns."""
-    angle = torch.pi * turn
-    return angle.cos(), angle.sin()
 
 
 @dataclass
@@ -147,7 +139,7 @@ class RowPlane:
     def __init__(self, geometry: Geometry, layers: Layers) -> None:
         self.geometry, self.layers = geometry, layers
 
-    def tables(self, frequency: Tensor) -> tuple[Tensor, ...]:
+    def tables(self, frequency: Tensor) -> Any:
         """Phasors of a plane of cells, from [h, w, 3, K] half-turns a cell along each axis."""
         return widened(*plane_phasors(frequency, self.geometry))
 
@@ -159,15 +151,16 @@ class RowPlane:
         both = torch.cat([cos, cos], dim=-1), torch.cat([sin, sin], dim=-1)
         return amplitude * both[0], amplitude * both[1]
 
-    def __call__(self, real: Tensor, imag: Tensor, tables: tuple[Tensor, ...]) -> Tensor:
-        """From amplitudes times the real and the imaginary part of X, [h, w, 2K]: [H, W, C]."""
+    def __call__(self, turned: tuple[Tensor, ...], tables: Any) -> Tensor:
+        """From what the other two methods return to values [H, W, C]."""
+        real, imag = turned
         geometry, (y, y_turned, z_real, z_imag) = self.geometry, tables
         values = []
         for cell, start, stop in geometry.rows:
-            here, turned = y[start:stop], y_turned[start:stop]  # [R, w, 2K]
+            here, after = y[start:stop], y_turned[start:stop]  # [R, w, 2K]
             p, q = real[cell], imag[cell]  # [w, 2K]
-            even = torch.addcmul(p * here, q, turned).index_select(1, geometry.z_cell)
-            odd = torch.addcmul(p * turned, q, here, value=-1).index_select(1, geometry.z_cell)
+            even = torch.addcmul(p * here, q, after).index_select(1, geometry.z_cell)
+            odd = torch.addcmul(p * after, q, here, value=-1).index_select(1, geometry.z_cell)
             wave = torch.addcmul(even * z_real[cell], odd, z_imag[cell])  # [R, 2 W, 2K]
             value = self.layers.hidden(wave.flatten(0, 1)) @ self.layers.weights[-1].T
             values.append(value.unflatten(0, (stop - start, -1)))
@@ -191,75 +184,6 @@ def widened(y: Tensor, z: Tensor) -> tuple[Tensor, ...]:
     return y, turned, torch.cat([cos_z, cos_z], dim=-1), torch.cat([sin_z, sin_z], dim=-1)
 
 
-# What is written to be compiled
-
-
-def phasor_table(turn: Tensor) -> Tensor:
-    """[N, K] half-turns to [N, 2K]: cosines of pi times them, then sines.
-
-    In float32 by the Taylor series of the remainder, which is at most half a half-turn: a few
-    products that fuse with their neighbours, and no less exact (2e-7).
-    """
-    if turn.dtype != torch.float32:
-        return torch.cat(phasor(turn), dim=1)
-    whole = turn.round()
-    angle = torch.pi * (turn - whole)
-    sign, square = 1 - 2 * torch.remainder(whole, 2), angle * angle
-    cos, sin = torch.zeros_like(turn), torch.zeros_like(turn)
-    for power in reversed(range(SERIES_TERMS)):
-        cos = cos * square + (-1) ** power / math.factorial(2 * power)
-        sin = sin * square + (-1) ** power / math.factorial(2 * power + 1)
-    return torch.cat([sign * cos, sign * angle * sin], dim=1)
-
-
-def axis_table(frequency: Tensor, cell: Tensor, delta: Tensor) -> Tensor:
-    """Phasors [N, 2K] of frequencies [cells, K], looked up by cell [N], at delta [N, 1]."""
-    return phasor_table(frequency.index_select(0, cell) * delta)
-
-
-def turned_amplitudes(
-    amplitude: Tensor, frequency: Tensor, delta: Tensor, phase: Tensor
-) -> tuple[Tensor, Tensor]:
-    """[cells, 2K] amplitudes times the real and the imaginary part of X."""
-    half = frequency.shape[1]
-    turn = phasor_table(frequency * delta + phase).unflatten(1, (2, 1, half))
-    both = amplitude.unflatten(1, (2, half))
-    return (both * turn[:, 0]).flatten(1), (both * turn[:, 1]).flatten(1)
-
-
-def block(
-    real: Tensor, imag: Tensor, y: Tensor, z: Tensor, index: Tensor, share: Tensor,
-    weights: list[Tensor], biases: list[Tensor],
-) -> Tensor:  # fmt: skip
-    """`RowPlane` for a list of voxels, each by its four cells.
-
-    Args:
-        real: [h w, 2K] amplitudes times the real part of X.
-        imag: [h w, 2K] the same, times its imaginary part.
-        y: [2 H w, 2K] phasors along y.
-        z: [h 2 W, 2K] phasors along z.
-        index: [3, 4 Q] rows of these tables: of the first two, of `y`, of `z`.
-        share: [4 Q, 1] weights of the ensemble.
-        weights: Of the MLP.
-        biases: Of its hidden layers, moved on as `Layers` says.
-
-    Returns:
-        [Q, C].
-    """
-    rows = ((real, 0), (imag, 0), (y, 1), (z, 2))
-    p, q, here, along = (
-        table.index_select(0, index[row]).unflatten(1, (2, -1)) for table, row in rows
-    )  # [4 Q, 2, K]
-    sign = torch.arange(-1, 2, 2, device=y.device).reshape(1, 2, 1)
-    turned = sign * here.flip(1)  # a quarter turn on
-    even, odd = p * here + q * turned, p * turned - q * here
-    wave = (even * along[:, :1] + odd * along[:, 1:]).flatten(1).to(weights[0])
-    for weight, bias in zip(weights, biases, strict=False):
-        wave = torch.maximum(wave @ weight.T, -bias)
-    mean = (wave.to(share) * share).unflatten(0, (-1, 4)).sum(1)  # the last layer is linear
-    return mean @ weights[-1].T.to(mean)
-
-
 def block_index(geometry: Geometry) -> tuple[list[Tensor], list[Tensor]]:
     """Rows of the tables and weights for every voxel of a plane, cut into whole blocks."""
     (_, _, n_columns), (_, height, width) = geometry.nodes, geometry.voxels
@@ -279,41 +203,6 @@ def block_index(geometry: Geometry) -> tuple[list[Tensor], list[Tensor]]:
         [part.contiguous() for part in index.split(4 * VOXELS_PER_BLOCK, dim=1)],
         [part.contiguous() for part in share.split(4 * VOXELS_PER_BLOCK)],
     )
-
-
-class Compiler:
-    """The compiled functions, until compiling fails."""
-
-    def __init__(self) -> None:
-        self.works = True
-        self.axis_table, self.turned_amplitudes, self.block = (
-            torch.compile(function, fullgraph=True)
-            for function in (axis_table, turned_amplitudes, block)
-        )
-
-    def give_up(self, error: Exception) -> None:
-        """Say once that rendering goes on without a compiler."""
-        self.works = False
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        warnings.warn(
-            f"torch.compile failed here ({reason}); literal LTE renders without it, "
-            "which is slower and gives the same values. Is there a C++ compiler?",
-            RuntimeWarning,
-            stacklevel=4,
-        )
-
-
-@lru_cache(maxsize=1)
-def compiler() -> Compiler:
-    """The process's compiler: one attempt, one warning."""
-    return Compiler()
-
-
-def of_any_length(*tables: Tensor) -> tuple[Tensor, ...]:
-    """Tell `torch.compile` that grids differ in size: one compilation serves them all."""
-    for table in tables:
-        torch._dynamo.mark_dynamic(table, 0)
-    return tables
 
 
 class BlockPlane:
@@ -330,51 +219,35 @@ class BlockPlane:
         self.z_cell = (rows * n_columns + z).flatten()  # [h 2 W]
         self.z_delta = geometry.z_delta.repeat(n_rows, 1)
 
-    def tables(self, frequency: Tensor) -> tuple[Tensor, ...]:
-        """As `RowPlane.tables`: y and z, all rows in one list."""
+    def tables(self, frequency: Tensor) -> Any:
+        """As `RowPlane.tables`: cosines and sines along y, along z, all rows in one list."""
         _, along_y, along_z = frequency.flatten(0, 1).unbind(1)
+        of_any_length(along_y, along_z)
+        of_any_length(self.y_cell, self.y_delta, self.z_cell, self.z_delta)
         return (
-            self.compiler.axis_table(*of_any_length(along_y, self.y_cell, self.y_delta)),
-            self.compiler.axis_table(*of_any_length(along_z, self.z_cell, self.z_delta)),
+            self.compiler.axis_phasors(along_y, self.y_cell, self.y_delta),
+            self.compiler.axis_phasors(along_z, self.z_cell, self.z_delta),
         )
 
     def turned(
         self, amplitude: Tensor, frequency: Tensor, delta: float, phase: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """As `RowPlane.turned`: the planes as lists."""
-        lists = of_any_length(amplitude.flatten(0, 1), frequency[:, :, 0].flatten(0, 1))
-        return self.compiler.turned_amplitudes(*lists, phase.new_tensor(delta), phase)
+        amplitudes, along_x = amplitude.flatten(0, 1), frequency[:, :, 0].flatten(0, 1)
+        of_any_length(amplitudes, along_x)
+        return self.compiler.turned_amplitudes(amplitudes, along_x, phase.new_tensor(delta), phase)
 
-    def __call__(self, real: Tensor, imag: Tensor, tables: tuple[Tensor, ...]) -> Tensor:
+    def __call__(self, turned: tuple[Tensor, ...], tables: Any) -> Tensor:
         """As `RowPlane`."""
-        lists = of_any_length(real, imag, *tables)
+        y, z = tables
+        of_any_length(*turned, *y, *z)
+        weights, biases = self.layers.weights, self.layers.biases
         values = [
-            self.compiler.block(*lists, index, share, self.layers.weights, self.layers.biases)
+            self.compiler.block(turned, y, z, index, share, weights, biases)
             for index, share in zip(self.index, self.share, strict=True)
         ]
         _, height, width = self.geometry.voxels
         return torch.cat(values)[: height * width].unflatten(0, (height, width))
-
-
-def block_index(geometry: Geometry) -> tuple[list[Tensor], list[Tensor]]:
-    """Rows of the tables and weights for every voxel of a plane, cut into whole blocks."""
-    (_, _, n_columns), (_, height, width) = geometry.nodes, geometry.voxels
-    device = geometry.z_cell.device
-    place = torch.argsort(geometry.y_voxel, stable=True)  # [2 H]: both cells of voxel 0, of 1, ...
-    place = place.reshape(height, 1, 2, 1)
-    cell_y = geometry.y_cell[place]
-    cell_z = geometry.z_cell.reshape(1, width, 1, 2)
-    pair_z = torch.arange(2 * width, device=device).reshape(1, width, 1, 2)
-    parts = (cell_y * n_columns + cell_z, place * n_columns + cell_z, cell_y * 2 * width + pair_z)
-    index = torch.stack([p.expand(height, width, 2, 2).flatten() for p in parts])
-    share = geometry.weight[place, pair_z, 0].reshape(-1, 1)  # [4 H W, 1]
-    lacking = -index.shape[1] % (4 * VOXELS_PER_BLOCK)
-    index = torch.nn.functional.pad(index, (0, lacking))  # voxels that are cut off again
-    share = torch.nn.functional.pad(share, (0, 0, 0, lacking))
-    return (
-        [part.contiguous() for part in index.split(4 * VOXELS_PER_BLOCK, dim=1)],
-        [part.contiguous() for part in share.split(4 * VOXELS_PER_BLOCK)],
-    )
 
 
 def render(
@@ -452,7 +325,7 @@ def _render_one(
         tables = finish.tables(f)
         for pair in range(start, stop):
             turned = finish.turned(a, f, float(geometry.x.delta[pair]), phase)
-            part = finish(*turned, tables) * float(geometry.x.weight[pair])
+            part = finish(turned, tables) * float(geometry.x.weight[pair])
             voxel = int(geometry.x_voxel[pair])
             before = planes[voxel]
             planes[voxel] = part if before is None else before + part

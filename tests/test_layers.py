@@ -18,7 +18,7 @@ LAYERS = (
     ["attributes"],
     ["sampling", "samples", "stored", "store"],
     ["config", "texture", "bands", "resample", "reference", "blocks", "rolling"],
-    ["separable", "pointwise", "waves", "implicit"],
+    ["separable", "fused", "pointwise", "waves", "implicit"],
     ["latent", "shortcut", "piecewise", "autoencoder", "rivals", "baselines"],
     ["losses", "checkpoint", "prefetch", "pool", "train", "processes", "journal", "loop", "engine"],
     ["latentset", "flow", "flow_train", "generate"],

@@ -1,0 +1,120 @@
+"""The inner loops of `medil.separable`, written for `torch.compile`.
+
+Everything is a list of rows, so that one compilation serves grids of any size, and the last
+step takes blocks of a fixed number of voxels. Where nothing compiles, `medil.separable` goes on
+with plain tensor operations.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+SERIES_TERMS = 7  # of cosine and sine up to a quarter turn: the next one is 6e-9
+
+
+def phasor(turn: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of pi times a number of half-turns."""
+    angle = torch.pi * turn
+    return angle.cos(), angle.sin()
+
+
+def series_phasor(turn: Tensor) -> tuple[Tensor, Tensor]:
+    """`phasor` by the Taylor series of what is left of a turn: products that a compiler fuses.
+
+    At most half a half-turn is left, for which the series is as exact as float32 (2e-7).
+    """
+    if turn.dtype != torch.float32:
+        return phasor(turn)
+    whole = turn.round()
+    angle = torch.pi * (turn - whole)
+    sign = 1 - 2 * (whole - 2 * (whole / 2).floor())  # -1 where `whole` is odd
+    square = angle * angle
+    cos, sin = torch.zeros_like(turn), torch.zeros_like(turn)
+    for power in reversed(range(SERIES_TERMS)):
+        cos = cos * square + (-1) ** power / math.factorial(2 * power)
+        sin = sin * square + (-1) ** power / math.factorial(2 * power + 1)
+    return sign * cos, sign * angle * sin
+
+
+def axis_phasors(frequency: Tensor, cell: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [N, K] of frequencies [cells, K] looked up by cell [N]; delta is [N, 1]."""
+    return series_phasor(frequency.index_select(0, cell) * delta)
+
+
+def turned_amplitudes(
+    amplitude: Tensor, frequency: Tensor, delta: Tensor, phase: Tensor
+) -> tuple[Tensor, ...]:
+    """Amplitudes [cells, 2K], for cosines and for sines, times X: four lists of [cells, K].
+
+    For cosines times the real and the imaginary part of X, then the same for sines.
+    """
+    (even, odd), (real, imag) = amplitude.chunk(2, 1), series_phasor(frequency * delta + phase)
+    return even * real, even * imag, odd * real, odd * imag
+
+
+def block(
+    amplitudes: tuple[Tensor, ...], y: tuple[Tensor, Tensor], z: tuple[Tensor, Tensor],
+    index: Tensor, share: Tensor, weights: list[Tensor], biases: list[Tensor],
+) -> Tensor:  # fmt: skip
+    """`RowPlane` for a list of voxels, each by its four cells.
+
+    Args:
+        amplitudes: Four times [h w, K], from `turned_amplitudes`.
+        y: Cosines and sines along y, [2 H w, K] each.
+        z: Cosines and sines along z, [h 2 W, K] each.
+        index: [3, 4 Q] rows of these tables: of `amplitudes`, of `y`, of `z`.
+        share: [4 Q, 1] weights of the ensemble.
+        weights: Of the MLP.
+        biases: Of its hidden layers, moved on as `Layers` says.
+
+    Returns:
+        [Q, C].
+    """
+    even_real, even_imag, odd_real, odd_imag = (t.index_select(0, index[0]) for t in amplitudes)
+    cos_y, sin_y = (table.index_select(0, index[1]) for table in y)  # [4 Q, K]
+    cos_z, sin_z = (table.index_select(0, index[2]) for table in z)
+    real, imag = cos_y * cos_z - sin_y * sin_z, cos_y * sin_z + sin_y * cos_z  # of Y Z
+    halves = even_real * real - even_imag * imag, odd_real * imag + odd_imag * real
+    wave = torch.cat([half.to(weights[0]) for half in halves], dim=1)
+    for weight, bias in zip(weights, biases, strict=False):
+        wave = torch.maximum(wave @ weight.T, -bias)
+    mean = (wave.to(share) * share).unflatten(0, (-1, 4)).sum(1)  # the last layer is linear
+    return mean @ weights[-1].T.to(mean)
+
+
+class Compiler:
+    """The compiled functions, until compiling fails."""
+
+    def __init__(self) -> None:
+        self.works = True
+        self.axis_phasors = torch.compile(axis_phasors, fullgraph=True)
+        self.turned_amplitudes = torch.compile(turned_amplitudes, fullgraph=True)
+        self.block = torch.compile(block, fullgraph=True)
+
+    def give_up(self, error: Exception) -> None:
+        """Say once that rendering goes on without a compiler."""
+        self.works = False
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        warnings.warn(
+            f"torch.compile failed here ({reason}); literal LTE renders without it, "
+            "which is slower and gives the same values. Is there a C++ compiler?",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+@lru_cache(maxsize=1)
+def compiler() -> Compiler:
+    """The process's compiler: one attempt, one warning."""
+    return Compiler()
+
+
+def of_any_length(*tables: Tensor) -> None:
+    """Tell `torch.compile` that lists differ in length: one compilation serves all grids."""
+    for table in tables:
+        torch._dynamo.mark_dynamic(table, 0)
