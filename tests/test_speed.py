@@ -380,7 +380,7 @@ def test_an_unknown_part_is_refused_in_one_sentence(tmp_path, capsys):
 @torch.inference_mode()
 def test_without_a_compiler_a_small_run_gives_every_other_arm(monkeypatch):
     def no_compiler() -> SimpleNamespace:
-        return SimpleNamespace(block=None)
+        return SimpleNamespace(works=False)
 
     monkeypatch.setattr("medil.separable.compiler", no_compiler)
     monkeypatch.setattr("eval.speed.literal_forms.compiler", no_compiler)

@@ -48,4 +48,4 @@ def coefficients(layer: LiteralLTE, features: Tensor) -> tuple[Tensor, Tensor]:
 
 def compiles() -> bool:
     """Whether the compiled form, which has run, found a compiler or fell back without one."""
-    return compiler().block is not None
+    return compiler().works
