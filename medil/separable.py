@@ -23,7 +23,7 @@ from medil.fused import compiler, of_any_length, phasor
 from medil.grid import Grid
 
 PAIRS_PER_ROWS = 2**11  # (voxel, cell) pairs that an eager step takes: fits a core's cache
-VOXELS_PER_BLOCK = 2**10  # of one plane, four cells each: the one shape that is compiled
+VOXELS_PER_BLOCK = 2**10  # of a plane, four cells each: the shape compiled for 4-byte numbers
 
 
 @dataclass(frozen=True)
@@ -184,8 +184,8 @@ def widened(y: Tensor, z: Tensor) -> tuple[Tensor, ...]:
     return y, turned, torch.cat([cos_z, cos_z], dim=-1), torch.cat([sin_z, sin_z], dim=-1)
 
 
-def block_index(geometry: Geometry) -> tuple[list[Tensor], list[Tensor]]:
-    """Rows of the tables and weights for every voxel of a plane, cut into whole blocks."""
+def block_index(geometry: Geometry, n_pairs: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Rows of the tables and weights for every voxel of a plane, in blocks of 4 cells a voxel."""
     (_, _, n_columns), (_, height, width) = geometry.nodes, geometry.voxels
     device = geometry.z_cell.device
     place = torch.argsort(geometry.y_voxel, stable=True)  # [2 H]: both cells of voxel 0, of 1, ...
@@ -196,12 +196,12 @@ def block_index(geometry: Geometry) -> tuple[list[Tensor], list[Tensor]]:
     parts = (cell_y * n_columns + cell_z, place * n_columns + cell_z, cell_y * 2 * width + pair_z)
     index = torch.stack([p.expand(height, width, 2, 2).flatten() for p in parts])
     share = geometry.weight[place, pair_z, 0].reshape(-1, 1)  # [4 H W, 1]
-    lacking = -index.shape[1] % (4 * VOXELS_PER_BLOCK)
+    lacking = -index.shape[1] % n_pairs
     index = torch.nn.functional.pad(index, (0, lacking))  # voxels that are cut off again
     share = torch.nn.functional.pad(share, (0, 0, 0, lacking))
     return (
-        [part.contiguous() for part in index.split(4 * VOXELS_PER_BLOCK, dim=1)],
-        [part.contiguous() for part in share.split(4 * VOXELS_PER_BLOCK)],
+        [part.contiguous() for part in index.split(n_pairs, dim=1)],
+        [part.contiguous() for part in share.split(n_pairs)],
     )
 
 
@@ -210,7 +210,8 @@ class BlockPlane:
 
     def __init__(self, geometry: Geometry, layers: Layers) -> None:
         self.geometry, self.layers, self.compiler = geometry, layers, compiler()
-        self.index, self.share = block_index(geometry)
+        n_bytes = layers.weights[0].element_size()
+        self.index, self.share = block_index(geometry, 4 * (VOXELS_PER_BLOCK * 4 // n_bytes))
         (n_rows, n_columns), y, z = geometry.nodes[1:], geometry.y_cell, geometry.z_cell
         columns = torch.arange(n_columns, device=y.device)
         rows = torch.arange(n_rows, device=y.device)[:, None]
@@ -320,8 +321,8 @@ def _render_one(
     amplitudes, frequencies = amplitude.unbind(1), frequency.unbind(2)  # planes of cells
     planes: list[Tensor | None] = [None] * geometry.voxels[0]
     for cell, start, stop in groups(geometry.x.cell, 2 * len(planes)):
-        a = amplitudes[cell].permute(1, 2, 0).contiguous()  # [h, w, 2K]
-        f = frequencies[cell].permute(2, 3, 1, 0).contiguous()  # [h, w, 3, K]
+        a = channels_last(amplitudes[cell])  # [h, w, 2K]
+        f = channels_last(frequencies[cell].transpose(0, 1).flatten(0, 1)).unflatten(2, (3, -1))
         tables = finish.tables(f)
         for pair in range(start, stop):
             turned = finish.turned(a, f, float(geometry.x.delta[pair]), phase)
@@ -330,3 +331,8 @@ def _render_one(
             before = planes[voxel]
             planes[voxel] = part if before is None else before + part
     return torch.stack([p for p in planes if p is not None]).movedim(-1, 0)
+
+
+def channels_last(plane: Tensor) -> Tensor:
+    """[C, h, w] -> [h, w, C], by way of one matrix, which is transposed a few times faster."""
+    return plane.flatten(1).contiguous().T.contiguous().unflatten(0, plane.shape[1:])
