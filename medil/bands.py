@@ -106,7 +106,7 @@ def _dense(band: Band, adjoint: bool, like: tuple) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Step:
+class AxisProduct:
     """A map along one axis of three: [G, J, M, n_in, N] -> [G, M, n_out, N].
 
     Args:
@@ -182,7 +182,7 @@ def _blocks(band: Band, adjoint: bool, like: tuple) -> list[Block]:
     return blocks
 
 
-def _last_ahead(values: Tensor, step: Step, out: Tensor | None) -> Tensor:
+def _last_ahead(values: Tensor, step: AxisProduct, out: Tensor | None) -> Tensor:
     """[G, J, M, n_in] -> [G, M, n_out]."""
     band = step.band
     table = values.reshape(step.groups, band.n_functions, step.inner, band.n_in)
@@ -196,7 +196,7 @@ def _last_ahead(values: Tensor, step: Step, out: Tensor | None) -> Tensor:
     return out
 
 
-def _last_back(values: Tensor, step: Step) -> Tensor:
+def _last_back(values: Tensor, step: AxisProduct) -> Tensor:
     """[G, M, n_out] -> [G, J, M, n_in]."""
     band = step.band
     table = values.reshape(step.groups, step.inner, band.n_out)
@@ -213,7 +213,7 @@ def _last_back(values: Tensor, step: Step) -> Tensor:
 Source = Callable[[int, int], Tensor]
 
 
-def plan(bands: Sequence[Band], batch: int) -> list[Step]:
+def plan(bands: Sequence[Band], batch: int) -> list[AxisProduct]:
     """The axes in the order in which the fewest numbers move, and how the numbers lie at each."""
     j = bands[0].n_functions
     size = {"b": batch, "jx": j, "jy": j, "jz": j}
@@ -228,7 +228,7 @@ def plan(bands: Sequence[Band], batch: int) -> list[Step]:
         groups, inner, tail = sizes
         if j == 1:  # one function: dimensions before the axis are all alike
             groups, inner = (1, groups * inner) if tail == 1 else (groups * inner, 1)
-        steps.append(Step(bands[axis], groups, inner, tail))
+        steps.append(AxisProduct(bands[axis], groups, inner, tail))
         labels = [*runs[0], *runs[1], name.upper(), *runs[2]]
     return steps
 
