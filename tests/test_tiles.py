@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from medil.config import OPERATORS, ModelConfig
+from medil.autoencoder import MedIL
+from medil.config import OPERATORS, PRESETS, ModelConfig
 from medil.grid import Grid
 from medil.implicit import make_operator
-from medil.shortcut import LatentAutoencoder
 from medil.texture import cubic_bspline
 from medil.tiles import cuts, support
 
@@ -116,18 +116,10 @@ def test_targets_outside_the_features_see_the_same_edge_from_a_block():
     torch.testing.assert_close(got, layer(x, NODES, outside))
 
 
-class Closed(LatentAutoencoder):
-    def code(self, images, grid, latent_grid):
-        raise NotImplementedError
-
-    def texture(self, z, latent_grid, grid):
-        raise NotImplementedError
-
-
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 @torch.no_grad()
 def test_the_closed_forms_slabs_come_from_their_latent_cells(target):
-    arm = Closed(ModelConfig()).double()
+    arm = MedIL(PRESETS["test"].model).double()
     z = noise(8, NODES)
     whole = arm.render_linear(z, NODES, target)
     reach_cells = cubic_bspline().radius / arm.config.fine_per_latent
