@@ -324,13 +324,16 @@ PRESETS: dict[str, RunConfig] = {
         ),
         DataConfig(subjects=40),
     ),
-    "base": RunConfig(  # for one GPU
+    "base": RunConfig(  # for one GPU; its weights stay below 16 MiB
         "base",
         ModelConfig(
-            width_encoder=64, width_latent=160, width_fine=64, depth_latent=8, depth_fine=4
+            width_encoder=64, width_latent=128, width_fine=64, depth_latent=6, depth_fine=4
         ),
-        TrainConfig(minutes=25, patch_sides_mm=(48, 64), batch=8),
-        DataConfig(subjects=400),
+        TrainConfig(
+            minutes=25, patch_sides_mm=(40, 48, 64), batch=16, coarser_share=0.3,
+            global_mix=0.05, warmup_steps=100,
+        ),
+        DataConfig(subjects=96),
     ),
     "paper": RunConfig(  # all learned, LTE as published: for comparison
         "paper",
@@ -361,11 +364,18 @@ FLOW_PRESETS: dict[str, FlowRun] = {
             adds=True,
         ),
     ),
-    "base": FlowRun(  # for one GPU
+    "base": FlowRun(  # for one GPU, on latents of `base`; its weights stay below 16 MiB
         "base",
-        FlowConfig(channels=(128, 256, 256), blocks=2, attention=(False, False, True)),
-        FlowTraining(minutes=25, batch=8),
-        heads=1000,
+        FlowConfig(
+            channels=(32, 64, 64),
+            attention=(False, False, False),
+            head_channels=16,
+            fold=1,
+            coarse=FlowConfig(channels=(64, 96), fold=1),
+            adds=True,
+        ),
+        FlowTraining(minutes=25, batch=8, coarse_draws=4),
+        heads=320,
     ),
 }
 

@@ -44,9 +44,13 @@ def placed(model: M, device: torch.device) -> M:
         model: Changed in place.
         device: From `find_device`.
     """
+    model = model.to(device)
     if device.type == "cuda":
-        return model.to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    return model.to(device)
+        for layer in model.modules():
+            if isinstance(layer, nn.Conv3d):
+                weight = layer.weight.data
+                layer.weight.data = weight.contiguous(memory_format=torch.channels_last_3d)
+    return model
 
 
 def network_precision(device: torch.device) -> AbstractContextManager:

@@ -45,7 +45,7 @@ from medil.train import Critics, draw_step, update
 __all__ = ["CONFIG", "STATE", "WEIGHTS", "Autoencoding", "main_train", "train"]
 
 ScansAt = Callable[[int], Sequence[Scan]]
-AHEAD = 4  # steps that are drawn before they are needed, where patches come from a store
+AHEAD = 4  # steps drawn before they are needed, where patches come from a store or go to a card
 THREADS = {"cuda": 4}  # that draw them; elsewhere one
 
 
@@ -60,6 +60,7 @@ def main_train(
     warm_start_from: Path | None = None,
     store: Path | None = None,
     real_share: float | None = None,
+    processes: int = 1,
     **settings: Any,
 ) -> None:
     """Train a preset into a folder (the command line's `train`).
@@ -75,6 +76,7 @@ def main_train(
         warm_start_from: Weights of another run of the same model to begin from.
         store: Made by `medil.store`: where real scans come from; published ones when None.
         real_share: Of patches from real scans, 1 without a cohort; the preset's when None.
+        processes: That draw the cohort; more than one needs a guarded main module.
         settings: Fields of `TrainConfig` to change, such as minutes or steps, unless None.
 
     Raises:
@@ -103,7 +105,10 @@ def main_train(
     out.mkdir(parents=True, exist_ok=True)
     if opened and fabric.is_global_zero:
         opened.note(out)
-    pool = Pool(config.data, out / "cohort", seed, draws=fabric.local_rank == 0, store=opened)
+    pool = Pool(
+        config.data, out / "cohort", seed,
+        draws=fabric.local_rank == 0, store=opened, processes=processes,
+    )  # fmt: skip
     try:
         pool.scans_at(first)  # drawing a cohort takes minutes, which are not the schedule's
         budget_s = time_budget_s - (time.monotonic() - began)
@@ -210,7 +215,7 @@ def train(
         fabric: From `launch`; one process when None.
         time_budget_s: Wall time of this call.
         warm_start_from: Weights to begin from.
-        store: From which scans are read: steps are drawn ahead, and the run notes which it is.
+        store: From which scans are read; the run notes which it is.
 
     Returns:
         The averaged weights' model.
@@ -219,9 +224,10 @@ def train(
         InputError: A loss or gradient became NaN or infinite; the last saved state stays.
     """
     began = time.monotonic()
-    learner = Autoencoding(config, scans_at, AHEAD if store else 0)
+    fabric = launched(fabric)
+    learner = Autoencoding(config, scans_at, AHEAD if store or fabric.device.type == "cuda" else 0)
     try:
-        run = Run(learner, out, seed, launched(fabric))
+        run = Run(learner, out, seed, fabric)
         run.progress |= {"store": store.identity} if store else {}
         if resume:
             run.restore()

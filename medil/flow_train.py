@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from medil.attributes import ATTRIBUTES, Spread
 from medil.blocks import fold
 from medil.checkpoint import RELEASES, load_release, read_tensors, weights_digest
 from medil.config import FlowConfig, FlowRun, FlowTraining, flow_preset
+from medil.device import placed
 from medil.errors import InputError
 from medil.files import atomic_output
 from medil.flow import (
@@ -55,6 +55,10 @@ class Flowing(Learner):
         self.latents = latents
         self.known = measure(latents, config.model)
 
+    def prepare(self, seed: int, device: torch.device) -> None:
+        """Latents go where the steps are."""
+        self.latents = replace(self.latents, latents=self.latents.latents.to(device))
+
     def build(self) -> LatentFlow:
         """The flow with untrained weights."""
         return LatentFlow(self.config.model, self.known)
@@ -70,9 +74,7 @@ class Flowing(Learner):
         losses = []
         optimiser.zero_grad(set_to_none=True)
         for index, (own, count) in enumerate(parts(fabric, settings.accumulate)):
-            share_of_batch = [
-                [t.chunk(count)[own].to(bare.mean.device) for t in level] for level in levels
-            ]
+            share_of_batch = [[t.chunk(count)[own] for t in level] for level in levels]
             with fabric.no_backward_sync(model, enabled=index + 1 < settings.accumulate):
                 with torch.autocast(bare.mean.device.type, torch.bfloat16, enabled=settings.bf16):
                     loss = model(*share_of_batch)
@@ -96,10 +98,10 @@ class Flowing(Learner):
 def draw_levels(
     flow: LatentFlow, latents: LatentSet, settings: FlowTraining, rng: np.random.Generator
 ) -> list[list[Tensor]]:
-    """What a step learns from: arguments of `LatentFlow.loss`, level by level, on the CPU.
+    """What a step learns from: arguments of `LatentFlow.loss`, level by level.
 
     Args:
-        flow: Its device does not matter.
+        flow: On the latents' device.
         latents: The training set.
         settings: How many, how noisy, how much is told.
         rng: Of the step.
@@ -115,29 +117,25 @@ def draw_levels(
     while level is not None:
         chosen = torch.from_numpy(rng.integers(len(latents.latents), size=count))
         blocks = block_means(latents.latents[chosen], factor)
-        x = fold(_centred(level, blocks), level.config.fold)
+        x = fold(level.centred(blocks), level.config.fold)
         shift = settings.shift if level.coarse is None else settings.given_shift
-        noise, times = _normal(x.shape, rng), draw_times(count, shift, rng)
+        noise, times = _normal(x, rng), draw_times(count, shift, rng).to(x.device)
         known = latents.known[chosen][:, columns].tolist()
         told = flow.tell([dict(zip(flow.known.spreads, row, strict=True)) for row in known])
-        drawn = [x, noise, times, hide(told.cpu(), settings, rng)]
+        drawn = [x, noise, times, hide(told, settings, rng)]
         if level.coarse is not None:
-            given = _centred(level.coarse, block_means(blocks, level.config.block))
-            drawn.append(given + settings.given_noise * _normal(given.shape, rng))
+            given = level.coarse.centred(block_means(blocks, level.config.block))
+            drawn.append(given + settings.given_noise * _normal(given, rng))
             count, factor = count * settings.coarse_draws, factor * level.config.block
         levels.append(drawn)
         level = level.coarse
     return levels
 
 
-def _centred(flow: LatentFlow, latents: Tensor) -> Tensor:
-    """`LatentFlow.centred` on the CPU."""
-    return (latents - flow.mean.cpu()) / flow.std.cpu()[:, None, None, None]
-
-
-def _normal(shape: Sequence[int], rng: np.random.Generator) -> Tensor:
-    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    return torch.randn(tuple(shape), generator=generator)
+def _normal(like: Tensor, rng: np.random.Generator) -> Tensor:
+    """Normal numbers of a tensor's shape, drawn on its device."""
+    generator = torch.Generator(like.device).manual_seed(int(rng.integers(2**31)))
+    return torch.randn(like.shape, generator=generator, device=like.device)
 
 
 def train_flow(
@@ -218,6 +216,7 @@ def main_train_flow(
     accelerator: str = "auto",
     heads: int | None = None,
     warm_start_from: Path | None = None,
+    processes: int = 1,
     **settings: Any,
 ) -> None:
     """Draw heads, encode them with a release, train a flow (the command line's `train-ldm`).
@@ -232,6 +231,7 @@ def main_train_flow(
         accelerator: "auto", "cpu" or "cuda".
         heads: How many to draw; the preset's when None.
         warm_start_from: Weights of another run to begin from, as far as their networks fit.
+        processes: That draw heads; more than one needs a guarded main module.
         settings: Fields of `FlowTraining` to change, unless None.
 
     Raises:
@@ -252,12 +252,13 @@ def main_train_flow(
         config = replace(
             config, train=replace(config.train, **changed), heads=heads or config.heads
         )
-    model = load_release("tiny" if config.preset == "test" else config.preset)
     fabric = launch(devices, accelerator)
+    model = load_release("tiny" if config.preset == "test" else config.preset)
+    model = placed(model, fabric.device)
     check_batch(config.train, fabric.world_size)
     out.mkdir(parents=True, exist_ok=True)
     with fabric.rank_zero_first(local=True):
-        drawn = draw_heads("train", range(config.heads), out / "heads")
+        drawn = draw_heads("train", range(config.heads), out / "heads", processes=processes)
         latents = encode_heads(model, drawn, out / "latents")
     budget_s = time_budget_s - (time.monotonic() - began)
     train_flow(config, latents, out, seed, resume, fabric, budget_s, warm_start_from)

@@ -29,6 +29,7 @@ from medil.grid import Grid
 from medil.intensity import robust_intensity
 from medil.manifest import available, entries, fetch
 from medil.shortcut import LatentAutoencoder
+from medil.workers import grouped, share_out
 
 UNIT_MM = 32.0  # the box is 5 x 6 x 5 of these, and a voxel a whole part of one
 BOX_UNITS = (5, 6, 5)
@@ -101,7 +102,11 @@ def label_maps(split: str) -> list[Path]:
 
 
 def draw_heads(
-    split: str, numbers: Sequence[int], folder: Path, spacing_mm: float | None = None
+    split: str,
+    numbers: Sequence[int],
+    folder: Path,
+    spacing_mm: float | None = None,
+    processes: int = 1,
 ) -> list[Path]:
     """Draw and scan heads into files; what is there is not drawn again.
 
@@ -110,6 +115,7 @@ def draw_heads(
         numbers: Which heads; head k is drawn on label map k modulo their count.
         folder: Made when missing.
         spacing_mm: Voxel size of all of them; each its own when None.
+        processes: That draw side by side.
 
     Returns:
         The files, in the order of `numbers`.
@@ -119,21 +125,34 @@ def draw_heads(
     """
     maps = label_maps(split)
     folder.mkdir(parents=True, exist_ok=True)
+    paths = {k: head_path(folder, split, k, spacing_mm) for k in numbers}
+    missing = [k for k, path in paths.items() if not path.exists()]
+    draw = functools.partial(_draw_on_one_map, split, folder, spacing_mm)
+    share_out(draw, grouped(missing, len(maps), processes), processes, f"{split} heads")
+    return [paths[k] for k in numbers]
+
+
+def head_path(folder: Path, split: str, index: int, spacing_mm: float | None = None) -> Path:
+    """Where `draw_heads` puts a head."""
     ending = "" if spacing_mm is None else f"_{spacing_mm:g}mm"
-    paths = {k: folder / f"{split}_v{VERSION}_{k:04d}{ending}.safetensors" for k in numbers}
-    missing = sorted((k for k, p in paths.items() if not p.exists()), key=lambda k: k % len(maps))
-    read = functools.lru_cache(1)(label_anatomy)
-    for index in tqdm(missing, desc=f"{split} heads", disable=len(missing) < 2):
-        anatomy, seed = read(maps[index % len(maps)]), SEEDS[split]
+    return folder / f"{split}_v{VERSION}_{index:04d}{ending}.safetensors"
+
+
+def _draw_on_one_map(
+    split: str, folder: Path, spacing_mm: float | None, numbers: Sequence[int]
+) -> None:
+    """Draw heads that share a label map, which is read once."""
+    maps, seed = label_maps(split), SEEDS[split]
+    anatomy = label_anatomy(maps[numbers[0] % len(maps)])
+    for index in numbers:
         head = draw_subject(anatomy, seed, index, style())
         size_mm = spacing_mm or head_spacing_mm(seed, index)
         box = box_grid(size_mm)
         data = scan(head, box.shifted(head.head_mm.mean(0)), seed, index, style())
         data = robust_intensity(data).forward(data)
         facts = {"known": attributes(head, anatomy, size_mm), "source": anatomy.name}
-        with atomic_output(paths[index], force=True) as temporary:
+        with atomic_output(head_path(folder, split, index, spacing_mm), force=True) as temporary:
             save_file({"data": data.half()}, temporary, {"facts": json.dumps(facts)})
-    return [paths[k] for k in numbers]
 
 
 def read_head(path: Path) -> Head:
@@ -200,10 +219,11 @@ def encode_heads(model: LatentAutoencoder, heads: Sequence[Path], folder: Path) 
         kept = cache / path.name
         if not kept.exists():
             head = read_head(path)
-            mean, _ = model.encode_tensor(head.data[None, None], head.grid, box_grid(pitch_mm))
+            data = head.data[None, None].to(model.haar.device)
+            mean, _ = model.encode_tensor(data, head.grid, box_grid(pitch_mm))
             facts = {"known": head.known, "source": head.source}
             with atomic_output(kept, force=True) as temporary:
-                save_file({"mean": mean[0].half()}, temporary, {"facts": json.dumps(facts)})
+                save_file({"mean": mean[0].half().cpu()}, temporary, {"facts": json.dumps(facts)})
         with safe_open(kept, framework="pt") as file:
             latents.append(file.get_tensor("mean").float())
             facts = json.loads(file.metadata()["facts"])

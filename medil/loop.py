@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from medil.checkpoint import load_state, read_progress, save_state
+from medil.device import placed
 from medil.errors import InputError
 from medil.journal import Journal
 from medil.losses import Adversary
@@ -95,8 +96,8 @@ class Run:
         torch.set_num_threads(settings.threads)
         torch.manual_seed(seed)  # initial weights; what a step draws depends on (seed, step)
         self.learner, self.out, self.fabric = learner, out, fabric
-        self.bare = learner.build()
-        self.ema = copy.deepcopy(self.bare).requires_grad_(False).to(fabric.device)
+        self.bare = placed(learner.build(), fabric.device)
+        self.ema = copy.deepcopy(self.bare).requires_grad_(False)
         self.optimiser = new_optimiser(self.bare, settings)
         self.model, _ = fabric.setup(self.bare, self.optimiser)
         learner.prepare(seed, fabric.device)

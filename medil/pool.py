@@ -17,14 +17,13 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from medil import manifest
 from medil.anatomy import Anatomy, label_anatomy, tissue_anatomy
@@ -35,6 +34,7 @@ from medil.files import atomic_output
 from medil.sampling import Scan, prepare_scan
 from medil.stored import Store
 from medil.volume import load, save
+from medil.workers import grouped, share_out
 
 REAL, LABELS = "open_ms_t1", "synthseg_labels"  # manifests
 AHEAD = 2  # subjects drawn before they are needed
@@ -57,6 +57,7 @@ class Pool:
         draws: Whether this process draws. In a run of several processes one does, and
             the others wait for its files.
         store: Where real scans come from; from the published ones when None.
+        processes: That draw the first window side by side.
 
     Raises:
         InputError: The folder holds another cohort, or there is nothing to draw from.
@@ -70,8 +71,10 @@ class Pool:
         maps: Sequence[Map] | None = None,
         draws: bool = True,
         store: Store | None = None,
+        processes: int = 1,
     ) -> None:
         self.config, self.folder, self.seed, self.draws = config, Path(folder), seed, draws
+        self.processes = processes
         self.subjects = 0 if config.real_share == 1 else config.subjects
         self.maps = list(maps) if maps is not None else training_maps() if self.subjects else []
         self._real = real_scans(config, store)
@@ -117,7 +120,7 @@ class Pool:
         if self._worker is not None and self._worker.is_alive():
             self._first.value = numbers.start
             return
-        draw_cohort(self.config, self.folder, self.seed, numbers, self.maps)
+        draw_cohort(self.config, self.folder, self.seed, numbers, self.maps, self.processes)
         if self.config.renew_every:
             spawn = multiprocessing.get_context("spawn")
             self._first = spawn.Value("q", numbers.start)
@@ -152,7 +155,8 @@ def _draw_ahead(
         wanted = range(start, start + config.subjects + AHEAD)
         missing = [k for k in wanted if not subject_path(folder, k).exists()]
         if missing:
-            draw_to_file(config, folder, seed, missing[0], maps, read)
+            anatomy = read(maps[missing[0] % len(maps)])
+            draw_to_file(config, folder, seed, missing[0], anatomy)
         else:
             time.sleep(POLL_S)
 
@@ -230,6 +234,7 @@ def draw_cohort(
     seed: int,
     numbers: Iterable[int] | None = None,
     maps: Sequence[Map] | None = None,
+    processes: int = 1,
 ) -> None:
     """Draw subjects into a folder, one anatomy after the other, keeping what is there.
 
@@ -239,31 +244,31 @@ def draw_cohort(
         seed: Added to the cohort's own.
         numbers: Which subjects; the first `config.subjects` when None.
         maps: Label maps; those of the manifest when None.
+        processes: That draw side by side.
 
     Raises:
         InputError: The folder holds another cohort.
     """
     maps = list(maps) if maps is not None else training_maps()
-    wanted = list(numbers) if numbers is not None else list(range(config.subjects))
+    wanted = numbers if numbers is not None else range(config.subjects)
     folder.mkdir(parents=True, exist_ok=True)
     claim(folder, config, seed, maps)
     missing = [k for k in wanted if not subject_path(folder, k).exists()]
-    missing.sort(key=lambda k: (k % len(maps), k))
-    read = functools.lru_cache(1)(read_anatomy)
-    for index in tqdm(missing, desc="cohort", unit="subject", disable=len(missing) < 2):
-        draw_to_file(config, folder, seed, index, maps, read)
+    draw = functools.partial(draw_on_one_map, config, folder, seed, maps)
+    share_out(draw, grouped(missing, len(maps), processes), processes, "cohort")
 
 
-def draw_to_file(
-    config: DataConfig,
-    folder: Path,
-    seed: int,
-    index: int,
-    maps: Sequence[Map],
-    read: Callable[[Map], Anatomy],
+def draw_on_one_map(
+    config: DataConfig, folder: Path, seed: int, maps: Sequence[Map], numbers: Sequence[int]
 ) -> None:
-    """Draw subject `index` on map `index % len(maps)` into a file that is whole or not there."""
-    anatomy = read(maps[index % len(maps)])
+    """Draw subjects that share a label map, which is read once."""
+    anatomy = read_anatomy(maps[numbers[0] % len(maps)])
+    for index in numbers:
+        draw_to_file(config, folder, seed, index, anatomy)
+
+
+def draw_to_file(config: DataConfig, folder: Path, seed: int, index: int, anatomy: Anatomy) -> None:
+    """Draw subject `index` into a file that is whole or not there."""
     drawn = subject(anatomy, config.seed_cohort + seed, index, cohort_settings(config, index))
     save(drawn, subject_path(folder, index), force=True)
 

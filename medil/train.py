@@ -7,6 +7,7 @@ run that is behind it. `medil.engine` makes a run of such steps; `update` works 
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -209,12 +210,16 @@ def _decibels(mse: float) -> float:
 @torch.no_grad()
 def average(ema: nn.Module, model: nn.Module, decay: float) -> None:
     """Move the averaged weights towards the model's."""
-    for slow, fast in zip(ema.parameters(), model.parameters(), strict=True):
-        slow.lerp_(fast, 1 - decay)
+    torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
 
 
 def commit() -> str:
-    """The checkout's commit, with + when it has changes; empty outside a checkout."""
+    """The checkout's commit, with + when it has changes; empty outside a checkout.
+
+    A copy without its history is told by the environment: ``MEDIL_COMMIT``.
+    """
+    if told := os.environ.get("MEDIL_COMMIT"):
+        return told
     call = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
     try:
         return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()

@@ -74,9 +74,10 @@ def train(output: Path, preset: str | None, time_budget: str | None, **asked: An
 
     find_preset(preset or "tiny")
     from medil.engine import main_train
+    from medil.workers import able
 
     budget_s = prepare(output, time_budget, asked)
-    main_train(output, preset, time_budget_s=budget_s, **asked)
+    main_train(output, preset, time_budget_s=budget_s, processes=able(), **asked)
 
 
 @click.command(
@@ -94,6 +95,7 @@ def train_ldm(output: Path, preset: str | None, time_budget: str | None, **asked
 
     flow_preset(preset or "tiny")
     from medil.flow_train import main_train_flow
+    from medil.workers import able
 
     budget_s = prepare(output, time_budget, asked)
-    main_train_flow(output, preset, time_budget_s=budget_s, **asked)
+    main_train_flow(output, preset, time_budget_s=budget_s, processes=able(), **asked)

@@ -250,8 +250,8 @@ def test_a_missing_gpu_is_said_in_a_sentence():
 class Blocks:
     """Stands in for the pool."""
 
-    def __init__(self, config, folder, seed, draws, store):
-        assert draws and store is None
+    def __init__(self, config, folder, seed, draws, store, processes):
+        assert draws and store is None and processes > 0
         self.scans = block_scans()
 
     def scans_at(self, step):

@@ -238,7 +238,9 @@ def train_verb(run_medil, monkeypatch, tmp_path, spline_model):
     """`medil train-ldm` into a folder, on latents that are made here."""
     pytest.importorskip("click", reason="needs the extra `cli`")
     monkeypatch.setattr(flow_train, "load_release", lambda name: spline_model)
-    monkeypatch.setattr(flow_train, "draw_heads", lambda split, numbers, folder: list(numbers))
+    monkeypatch.setattr(
+        flow_train, "draw_heads", lambda split, numbers, folder, processes: list(numbers)
+    )
     monkeypatch.setattr(
         flow_train, "encode_heads", lambda model, heads, folder: LATENTS.subset(heads)
     )

@@ -188,3 +188,12 @@ def test_most_subjects_lie_near_1_mm_and_the_rest_anywhere_asked_for():
     assert {(s.slice_mm, s.max_tilt_deg, s.noise) for s in settings} == {
         ((2.0, 5.0), 11.0, config.noise)
     }
+
+
+def test_several_processes_draw_the_cohort_that_one_draws(maps, tmp_path):
+    config = replace(ENDLESS, subjects=4)
+    draw_cohort(config, tmp_path / "one", 0, None, maps)
+    draw_cohort(config, tmp_path / "two", 0, None, maps, processes=2)
+    for k in range(4):
+        one, two = (subject_path(tmp_path / name, k).read_bytes() for name in ("one", "two"))
+        assert one == two

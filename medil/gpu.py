@@ -1,0 +1,140 @@
+"""The maps of `medil.bands` on a CUDA card: one Triton kernel, each number moved once.
+
+A result is a short weighted sum, so a card that reads it term by term waits for nothing but its
+memory. The kernel takes a list of terms for every result along the axis, which the transpose of
+a map has as well as the map; neighbouring results share most of their terms, which stay in the
+first-level cache. Without Triton `medil.bands` goes on with plain tensor operations.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from medil.bands import AxisProduct, Band
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # a CPU build of torch comes without it
+    triton = None
+
+LONGEST = 2**31  # numbers that 32-bit offsets can tell apart
+LAST_TILE = (16, 64)  # positions and results of a program where the axis is the last one
+ROWS_TILE = (256, 8)  # and where rows lie behind it
+
+
+def usable(values: Tensor) -> bool:
+    """Whether the kernel takes such numbers."""
+    kinds = torch.float32, torch.float64
+    on_card = values.is_cuda and triton is not None
+    return on_card and values.dtype in kinds and values.numel() < LONGEST
+
+
+def product(values: Tensor, step: AxisProduct, adjoint: bool) -> Tensor:
+    """`AxisProduct.ahead`, or `back` when `adjoint`.
+
+    Args:
+        values: [G, J, M, n_in, N] (adjoint: [G, M, n_out, N]), in any shape of this order.
+        step: The map.
+        adjoint: Its transpose.
+
+    Returns:
+        [G, M, n_out, N] (adjoint: [G, J, M, n_in, N]).
+    """
+    band, groups, inner, tail = step.band, step.groups, step.inner, step.tail
+    size_in, size_out = (band.n_out, band.n_in) if adjoint else (band.n_in, band.n_out)
+    kinds = band.n_functions if adjoint else 1  # of results
+    offset, weight = terms(band, inner, tail, adjoint, (values.dtype, values.device))
+    out = values.new_empty(groups, kinds, inner, size_out, tail)
+    positions = inner * tail
+    at_once, results = LAST_TILE if step.last else ROWS_TILE
+    programs = (-(-positions // at_once), -(-size_out // results), groups * kinds)
+    with torch.cuda.device_of(values):
+        _kernel()[programs](
+            values.contiguous(), out, offset, weight, positions, tail, size_out, kinds,
+            values.numel() // groups, size_in * tail, offset.shape[1],
+            LAST=step.last, POSITIONS=at_once, RESULTS=results,
+        )  # fmt: skip
+    return out if adjoint else out[:, 0]
+
+
+@lru_cache(maxsize=256)
+def terms(
+    band: Band, inner: int, tail: int, adjoint: bool, like: tuple[torch.dtype, torch.device]
+) -> tuple[Tensor, Tensor]:
+    """Where the terms of every result lie, in numbers from its position, and their weights.
+
+    Args:
+        band: The map.
+        inner: M of the values.
+        tail: N of the values.
+        adjoint: Of its transpose.
+        like: Kind of the weights, and where they go.
+
+    Returns:
+        [results, terms] int32 and weights; results have a function each when `adjoint`.
+        Those with fewer terms are filled up with weights of zero.
+    """
+    matrix = band.matrix  # [n_out, J, n_in]
+    n_out, n_functions, n_in = matrix.shape
+    if adjoint:
+        table = matrix.transpose(1, 2, 0).reshape(-1, n_out)
+        place = np.arange(n_out) * tail
+    else:
+        table = matrix.reshape(n_out, -1)
+        j, i = np.divmod(np.arange(n_functions * n_in), n_in)
+        place = (j * inner * n_in + i) * tail
+    most = max(1, int(np.count_nonzero(table, axis=1).max()))
+    first = np.argsort(table == 0, axis=1, kind="stable")[:, :most]  # what is not zero, in order
+    dtype, device = like
+    return (
+        torch.from_numpy(place[first].astype(np.int32)).to(device),
+        torch.from_numpy(np.take_along_axis(table, first, 1)).to(device, dtype),
+    )
+
+
+@lru_cache(maxsize=1)
+def _kernel():
+    """The kernel; made when it is first needed, since a CPU build of torch has no Triton."""
+    free = ["positions", "tail", "results", "kinds", "group", "row", "n_terms"]
+    return triton.jit(do_not_specialize=free)(_sum_terms)
+
+
+def _sum_terms(
+    values, out, offset, weight, positions, tail, results, kinds, group, row, n_terms,
+    LAST: tl.constexpr, POSITIONS: tl.constexpr, RESULTS: tl.constexpr,
+):  # fmt: skip
+    """A tile of results along the axis times positions beside it; the last axis runs fastest."""
+    p = tl.program_id(0) * POSITIONS + tl.arange(0, POSITIONS)
+    o = tl.program_id(1) * RESULTS + tl.arange(0, RESULTS)
+    which = tl.program_id(2)
+    line = ((which % kinds) * results + o) * n_terms  # of the list of terms
+    source = values + (which // kinds).to(tl.int64) * group
+    target = out + which.to(tl.int64) * positions * results
+    wanted = o < results
+    if LAST:
+        inside = (p < positions)[:, None] & wanted[None, :]
+        total = tl.zeros((POSITIONS, RESULTS), dtype=out.dtype.element_ty)
+        for n in range(n_terms):
+            there = tl.load(offset + line + n, mask=wanted, other=0)
+            share = tl.load(weight + line + n, mask=wanted, other=0.0)
+            seen = tl.load(source + (p * row)[:, None] + there[None, :], mask=inside, other=0.0)
+            total += seen * share[None, :]
+        tl.store(target + (p * results)[:, None] + o[None, :], total, mask=inside)
+    else:
+        inside = wanted[:, None] & (p < positions)[None, :]
+        before, behind = p // tail, p % tail
+        total = tl.zeros((RESULTS, POSITIONS), dtype=out.dtype.element_ty)
+        for n in range(n_terms):
+            there = tl.load(offset + line + n, mask=wanted, other=0)
+            share = tl.load(weight + line + n, mask=wanted, other=0.0)
+            from_ = (before * row + behind)[None, :] + there[:, None]
+            total += tl.load(source + from_, mask=inside, other=0.0) * share[:, None]
+        into = (before * results * tail + behind)[None, :] + (o * tail)[:, None]
+        tl.store(target + into, total, mask=inside)

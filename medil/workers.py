@@ -1,0 +1,84 @@
+"""Groups of independent work, shared out to processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+import torch
+from tqdm import tqdm
+
+from medil.memory import free_memory_bytes
+
+HEAD_BYTES = 3e9  # of a process that draws heads, at its peak
+FEW = 4  # pieces below which starting processes takes longer than it saves
+
+Group = list[int]
+
+
+def able(bytes_each: float = HEAD_BYTES) -> int:
+    """How many processes this machine has processors and memory for, at least 1."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    processors = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return max(1, min(processors, int(free_memory_bytes() / bytes_each)))
+
+
+def grouped(numbers: Iterable[int], n_kinds: int, processes: int = 1) -> list[Group]:
+    """Numbers by their remainder, so that a process reads what a remainder stands for once.
+
+    Args:
+        numbers: In any order.
+        n_kinds: The divisor.
+        processes: Groups are split where there are fewer of them.
+
+    Example:
+        >>> grouped(range(6), 2), grouped(range(6), 2, processes=4)
+        ([[0, 2, 4], [1, 3, 5]], [[0, 2], [4], [1, 3], [5]])
+    """
+    ordered = sorted(numbers)
+    kinds = [[k for k in ordered if k % n_kinds == kind] for kind in range(n_kinds)]
+    kinds = [group for group in kinds if group]
+    split = -(-processes // max(1, len(kinds)))
+    parts = []
+    for group in kinds:
+        size = -(-len(group) // split)
+        parts += [group[a : a + size] for a in range(0, len(group), size)]
+    return parts
+
+
+def share_out(
+    work: Callable[[Group], None], groups: Sequence[Group], processes: int, says: str
+) -> None:
+    """Work on every group, under a bar that counts its pieces.
+
+    Args:
+        work: Called once a group; sent to other processes where there are several.
+        groups: Pieces of work by number.
+        processes: At most so many; few pieces are worked on in this one.
+        says: What the bar calls it.
+
+    Raises:
+        Exception: Whatever `work` raised first.
+    """
+    count = sum(map(len, groups))
+    with tqdm(total=count, desc=says, disable=count < 2) as bar:
+        if min(processes, len(groups)) < 2 or count < FEW:
+            for group in groups:
+                work(group)
+                bar.update(len(group))
+            return
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(processes, len(groups)), spawn, _one_thread) as crew:
+            running = {crew.submit(work, group): len(group) for group in groups}
+            try:
+                for done in as_completed(running):
+                    done.result()
+                    bar.update(running[done])
+            finally:  # after a failure the rest need not be begun
+                crew.shutdown(cancel_futures=True)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,46 @@
+"""Work shared out to processes: every piece once, what fails is raised."""
+
+import os
+from functools import partial
+
+import pytest
+
+from medil import workers
+from medil.workers import able, grouped, share_out
+
+
+def write(folder, group):
+    for number in group:
+        (folder / f"{number}").write_text(str(os.getpid()))
+
+
+def fail(group):
+    raise ValueError(f"piece {group[0]}")
+
+
+def test_groups_hold_every_number_once_and_one_remainder_each():
+    numbers = [9, 2, 4, 7, 0, 5, 11]
+    groups = grouped(numbers, 3, processes=5)
+    assert sorted(sum(groups, [])) == sorted(numbers)
+    assert all(len({k % 3 for k in group}) == 1 for group in groups)
+    assert len(groups) >= 5 and grouped([], 3) == []
+
+
+def test_pieces_are_worked_on_by_other_processes_and_few_of_them_by_this_one(tmp_path):
+    share_out(partial(write, tmp_path), [[0, 1], [2, 3]], 2, "pieces")
+    assert {p.name for p in tmp_path.iterdir()} == {"0", "1", "2", "3"}
+    assert all(p.read_text() != str(os.getpid()) for p in tmp_path.iterdir())
+    share_out(partial(write, tmp_path), [[4], [5]], 2, "pieces")
+    assert (tmp_path / "5").read_text() == str(os.getpid())
+
+
+def test_what_fails_in_a_process_is_raised_here():
+    with pytest.raises(ValueError, match="piece [01]"):
+        share_out(fail, [[0, 2], [1, 3]], 2, "pieces")
+
+
+def test_the_memory_at_hand_bounds_the_processes(monkeypatch):
+    monkeypatch.setattr(workers, "free_memory_bytes", lambda: 2.5e9)
+    assert able(bytes_each=2e9) == 1 and able(bytes_each=1e12) == 1
+    monkeypatch.setattr(workers, "free_memory_bytes", lambda: 1e15)
+    assert able() >= 1
