@@ -19,10 +19,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from medil import gpu
+
 PATTERN_ENTRIES = 2**17  # of a cached pattern: 1 MB in float32
 DENSE = 0.25  # share of numbers that are not zero from which a dense product is faster
 BLOCK = 32  # results of the last axis in one dense product
 SLAB_NUMBERS = 2**20  # of coefficients that are rendered at a time: they stay in the cache
+SLAB_NUMBERS_CUDA = 2**28  # likewise on a card, which small tasks keep waiting
 
 
 class Band:
@@ -128,10 +131,14 @@ class AxisProduct:
 
     def ahead(self, values: Tensor, out: Tensor | None = None) -> Tensor:
         """The map; on the last axis into `out` if given."""
+        if gpu.usable(values):
+            return gpu.product(values, self, adjoint=False, out=out)
         return _last_ahead(values, self, out) if self.last else self._rows(values, False)
 
     def back(self, values: Tensor) -> Tensor:
         """Its transpose."""
+        if gpu.usable(values):
+            return gpu.product(values, self, adjoint=True)
         return _last_back(values, self) if self.last else self._rows(values, True)
 
     def _rows(self, values: Tensor, adjoint: bool) -> Tensor:
@@ -233,13 +240,21 @@ def plan(bands: Sequence[Band], batch: int) -> list[AxisProduct]:
     return steps
 
 
-def render(source: Source | Tensor, bands: Sequence[Band], batch: int) -> Tensor:
+def slab_numbers(like: Tensor) -> int:
+    """How many coefficients are rendered at a time where a tensor lies."""
+    return SLAB_NUMBERS_CUDA if like.is_cuda else SLAB_NUMBERS
+
+
+def render(
+    source: Source | Tensor, bands: Sequence[Band], batch: int, at_once: int = SLAB_NUMBERS
+) -> Tensor:
     """Three maps, slab by slab of the first axis so that what lies between stays in the cache.
 
     Args:
         source: [B, J, J, J, x, y, z]; or makes it for the planes start ... stop of x.
         bands: The map of each axis.
         batch: B.
+        at_once: Coefficients in a slab, about.
 
     Returns:
         [B, X, Y, Z].
@@ -249,7 +264,7 @@ def render(source: Source | Tensor, bands: Sequence[Band], batch: int) -> Tensor
         whole = source.reshape(batch, -1, x.n_in, y.n_in, z.n_in)
         source = lambda start, stop: whole[:, :, start:stop]  # noqa: E731
     plane = batch * x.n_functions**3 * y.n_in * z.n_in * x.n_in
-    thick = max(1, round(SLAB_NUMBERS / plane * x.n_out))
+    thick = max(1, round(at_once / plane * x.n_out))
     out = None
     for start in range(0, x.n_out, thick):
         stop = min(start + thick, x.n_out)
@@ -286,7 +301,9 @@ class Separable(torch.autograd.Function):
         ctx.bands, ctx.adjoint = bands, adjoint
         with torch.autocast(values.device.type, enabled=False):
             values = values.contiguous()
-            return collect(values, bands) if adjoint else render(values, bands, len(values))
+            if adjoint:
+                return collect(values, bands)
+            return render(values, bands, len(values), slab_numbers(values))
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:

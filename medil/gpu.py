@@ -9,14 +9,11 @@ first-level cache. Without Triton `medil.bands` goes on with plain tensor operat
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from medil.bands import AxisProduct, Band
 
 try:
     import triton
@@ -36,13 +33,14 @@ def usable(values: Tensor) -> bool:
     return on_card and values.dtype in kinds and values.numel() < LONGEST
 
 
-def product(values: Tensor, step: AxisProduct, adjoint: bool) -> Tensor:
+def product(values: Tensor, step: Any, adjoint: bool, out: Tensor | None = None) -> Tensor:
     """`AxisProduct.ahead`, or `back` when `adjoint`.
 
     Args:
         values: [G, J, M, n_in, N] (adjoint: [G, M, n_out, N]), in any shape of this order.
-        step: The map.
+        step: An `AxisProduct`.
         adjoint: Its transpose.
+        out: Contiguous; where to put the result, if given.
 
     Returns:
         [G, M, n_out, N] (adjoint: [G, J, M, n_in, N]).
@@ -51,27 +49,28 @@ def product(values: Tensor, step: AxisProduct, adjoint: bool) -> Tensor:
     size_in, size_out = (band.n_out, band.n_in) if adjoint else (band.n_in, band.n_out)
     kinds = band.n_functions if adjoint else 1  # of results
     offset, weight = terms(band, inner, tail, adjoint, (values.dtype, values.device))
-    out = values.new_empty(groups, kinds, inner, size_out, tail)
+    shape = groups, kinds, inner, size_out, tail
+    result = values.new_empty(shape) if out is None else out.view(shape)
     positions = inner * tail
     at_once, results = LAST_TILE if step.last else ROWS_TILE
     programs = (-(-positions // at_once), -(-size_out // results), groups * kinds)
     with torch.cuda.device_of(values):
         _kernel()[programs](
-            values.contiguous(), out, offset, weight, positions, tail, size_out, kinds,
+            values.contiguous(), result, offset, weight, positions, tail, size_out, kinds,
             values.numel() // groups, size_in * tail, offset.shape[1],
             LAST=step.last, POSITIONS=at_once, RESULTS=results,
         )  # fmt: skip
-    return out if adjoint else out[:, 0]
+    return result if adjoint else result[:, 0]
 
 
 @lru_cache(maxsize=256)
 def terms(
-    band: Band, inner: int, tail: int, adjoint: bool, like: tuple[torch.dtype, torch.device]
+    band: Any, inner: int, tail: int, adjoint: bool, like: tuple[torch.dtype, torch.device]
 ) -> tuple[Tensor, Tensor]:
     """Where the terms of every result lie, in numbers from its position, and their weights.
 
     Args:
-        band: The map.
+        band: A `medil.bands.Band`.
         inner: M of the values.
         tail: N of the values.
         adjoint: Of its transpose.

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medil.bands import Band, Separable, plan, render
+from medil.bands import Band, Separable, plan, render, slab_numbers
 from medil.blocks import at_least_float
 from medil.grid import Grid, centres_mm
 from medil.texture import Basis, cell_average
@@ -142,7 +142,7 @@ def synthesise_features(
         if bands is None or torch.is_grad_enabled():
             whole = amplitudes(0, nodes.shape[0]).unflatten(0, (batch, -1))
             return synthesise(whole, basis, nodes, voxels)
-        image = render(amplitudes, bands, batch * len(weight) // j**3)
+        image = render(amplitudes, bands, batch * len(weight) // j**3, slab_numbers(features))
     return image.unflatten(0, (batch, -1))
 
 

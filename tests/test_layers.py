@@ -11,13 +11,13 @@ CORE = {"torch", "numpy", "scipy", "nibabel", "safetensors", "tqdm"}
 
 # Within a layer, modules may import each other, but never in a circle.
 LAYERS = (
-    ["errors", "files", "memory", "affine", "device"],
+    ["errors", "files", "memory", "affine", "device", "workers"],
     ["grid", "tiles"],
     ["intensity", "formats", "formats_nrrd", "volume", "stream", "describe", "manifest"],
     ["analytic", "cortex", "airway", "phantoms", "anatomy", "painting", "heads", "cohort"],
     ["attributes"],
     ["sampling", "samples", "stored", "store"],
-    ["config", "texture", "bands", "resample", "reference", "blocks", "rolling"],
+    ["config", "texture", "gpu", "bands", "resample", "reference", "blocks", "rolling"],
     ["separable", "fused", "pointwise", "waves", "implicit"],
     ["latent", "shortcut", "piecewise", "autoencoder", "rivals", "baselines"],
     ["losses", "checkpoint", "prefetch", "pool", "train", "processes", "journal", "loop", "engine"],
