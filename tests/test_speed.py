@@ -384,7 +384,9 @@ def test_without_a_compiler_a_small_run_gives_every_other_arm(monkeypatch):
 
     monkeypatch.setattr("medil.separable.compiler", no_compiler)
     monkeypatch.setattr("eval.speed.literal_forms.compiler", no_compiler)
-    sizes = replace(command_line.SIZES["quick"], cells=4, rounds_slow=1, rounds_fast=1)
+    sizes = replace(
+        command_line.SIZES["quick"], cells=4, cells_integrated=4, rounds_slow=1, rounds_fast=1
+    )
     monkeypatch.setattr(ceilings, "COPIED", 2**12)
     monkeypatch.setattr(ceilings, "SIDE", 32)
     monkeypatch.setattr(rendering.clock, "MOST_CALLS", 2)

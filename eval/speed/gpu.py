@@ -25,9 +25,8 @@ def measure(sizes: Sizes, release: str) -> list[Found]:
     Seconds are of `decode_slabs`, whose slabs are copied to the host.
     """
     scan, _ = brain_at_1_mm()
-    model = load_release(release)
+    model = placed(load_release(release), find_device("cuda"))
     latent = model.encode(scan.volume)
-    model = placed(model, find_device("cuda"))
     z = latent.mean[None].to("cuda")
     grid = scan.volume.grid.with_spacing(VOXEL_MM)
 

@@ -19,7 +19,10 @@ EXACT = (PLAIN, EAGER, COMPILED)  # float32 throughout
 
 
 def forms(layer: LiteralLTE) -> dict[str, Form]:
-    """Name to renderer, all of one layer: from features to voxels, coefficients included."""
+    """Name to renderer, all of one layer: from features to voxels, coefficients included.
+
+    A card has the plain form alone; the others go row by row.
+    """
 
     def plain(features: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
         amplitude, frequency = coefficients(layer, features)
@@ -38,6 +41,8 @@ def forms(layer: LiteralLTE) -> dict[str, Form]:
         with torch.autocast(features.device.type, dtype=torch.bfloat16):
             return compiled(features, nodes, voxels)
 
+    if layer.amplitude.weight.is_cuda:
+        return {PLAIN: plain}
     return {PLAIN: plain, EAGER: eager, COMPILED: compiled, REDUCED: reduced}
 
 

@@ -11,6 +11,8 @@ class Sizes:
 
     Args:
         cells: Feature cells an axis; twice as many voxels are rendered.
+        cells_integrated: Of the cell-integrated layer and its peers, which a card renders in
+            microseconds where they are few.
         rounds_slow: Of what takes seconds.
         rounds_fast: Of what takes milliseconds.
         rounds_whole: Of whole brains.
@@ -21,6 +23,7 @@ class Sizes:
     """
 
     cells: int = 48
+    cells_integrated: int = 48
     rounds_slow: int = 3
     rounds_fast: int = 7
     rounds_whole: int = 1
@@ -32,6 +35,6 @@ class Sizes:
 
 SIZES = {
     "quick": Sizes(),
-    "gpu": Sizes(cells=64, rounds_slow=5, rounds_fast=15, rounds_training=10),
+    "gpu": Sizes(cells_integrated=128, rounds_slow=5, rounds_fast=15, rounds_training=10),
     "paper": Sizes(rounds_slow=5, rounds_fast=15, rounds_whole=3, threads_whole=(2, 1)),
 }
