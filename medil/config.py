@@ -331,7 +331,7 @@ PRESETS: dict[str, RunConfig] = {
         ),
         TrainConfig(
             minutes=25, patch_sides_mm=(40, 48, 64), batch=16, coarser_share=0.3,
-            global_mix=0.05, warmup_steps=100,
+            global_mix=0.05, warmup_steps=100, learning_rate=8e-4,
         ),
         DataConfig(subjects=96),
     ),
