@@ -1,4 +1,4 @@
-"""The maps of `medil.bands` on a CUDA card: one Triton kernel, each number moved once.
+"""The maps of `medil.bands` on a CUDA card: Triton kernels that move each number once.
 
 A result is a short weighted sum, so a card that reads it term by term waits for nothing but its
 memory. The kernel takes a list of terms for every result along the axis, which the transpose of
@@ -22,8 +22,10 @@ except ImportError:  # a CPU build of torch comes without it
     triton = None
 
 LONGEST = 2**31  # numbers that 32-bit offsets can tell apart
-LAST_TILE = (16, 64)  # positions and results of a program where the axis is the last one
-ROWS_TILE = (256, 8)  # and where rows lie behind it
+LAST_TILE = (4, 256)  # positions and results of a program where the axis is the last one
+ROWS_TILE = (512, 2)  # and where rows lie behind it
+MIX_TILE = 128  # positions of a program that mixes channels
+MOST_MIXED = 64  # channels before or behind
 
 
 def usable(values: Tensor) -> bool:
@@ -137,3 +139,56 @@ def _sum_terms(
             total += tl.load(source + from_, mask=inside, other=0.0) * share[:, None]
         into = (before * results * tail + behind)[None, :] + (o * tail)[:, None]
         tl.store(target + into, total, mask=inside)
+
+
+# A 1x1x1 convolution whose results are few: a matrix product that only moves numbers
+
+
+def mixes(values: Tensor, n_out: int) -> bool:
+    """Whether `mixed` takes such numbers, [C, N], to so many results a position."""
+    few = max(n_out, len(values)) <= MOST_MIXED and values.stride(1) == 1
+    return usable(values) and few and values.dtype == torch.float32
+
+
+def mixed(weight: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    """[O, C] on the channels of [C, N], plus [O]: [O, N] float32."""
+    (n_out, n_in), count = weight.shape, values.shape[1]
+    out = values.new_empty(n_out, count)
+    with torch.cuda.device_of(values):
+        _mix_kernel()[(-(-count // MIX_TILE),)](
+            weight.contiguous(), values, bias, out, count, values.stride(0), n_in, n_out,
+            IN=_padded(n_in), OUT=_padded(n_out), TILE=MIX_TILE,
+        )  # fmt: skip
+    return out
+
+
+def _padded(size: int) -> int:
+    """What a matrix unit takes: a power of two from 16 on."""
+    return max(16, triton.next_power_of_2(size))
+
+
+@lru_cache(maxsize=1)
+def _mix_kernel():
+    return triton.jit(do_not_specialize=["count", "row", "n_in", "n_out"])(_mix)
+
+
+def _mix(
+    weight, values, bias, out, count, row, n_in, n_out,
+    IN: tl.constexpr, OUT: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """All results at a tile of positions."""
+    n = (tl.program_id(0) * TILE + tl.arange(0, TILE)).to(tl.int64)
+    c, o = tl.arange(0, IN), tl.arange(0, OUT)
+    there, wanted, known = n < count, o < n_out, c < n_in
+    seen = tl.load(
+        values + c[:, None].to(tl.int64) * row + n[None, :],
+        mask=known[:, None] & there[None, :],
+        other=0.0,
+    )
+    shares = tl.load(
+        weight + o[:, None] * n_in + c[None, :], mask=wanted[:, None] & known[None, :], other=0.0
+    )
+    added = tl.load(bias + o, mask=wanted, other=0.0)
+    total = tl.dot(shares, seen, input_precision="ieee") + added[:, None]
+    into = out + o[:, None].to(tl.int64) * count + n[None, :]
+    tl.store(into, total, mask=wanted[:, None] & there[None, :])

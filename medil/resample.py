@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medil import gpu
 from medil.bands import Band, Separable, plan, render, slab_numbers
 from medil.blocks import at_least_float
 from medil.grid import Grid, centres_mm
@@ -133,7 +134,7 @@ def synthesise_features(
 
     def amplitudes(start: int, stop: int) -> Tensor:
         planes = features[:, :, start:stop].flatten(2)  # [B, C, N], a view
-        each = [torch.addmm(bias[:, None], weight, one) for one in planes]
+        each = [_mixed(weight, one, bias) for one in planes]
         flat = each[0] if batch == 1 else torch.cat(each)
         return flat.reshape(-1, j, j, j, stop - start, *features.shape[3:])
 
@@ -144,6 +145,13 @@ def synthesise_features(
             return synthesise(whole, basis, nodes, voxels)
         image = render(amplitudes, bands, batch * len(weight) // j**3, slab_numbers(features))
     return image.unflatten(0, (batch, -1))
+
+
+def _mixed(weight: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    """A 1x1x1 convolution: [O, C] on the channels of [C, N], plus [O]."""
+    if gpu.mixes(values, len(weight)) and not torch.is_grad_enabled():
+        return gpu.mixed(weight, values, bias)
+    return torch.addmm(bias[:, None], weight, values)
 
 
 def work(basis: Basis, nodes: Grid, voxels: Grid, channels: int) -> tuple[float, float]:

@@ -72,6 +72,21 @@ def test_the_kernel_maps_as_the_processor_does(functions, batch, dtype, rng):
             torch.testing.assert_close(there.cpu().reshape(here.shape), here)
 
 
+@pytest.mark.gpu
+@needs_card
+@pytest.mark.parametrize(("n_in", "n_out", "count"), [(32, 27, 1000), (5, 3, 77), (64, 64, 129)])
+def test_channels_are_mixed_on_a_card_as_by_a_processor(n_in, n_out, count, rng):
+    whole = torch.from_numpy(rng.normal(size=(n_in, count + 10))).float().cuda()
+    values = whole[:, 4 : count + 4]  # rows that do not follow each other
+    weight = torch.from_numpy(rng.normal(size=(n_out, n_in))).float().cuda()
+    bias = torch.from_numpy(rng.normal(size=n_out)).float().cuda()
+    assert gpu.mixes(values, n_out)
+    torch.testing.assert_close(
+        gpu.mixed(weight, values, bias), torch.addmm(bias[:, None], weight, values),
+        atol=1e-4, rtol=1e-4,
+    )  # fmt: skip
+
+
 def scans(rng):
     data = torch.from_numpy(rng.random((40, 41, 42))).float()
     grid = Grid.from_spacing(data.shape, (1.0, 1.1, 1.2))
