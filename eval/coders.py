@@ -33,6 +33,7 @@ from medil.grid import Grid
 from medil.shortcut import LatentAutoencoder
 from medil.volume import Volume, robust_intensity
 
+MEDIL, DEFAULT = "medil", "tiny"  # the arm of the release that comes first, and that release
 TITLES = {
     "cubic": "Averaged, then cubic splines",
     "dct_cube": "DCT, lowest cube",
@@ -118,6 +119,12 @@ def loaded(release: str) -> LatentAutoencoder:
     return model.eval()
 
 
+def release_arm(release: str) -> str:
+    """What rows call a release, or weights in a file: `medil`, or another release by its name."""
+    plain = release == DEFAULT or release.endswith(".safetensors")
+    return MEDIL if plain else f"{MEDIL}_{release}"
+
+
 class ReleaseCoder(Coder):
     """A released MedIL, or weights in a file; with or without its network.
 
@@ -131,8 +138,10 @@ class ReleaseCoder(Coder):
         if splines_alone and not model.config.closed_form:
             raise InputError("these weights have no closed form that could be rendered alone.")
         self.release, self.splines_alone = release, splines_alone
-        self.name = "medil_splines" if splines_alone else "medil"
-        self.title = "MedIL, splines alone" if splines_alone else "MedIL"
+        arm = release_arm(release)
+        name = "MedIL" if arm == MEDIL else f"MedIL {release}"
+        self.name = f"{arm}_splines" if splines_alone else arm
+        self.title = f"{name}, splines alone" if splines_alone else name
         self.kind = "network left out" if splines_alone else "learned"
         self.config = asdict(model.config)
         self.weights_sha256 = rows.weights_digest(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +19,7 @@ NATIVE = "native -> native"
 SCAN = "scan"  # the arm that is no code: the scan itself
 ARMS = {  # arm in the rows -> name in tables, kind
     "medil": ("MedIL", "learned"),
+    "medil_base": ("MedIL base", "learned"),
     "medil_splines": ("MedIL, splines alone", "network left out"),
     "cubic": ("Averaged, then cubic splines", "linear codec"),
     "dct_cube": ("DCT, lowest cube", "linear codec"),
@@ -50,20 +52,16 @@ GAIN = "Above best linear (dB)"
 
 
 def current(frame: pd.DataFrame) -> pd.DataFrame:
-    """The newest row of each measurement, of the newest weights only.
+    """The newest row of each measurement, of each arm's newest weights only.
 
-    A table must not mix two releases: rows of older weights are left out even where the
-    newer ones were not measured. Other experiments, which have many weights, are left out.
+    A table must not mix two versions of a release: rows of older weights are left out even
+    where the newer ones were not measured. Other experiments are left out.
     """
     frame = frame[frame["experiment"].isin([RECONSTRUCTION, RELEASE])]
-    newest = latest(frame)
-    weights = newest["weights_sha256"]
-    of_models = newest[weights != ""]
-    if of_models.empty:
-        return newest
-    last = of_models.sort_values("recorded_at", kind="stable")["weights_sha256"].iloc[-1]
+    newest = latest(frame).sort_values("recorded_at", kind="stable")
+    last = newest.groupby("arm")["weights_sha256"].last()
     # Chosen before `latest`, so that a re-measured old release cannot hide the new one.
-    return latest(frame[frame["weights_sha256"].isin(["", last])])
+    return latest(frame[frame["weights_sha256"] == frame["arm"].map(last)])
 
 
 def wide(frame: pd.DataFrame) -> pd.DataFrame:
@@ -165,6 +163,7 @@ def renderings_table(table: pd.DataFrame) -> pd.DataFrame:
                 "Splines alone (dB)": decimals(arms["psnr"].get("medil_splines"), 2),
                 "Best linear codec (dB)": f"{linear[best]:.2f} ({SHORT[best]})",
                 "MedIL above it (dB)": with_sign(model["gain_db"]),
+                "Base above it (dB)": with_sign(arms["gain_db"].get("medil_base", math.nan)),
                 "n": 1,
             }
         )
@@ -192,16 +191,26 @@ def codecs_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def release_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """What is known of the weights: size, training time, hash."""
-    known = frame[frame["experiment"] == RELEASE]
-    lines = [
-        {"Quantity": r.metric.replace("_", " "), "Value": plain(r.value), "Unit": r.unit}
-        for r in known.itertuples()
-    ]
-    for name, column in (("weights, SHA-256", "weights_sha256"), ("measured at commit", "commit")):
-        values = frame.loc[frame["weights_sha256"] != "", column].unique()
-        lines += [{"Quantity": name, "Value": v[:12], "Unit": "first 12 digits"} for v in values]
-    return pd.DataFrame(lines, columns=["Quantity", "Value", "Unit"])
+    """What is known of each release's weights: size, training time, hash."""
+    known = frame[(frame["experiment"] == RELEASE)]
+    lines = []
+    for name, own in known.groupby("subject", sort=False):
+        lines += [
+            {"Release": name, "Quantity": r.metric.replace("_", " "), "Value": plain(r.value),
+             "Unit": r.unit}
+            for r in own.itertuples()
+        ]  # fmt: skip
+        measured = frame[frame["arm"] == own["arm"].iloc[0]]
+        for title, column in (
+            ("weights, SHA-256", "weights_sha256"),
+            ("measured at commit", "commit"),
+        ):
+            lines += [
+                {"Release": name, "Quantity": title, "Value": v[:12],
+                 "Unit": "first 12 digits"}
+                for v in measured[column].unique()
+            ]  # fmt: skip
+    return pd.DataFrame(lines, columns=["Release", "Quantity", "Value", "Unit"])
 
 
 def verdict(table: pd.DataFrame) -> str:
@@ -226,7 +235,21 @@ def verdict(table: pd.DataFrame) -> str:
             f"{signed_db(native.mean())}, from {native.min():+.2f} to {native.max():+.2f} dB; "
             f"{(native > 0).sum()} of {len(native)} above."
         )
-    return sentence
+    return sentence + base_words(table)
+
+
+def base_words(table: pd.DataFrame) -> str:
+    """A sentence on the larger release beside the small one, volume by volume; none if unmeasured."""
+    native = table[table["condition"] == NATIVE].pivot(
+        index="subject", columns="arm", values="psnr"
+    )
+    if "medil_base" not in native:
+        return ""
+    apart = (native["medil_base"] - native["medil"]).dropna()
+    return (
+        f" The larger release `base` lies {signed_db(apart.mean())} the small one (mean of "
+        f"n = {len(apart)} volumes, from {apart.min():+.2f} to {apart.max():+.2f} dB)."
+    )
 
 
 def _display(table: pd.DataFrame) -> pd.DataFrame:

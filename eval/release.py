@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from eval import rows
+from eval.coders import release_arm
 from medil.autoencoder import MedIL
 
 EXPERIMENT = "release"
@@ -39,7 +40,7 @@ def release_rows(model: MedIL, name: str, provenance: rows.Provenance) -> list[r
         rows.Row(
             experiment=EXPERIMENT,
             subject=name,
-            arm="medil",
+            arm=release_arm(name),
             condition="as released",
             metric=metric,
             value=float(value),
