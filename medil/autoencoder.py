@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from tqdm import tqdm
 
-from medil.blocks import fold, residual_blocks, silent, unfold, unit_gain
+from medil.blocks import Conv3d, fold, residual_blocks, silent, unfold, unit_gain
 from medil.config import ModelConfig
 from medil.device import to_host
 from medil.errors import InputError
@@ -50,7 +51,7 @@ class Intake(nn.Module):
             self.mix = nn.Conv3d(channels_in * self.basis.n_functions**3 + 3, self.width, 1)
         else:
             self.stem = nn.Sequential(
-                nn.Conv3d(channels_in, self.width, 3, padding=1), *residual_blocks(self.width, 1)
+                Conv3d(channels_in, self.width, 3, padding=1), *residual_blocks(self.width, 1)
             )
             operator: Any = make_operator(config, self.kind, self.width, self.width)
             self.operator = operator
@@ -66,9 +67,10 @@ class Intake(nn.Module):
         else:
             features = self.operator(self.stem(images), voxels, nodes)
         cells = torch.tensor(voxels.spacing_mm) / torch.tensor(nodes.spacing_mm)
-        told = cells.log().to(features)[None, :, None, None, None]
-        told = told.expand(len(images), 3, *nodes.shape)
-        return self.mix(torch.cat([features, told], dim=1))
+        weight, told = self.mix.weight.flatten(1).split([features.shape[1], 3], dim=1)
+        bias = self.mix.bias + told @ cells.log().to(told)  # the same in every cell
+        rows = functional.linear(features.flatten(2).transpose(1, 2), weight, bias)  # [B, N, width]
+        return rows.transpose(1, 2).unflatten(2, nodes.shape)
 
 
 class MedIL(Piecewise):
@@ -84,14 +86,14 @@ class MedIL(Piecewise):
         # Encoder
         self.intake = Intake(config, self.channels_in)
         self.encode_fine = residual_blocks(c.width_encoder, c.depth_encoder)
-        self.encode_down = nn.Conv3d(c.width_encoder * factor**3, c.width_latent, 1)
+        self.encode_down = Conv3d(c.width_encoder * factor**3, c.width_latent, 1)
         self.encode_latent = residual_blocks(c.width_latent, c.depth_encoder)
-        to_latent = nn.Conv3d(c.width_latent, 2 * c.latent_channels, 1)
+        to_latent = Conv3d(c.width_latent, 2 * c.latent_channels, 1)
         self.to_latent = silent(to_latent) if c.closed_form else to_latent
         # Decoder
-        self.from_latent = nn.Conv3d(c.latent_channels, c.width_latent, 3, padding=1)
+        self.from_latent = Conv3d(c.latent_channels, c.width_latent, 3, padding=1)
         self.decode_latent = residual_blocks(c.width_latent, c.depth_latent)
-        self.decode_up = nn.Conv3d(c.width_latent, c.width_fine * factor**3, 1)
+        self.decode_up = Conv3d(c.width_latent, c.width_fine * factor**3, 1)
         self.decode_fine = residual_blocks(c.width_fine, c.depth_fine)
         self.render = make_operator(config, c.operator, c.width_fine, 1)
         unit_gain(self)

@@ -13,7 +13,43 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-ONEDNN = torch.backends.mkldnn.is_available()
+# Its kernels for x86 are the ones that are known to be faster.
+ONEDNN = torch.backends.mkldnn.is_available() and "AVX" in torch.backends.cpu.get_cpu_capability()
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The same numbers, the channels of a voxel side by side: copied only if they are not."""
+    return x.contiguous(memory_format=torch.channels_last_3d)
+
+
+def convolved(layer: nn.Conv3d, x: Tensor, padding: Sequence[int] | None = None) -> Tensor:
+    """A layer's convolution, by oneDNN also where PyTorch would not ask it.
+
+    PyTorch gives float32 inputs on the CPU with few planes and rows (B = 1, C D H up to
+    20,480: most slabs) to a kernel of its own that is several times slower. Channels last
+    is the layout that oneDNN takes and gives without reordering.
+
+    Args:
+        layer: Stride 1.
+        x: [B, C, D, H, W].
+        padding: Voxels of zeros an axis; the layer's own when None.
+
+    Returns:
+        [B, O, D', H', W'].
+    """
+    zeros = list(cast(Sequence[int], layer.padding if padding is None else padding))
+    exact = x.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
+    if x.device.type != "cpu" or not (exact and ONEDNN and torch.backends.mkldnn.enabled):
+        return functional.conv3d(x, layer.weight, layer.bias, padding=zeros)
+    one = [1, 1, 1]
+    return torch.mkldnn_convolution(channels_last(x), layer.weight, layer.bias, zeros, one, one, 1)
+
+
+class Conv3d(nn.Conv3d):
+    """A convolution of stride 1 that is fast on slabs too, by `convolved`."""
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, C, D, H, W] -> [B, O, D', H', W']
+        return convolved(self, x)
 
 
 class ChannelNorm(nn.Module):
@@ -36,10 +72,10 @@ class ResidualBlock(nn.Module):
         self.body = nn.Sequential(
             ChannelNorm(channels),
             nn.SiLU(),
-            nn.Conv3d(channels, channels, 3, padding=1),
+            Conv3d(channels, channels, 3, padding=1),
             ChannelNorm(channels),
             nn.SiLU(),
-            nn.Conv3d(channels, channels, 3, padding=1),
+            Conv3d(channels, channels, 3, padding=1),
         )
 
     @property
@@ -49,29 +85,6 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, D, H, W] -> the same
         return x + self.body(x)
-
-
-def convolved(layer: nn.Conv3d, x: Tensor, padding: Sequence[int] | None = None) -> Tensor:
-    """A layer's convolution of a slab, by oneDNN where PyTorch would not ask it.
-
-    PyTorch gives float32 inputs on the CPU with few planes and rows (B C D H up to 20,480:
-    most slabs) to a kernel of its own that is several times slower. Channels last is the
-    layout that oneDNN takes and gives without reordering.
-
-    Args:
-        layer: Stride 1.
-        x: [B, C, D, H, W].
-        padding: Voxels of zeros an axis; the layer's own when None.
-
-    Returns:
-        [B, O, D', H', W'].
-    """
-    zeros = list(layer.padding if padding is None else padding)
-    reduced = torch.is_autocast_enabled(x.device.type)
-    if x.device.type != "cpu" or x.dtype != torch.float32 or reduced or not ONEDNN:
-        return functional.conv3d(x, layer.weight, layer.bias, padding=zeros)
-    x, one = x.contiguous(memory_format=torch.channels_last_3d), [1, 1, 1]
-    return torch.mkldnn_convolution(x, layer.weight, layer.bias, zeros, one, one, 1)
 
 
 def residual_blocks(channels: int, depth: int) -> nn.Sequential:

@@ -16,7 +16,7 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from medil.blocks import convolved
+from medil.blocks import channels_last, convolved
 from medil.tiles import cuts
 
 T = TypeVar("T")
@@ -135,6 +135,7 @@ def roll(blocks: Iterable[nn.Module], slabs: Iterator[Tensor], course: Course) -
     Returns:
         Slabs of the result, in the same order; their thickness may differ.
     """
+    slabs = map(channels_last, slabs)
     for block in blocks:
         slabs = residual(block.body, slabs, course)  # type: ignore[arg-type]
     return slabs
