@@ -26,7 +26,7 @@ from medil.shortcut import MIDDLE, RESIDUAL_GAIN, LatentAutoencoder, mix_channel
 from medil.texture import cubic_bspline
 from medil.tiles import Block, cuts, support
 
-PLANES = 2  # of the latent grid that the networks take at a time, at most
+PLANES = 4  # of the latent grid that the networks take at a time, at most
 SLAB_VOXELS = 2**20  # rendered or read at a time, at most
 # Bytes alive at once, fitted to the resident memory of whole runs.
 VOXEL_BYTES = 32  # a voxel that is rendered or read

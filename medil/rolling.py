@@ -16,7 +16,7 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from medil.blocks import channels_last, convolved
+from medil.blocks import convolved
 from medil.tiles import cuts
 
 T = TypeVar("T")
@@ -119,7 +119,7 @@ def residual(block: nn.Sequential, slabs: Iterable[Tensor], course: Course) -> I
     h: Iterator[Tensor] = map(before, map(waiting.push, slabs))
     h = map(between, convolve(first, h, course))
     for added in convolve(second, h, course):
-        total = [waiting.take(course.length(added)) + added]
+        total = [added.add_(waiting.take(course.length(added)))]
         del added
         yield total.pop()
 
@@ -135,7 +135,6 @@ def roll(blocks: Iterable[nn.Module], slabs: Iterator[Tensor], course: Course) -
     Returns:
         Slabs of the result, in the same order; their thickness may differ.
     """
-    slabs = map(channels_last, slabs)
     for block in blocks:
         slabs = residual(block.body, slabs, course)  # type: ignore[arg-type]
     return slabs
