@@ -17,11 +17,6 @@ from torch.nn import functional
 ONEDNN = torch.backends.mkldnn.is_available() and "AVX" in torch.backends.cpu.get_cpu_capability()
 
 
-def channels_last(x: Tensor) -> Tensor:
-    """The same numbers, the channels of a voxel side by side: copied only if they are not."""
-    return x.contiguous(memory_format=torch.channels_last_3d)
-
-
 def convolved(layer: nn.Conv3d, x: Tensor, padding: Sequence[int] | None = None) -> Tensor:
     """A layer's convolution, by oneDNN also where PyTorch would not ask it.
 
@@ -41,8 +36,8 @@ def convolved(layer: nn.Conv3d, x: Tensor, padding: Sequence[int] | None = None)
     exact = x.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
     if x.device.type != "cpu" or not (exact and ONEDNN and torch.backends.mkldnn.enabled):
         return functional.conv3d(x, layer.weight, layer.bias, padding=zeros)
-    one = [1, 1, 1]
-    return torch.mkldnn_convolution(channels_last(x), layer.weight, layer.bias, zeros, one, one, 1)
+    x, one = x.contiguous(memory_format=torch.channels_last_3d), [1, 1, 1]
+    return torch.mkldnn_convolution(x, layer.weight, layer.bias, zeros, one, one, 1)
 
 
 class Conv3d(nn.Conv3d):
