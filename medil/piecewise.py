@@ -27,7 +27,7 @@ from medil.texture import cubic_bspline
 from medil.tiles import Block, cuts, support
 
 PLANES = 4  # of the latent grid that the networks take at a time, at most
-SLAB_VOXELS = 2**20  # rendered or read at a time, at most
+SLAB_VOXELS = 2**19  # rendered or read at a time, at most
 # Bytes alive at once, fitted to the resident memory of whole runs.
 VOXEL_BYTES = 32  # a voxel that is rendered or read
 CELL_MAPS = 6  # feature maps (4 bytes a channel) in a cell that the networks take
