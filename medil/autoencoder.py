@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from tqdm import tqdm
 
-from medil.blocks import fold, residual_blocks, silent, unfold, unit_gain
+from medil.blocks import Conv3d, fold, residual_blocks, silent, unfold, unit_gain
 from medil.config import ModelConfig
-from medil.device import to_host
+from medil.device import network_precision, to_host
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.implicit import make_operator
@@ -50,7 +51,7 @@ class Intake(nn.Module):
             self.mix = nn.Conv3d(channels_in * self.basis.n_functions**3 + 3, self.width, 1)
         else:
             self.stem = nn.Sequential(
-                nn.Conv3d(channels_in, self.width, 3, padding=1), *residual_blocks(self.width, 1)
+                Conv3d(channels_in, self.width, 3, padding=1), *residual_blocks(self.width, 1)
             )
             operator: Any = make_operator(config, self.kind, self.width, self.width)
             self.operator = operator
@@ -66,9 +67,10 @@ class Intake(nn.Module):
         else:
             features = self.operator(self.stem(images), voxels, nodes)
         cells = torch.tensor(voxels.spacing_mm) / torch.tensor(nodes.spacing_mm)
-        told = cells.log().to(features)[None, :, None, None, None]
-        told = told.expand(len(images), 3, *nodes.shape)
-        return self.mix(torch.cat([features, told], dim=1))
+        weight, told = self.mix.weight.flatten(1).split([features.shape[1], 3], dim=1)
+        bias = self.mix.bias + told @ cells.log().to(told)  # the same in every cell
+        rows = functional.linear(features.flatten(2).transpose(1, 2), weight, bias)  # [B, N, width]
+        return rows.flatten().view(len(images), *nodes.shape, -1).movedim(-1, 1)
 
 
 class MedIL(Piecewise):
@@ -84,14 +86,14 @@ class MedIL(Piecewise):
         # Encoder
         self.intake = Intake(config, self.channels_in)
         self.encode_fine = residual_blocks(c.width_encoder, c.depth_encoder)
-        self.encode_down = nn.Conv3d(c.width_encoder * factor**3, c.width_latent, 1)
+        self.encode_down = Conv3d(c.width_encoder * factor**3, c.width_latent, 1)
         self.encode_latent = residual_blocks(c.width_latent, c.depth_encoder)
-        to_latent = nn.Conv3d(c.width_latent, 2 * c.latent_channels, 1)
+        to_latent = Conv3d(c.width_latent, 2 * c.latent_channels, 1)
         self.to_latent = silent(to_latent) if c.closed_form else to_latent
         # Decoder
-        self.from_latent = nn.Conv3d(c.latent_channels, c.width_latent, 3, padding=1)
+        self.from_latent = Conv3d(c.latent_channels, c.width_latent, 3, padding=1)
         self.decode_latent = residual_blocks(c.width_latent, c.depth_latent)
-        self.decode_up = nn.Conv3d(c.width_latent, c.width_fine * factor**3, 1)
+        self.decode_up = Conv3d(c.width_latent, c.width_fine * factor**3, 1)
         self.decode_fine = residual_blocks(c.width_fine, c.depth_fine)
         self.render = make_operator(config, c.operator, c.width_fine, 1)
         unit_gain(self)
@@ -161,6 +163,7 @@ class MedIL(Piecewise):
         linear_only: bool = False,
         progress: bool = False,
         memory_bytes: int | None = None,
+        precision: str = "auto",
     ) -> Volume:
         """Render a latent on any grid (paper: implicit decoder), whole.
 
@@ -171,19 +174,21 @@ class MedIL(Piecewise):
             progress: Show a bar; oblique grids take minutes for a whole head.
             memory_bytes: Budget of the process beside the output; a share of what is free
                 when None.
+            precision: Of the networks, see `medil.device.network_precision`.
 
         Returns:
             The volume, in the units of the encoded image; where the target reaches outside
             the encoded box nothing is known, and the voxels hold `intensity.low`.
 
         Raises:
-            InputError: A latent of other weights, or not enough memory.
+            InputError: A latent of other weights, no such precision, or not enough memory.
         """
         grid = grid or latent.native
         require_memory(grid.n_voxels, 4, "this output")
         pieces = self.decode_slabs(
-            latent, grid, memory_bytes=memory_bytes, linear_only=linear_only, progress=progress
-        )
+            latent, grid, memory_bytes=memory_bytes, linear_only=linear_only, progress=progress,
+            precision=precision,
+        )  # fmt: skip
         out = torch.empty(grid.shape)
         for start, slab in pieces:
             out[start : start + len(slab)] = slab
@@ -199,6 +204,7 @@ class MedIL(Piecewise):
         memory_bytes: int | None = None,
         linear_only: bool = False,
         progress: bool = False,
+        precision: str = "auto",
     ) -> Iterator[tuple[int, Tensor]]:
         """Render a latent in slabs, so that memory does not grow with the output.
 
@@ -210,13 +216,15 @@ class MedIL(Piecewise):
             memory_bytes: Budget of the process; a share of what is free when None.
             linear_only: Leave the network out and render the closed form's splines alone.
             progress: Show a bar.
+            precision: Of the networks, see `medil.device.network_precision`.
 
         Returns:
             Index of each slab's first voxel along `axis`, and the slab: [D, H, W] float32 on
             the CPU, in the units of the encoded image. Together they are what `decode` gives.
 
         Raises:
-            InputError: At once: a latent of other weights, or not enough memory.
+            InputError: At once: a latent of other weights, no such precision, or not enough
+                memory.
         """
         grid = grid or latent.native
         if latent.weights_id != self.weights_id:
@@ -226,7 +234,9 @@ class MedIL(Piecewise):
         if linear_only and not self.config.closed_form:
             raise InputError("these weights have no closed form to render; leave linear_only out.")
         planes, rows = self.planes_and_rows(latent.grid, grid, axis, memory_bytes)
-        network = None if linear_only else (course_of(latent.grid, grid, axis, descending), planes)
+        network_precision(self.device, precision)  # refuses what it does not know
+        course = course_of(latent.grid, grid, axis, descending)
+        network = None if linear_only else (course, planes, precision)
         pieces = slabs(grid, rows, axis, descending)
         rendered = to_host(self._rendered(latent, grid, pieces, network))
         return _watched(rendered, grid.n_voxels, progress)
@@ -237,11 +247,11 @@ class MedIL(Piecewise):
         latent: Latent,
         grid: Grid,
         pieces: Iterator[tuple[int, Grid]],
-        network: tuple[Course, int] | None,
+        network: tuple[Course, int, str] | None,
     ) -> Iterator[tuple[int, Tensor]]:
         """Slabs in the units of the image, where the weights are."""
         z = latent.mean[None].to(self.haar)
-        texture = self.texture_slabs(z, latent.grid, *network, grid) if network else None
+        texture = self.texture_slabs(z, latent.grid, grid, *network) if network else None
         for start, slab in pieces:
             if self.config.closed_form:
                 x = self.render_linear_near(z, latent.grid, slab)

@@ -27,7 +27,7 @@ from medil.texture import cubic_bspline
 from medil.tiles import Block, cuts, support
 
 PLANES = 4  # of the latent grid that the networks take at a time, at most
-SLAB_VOXELS = 2**20  # rendered or read at a time, at most
+SLAB_VOXELS = 2**19  # rendered or read at a time, at most
 # Bytes alive at once, fitted to the resident memory of whole runs.
 VOXEL_BYTES = 32  # a voxel that is rendered or read
 CELL_MAPS = 6  # feature maps (4 bytes a channel) in a cell that the networks take
@@ -173,13 +173,16 @@ class Piecewise(LatentAutoencoder, ABC):
         (i, j, k), cells = support(latent_grid, slab, reach_cells)
         return self.render_linear(z[:, :, i, j, k], cells, slab)
 
-    def feature_slabs(self, z: Tensor, course: Course, planes: int) -> Iterator[Tensor]:
+    def feature_slabs(
+        self, z: Tensor, course: Course, planes: int, precision: str = "auto"
+    ) -> Iterator[Tensor]:
         """`decode_features`, slab by slab.
 
         Args:
             z: [B, C, d, h, w] latents.
             course: Of the slabs.
             planes: Of the latent that are taken at a time.
+            precision: Of `medil.device.network_precision`.
 
         Returns:
             [B, width_fine, ...] slabs of the fine grid, in the course's order.
@@ -188,26 +191,34 @@ class Piecewise(LatentAutoencoder, ABC):
         h = roll(self.decode_latent, h, course)
         h = map(lambda x: unfold(self.decode_up(x), self.config.fine_per_latent), h)
         h = roll(self.decode_fine, h, course)
-        return under(lambda: network_precision(self.device), h)
+        return under(lambda: network_precision(self.device, precision), h)
 
     def texture_slabs(
-        self, z: Tensor, latent_grid: Grid, course: Course, planes: int, target: Grid
+        self,
+        z: Tensor,
+        latent_grid: Grid,
+        target: Grid,
+        course: Course,
+        planes: int,
+        precision: str = "auto",
     ) -> Callable[[Grid], Tensor]:
         """`texture` for slabs of a target that follow each other along a course.
 
         Args:
             z: [1, C, d, h, w] on `latent_grid`.
             latent_grid: Latent grid.
+            target: Holds all slabs.
             course: Of the slabs, as seen from the latent grid.
             planes: Of the latent that the networks take at a time.
-            target: Holds all slabs.
+            precision: Of `medil.device.network_precision`.
 
         Returns:
             Slab to [1, 1, ...]; to be called for one after the other.
         """
         (i, j, k), cells = support(latent_grid, target, self._reach_cells)
         fine = self.fine_grid(cells)
-        window = Window(self.feature_slabs(z[:, :, i, j, k], course, planes), course)
+        features = self.feature_slabs(z[:, :, i, j, k], course, planes, precision)
+        window = Window(features, course)
         size = fine.shape[course.axis]
 
         def texture(slab: Grid) -> Tensor:
@@ -217,8 +228,8 @@ class Piecewise(LatentAutoencoder, ABC):
                 first, stop = size - stop, size - first
             inside = list(block)
             inside[course.axis] = slice(None)
-            features = window.view(first, stop)[:, :, inside[0], inside[1], inside[2]]
-            return self.render(features.float(), nodes, slab)
+            seen = window.view(first, stop)[:, :, inside[0], inside[1], inside[2]]
+            return self.render(seen.float(), nodes, slab)
 
         return texture
 

@@ -15,8 +15,8 @@ from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from medil.blocks import convolved
 from medil.tiles import cuts
 
 T = TypeVar("T")
@@ -98,7 +98,7 @@ def convolve(conv: nn.Conv3d, slabs: Iterable[Tensor], course: Course) -> Iterat
         held = slab if held is None else course.join([held, slab])
         del slab
         if (n := course.length(held)) > 2:
-            out = [functional.conv3d(held, conv.weight, conv.bias, padding=padding)]
+            out = [convolved(conv, held, padding)]
             held = course.part(held, n - 2, 2).clone()
             yield out.pop()  # given away: while later layers work, this one keeps two planes
 
@@ -119,7 +119,7 @@ def residual(block: nn.Sequential, slabs: Iterable[Tensor], course: Course) -> I
     h: Iterator[Tensor] = map(before, map(waiting.push, slabs))
     h = map(between, convolve(first, h, course))
     for added in convolve(second, h, course):
-        total = [waiting.take(course.length(added)) + added]
+        total = [added.add_(waiting.take(course.length(added)))]
         del added
         yield total.pop()
 

@@ -3,7 +3,16 @@
 import pytest
 import torch
 
-from medil.blocks import ChannelNorm, ResidualBlock, fold, residual_blocks, silent, unfold
+from medil.blocks import (
+    ChannelNorm,
+    Conv3d,
+    ResidualBlock,
+    convolved,
+    fold,
+    residual_blocks,
+    silent,
+    unfold,
+)
 
 
 @pytest.fixture
@@ -44,3 +53,31 @@ def test_fold_puts_the_eight_voxels_of_a_block_into_one_cell_s_channels():
 def test_unfold_undoes_fold(x):
     even = x[..., :8, :10, :10]
     assert torch.equal(unfold(fold(even, 2), 2), even)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(1, 3, 1, 5, 7), (1, 3, 6, 5, 4), (2, 3, 4, 5, 6)])
+def test_a_fast_convolution_and_its_gradients_are_the_plain_ones(shape, dtype):
+    torch.manual_seed(2)
+    fast, x = Conv3d(3, 5, 3, padding=1).to(dtype), torch.randn(shape, dtype=dtype)
+    weights = list(fast.parameters())
+    wanted = torch.nn.functional.conv3d(x.double(), *(w.double() for w in weights), padding=1)
+    tolerance = {"atol": 1e-5 if dtype == torch.float32 else 1e-12, "rtol": 0}
+    for found in (fast(x), convolved(fast, x, (1, 1, 1))):
+        torch.testing.assert_close(found.double(), wanted, **tolerance)
+    with torch.inference_mode():
+        assert torch.equal(fast(x), found)
+    given = torch.randn_like(wanted)
+    slopes = torch.autograd.grad(found, weights, given.to(dtype))
+    tolerance["atol"] *= 100  # sums over all voxels
+    for slope, true in zip(slopes, torch.autograd.grad(wanted, weights, given), strict=True):
+        torch.testing.assert_close(slope.double(), true.double(), **tolerance)
+
+
+def test_a_convolution_without_onednn_is_the_same(monkeypatch):
+    layer, x = Conv3d(4, 4, 3, padding=1), torch.rand(1, 4, 3, 6, 5)
+    fast, thin = layer(x), convolved(layer, x, (0, 1, 1))
+    monkeypatch.setattr("medil.blocks.ONEDNN", False)
+    torch.testing.assert_close(layer(x), fast, atol=1e-6, rtol=0)
+    torch.testing.assert_close(convolved(layer, x, (0, 1, 1)), thin, atol=1e-6, rtol=0)
+    torch.testing.assert_close(thin, fast[:, :, 1:2], atol=1e-6, rtol=0)

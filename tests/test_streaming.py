@@ -129,6 +129,16 @@ def test_a_part_of_the_target_is_that_part_of_the_whole(model):
     torch.testing.assert_close(model.decode(latent, part).data, whole, atol=1e-5, rtol=0)
 
 
+def test_networks_in_bfloat16_render_nearly_the_same(model):
+    latent = model.encode(noisy(GRIDS["uneven"]), UNIT)
+    exact, fast = (model.decode(latent, precision=p).data for p in ("float32", "bfloat16"))
+    assert torch.equal(exact, model.decode(latent).data) or model.device.type == "cuda"
+    splines = model.decode(latent, linear_only=True).data
+    assert 0 < (fast - exact).norm() < 0.02 * (exact - splines).norm()
+    with pytest.raises(InputError, match="one of auto, float32, bfloat16, not 'half'"):
+        model.decode_slabs(latent, precision="half")
+
+
 # Encoding
 
 
