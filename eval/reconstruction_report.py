@@ -239,7 +239,7 @@ def verdict(table: pd.DataFrame) -> str:
 
 
 def base_words(table: pd.DataFrame) -> str:
-    """A sentence on the larger release beside the small one, volume by volume; none if unmeasured."""
+    """A sentence on the larger release beside the small one; none if it was not measured."""
     native = table[table["condition"] == NATIVE].pivot(
         index="subject", columns="arm", values="psnr"
     )

@@ -2,7 +2,7 @@
 
 All are learned at both ends: under the closed-form shortcut their latents would be one
 another's, and the question whether the autoencoder decides how good the samples are could
-not be asked. The released one, trained longer and with the shortcut, stands beside them.
+not be asked. The released ones, trained longer and with the shortcut, stand beside them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from medil.config import RunConfig
 from medil.shortcut import LatentAutoencoder
 
 FOLDER = Path("_build/generation")
-RELEASE = "release"
+RELEASE, BASE = "release", "base"
+RELEASED = {RELEASE: "tiny", BASE: "base"}  # arm -> preset of its committed weights
 TITLES = {  # arm of this experiment -> what tables call it
     RELEASE: "MedIL, released",
     "integrated": "MedIL, learned",
     "trilinear": "MedIL-Interp, learned",
     "conv-1mm": "fixed-size Conv AE, learned",
+    BASE: "MedIL, larger release",
 }
 STEPS = {"quick": 40, "gpu": 2000, "paper": 30000}
 N_HEADS = {"quick": 2, "gpu": 16, "paper": 16}
@@ -60,8 +62,8 @@ def autoencoder(
     Returns:
         The model in evaluation mode.
     """
-    if arm == RELEASE:
-        return load_release("tiny")
+    if arm in RELEASED:
+        return load_release(RELEASED[arm])
     path = arm_path(arm, profile, folder)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

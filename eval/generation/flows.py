@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eval.generation.autoencoders import FOLDER, RELEASE, autoencoder
+from eval.generation.autoencoders import FOLDER, RELEASE, RELEASED, autoencoder
 from eval.generation.sizes import sizes
 from eval.rows import digest
 from medil.config import FlowConfig, FlowRun, FlowTraining
@@ -64,8 +64,8 @@ def flow(arm: str, profile: str, folder: Path = FOLDER) -> LatentFlow:
         InputError: A released flow that does not exist yet, no label maps, or a profile
             that trains none.
     """
-    if arm == RELEASE:
-        return load_flow_release("tiny")
+    if arm in RELEASED:
+        return load_flow_release(RELEASED[arm])
     model = autoencoder(arm, profile, folder)
     path = flow_path(arm, profile, model.weights_id, folder)
     if not path.exists():

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from eval.generation import memory, sets
-from eval.generation.autoencoders import RELEASE, autoencoder
+from eval.generation.autoencoders import RELEASE, RELEASED, autoencoder
 from eval.generation.flows import flow, render
 from eval.generation.measure import measured
 from eval.generation.sets import Volumes
@@ -95,7 +95,7 @@ def of_sets(profile: str, size: Sizes, arms: Sequence[str], folder: Path) -> Ite
 
 def learned_from(arm: str, size: Sizes) -> int:
     """On how many training heads an arm's flow was trained, as far as they are looked at."""
-    return size.release_training if arm == RELEASE else size.training
+    return size.release_training if arm in RELEASED else size.training
 
 
 def _scored(heads: Heads, n: int, folder: Path) -> dict[str, float]:
@@ -232,7 +232,7 @@ def of_blur(profile: str, size: Sizes, arms: Sequence[str], folder: Path) -> Ite
 def pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
     """Whose sharpness is brought down to whose: held-out heads to each arm, arms to each other."""
     found = [(HELD_OUT, arm) for arm in arms]
-    return found + [(a, b) for a in arms for b in arms if a != b and RELEASE not in (a, b)]
+    return found + [(a, b) for a in arms for b in arms if a != b and not {a, b} & set(RELEASED)]
 
 
 def blur_name(sigma_mm: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from eval.generation import parts
-from eval.generation.autoencoders import RELEASE, TITLES
+from eval.generation.autoencoders import BASE, RELEASE, RELEASED, TITLES
 from eval.generation.report import BAR_R2, BAR_RATIO, NAMES, agreement, control_pairs, newest
 from medil.errors import InputError
 
@@ -28,7 +28,7 @@ def verdict(frame: pd.DataFrame) -> str:
     rows = newest(frame)
     table = rows.set_index(["arm", "condition", "subject", "metric"])["value"]
     found = [
-        _samples(table), _arms(table), _copies(table), _renderings(table),
+        samples(table, RELEASE), samples(table, BASE), _arms(table), _copies(table), _renderings(table),
         _control(frame), _blur(table), _matched(table),
     ]  # fmt: skip
     return "\n".join(sentence for sentence in found if sentence)
@@ -44,15 +44,16 @@ def value(table: pd.Series, arm: str, condition: str, metric: str) -> float | No
     return float(found.mean()) if len(found) else None
 
 
-def _samples(table: pd.Series) -> str:
-    ours = value(table, RELEASE, parts.SAMPLED, "frechet")
+def samples(table: pd.Series, arm: str) -> str:
+    """How far an arm's samples lie from held-out heads, and what of that is the autoencoder's."""
+    ours = value(table, arm, parts.SAMPLED, "frechet")
     floor = value(table, parts.HELD_OUT, parts.ANOTHER, "frechet")
-    alone = value(table, RELEASE, parts.REBUILT, "frechet")
+    alone = value(table, arm, parts.REBUILT, "frechet")
     if ours is None or floor is None or alone is None:
         return ""
     larger = "sampling" if ours - alone > alone else "the autoencoder"
     return (
-        f"Samples of {NAMES[RELEASE]} lie {ours:.1f} from held-out heads (squared Fréchet "
+        f"Samples of {NAMES[arm]} lie {ours:.1f} from held-out heads (squared Fréchet "
         f"distance), another set of held-out heads {floor:.1f}, and held-out heads through the "
         f"autoencoder alone {alone:.1f}: most of the distance comes from {larger}."
     )
@@ -60,7 +61,7 @@ def _samples(table: pd.Series) -> str:
 
 def _arms(table: pd.Series) -> str:
     found = {arm: value(table, arm, parts.SAMPLED, "frechet") for arm in TITLES}
-    known = {arm: v for arm, v in found.items() if v is not None and arm != RELEASE}
+    known = {arm: v for arm, v in found.items() if v is not None and arm not in RELEASED}
     if len(known) < 2:
         return ""
     order = sorted(known, key=lambda arm: known[arm])
