@@ -9,10 +9,12 @@ scans it never saw, and what it cannot do. Every number comes from the weights o
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 import pandas as pd
 
+from eval.coders import release_arm
 from eval.reconstruction_report import GAIN, NATIVE, current
 from eval.rows import RESULTS, read_rows
 from medil.autoencoder import MedIL
@@ -40,7 +42,7 @@ TEXT = """# Model card: {name}
 
 ## How it was trained
 
-{steps:,} steps in {minutes:.0f} minutes on {threads} thread(s) of a CPU, seed {seed}, commit
+{steps:,} steps in {minutes:.0f} minutes on {trained_on}, seed {seed}, commit
 `{commit}`{earlier}.
 
 - Stage one: whole heads averaged to large voxels, the first {global_share:.0%} of the time.
@@ -81,8 +83,8 @@ Recorded at commit `{row_commit}`, {device}, {recorded}.
 """
 
 
-def results_table(frame: pd.DataFrame) -> str:
-    """One Markdown row a subject: PSNR of the release and of the best linear codec."""
+def results_table(frame: pd.DataFrame, arm: str) -> str:
+    """One Markdown row a subject: PSNR of a release's arm and of the best linear codec."""
     native = frame[(frame["condition"] == NATIVE) & (frame["metric"] == "psnr")]
     lines = [
         f"| scan | voxels (mm) | MedIL PSNR (dB) | best linear (dB) | {GAIN} |",
@@ -92,9 +94,17 @@ def results_table(frame: pd.DataFrame) -> str:
         by_arm = rows.set_index("arm")["value"]
         linear = by_arm[by_arm.index.isin(list(LINEAR_CODECS))].max()
         voxels = rows["spacing_in_mm"].iloc[0]
-        ours = by_arm["medil"]
+        ours = by_arm.get(arm, math.nan)
         lines.append(f"| {subject} | {voxels} | {ours:.2f} | {linear:.2f} | {ours - linear:+.2f} |")
     return "\n".join(lines)
+
+
+def trained_on(facts: dict, threads: int) -> str:
+    """What the run was computed on; runs of one CPU thread did not note it at first."""
+    devices = dict.fromkeys(call["device"] for call in facts.get("calls", ()))
+    if any("CPU" not in name for name in devices):
+        return " and ".join(f"one {name}" for name in devices)
+    return f"{threads} thread(s) of a CPU"
 
 
 def earlier_text(facts: dict) -> str:
@@ -124,9 +134,10 @@ def card(name: str, model: MedIL, frame: pd.DataFrame) -> str:
     """
     rows = current(frame)
     rows = rows[rows["experiment"] == "reconstruction"]
-    if not (rows["arm"] == "medil").any():
+    own = rows[rows["arm"] == release_arm(name)]
+    if own.empty:
         raise InputError("no row of this release yet; run python -m eval.reconstruction first.")
-    newest = rows[rows["arm"] == "medil"].sort_values("recorded_at").iloc[-1]
+    newest = own.sort_values("recorded_at").iloc[-1]
     config = release_config(name)
     facts, run, data = model.facts, config.train, config.data
     return TEXT.format(
@@ -146,7 +157,7 @@ def card(name: str, model: MedIL, frame: pd.DataFrame) -> str:
         minutes=facts["minutes"],
         seed=facts["seed"],
         commit=facts["commit"],
-        threads=run.threads,
+        trained_on=trained_on(facts, run.threads),
         global_share=run.global_share,
         global_mix=run.global_mix,
         coarser_share=run.coarser_share,
@@ -161,7 +172,7 @@ def card(name: str, model: MedIL, frame: pd.DataFrame) -> str:
         subjects=data.subjects,
         label_maps=len(entries("synthseg_labels", "train")),
         real_share=data.real_share,
-        table=results_table(rows),
+        table=results_table(rows, release_arm(name)),
         row_commit=newest["commit"],
         device=newest["device"],
         recorded=f"{newest['recorded_at']:%Y-%m-%d}",

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval.generation.words import verdict
+from eval.card import trained_on
+from eval.generation.autoencoders import RELEASE, RELEASED
+from eval.generation.report import newest
+from eval.generation.words import samples, verdict
 from eval.rows import RESULTS, digest, read_rows
 from medil.attributes import ATTRIBUTES
 from medil.checkpoint import RELEASES
@@ -44,7 +47,7 @@ autoencoder `{autoencoder}`, which renders them on any grid.
 ## How it was trained
 
 {steps:,} steps of {batch} latent and {coarse_draws} times as many block means in
-{minutes:.0f} minutes on {threads} thread(s) of {device}, seed {seed}, commit `{commit}`;
+{minutes:.0f} minutes on {trained_on}, seed {seed}, commit `{commit}`;
 averaged weights (decay {ema}).{earlier}
 
 Data: {heads} synthetic T1w heads drawn on {label_maps} SynthSeg label maps (Apache-2.0),
@@ -139,8 +142,7 @@ def card(name: str, flow: LatentFlow, frame: pd.DataFrame) -> str:
         steps=facts["step"],
         batch=run.batch,
         minutes=facts["minutes"],
-        threads=run.threads,
-        device=" and ".join(dict.fromkeys(call["device"] for call in facts["calls"])),
+        trained_on=trained_on(facts, run.threads),
         seed=facts["seed"],
         commit=facts["commit"],
         ema=run.ema_decay,
@@ -148,8 +150,15 @@ def card(name: str, flow: LatentFlow, frame: pd.DataFrame) -> str:
         heads=facts["heads"],
         label_maps=len(entries("synthseg_labels", "train")),
         conditions=conditions_table(flow),
-        results=verdict(frame),
+        results=verdict(frame) if name == RELEASED[RELEASE] else alone(frame, name),
     )
+
+
+def alone(frame: pd.DataFrame, name: str) -> str:
+    """What rows say of a release that does not come first: how far its samples lie from heads."""
+    (arm,) = (arm for arm, preset in RELEASED.items() if preset == name)
+    rows = newest(frame)
+    return samples(rows.set_index(["arm", "condition", "subject", "metric"])["value"], arm)
 
 
 def main() -> None:
