@@ -170,7 +170,7 @@ def widened(y: Tensor, z: Tensor) -> tuple[Tensor, ...]:
     return y, turned, torch.cat([cos_z, cos_z], dim=-1), torch.cat([sin_z, sin_z], dim=-1)
 
 
-def block_index(geometry: Geometry, longest: int) -> tuple[list[Tensor], Tensor]:
+def block_index(geometry: Geometry, longest: int) -> tuple[list[tuple[Tensor, ...]], Tensor]:
     """Every voxel of a plane and its four cells, as rows of the tables and as weights.
 
     Args:
@@ -178,7 +178,7 @@ def block_index(geometry: Geometry, longest: int) -> tuple[list[Tensor], Tensor]
         longest: Voxels of a block at most.
 
     Returns:
-        Blocks [3, 4 Q] of rows of the amplitudes, of y and of z; and weights [4 H W, 1].
+        Blocks of rows [4 Q] of the amplitudes, of y and of z; and weights [4 H W, 1].
     """
     (_, _, n_columns), (_, height, width) = geometry.nodes, geometry.voxels
     device = geometry.z_cell.device
@@ -190,7 +190,9 @@ def block_index(geometry: Geometry, longest: int) -> tuple[list[Tensor], Tensor]
     parts = (cell_y * n_columns + cell_z, place * n_columns + cell_z, cell_y * 2 * width + pair_z)
     index = torch.stack([p.expand(height, width, 2, 2).reshape(-1, 4) for p in parts])
     blocks = index.tensor_split(math.ceil(height * width / longest), dim=1)
-    return [part.flatten(1) for part in blocks], geometry.weight[place, pair_z, 0].reshape(-1, 1)
+    return [part.flatten(1).unbind() for part in blocks], geometry.weight[place, pair_z, 0].reshape(
+        -1, 1
+    )
 
 
 class BlockPlane:
@@ -200,6 +202,7 @@ class BlockPlane:
         self.geometry, self.layers, self.compiler = geometry, layers, compiler()
         n_bytes = layers.weights[0].element_size()
         self.index, self.share = block_index(geometry, VOXELS_PER_BLOCK * 4 // n_bytes)
+        of_any_length(*(rows for block in self.index for rows in block))
         (n_rows, n_columns), y, z = geometry.nodes[1:], geometry.y_cell, geometry.z_cell
         columns = torch.arange(n_columns, device=y.device)
         rows = torch.arange(n_rows, device=y.device)[:, None]
@@ -207,16 +210,16 @@ class BlockPlane:
         self.y_delta = geometry.y_delta.expand(-1, n_columns, 1).reshape(-1, 1)
         self.z_cell = (rows * n_columns + z).flatten()  # [h 2 W]
         self.z_delta = geometry.z_delta.repeat(n_rows, 1)
+        of_any_length(self.y_cell, self.y_delta, self.z_cell, self.z_delta)
 
     def tables(self, frequency: Tensor) -> Any:
         """As `RowPlane.tables`: cosines and sines along y, along z, all rows in one list."""
         _, along_y, along_z = frequency.flatten(0, 1).unbind(1)
         of_any_length(along_y, along_z)
-        of_any_length(self.y_cell, self.y_delta, self.z_cell, self.z_delta)
-        return (
-            self.compiler.axis_phasors(along_y, self.y_cell, self.y_delta),
-            self.compiler.axis_phasors(along_z, self.z_cell, self.z_delta),
-        )
+        y = self.compiler.axis_phasors(along_y, self.y_cell, self.y_delta)
+        z = self.compiler.axis_phasors(along_z, self.z_cell, self.z_delta)
+        of_any_length(*y, *z)
+        return y, z
 
     def turned(
         self, amplitude: Tensor, frequency: Tensor, delta: float, phase: Tensor
@@ -229,10 +232,9 @@ class BlockPlane:
     def __call__(self, turned: tuple[Tensor, ...], tables: Any) -> Tensor:
         """As `RowPlane`."""
         y, z = tables
-        of_any_length(*turned, *y, *z)
+        of_any_length(*turned)
         values = []
         for cell, row, column in self.index:
-            of_any_length(cell, row, column)
             wave = self.compiler.waves(turned, y, z, cell, row, column, self.layers.weights[0])
             values.append(self.layers(wave))
         weighed = torch.cat(values).to(self.share) * self.share  # [4 H W, C]
