@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 UNCHECKED: dict[str, Any] = {"assert_indirect_indexing": False}  # `medil.separable` counts rows
+PRODUCT_ROWS = 9 * 2**10  # at most, of a product: what lies between two stays in the cache
 ONE_PASS_ROWS = 2**11  # of a product, from which it pays to call oneDNN
 SERIES_TERMS = 7  # of cosine and sine up to a quarter turn: the next one is 6e-9
 
@@ -86,11 +87,24 @@ def waves(
     return torch.cat([half.to(like) for half in halves], dim=1)
 
 
-def relu_linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """relu(rows W^T + b) [Q, out]: where there is oneDNN, one pass over the numbers, not two."""
-    here = len(rows) >= ONE_PASS_ROWS and one_pass(rows.device.type, rows.dtype)
-    if here and not torch.is_grad_enabled():
-        return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "relu", [], "")
+def packed(weight: Tensor) -> Tensor:
+    """A layer's weight in oneDNN's own order, for `relu_linear`; itself where there is none."""
+    if torch.is_grad_enabled() or not one_pass(weight.device.type, weight.dtype):
+        return weight
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), PRODUCT_ROWS)
+
+
+def relu_linear(rows: Tensor, weight: Tensor, bias: Tensor, pack: Tensor) -> Tensor:
+    """relu(rows W^T + b) [Q, out]: where there is oneDNN, one pass over the numbers, not two.
+
+    Args:
+        rows: [Q, in].
+        weight: W, [out, in].
+        bias: b, [out].
+        pack: `packed` of W.
+    """
+    if pack.is_mkldnn and len(rows) >= ONE_PASS_ROWS:
+        return torch.ops.mkldnn._linear_pointwise(rows, pack, bias, "relu", [], "")
     return torch.addmm(bias, rows, weight.T).relu_()
 
 
@@ -100,7 +114,9 @@ def one_pass(kind: str, dtype: torch.dtype) -> bool:
     if kind != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     reduced = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return hasattr(torch.ops.mkldnn, "_linear_pointwise") and (reduced or dtype == torch.float32)
+    known = ("_linear_pointwise", "_reorder_linear_weight")
+    found = all(hasattr(torch.ops.mkldnn, name) for name in known)
+    return found and (reduced or dtype == torch.float32)
 
 
 class Compiler:

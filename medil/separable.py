@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medil.fused import compiler, of_any_length, phasor, relu_linear
+from medil.fused import PRODUCT_ROWS, compiler, of_any_length, packed, phasor, relu_linear
 from medil.grid import Grid
 
 PAIRS_PER_ROWS = 2**11  # (voxel, cell) pairs that an eager step takes: fits a core's cache
-VOXELS_PER_BLOCK = 2**11 + 2**8  # of a plane, four cells each, in a step: for 4-byte numbers
+VOXELS_PER_BLOCK = PRODUCT_ROWS // 2  # of a plane, four cells each: two products
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class Layers:
     weights: list[Tensor]  # [out, in] each
     biases: list[Tensor]  # of the hidden layers
     last_bias: Tensor
+    packs: list[Tensor]  # of the hidden layers, as `relu_linear` takes them
 
     @classmethod
     def of(cls, mlp: nn.Sequential, like: Tensor, reduced: torch.dtype | None) -> Layers:
@@ -73,14 +74,17 @@ class Layers:
         low = reduced or like.dtype
         weights = [layer.weight.to(like).to(low) for layer in linear]
         hidden = [layer.bias.to(like).to(low) for layer in linear[:-1]]
-        return cls(weights, hidden, linear[-1].bias.to(like))
+        packs = [packed(weight) for weight in weights[:-1]]
+        return cls(weights, hidden, linear[-1].bias.to(like), packs)
 
     def __call__(self, wave: Tensor) -> Tensor:
         """[Q, 2K] through the MLP, without its last bias: [Q, C]."""
-        hidden = wave.to(self.weights[0])
-        for weight, bias in zip(self.weights, self.biases, strict=False):
-            hidden = relu_linear(hidden, weight, bias)
-        return hidden @ self.weights[-1].T
+        values = []
+        for hidden in wave.to(self.weights[0]).split(PRODUCT_ROWS):
+            for layer in zip(self.weights, self.biases, self.packs, strict=False):
+                hidden = relu_linear(hidden, *layer)
+            values.append(hidden @ self.weights[-1].T)
+        return torch.cat(values)
 
 
 @dataclass
@@ -200,8 +204,7 @@ class BlockPlane:
 
     def __init__(self, geometry: Geometry, layers: Layers) -> None:
         self.geometry, self.layers, self.compiler = geometry, layers, compiler()
-        n_bytes = layers.weights[0].element_size()
-        self.index, self.share = block_index(geometry, VOXELS_PER_BLOCK * 4 // n_bytes)
+        self.index, self.share = block_index(geometry, VOXELS_PER_BLOCK)
         of_any_length(*(rows for block in self.index for rows in block))
         (n_rows, n_columns), y, z = geometry.nodes[1:], geometry.y_cell, geometry.z_cell
         columns = torch.arange(n_columns, device=y.device)

@@ -143,17 +143,20 @@ def test_a_layer_in_one_pass_is_the_layer_in_two(dtype, tolerance, monkeypatch):
     rows, weight, bias = (torch.randn(n, generator=rng).to(dtype) for n in ((50, 6), (7, 6), (7,)))
     two = torch.relu(rows.double() @ weight.T.double() + bias.double())
     with torch.no_grad():
-        one = fused.relu_linear(rows, weight, bias)
+        one = fused.relu_linear(rows, weight, bias, fused.packed(weight))
     assert one.dtype == dtype
     torch.testing.assert_close(one.double(), two, rtol=tolerance, atol=tolerance)
     weight.requires_grad_()
-    fused.relu_linear(rows, weight, bias).sum().backward()  # gradients still flow
+    fused.relu_linear(
+        rows, weight, bias, fused.packed(weight)
+    ).sum().backward()  # gradients still flow
     expected = (two > 0).double().T @ rows.double()
     torch.testing.assert_close(weight.grad.double(), expected, rtol=tolerance, atol=5 * tolerance)
 
 
-def test_rows_in_one_pass_are_the_local_ensemble(monkeypatch):
+def test_short_products_in_one_pass_are_the_local_ensemble(monkeypatch):
     monkeypatch.setattr(fused, "ONE_PASS_ROWS", 1)
+    monkeypatch.setattr(separable, "PRODUCT_ROWS", 5)
     voxels = TARGETS["reaching outside"]
     operator, x = layer(dtype=torch.float32), features(dtype=torch.float32)
     with torch.no_grad():
