@@ -24,7 +24,7 @@ from medil import gpu
 PATTERN_ENTRIES = 2**17  # of a cached pattern: 1 MB in float32
 DENSE = 0.25  # share of numbers that are not zero from which a dense product is faster
 BLOCK = 32  # results of the last axis in one dense product
-SLAB_NUMBERS = 2**20  # of coefficients that are rendered at a time: they stay in the cache
+SLAB_NUMBERS = 2**19  # of coefficients that are rendered at a time: they stay in the cache
 SLAB_NUMBERS_CUDA = 2**28  # likewise on a card, which small tasks keep waiting
 
 

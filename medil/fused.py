@@ -1,8 +1,8 @@
 """The inner loops of `medil.separable`, written for `torch.compile`.
 
-Everything is a list of rows, so that one compilation serves grids of any size, and the last
-step takes blocks of a fixed number of voxels. Where nothing compiles, `medil.separable` goes on
-with plain tensor operations.
+Everything is a list of rows of any length, so that one compilation serves grids of any size.
+What comes after `waves` are products of matrices, which a library does best. Where nothing
+compiles, `medil.separable` goes on with plain tensor operations.
 """
 
 from __future__ import annotations
@@ -10,10 +10,14 @@ from __future__ import annotations
 import math
 import warnings
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
+UNCHECKED: dict[str, Any] = {"assert_indirect_indexing": False}  # `medil.separable` counts rows
+PRODUCT_ROWS = 9 * 2**10  # at most, of a product: what lies between two stays in the cache
+ONE_PASS_ROWS = 2**11  # of a product, from which it pays to call oneDNN
 SERIES_TERMS = 7  # of cosine and sine up to a quarter turn: the next one is 6e-9
 
 
@@ -57,34 +61,62 @@ def turned_amplitudes(
     return even * real, even * imag, odd * real, odd * imag
 
 
-def block(
+def waves(
     amplitudes: tuple[Tensor, ...], y: tuple[Tensor, Tensor], z: tuple[Tensor, Tensor],
-    index: Tensor, share: Tensor, weights: list[Tensor], biases: list[Tensor],
+    cell: Tensor, row: Tensor, column: Tensor, like: Tensor,
 ) -> Tensor:  # fmt: skip
-    """`RowPlane` for a list of voxels, each by its four cells.
+    """Amplitudes times cosines and sines, from phasors, for a list of (voxel, cell) pairs.
 
     Args:
         amplitudes: Four times [h w, K], from `turned_amplitudes`.
         y: Cosines and sines along y, [2 H w, K] each.
         z: Cosines and sines along z, [h 2 W, K] each.
-        index: [3, 4 Q] rows of these tables: of `amplitudes`, of `y`, of `z`.
-        share: [4 Q, 1] weights of the ensemble.
-        weights: Of the MLP.
-        biases: Of its hidden layers, moved on as `Layers` says.
+        cell: [Q] rows of `amplitudes`.
+        row: [Q] rows of `y`.
+        column: [Q] rows of `z`.
+        like: Gives the result's precision.
 
     Returns:
-        [Q, C].
+        [Q, 2K].
     """
-    even_real, even_imag, odd_real, odd_imag = (t.index_select(0, index[0]) for t in amplitudes)
-    cos_y, sin_y = (table.index_select(0, index[1]) for table in y)  # [4 Q, K]
-    cos_z, sin_z = (table.index_select(0, index[2]) for table in z)
+    even_real, even_imag, odd_real, odd_imag = (t.index_select(0, cell) for t in amplitudes)
+    cos_y, sin_y = (table.index_select(0, row) for table in y)  # [Q, K]
+    cos_z, sin_z = (table.index_select(0, column) for table in z)
     real, imag = cos_y * cos_z - sin_y * sin_z, cos_y * sin_z + sin_y * cos_z  # of Y Z
     halves = even_real * real - even_imag * imag, odd_real * imag + odd_imag * real
-    wave = torch.cat([half.to(weights[0]) for half in halves], dim=1)
-    for weight, bias in zip(weights, biases, strict=False):
-        wave = torch.maximum(wave @ weight.T, -bias)
-    mean = (wave.to(share) * share).unflatten(0, (-1, 4)).sum(1)  # the last layer is linear
-    return mean @ weights[-1].T.to(mean)
+    return torch.cat([half.to(like) for half in halves], dim=1)
+
+
+def packed(weight: Tensor) -> Tensor:
+    """A layer's weight in oneDNN's own order, for `relu_linear`; itself where there is none."""
+    if torch.is_grad_enabled() or not one_pass(weight.device.type, weight.dtype):
+        return weight
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), PRODUCT_ROWS)
+
+
+def relu_linear(rows: Tensor, weight: Tensor, bias: Tensor, pack: Tensor) -> Tensor:
+    """relu(rows W^T + b) [Q, out]: where there is oneDNN, one pass over the numbers, not two.
+
+    Args:
+        rows: [Q, in].
+        weight: W, [out, in].
+        bias: b, [out].
+        pack: `packed` of W.
+    """
+    if pack.is_mkldnn and len(rows) >= ONE_PASS_ROWS:
+        return torch.ops.mkldnn._linear_pointwise(rows, pack, bias, "relu", [], "")
+    return torch.addmm(bias, rows, weight.T).relu_()
+
+
+@lru_cache
+def one_pass(kind: str, dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies and clips at once on a device: it does in its own precisions."""
+    if kind != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    reduced = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    known = ("_linear_pointwise", "_reorder_linear_weight")
+    found = all(hasattr(torch.ops.mkldnn, name) for name in known)
+    return found and (reduced or dtype == torch.float32)
 
 
 class Compiler:
@@ -94,7 +126,7 @@ class Compiler:
         self.works = True
         self.axis_phasors = torch.compile(axis_phasors, fullgraph=True)
         self.turned_amplitudes = torch.compile(turned_amplitudes, fullgraph=True)
-        self.block = torch.compile(block, fullgraph=True)
+        self.waves = torch.compile(waves, fullgraph=True, options=UNCHECKED)
 
     def give_up(self, error: Exception) -> None:
         """Say once that rendering goes on without a compiler."""

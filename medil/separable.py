@@ -5,12 +5,13 @@ and on one coordinate of the voxels near it, so that cosines and sines are taken
 (cell, coordinate), not for every (voxel, cell); what is left to each of a voxel's 8
 cells is two products and the MLP. Same maths as `medil.pointwise.local_ensemble`, which judges.
 
-Two forms of one loop: rows of voxels with plain tensor operations, and blocks of a fixed
-number of voxels for `torch.compile`.
+Two forms of one loop: rows of voxels with plain tensor operations, and longer blocks of
+voxels with waves by `torch.compile`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medil.fused import compiler, of_any_length, phasor
+from medil.fused import PRODUCT_ROWS, compiler, of_any_length, packed, phasor, relu_linear
 from medil.grid import Grid
 
 PAIRS_PER_ROWS = 2**11  # (voxel, cell) pairs that an eager step takes: fits a core's cache
-VOXELS_PER_BLOCK = 2**10  # of a plane, four cells each: the shape compiled for 4-byte numbers
+VOXELS_PER_BLOCK = PRODUCT_ROWS // 2  # of a plane, four cells each: two products
 
 
 @dataclass(frozen=True)
@@ -59,41 +60,31 @@ def groups(cell: np.ndarray, longest: int) -> Iterator[tuple[int, int, int]]:
 
 @dataclass
 class Layers:
-    """An MLP of `medil.blocks.mlp` as matrices, in the precision its products are taken in.
-
-    Without gradients the biases are moved on: relu(x + b) = max(x, -b) + b, and the + b
-    behind it is a part of the next layer's bias. One pass over the numbers instead of three.
-    """
+    """An MLP of `medil.blocks.mlp` as matrices, in the precision its products are taken in."""
 
     weights: list[Tensor]  # [out, in] each
     biases: list[Tensor]  # of the hidden layers
     last_bias: Tensor
-    moved: bool
+    packs: list[Tensor]  # of the hidden layers, as `relu_linear` takes them
 
     @classmethod
     def of(cls, mlp: nn.Sequential, like: Tensor, reduced: torch.dtype | None) -> Layers:
         """Matrices in `reduced` precision, or that of `like`."""
         linear = [layer for layer in mlp if isinstance(layer, nn.Linear)]
-        weights = [layer.weight.to(like) for layer in linear]
-        biases = [layer.bias.to(like) for layer in linear]
-        moved = not torch.is_grad_enabled()
-        if moved:
-            for step, weight in enumerate(weights[1:]):
-                biases[step + 1] = biases[step + 1] + weight @ biases[step]
         low = reduced or like.dtype
-        hidden = [bias.to(low) for bias in biases[:-1]]
-        return cls([weight.to(low) for weight in weights], hidden, biases[-1], moved)
+        weights = [layer.weight.to(like).to(low) for layer in linear]
+        hidden = [layer.bias.to(like).to(low) for layer in linear[:-1]]
+        packs = [packed(weight) for weight in weights[:-1]]
+        return cls(weights, hidden, linear[-1].bias.to(like), packs)
 
-    def hidden(self, wave: Tensor) -> Tensor:
-        """[Q, 2K] through all layers but the last: [Q, hidden]."""
-        wave = wave.to(self.weights[0])
-        for weight, bias in zip(self.weights, self.biases, strict=False):
-            if self.moved:
-                wave = wave @ weight.T
-                wave = torch.maximum(wave, -bias, out=wave)
-            else:
-                wave = torch.addmm(bias, wave, weight.T).relu_()
-        return wave
+    def __call__(self, wave: Tensor) -> Tensor:
+        """[Q, 2K] through the MLP, without its last bias: [Q, C]."""
+        values = []
+        for hidden in wave.to(self.weights[0]).split(PRODUCT_ROWS):
+            for layer in zip(self.weights, self.biases, self.packs, strict=False):
+                hidden = relu_linear(hidden, *layer)
+            values.append(hidden @ self.weights[-1].T)
+        return torch.cat(values)
 
 
 @dataclass
@@ -162,8 +153,7 @@ class RowPlane:
             even = torch.addcmul(p * here, q, after).index_select(1, geometry.z_cell)
             odd = torch.addcmul(p * after, q, here, value=-1).index_select(1, geometry.z_cell)
             wave = torch.addcmul(even * z_real[cell], odd, z_imag[cell])  # [R, 2 W, 2K]
-            value = self.layers.hidden(wave.flatten(0, 1)) @ self.layers.weights[-1].T
-            values.append(value.unflatten(0, (stop - start, -1)))
+            values.append(self.layers(wave.flatten(0, 1)).unflatten(0, (stop - start, -1)))
         weighed = torch.cat(values).to(geometry.weight) * geometry.weight  # [2 H, 2 W, C]
         rows = weighed.unflatten(1, (-1, 2)).sum(2)  # both cells along z
         plane = rows.new_zeros(geometry.voxels[1], *rows.shape[1:])
@@ -184,8 +174,16 @@ def widened(y: Tensor, z: Tensor) -> tuple[Tensor, ...]:
     return y, turned, torch.cat([cos_z, cos_z], dim=-1), torch.cat([sin_z, sin_z], dim=-1)
 
 
-def block_index(geometry: Geometry, n_pairs: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Rows of the tables and weights for every voxel of a plane, in blocks of 4 cells a voxel."""
+def block_index(geometry: Geometry, longest: int) -> tuple[list[tuple[Tensor, ...]], Tensor]:
+    """Every voxel of a plane and its four cells, as rows of the tables and as weights.
+
+    Args:
+        geometry: Of the two grids.
+        longest: Voxels of a block at most.
+
+    Returns:
+        Blocks of rows [4 Q] of the amplitudes, of y and of z; and weights [4 H W, 1].
+    """
     (_, _, n_columns), (_, height, width) = geometry.nodes, geometry.voxels
     device = geometry.z_cell.device
     place = torch.argsort(geometry.y_voxel, stable=True)  # [2 H]: both cells of voxel 0, of 1, ...
@@ -194,24 +192,20 @@ def block_index(geometry: Geometry, n_pairs: int) -> tuple[list[Tensor], list[Te
     cell_z = geometry.z_cell.reshape(1, width, 1, 2)
     pair_z = torch.arange(2 * width, device=device).reshape(1, width, 1, 2)
     parts = (cell_y * n_columns + cell_z, place * n_columns + cell_z, cell_y * 2 * width + pair_z)
-    index = torch.stack([p.expand(height, width, 2, 2).flatten() for p in parts])
-    share = geometry.weight[place, pair_z, 0].reshape(-1, 1)  # [4 H W, 1]
-    lacking = -index.shape[1] % n_pairs
-    index = torch.nn.functional.pad(index, (0, lacking))  # voxels that are cut off again
-    share = torch.nn.functional.pad(share, (0, 0, 0, lacking))
-    return (
-        [part.contiguous() for part in index.split(n_pairs, dim=1)],
-        [part.contiguous() for part in share.split(n_pairs)],
+    index = torch.stack([p.expand(height, width, 2, 2).reshape(-1, 4) for p in parts])
+    blocks = index.tensor_split(math.ceil(height * width / longest), dim=1)
+    return [part.flatten(1).unbind() for part in blocks], geometry.weight[place, pair_z, 0].reshape(
+        -1, 1
     )
 
 
 class BlockPlane:
-    """`RowPlane` by compiled blocks of one size."""
+    """`RowPlane` by compiled blocks of voxels."""
 
     def __init__(self, geometry: Geometry, layers: Layers) -> None:
         self.geometry, self.layers, self.compiler = geometry, layers, compiler()
-        n_bytes = layers.weights[0].element_size()
-        self.index, self.share = block_index(geometry, 4 * (VOXELS_PER_BLOCK * 4 // n_bytes))
+        self.index, self.share = block_index(geometry, VOXELS_PER_BLOCK)
+        of_any_length(*(rows for block in self.index for rows in block))
         (n_rows, n_columns), y, z = geometry.nodes[1:], geometry.y_cell, geometry.z_cell
         columns = torch.arange(n_columns, device=y.device)
         rows = torch.arange(n_rows, device=y.device)[:, None]
@@ -219,16 +213,16 @@ class BlockPlane:
         self.y_delta = geometry.y_delta.expand(-1, n_columns, 1).reshape(-1, 1)
         self.z_cell = (rows * n_columns + z).flatten()  # [h 2 W]
         self.z_delta = geometry.z_delta.repeat(n_rows, 1)
+        of_any_length(self.y_cell, self.y_delta, self.z_cell, self.z_delta)
 
     def tables(self, frequency: Tensor) -> Any:
         """As `RowPlane.tables`: cosines and sines along y, along z, all rows in one list."""
         _, along_y, along_z = frequency.flatten(0, 1).unbind(1)
         of_any_length(along_y, along_z)
-        of_any_length(self.y_cell, self.y_delta, self.z_cell, self.z_delta)
-        return (
-            self.compiler.axis_phasors(along_y, self.y_cell, self.y_delta),
-            self.compiler.axis_phasors(along_z, self.z_cell, self.z_delta),
-        )
+        y = self.compiler.axis_phasors(along_y, self.y_cell, self.y_delta)
+        z = self.compiler.axis_phasors(along_z, self.z_cell, self.z_delta)
+        of_any_length(*y, *z)
+        return y, z
 
     def turned(
         self, amplitude: Tensor, frequency: Tensor, delta: float, phase: Tensor
@@ -241,14 +235,14 @@ class BlockPlane:
     def __call__(self, turned: tuple[Tensor, ...], tables: Any) -> Tensor:
         """As `RowPlane`."""
         y, z = tables
-        of_any_length(*turned, *y, *z)
-        weights, biases = self.layers.weights, self.layers.biases
-        values = [
-            self.compiler.block(turned, y, z, index, share, weights, biases)
-            for index, share in zip(self.index, self.share, strict=True)
-        ]
+        of_any_length(*turned)
+        values = []
+        for cell, row, column in self.index:
+            wave = self.compiler.waves(turned, y, z, cell, row, column, self.layers.weights[0])
+            values.append(self.layers(wave))
+        weighed = torch.cat(values).to(self.share) * self.share  # [4 H W, C]
         _, height, width = self.geometry.voxels
-        return torch.cat(values)[: height * width].unflatten(0, (height, width))
+        return weighed.unflatten(0, (height, width, 4)).sum(2)
 
 
 def render(

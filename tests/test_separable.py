@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from medil import reference, separable
+from medil import fused, reference, separable
 from medil.blocks import at_least_float
 from medil.grid import Grid
 from medil.pointwise import LIIF, FixedMLP, LiteralLTE, Trilinear, cell_size
@@ -133,6 +133,48 @@ def test_rows_that_do_not_fit_one_step_change_nothing(monkeypatch):
     monkeypatch.setattr(separable, "PAIRS_PER_ROWS", 1)
     in_steps = rendered(operator, x, NODES, voxels)
     torch.testing.assert_close(in_steps, whole, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-5),
+                                              (torch.bfloat16, 2e-2)])  # fmt: skip
+def test_a_layer_in_one_pass_is_the_layer_in_two(dtype, tolerance, monkeypatch):
+    monkeypatch.setattr(fused, "ONE_PASS_ROWS", 1)
+    rng = torch.Generator().manual_seed(4)
+    rows, weight, bias = (torch.randn(n, generator=rng).to(dtype) for n in ((50, 6), (7, 6), (7,)))
+    two = torch.relu(rows.double() @ weight.T.double() + bias.double())
+    with torch.no_grad():
+        one = fused.relu_linear(rows, weight, bias, fused.packed(weight))
+    assert one.dtype == dtype
+    torch.testing.assert_close(one.double(), two, rtol=tolerance, atol=tolerance)
+    weight.requires_grad_()
+    fused.relu_linear(
+        rows, weight, bias, fused.packed(weight)
+    ).sum().backward()  # gradients still flow
+    expected = (two > 0).double().T @ rows.double()
+    torch.testing.assert_close(weight.grad.double(), expected, rtol=tolerance, atol=5 * tolerance)
+
+
+def test_short_products_in_one_pass_are_the_local_ensemble(monkeypatch):
+    monkeypatch.setattr(fused, "ONE_PASS_ROWS", 1)
+    monkeypatch.setattr(separable, "PRODUCT_ROWS", 5)
+    voxels = TARGETS["reaching outside"]
+    operator, x = layer(dtype=torch.float32), features(dtype=torch.float32)
+    with torch.no_grad():
+        slow = plain(operator, x, NODES, voxels)
+        torch.testing.assert_close(operator(x, NODES, voxels), slow, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("longest", [1, 5, 10**6])
+def test_blocks_of_a_plane_are_even_and_hold_every_voxel_once(longest):
+    voxels = TARGETS["finer, shifted, anisotropic"]
+    geometry = separable.Geometry.between(NODES, voxels, torch.zeros(()))
+    blocks, share = separable.block_index(geometry, longest)
+    sizes = [len(cell) for cell, _, _ in blocks]
+    n_voxels = voxels.shape[1] * voxels.shape[2]
+    assert sum(sizes) == len(share) == 4 * n_voxels
+    assert max(sizes) <= 4 * longest
+    assert max(sizes) - min(sizes) <= 4
+    torch.testing.assert_close(share.reshape(-1, 4).sum(1), torch.ones(n_voxels))
 
 
 def test_oblique_grids_take_the_plain_form():

@@ -28,7 +28,8 @@ def verdict(frame: pd.DataFrame) -> str:
     rows = newest(frame)
     table = rows.set_index(["arm", "condition", "subject", "metric"])["value"]
     found = [
-        samples(table, RELEASE), samples(table, BASE), _arms(table), _copies(table), _renderings(table),
+        samples(table, RELEASE), samples(table, BASE), _arms(table), _copies(table),
+        _renderings(table),
         _control(frame), _blur(table), _matched(table),
     ]  # fmt: skip
     return "\n".join(sentence for sentence in found if sentence)
