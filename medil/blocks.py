@@ -56,7 +56,8 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, D, H, W]
         power = x.square().mean(dim=1, keepdim=True)
-        return x * torch.rsqrt(power + 1e-6) * self.gain.to(x.dtype)
+        scale = torch.rsqrt(power + 1e-6).to(x)  # CUDA's autocast would go on in float32
+        return x * scale * self.gain.to(x.dtype)
 
 
 class ResidualBlock(nn.Module):

@@ -84,7 +84,7 @@ class Layers:
             for layer in zip(self.weights, self.biases, self.packs, strict=False):
                 hidden = relu_linear(hidden, *layer)
             values.append(hidden @ self.weights[-1].T)
-        return torch.cat(values)
+        return values[0] if len(values) == 1 else torch.cat(values)
 
 
 @dataclass
@@ -138,9 +138,9 @@ class RowPlane:
         self, amplitude: Tensor, frequency: Tensor, delta: float, phase: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Amplitudes [h, w, 2K] times the real and the imaginary part of X."""
-        cos, sin = phasor(frequency[:, :, 0] * delta + phase)  # [h, w, K]
-        both = torch.cat([cos, cos], dim=-1), torch.cat([sin, sin], dim=-1)
-        return amplitude * both[0], amplitude * both[1]
+        cos, sin = phasor(frequency[:, :, :1] * delta + phase)  # [h, w, 1, K]
+        halves = amplitude.unflatten(-1, (2, -1))  # [h, w, 2, K]
+        return (halves * cos).flatten(-2), (halves * sin).flatten(-2)
 
     def __call__(self, turned: tuple[Tensor, ...], tables: Any) -> Tensor:
         """From what the other two methods return to values [H, W, C]."""
@@ -160,17 +160,18 @@ class RowPlane:
         return plane.index_add(0, geometry.y_voxel, rows)  # both cells along y
 
 
-def plane_phasors(frequency: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
-    """Cosines, then sines along y [2 H, w, 2K] and along z [h, 2 W, 2K]."""
+def plane_phasors(frequency: Tensor, geometry: Geometry) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Cosines, then sines along y in one [2 H, w, 2K], and along z in two [h, 2 W, K]."""
     along_y = frequency[:, :, 1].index_select(0, geometry.y_cell) * geometry.y_delta
     along_z = frequency[:, :, 2].index_select(1, geometry.z_cell) * geometry.z_delta
-    return torch.cat(phasor(along_y), dim=-1), torch.cat(phasor(along_z), dim=-1)
+    return torch.cat(phasor(along_y), dim=-1), phasor(along_z)
 
 
-def widened(y: Tensor, z: Tensor) -> tuple[Tensor, ...]:
+def widened(y: Tensor, z: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
     """y, y a quarter turn on (-sines, cosines), the cosines of z twice, its sines twice."""
-    (cos_y, sin_y), (cos_z, sin_z) = y.chunk(2, dim=-1), z.chunk(2, dim=-1)
+    cos_y, sin_y = y.chunk(2, dim=-1)
     turned = torch.cat([-sin_y, cos_y], dim=-1)
+    cos_z, sin_z = z
     return y, turned, torch.cat([cos_z, cos_z], dim=-1), torch.cat([sin_z, sin_z], dim=-1)
 
 
