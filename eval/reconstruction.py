@@ -25,6 +25,7 @@ from eval.release import release_rows
 from eval.rows import spacing_text
 from eval.subjects import CONDITIONS, Case, Scan, Subject, subjects
 from medil.baselines import cell_average
+from medil.errors import InputError
 from medil.volume import Volume
 
 EXPERIMENT = "reconstruction"
@@ -148,14 +149,28 @@ def record_release(release: str, path: Path, provenance: rows.Provenance) -> int
     return rows.append_rows(path, [r for r in found if r.identity not in recorded])
 
 
+def chosen(coders: Sequence[Coder], names: Sequence[str] | None) -> Sequence[Coder]:
+    """The coders of these names; all of them when None.
+
+    Raises:
+        InputError: A name that none has.
+    """
+    known = [coder.name for coder in coders]
+    if unknown := set(names or ()) - set(known):
+        raise InputError(f"there is no arm {min(unknown)}; choose from {', '.join(known)}.")
+    return [coder for coder in coders if names is None or coder.name in names]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0, or 2 after one sentence about bad input."""
-    return runner.command(_main, runner.parser("eval.reconstruction", __doc__), arguments)
+    options = runner.parser("eval.reconstruction", __doc__)
+    options.add_argument("--arms", nargs="+", metavar="ARM", help="some arms, as in the rows (all)")
+    return runner.command(_main, options, arguments)
 
 
 def _main(options: argparse.Namespace) -> None:
     path = runner.rows_file(options.out, EXPERIMENT)
-    coders = all_coders(options.release)
+    coders = chosen(all_coders(options.release), options.arms)
     provenance = rows.Provenance.now(options.profile)
     added = record_release(options.release, path, provenance)
     recorded = rows.recorded_identities(path)

@@ -3,4 +3,4 @@
 Knowledge flows one way: grid -> data -> model -> train -> eval -> notebooks -> book.
 """
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"

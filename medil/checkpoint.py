@@ -164,9 +164,9 @@ def load_release(name: str = "tiny") -> MedIL:
         InputError: No such preset, or one that has not been trained yet.
 
     Example:
-        >>> load_release("base")
+        >>> load_release("paper")
         Traceback (most recent call last):
-        medil.errors.InputError: the release 'base' has not been trained yet; there is: tiny.
+        medil.errors.InputError: the release 'paper' has not been trained yet; there is: tiny, base.
     """
     path = RELEASES / f"{name}.safetensors"
     if not path.is_file():

@@ -1,16 +1,24 @@
 import pytest
 
-from eval.card import card
+from eval.card import card, trained_on
 from eval.reconstruction_report import current
 from eval.rows import RESULTS, read_rows
 from medil.checkpoint import RELEASES, load_release
 from medil.errors import InputError
 
 
-def test_the_committed_card_is_what_weights_and_rows_say():
+@pytest.mark.parametrize("name", ["tiny", "base"])
+def test_the_committed_card_is_what_weights_and_rows_say(name):
     frame = read_rows(RESULTS / "reconstruction.jsonl")
-    text = card("tiny", load_release("tiny"), frame)
-    assert (RELEASES / "tiny.md").read_text(encoding="utf-8") == text
+    text = card(name, load_release(name), frame)
+    assert (RELEASES / f"{name}.md").read_text(encoding="utf-8") == text
+
+
+def test_a_card_says_which_card_a_release_was_trained_on():
+    facts = {"calls": [{"device": "NVIDIA X"}, {"device": "NVIDIA X"}]}
+    assert trained_on(facts, 1) == "one NVIDIA X"
+    assert trained_on({}, 2) == trained_on({"calls": [{"device": "arm CPU"}]}, 2)
+    assert trained_on({}, 2) == "2 thread(s) of a CPU"
 
 
 def test_the_release_beats_every_linear_codec_of_its_size_on_the_held_out_brain():

@@ -21,16 +21,18 @@ def frame():
     return read_rows(RESULTS / "generation.jsonl")
 
 
-def test_the_committed_card_is_what_weights_and_rows_say(flow, frame):
-    text = (RELEASES / "tiny-ldm.md").read_text(encoding="utf-8")
-    assert text == card("tiny", flow, frame)
+@pytest.mark.parametrize("name", ["tiny", "base"])
+def test_the_committed_card_is_what_weights_and_rows_say(name, frame):
+    text = (RELEASES / f"{name}-ldm.md").read_text(encoding="utf-8")
+    assert text == card(name, load_flow_release(name), frame)
 
 
-def test_the_release_is_small_and_belongs_to_the_released_autoencoder(flow):
+@pytest.mark.parametrize(("name", "n_bytes"), [("tiny", 8e6), ("base", 16 * 2**20)])
+def test_a_release_is_small_and_belongs_to_the_released_autoencoder(name, n_bytes):
     from medil.checkpoint import load_release
 
-    assert (RELEASES / "tiny-ldm.safetensors").stat().st_size <= 8e6
-    assert flow.known.autoencoder_id == load_release("tiny").weights_id
+    assert (RELEASES / f"{name}-ldm.safetensors").stat().st_size <= n_bytes
+    assert load_flow_release(name).known.autoencoder_id == load_release(name).weights_id
 
 
 def test_every_condition_stands_in_the_card_with_its_unit(flow):

@@ -194,3 +194,5 @@ def test_bad_input_is_one_sentence_and_exit_2(tmp_path, capsys):
         subjects("huge")
     assert reconstruction.main(["--release", "no-such-preset", "--out", str(tmp_path)]) == 2
     assert "no-such-preset" in capsys.readouterr().err
+    assert reconstruction.main(["--arms", "jpeg", "--out", str(tmp_path)]) == 2
+    assert "there is no arm jpeg" in capsys.readouterr().err

@@ -150,7 +150,7 @@ def test_damaged_and_foreign_weights_are_refused(tmp_path):
 def test_releases_are_found_by_name_or_said_to_be_missing():
     assert load_release("tiny").config == preset("tiny").model
     with pytest.raises(InputError, match="not been trained yet"):
-        load_release("base")
+        load_release("paper")
     with pytest.raises(InputError, match="no preset"):
         load_release("huge")
 
@@ -159,7 +159,9 @@ def test_the_release_is_small_enough_to_ship():
     from medil.checkpoint import RELEASES
 
     assert (RELEASES / "tiny.safetensors").stat().st_size < 4e6
-    assert (RELEASES / "tiny.md").read_text().startswith("# Model card")
+    assert (RELEASES / "base.safetensors").stat().st_size <= 16 * 2**20
+    for name in ("tiny", "base"):
+        assert (RELEASES / f"{name}.md").read_text().startswith("# Model card")
 
 
 def test_a_deeper_model_begins_where_the_shallower_one_stopped(scans, tmp_path):
