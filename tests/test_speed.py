@@ -318,6 +318,24 @@ def test_growth_is_listed_from_coarse_to_fine(tmp_path):
     assert whole["Peak memory (MB)"].to_list() == ["7,000"]
 
 
+def test_jobs_of_a_card_stand_apart_from_those_of_a_processor(tmp_path):
+    brain = {"seconds": Spread(0.4, 0.3, 0.5, 3), "device_ms": 25.0, "peak_cuda_mb": 500.0}
+    step = {"seconds": 0.04, "peak_cuda_mb": 170.0}
+    card = {"device": "NVIDIA X"}
+    frame = recorded(
+        tmp_path / "speed.jsonl",
+        Found("tiny", found.GPU_BRAIN, "0.5 mm", brain, 8, **card),
+        Found("integrated", found.TRAINING, "a patch", step, 8, **card),
+        Found("integrated", found.TRAINING, "a patch", {"seconds": 0.2}, 8),
+    )
+    table = report.card_table(frame).set_index("Job")
+    assert set(table["On"]) == {"NVIDIA X"} and len(table) == 2
+    row = table.loc[f"{found.GPU_BRAIN}, tiny, 0.5 mm"]
+    assert (row["On the device (ms)"], row["In all (ms)"]) == ("25", "400")
+    assert table.loc[f"{found.TRAINING}, integrated, a patch", "On the device (ms)"] == ""
+    assert report.card_table(grown(tmp_path / "more.jsonl")).empty
+
+
 def test_words_follow_the_rows_and_say_when_there_are_none(tmp_path):
     told = words.growth_words(grown(tmp_path / "speed.jsonl"))
     assert told.startswith("From 1 mm to 0.35 mm the output has 23.3 times the voxels.")

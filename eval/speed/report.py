@@ -9,7 +9,16 @@ import pandas as pd
 from eval import tables as shared
 from eval.rows import parts, read_rows
 from eval.speed.bars import MET, NOT_MET, UNKNOWN, bars_table, newest, number
-from eval.speed.found import CEILING, EXPERIMENT, GROWTH, INTEGRATED, LITERAL, WHOLE
+from eval.speed.found import (
+    CEILING,
+    EXPERIMENT,
+    GPU_BRAIN,
+    GROWTH,
+    INTEGRATED,
+    LITERAL,
+    TRAINING,
+    WHOLE,
+)
 from medil.errors import InputError
 
 TITLES = {
@@ -122,6 +131,33 @@ def growth_table(frame: pd.DataFrame) -> pd.DataFrame:
             "Peak memory (MB)": wide["peak_rss_mb"].map(number),
             "Peak over that at 1 mm": wide["peak_ratio_to_1_mm"].map("{:.2f}".format),
             "On": wide["where"],
+        }
+    )
+
+
+def card_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """What a GPU was timed at beside renderers: a whole brain, a step of training.
+
+    Returns:
+        Job, device, milliseconds on the device (where events timed it), in all, peak memory.
+
+    Raises:
+        InputError: No speed is recorded.
+    """
+    rows = newest(frame)
+    rows = rows[rows["kind"].isin([GPU_BRAIN, TRAINING]) & (rows["device"] != "cpu")]
+    if rows.empty:
+        return pd.DataFrame()
+    wide = rows.pivot_table(index=["kind", "arm", "sizes", "where"], columns="metric",
+                            values="value", sort=False).reset_index()  # fmt: skip
+    on_device = wide["device_ms"] if "device_ms" in wide else pd.Series(float("nan"), wide.index)
+    return pd.DataFrame(
+        {
+            "Job": wide["kind"] + ", " + wide["arm"] + ", " + wide["sizes"],
+            "On": wide["where"],
+            "On the device (ms)": on_device.map(lambda v: "" if pd.isna(v) else number(v)),
+            "In all (ms)": (1e3 * wide["seconds"]).map(number),
+            "Peak memory there (MB)": wide["peak_cuda_mb"].map(number),
         }
     )
 
