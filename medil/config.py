@@ -356,28 +356,20 @@ FLOW_PRESETS: dict[str, FlowRun] = {
     "tiny": FlowRun(  # the CPU-trained release, on latents of `tiny`
         "tiny",
         FlowConfig(
-            channels=(24, 48, 48),
-            attention=(False, False, False),
-            head_channels=16,
-            fold=1,
-            coarse=FlowConfig(channels=(40, 48), head_channels=16),
-            adds=True,
+            channels=(24, 48, 48), attention=(False, False, False), head_channels=16, fold=1,
+            coarse=FlowConfig(channels=(40, 48), head_channels=16), adds=True,
         ),
     ),
     "base": FlowRun(  # for one GPU, on latents of `base`; its weights stay below 16 MiB
         "base",
         FlowConfig(
-            channels=(32, 64, 64),
-            attention=(False, False, False),
-            head_channels=16,
-            fold=1,
-            coarse=FlowConfig(channels=(64, 96), fold=1),
-            adds=True,
+            channels=(32, 64, 64), attention=(False, False, False), head_channels=16, fold=1,
+            coarse=FlowConfig(channels=(64, 96), fold=1), adds=True,
         ),
         FlowTraining(minutes=25, batch=8, coarse_draws=4),
         heads=320,
     ),
-}
+}  # fmt: skip
 
 
 def _named(presets: dict[str, Any], name: str) -> Any:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from eval.coders import TITLES
 from eval.metrics.catalogue import METRICS
-from eval.rows import latest, parts, read_rows
+from eval.rows import latest, recorded
 from eval.stats import compare
 from eval.tables import provenance, write
 from medil.baselines import LINEAR_CODECS
@@ -280,10 +280,10 @@ def tables(folder: Path, out: Path) -> list[Path]:
     Returns:
         What was written; nothing where there are no rows.
     """
-    path = Path(folder) / f"{EXPERIMENT}.jsonl"
-    if not parts(path):
+    frame = recorded(folder, EXPERIMENT)
+    if frame is None:
         return []
-    frame = newest(read_rows(path))
+    frame = newest(frame)
     return write(
         {
             f"{EXPERIMENT}.csv": scan_table(frame),

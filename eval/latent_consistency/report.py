@@ -18,7 +18,7 @@ from eval.latent_consistency.summary import (
     information_table,
     newest,
 )
-from eval.rows import parts, read_rows
+from eval.rows import recorded as rows_of
 from medil.errors import InputError
 from medil.files import atomic_output
 
@@ -152,11 +152,9 @@ def _told_db(line: pd.Series) -> str:
 
 def recorded(folder: Path) -> pd.DataFrame | None:
     """The experiment's newest rows in a folder; None where there are none to build a table on."""
-    path = Path(folder) / f"{EXPERIMENT}.jsonl"
-    if not parts(path):
-        return None
+    frame = rows_of(folder, EXPERIMENT)
     try:
-        return newest(read_rows(path))
+        return None if frame is None else newest(frame)
     except InputError:
         return None
 

@@ -10,7 +10,7 @@ from eval import stats
 from eval import tables as shared
 from eval.patch_vs_whole.measure import EXPERIMENT, OF_PATCHES, OF_REACH
 from eval.rows import newest as newest_rows
-from eval.rows import parts, read_rows
+from eval.rows import recorded
 
 ARMS = {"medil": "MedIL", "medil_splines": "MedIL, splines alone"}
 ROUNDING_PERCENT = 1e-4  # of the peak: float32 sums in another order differ by less
@@ -202,10 +202,9 @@ def tables(folder: Path, out: Path) -> list[Path]:
     Returns:
         What was written; nothing where no rows are recorded.
     """
-    path = Path(folder) / f"{EXPERIMENT}.jsonl"
-    if not parts(path):
+    frame = recorded(folder, EXPERIMENT)
+    if frame is None:
         return []
-    frame = read_rows(path)
     contents = {
         f"{EXPERIMENT}.csv": patches_table(frame),
         f"{EXPERIMENT}_reach.csv": reach_table(frame),

@@ -15,7 +15,7 @@ from eval.robustness import damage as damages
 from eval.robustness.damage import BRAIN, DAMAGES, FAR, NEAR
 from eval.robustness.measure import CLEAN, EXPERIMENT, INPUT, RENDERED
 from eval.rows import newest as newest_rows
-from eval.rows import parts, read_rows
+from eval.rows import recorded
 
 MODEL, SPLINES, LINEAR = "medil", "medil_splines", ("dct_ball", "bspline")
 ARMS = {MODEL: "MedIL", SPLINES: "MedIL, splines alone", **{c: TITLES[c] for c in LINEAR}}
@@ -269,10 +269,9 @@ def tables(folder: Path, out: Path) -> list[Path]:
     Returns:
         What was written; nothing where no rows are recorded.
     """
-    path = Path(folder) / f"{EXPERIMENT}.jsonl"
-    if not parts(path):
+    frame = recorded(folder, EXPERIMENT)
+    if frame is None:
         return []
-    frame = read_rows(path)
     contents = {
         f"{EXPERIMENT}.csv": robustness_table(frame),
         f"{EXPERIMENT}_metrics.csv": metrics_table(frame).round(4),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from eval import tables as shared
-from eval.rows import parts, read_rows
+from eval.rows import recorded as rows_of
 from eval.speed.bars import MET, NOT_MET, UNKNOWN, bars_table, newest, number
 from eval.speed.found import (
     CEILING,
@@ -19,7 +19,6 @@ from eval.speed.found import (
     TRAINING,
     WHOLE,
 )
-from medil.errors import InputError
 
 TITLES = {
     "naive": "literal LTE, naive",
@@ -234,12 +233,8 @@ def printed(frame: pd.DataFrame) -> str:
 
 def recorded(folder: Path) -> pd.DataFrame | None:
     """The experiment's rows, or None where nothing is recorded yet."""
-    try:
-        frame = read_rows(folder / f"{EXPERIMENT}.jsonl")
-        newest(frame)
-        return frame
-    except InputError:
-        return None
+    frame = rows_of(folder, EXPERIMENT)
+    return None if frame is None or not (frame["experiment"] == EXPERIMENT).any() else frame
 
 
 def tables(folder: Path, out: Path) -> list[Path]:
@@ -252,10 +247,9 @@ def tables(folder: Path, out: Path) -> list[Path]:
     Returns:
         What was written; nothing where no rows are recorded.
     """
-    path = Path(folder) / f"{EXPERIMENT}.jsonl"
-    if not parts(path):
+    frame = recorded(folder)
+    if frame is None:
         return []
-    frame = read_rows(path)
     made = {
         "speed_bars.csv": bars_table(frame),
         "speed.csv": renderers_table(frame),
