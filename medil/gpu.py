@@ -22,8 +22,9 @@ except ImportError:  # a CPU build of torch comes without it
     triton = None
 
 LONGEST = 2**31  # numbers that 32-bit offsets can tell apart
-LAST_TILE = (4, 256)  # positions and results of a program where the axis is the last one
-ROWS_TILE = (512, 2)  # and where rows lie behind it
+TILE = 1024  # results of a program, times the positions beside the axis that it takes
+LONGEST_RUN = 256  # results of a program where the axis is the last one
+SHORT_RUN = 2  # and where rows lie behind it
 MIX_TILE = 128  # positions of a program that mixes channels
 MOST_MIXED = 64  # channels before or behind
 
@@ -54,7 +55,8 @@ def product(values: Tensor, step: Any, adjoint: bool, out: Tensor | None = None)
     shape = groups, kinds, inner, size_out, tail
     result = values.new_empty(shape) if out is None else out.view(shape)
     positions = inner * tail
-    at_once, results = LAST_TILE if step.last else ROWS_TILE
+    results = min(LONGEST_RUN, _padded(size_out)) if step.last else SHORT_RUN
+    at_once = TILE // results
     programs = (-(-positions // at_once), -(-size_out // results), groups * kinds)
     with torch.cuda.device_of(values):
         _kernel()[programs](
@@ -163,7 +165,7 @@ def mixed(weight: Tensor, values: Tensor, bias: Tensor) -> Tensor:
 
 
 def _padded(size: int) -> int:
-    """What a matrix unit takes: a power of two from 16 on."""
+    """The next power of two, from 16 on: what programs and matrix units take."""
     return max(16, triton.next_power_of_2(size))
 
 
