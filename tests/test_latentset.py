@@ -9,6 +9,8 @@ from torch.nn import functional
 
 from medil import latentset
 from medil.attributes import ATTRIBUTES
+from medil.autoencoder import MedIL
+from medil.config import preset
 from medil.errors import InputError
 from medil.grid import centres_mm
 from medil.latentset import box_grid, draw_heads, encode_heads, head_spacing_mm, read_head
@@ -126,6 +128,18 @@ def test_latents_lie_on_the_box_and_keep_what_is_known(head, tmp_path):
     assert found.sources == (drawn.source,) and found.weights_id == "0123"
     twice = found.subset([0, 0])
     assert len(twice.latents) == len(twice.known) == len(twice.sources) == 2
+
+
+def test_latents_of_a_network_are_kept_however_they_lie_in_memory(head, tmp_path):
+    torch.manual_seed(0)
+    model = MedIL(preset("test").model).eval()
+    torch.nn.init.normal_(model.to_latent.weight, std=0.1)  # it starts silent
+    model.weights_id = "0123"
+    (found,) = encode_heads(model, [head], tmp_path).latents
+    drawn = read_head(head)
+    with torch.inference_mode():
+        mean, _ = model.encode_tensor(drawn.data[None, None], drawn.grid, box_grid(4.0))
+    torch.testing.assert_close(found, mean[0], atol=2e-3, rtol=2e-3)
 
 
 def test_an_autoencoder_without_weights_is_refused(head, tmp_path):
