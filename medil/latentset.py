@@ -223,7 +223,8 @@ def encode_heads(model: LatentAutoencoder, heads: Sequence[Path], folder: Path) 
             mean, _ = model.encode_tensor(data, head.grid, box_grid(pitch_mm))
             facts = {"known": head.known, "source": head.source}
             with atomic_output(kept, force=True) as temporary:
-                save_file({"mean": mean[0].half().cpu().contiguous()}, temporary, {"facts": json.dumps(facts)})
+                tensors = {"mean": mean[0].half().cpu().contiguous()}
+                save_file(tensors, temporary, {"facts": json.dumps(facts)})
         with safe_open(kept, framework="pt") as file:
             latents.append(file.get_tensor("mean").float())
             facts = json.loads(file.metadata()["facts"])
