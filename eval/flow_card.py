@@ -46,7 +46,7 @@ autoencoder `{autoencoder}`, which renders them on any grid.
 
 ## How it was trained
 
-{steps:,} steps of {batch} latent and {coarse_draws} times as many block means in
+{steps:,} steps of {batch} latent(s) and {coarse_draws} times as many block means in
 {minutes:.0f} minutes on {trained_on}, seed {seed}, commit `{commit}`;
 averaged weights (decay {ema}).{earlier}
 
