@@ -195,6 +195,7 @@ def test_one_volume_of_a_4d_image_is_reconstructed(run_medil, scan, tmp_path):
 def test_train_passes_its_options_on(run_medil, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("medil.engine.main_train", lambda *a, **k: asked.append((a, k)))
+    monkeypatch.setattr("medil.workers.able", lambda: 5)
     out = tmp_path / "run"
     options = "--seed", 3, "--minutes", 2, "--time-budget", "90s", "--devices", 2, "--batch", 4
     code, _, _ = run_medil("train", "--preset", "test", "-o", out, *options)
@@ -202,7 +203,7 @@ def test_train_passes_its_options_on(run_medil, tmp_path, monkeypatch):
     assert code == 0 and places == (out, "test")
     assert {k: v for k, v in names.items() if v is not None} == {
         "seed": 3, "minutes": 2.0, "time_budget_s": 90.0, "devices": 2, "batch": 4,
-        "resume": False, "accelerator": "auto",
+        "resume": False, "accelerator": "auto", "processes": 5,
     }  # fmt: skip
 
 
