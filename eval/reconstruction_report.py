@@ -192,7 +192,7 @@ def codecs_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def release_table(frame: pd.DataFrame) -> pd.DataFrame:
     """What is known of each release's weights: size, training time, hash."""
-    known = frame[(frame["experiment"] == RELEASE)]
+    known = frame[frame["experiment"] == RELEASE]
     lines = []
     for name, own in known.groupby("subject", sort=False):
         lines += [

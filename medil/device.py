@@ -60,7 +60,7 @@ def network_precision(device: torch.device, name: str = "auto") -> AbstractConte
     Args:
         device: Where the weights are.
         name: "auto" is bfloat16 on CUDA, else float32. Processors with bfloat16 products
-            (AVX512-BF16, AMX) take half the time in "bfloat16", others take longer.
+            (AVX512-BF16, AMX) are faster in "bfloat16", others are slower.
 
     Raises:
         InputError: An unknown name.

@@ -111,12 +111,13 @@ def relu_linear(rows: Tensor, weight: Tensor, bias: Tensor, pack: Tensor) -> Ten
 @lru_cache
 def one_pass(kind: str, dtype: torch.dtype) -> bool:
     """Whether oneDNN multiplies and clips at once on a device: it does in its own precisions."""
+    needed = ("_linear_pointwise", "_reorder_linear_weight", "_is_mkldnn_bf16_supported")
     if kind != "cpu" or not torch.backends.mkldnn.is_available():
         return False
+    if not all(hasattr(torch.ops.mkldnn, name) for name in needed):
+        return False
     reduced = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    known = ("_linear_pointwise", "_reorder_linear_weight")
-    found = all(hasattr(torch.ops.mkldnn, name) for name in known)
-    return found and (reduced or dtype == torch.float32)
+    return reduced or dtype == torch.float32
 
 
 class Compiler:

@@ -195,9 +195,8 @@ def block_index(geometry: Geometry, longest: int) -> tuple[list[tuple[Tensor, ..
     parts = (cell_y * n_columns + cell_z, place * n_columns + cell_z, cell_y * 2 * width + pair_z)
     index = torch.stack([p.expand(height, width, 2, 2).reshape(-1, 4) for p in parts])
     blocks = index.tensor_split(math.ceil(height * width / longest), dim=1)
-    return [part.flatten(1).unbind() for part in blocks], geometry.weight[place, pair_z, 0].reshape(
-        -1, 1
-    )
+    share = geometry.weight[place, pair_z, 0].reshape(-1, 1)
+    return [part.flatten(1).unbind() for part in blocks], share
 
 
 class BlockPlane:

@@ -186,3 +186,8 @@ def test_monai_s_autoencoder_meets_any_grid_through_its_own(tmp_path, spacing_mm
     wrong = MonaiCoder("kl", shape | {"latent_channels": 3}, tmp_path / "net.safetensors", 1.0)
     with pytest.raises(InputError, match="does not fit"):
         wrong.encode(volume)
+
+
+def test_rows_tell_releases_apart_and_a_file_is_the_first():
+    names = [coders.release_arm(name) for name in ("tiny", "base", "runs/a.safetensors")]
+    assert names == ["medil", "medil_base", "medil"]

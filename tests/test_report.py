@@ -149,6 +149,22 @@ def test_rows_of_older_weights_do_not_mix_with_newer_ones(tmp_path):
     assert set(table["subject"]) == {BRAIN, "head"}  # the codecs of the other volume stay
 
 
+def test_a_larger_release_stands_beside_the_small_one_and_neither_hides_the_other(tmp_path):
+    path = tmp_path / "r.jsonl"
+    later = "2026-02-01T00:00:00.000000+00:00"
+    rows.append_rows(path, recorded())
+    larger = recorded(gain_db=-1.5, weights_sha256="v" * 64, recorded_at=later)
+    larger = [replace(r, arm="medil_base") for r in larger if r.arm == "medil"]
+    rows.append_rows(path, larger)
+    table = reconstruction_report.wide(reconstruction_report.current(rows.read_rows(path)))
+    assert {"medil", "medil_base"} < set(table["arm"])
+    told = reconstruction_report.base_words(table)
+    assert "`base` lies 1.50 dB below the small one (mean of n = 1 volumes" in told
+    line = reconstruction_report.renderings_table(table).iloc[0]
+    assert float(line["Base above it (dB)"]) == float(line["MedIL above it (dB)"]) - 1.5
+    assert reconstruction_report.base_words(table[table["arm"] != "medil_base"]) == ""
+
+
 def test_release_table_holds_quantities_hash_and_commit(tmp_path, spline_model):
     from eval.release import release_rows
 

@@ -207,3 +207,16 @@ def test_weights_digest_sees_one_changed_weight():
     with torch.no_grad():
         layer[0].bias[1] += 1e-6
     assert rows.weights_digest(layer) != before
+
+
+@pytest.mark.parametrize(
+    ("told", "commit", "dirty"), [("abc123", "abc123", False), ("f00+", "f00", True)]
+)
+def test_a_copy_without_history_is_told_its_commit(told, commit, dirty, monkeypatch):
+    from medil import train
+
+    monkeypatch.setenv("MEDIL_COMMIT", told)
+    rows._checkout_state.cache_clear()
+    found = rows.Provenance.now("quick")
+    assert (found.commit, found.dirty) == (commit, dirty) and train.commit() == told
+    rows._checkout_state.cache_clear()  # what it was told goes with the test
