@@ -290,12 +290,13 @@ def test_a_programs_exit_code_is_passed_on(tmp_path):
 
 
 def test_an_interrupt_is_passed_on_and_waited_for(tmp_path):
-    child = (
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    child = listen + (  # whoever runs the tests may ignore Ctrl-C, and that is inherited
         "import time\n"
         "try:\n    open('ready', 'w').close(); time.sleep(60)\n"
         "except KeyboardInterrupt:\n    open('told', 'w').close(); raise SystemExit(130)\n"
     )
-    parent = (
+    parent = listen + (
         "import os, signal, sys, threading, time\n"
         "from pathlib import Path\n"
         "from medil import verbs_evaluate as v\n"
