@@ -1,0 +1,29 @@
+"""The tables that recorded rows give today, byte for byte, while the house is rearranged."""
+
+from pathlib import Path
+
+import pytest
+
+from eval import report
+from eval.rows import RESULTS
+
+GOLDEN = Path(__file__).parent / "golden/tables"
+CSV = sorted(path.name for path in GOLDEN.glob("*.csv"))
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tables")
+    report.write(RESULTS, folder)
+    return folder
+
+
+def test_every_table_is_written(tables):
+    assert sorted(path.name for path in tables.iterdir()) == sorted(
+        p.name for p in GOLDEN.iterdir()
+    )
+
+
+@pytest.mark.parametrize("name", CSV)
+def test_a_table_is_byte_equal_to_its_golden_copy(tables, name):
+    assert (tables / name).read_bytes() == (GOLDEN / name).read_bytes()
