@@ -148,7 +148,7 @@ def publishable(notebook: dict) -> dict:
 
 def build():
     """Stage the pages, render them with warnings as errors, then swap the result in."""
-    from eval.results_pages import pack_rows
+    from eval.pages.results import pack_rows
     from eval.rows import RESULTS
 
     stage()

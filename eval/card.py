@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval.coders import release_arm
-from eval.reconstruction_report import GAIN, NATIVE, current
+from eval.coders.base import release_arm
+from eval.reconstruction.report import GAIN, NATIVE, current
 from eval.rows import RESULTS, read_rows
-from medil.autoencoder import MedIL
-from medil.baselines import LINEAR_CODECS
-from medil.checkpoint import RELEASES, load_release, release_config
+from medil.data.manifest import entries
 from medil.errors import InputError
-from medil.files import atomic_output
-from medil.manifest import entries
+from medil.model.autoencoder import MedIL
+from medil.model.codecs import LINEAR_CODECS
+from medil.model.weights import RELEASES, load_release, release_config
+from medil.system.files import atomic_output
 
 TEXT = """# Model card: {name}
 

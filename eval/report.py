@@ -13,11 +13,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from eval import ablation_report, changes, reconstruction_report
+from eval import changes
+from eval.ablation import report as ablation_report
 from eval.extrapolation import report as extrapolation_report
 from eval.generation import report as generation_report
 from eval.latent_consistency import report as consistency_report
 from eval.patch_vs_whole import report as patch_report
+from eval.reconstruction import report as reconstruction_report
 from eval.robustness import report as robustness_report
 from eval.rows import RESULTS, pack, parts
 from eval.speed import report as speed_report

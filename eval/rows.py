@@ -30,8 +30,8 @@ import torch
 
 import medil
 from medil.errors import InputError
-from medil.files import atomic_output
 from medil.grid import Grid
+from medil.system.files import atomic_output
 
 RESULTS = Path(__file__).parent / "results"
 WHAT = ("experiment", "subject", "arm", "condition", "metric")

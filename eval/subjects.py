@@ -16,17 +16,17 @@ import torch
 
 from eval.metrics import brain_mask, head_mask
 from eval.rows import array_digest, digest
-from medil.anatomy import label_anatomy
-from medil.baselines import cell_average
-from medil.cohort import CohortConfig, draw_subject, native_grid, scan
+from medil.data.manifest import Entry, available, entries, fetch, reachable
+from medil.data.samples import mni152_template
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.manifest import Entry, available, entries, fetch, reachable
-from medil.samples import mni152_template
+from medil.model.codecs import cell_average
+from medil.synth.anatomy import label_anatomy
+from medil.synth.cohort import CohortConfig, draw_subject, native_grid, scan
 from medil.volume import Volume, load
 
 COHORT_SEED = 7  # of the evaluation; training draws from another
-MADE_VERSION = 1  # part of a made volume's hash: raise it when `medil.cohort` makes others
+MADE_VERSION = 1  # part of a made volume's hash: raise it when `medil.synth.cohort` makes others
 
 
 @dataclass(frozen=True)

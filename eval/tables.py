@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from medil.files import atomic_output
+from medil.system.files import atomic_output
 
 
 def provenance(frame: pd.DataFrame) -> str:

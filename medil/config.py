@@ -24,7 +24,7 @@ OPERATORS = (
 )
 ENCODER_OPERATORS = ("integrated", "literal", "trilinear")
 LOSSES = ("rms", "charbonnier", "l1")
-CONDITIONS = ("ventricles", "brain", "contrast", "spacing")  # see `medil.attributes`
+CONDITIONS = ("ventricles", "brain", "contrast", "spacing")  # see `medil.synth.attributes`
 ARCHITECTURES = (
     "medil",
     "conv",  # MONAI's AutoencoderKL on a fixed grid, resampled in and out

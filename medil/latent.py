@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from medil.errors import InputError
-from medil.files import atomic_output
 from medil.grid import Grid
+from medil.system.files import atomic_output
 from medil.volume import Intensity, Source
 
 FORMAT = "medil-latent-1"

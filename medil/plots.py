@@ -16,7 +16,7 @@ from torch import Tensor
 
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.sampling import Step
+from medil.training.patches import Step
 from medil.volume import Volume
 
 if TYPE_CHECKING:

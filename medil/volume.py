@@ -16,11 +16,11 @@ from nibabel import orientations
 from torch import Tensor
 
 from medil.errors import InputError
-from medil.files import atomic_output
-from medil.formats import Source, read_nibabel, suffix_of, write_nibabel, written_suffix
-from medil.formats_nrrd import read_nrrd, write_nrrd
 from medil.grid import Grid
-from medil.intensity import Intensity, hu_window, replace_nonfinite, robust_intensity
+from medil.io.intensity import Intensity, hu_window, replace_nonfinite, robust_intensity
+from medil.io.nifti import Source, read_nibabel, suffix_of, write_nibabel, written_suffix
+from medil.io.nrrd import read_nrrd, write_nrrd
+from medil.system.files import atomic_output
 
 __all__ = [
     "Intensity",

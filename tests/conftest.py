@@ -63,8 +63,8 @@ def spline_model():
     """
     import torch
 
-    from medil.autoencoder import MedIL
     from medil.config import preset
+    from medil.model.autoencoder import MedIL
 
     model = MedIL(preset("test").model).eval()
     with torch.no_grad():
@@ -77,7 +77,7 @@ def spline_model():
 @pytest.fixture
 def scan(tmp_path, monkeypatch, spline_model) -> Path:
     """A ramp stored as an oblique LPS uint16 scan, and a release that reads it."""
-    monkeypatch.setattr("medil.checkpoint.load_release", lambda name: spline_model)
+    monkeypatch.setattr("medil.model.weights.load_release", lambda name: spline_model)
     grid = Grid.from_spacing((24, 22, 9), (1.2, 1.5, 4.0), (-10.0, 5.0, 7.0))
     placed = grid.rotated((1, 2, -0.5), 17.0).reoriented("LPS")[0]
     stored = ramp(placed).round().numpy().astype(np.uint16)

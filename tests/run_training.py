@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from medil.config import PRESETS, RunConfig
-from medil.engine import train
-from medil.sampling import Scan
+from medil.training.autoencoder import train
+from medil.training.patches import Scan
 
 TEST = PRESETS["test"]
 
@@ -66,7 +66,7 @@ if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
     fabric = None
     if "processes" in asked:
-        from medil.processes import launch
+        from medil.training.launch import launch
 
         fabric = launch(None, "cpu")
         assert fabric.world_size == asked.pop("processes")

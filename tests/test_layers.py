@@ -1,4 +1,4 @@
-"""Knowledge flows one way: grid, data, model, train, command line; then eval, then notebooks."""
+"""Knowledge flows one way, room by room: medil, then eval, then notebooks."""
 
 import ast
 import sys
@@ -9,42 +9,30 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CORE = {"torch", "numpy", "scipy", "nibabel", "safetensors", "tqdm"}
 
-# Within a layer, modules may import each other, but never in a circle.
-LAYERS = (
-    ["errors", "files", "memory", "affine", "device", "workers"],
-    ["grid", "tiles"],
-    ["intensity", "formats", "formats_nrrd", "volume", "stream", "describe", "manifest"],
-    ["analytic", "cortex", "airway", "phantoms", "anatomy", "painting", "heads", "cohort"],
-    ["attributes"],
-    ["sampling", "samples", "stored", "store"],
-    ["config", "texture", "gpu", "bands", "resample", "reference", "blocks", "rolling"],
-    ["separable", "fused", "pointwise", "waves", "implicit"],
-    ["latent", "shortcut", "piecewise", "autoencoder", "rivals", "baselines"],
-    ["losses", "checkpoint", "prefetch", "pool", "train", "processes", "journal", "loop", "engine"],
-    ["latentset", "flow", "flow_train", "generate"],
-    ["toys", "ceiling"],
-    ["infer", "plots"],
-    [
-        "verbs_shared",
-        "verbs_evaluate",
-        "verbs_sample",
-        "verbs_store",
-        "verbs_train",
-        "verbs",
-        "cli",
-    ],
+# A room, or a file at the top, imports from itself and from its left.
+ROOMS = (
+    *("errors", "config", "system", "affine", "grid", "io", "volume", "stream", "latent"),
+    *("synth", "data", "layers", "model", "training", "diffusion", "tutorial", "plots", "cli"),
 )
-LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in layer}
 
 
-def module_names() -> list[str]:
-    return sorted(path.stem for path in (ROOT / "medil").glob("*.py") if path.stem != "__init__")
+def modules(package: str) -> dict[str, Path]:
+    """Dotted name to file."""
+    paths = sorted((ROOT / package).rglob("*.py"))
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
+    return {name.removesuffix(".__init__"): path for name, path in zip(names, paths, strict=True)}
 
 
-def imports(path: Path) -> set[str]:
-    """Dotted names that a file imports anywhere, functions included."""
+MEDIL = modules("medil")
+INSIDE = sorted(name for name in MEDIL if name != "medil")
+each_module = pytest.mark.parametrize("module", INSIDE)
+
+
+def imports(path: Path, everywhere: bool = True) -> set[str]:
+    """Dotted names that a file imports: anywhere, or when it is imported itself."""
+    tree = ast.parse(path.read_text("utf-8"))
     found = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(tree) if everywhere else tree.body:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -52,32 +40,31 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def imports_at_import_time(path: Path) -> set[str]:
-    """Top-level packages that importing a file imports."""
-    found = set()
-    for node in ast.parse(path.read_text("utf-8")).body:
-        if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.split(".")[0])
-    return found
-
-
 def neighbours(module: str) -> set[str]:
     """Modules of medil that a module of medil imports."""
-    names = set(module_names())
-    dotted = [name.split(".") for name in imports(ROOT / f"medil/{module}.py")]
-    return {part[1] for part in dotted if part[0] == "medil" and part[1:] and part[1] in names}
+    return {name for dotted in imports(MEDIL[module]) if (name := longest(dotted))} - {module}
 
 
-def test_every_module_has_a_layer():
-    assert set(module_names()) <= set(LAYER_OF), "give the new module a place in LAYERS"
+def longest(dotted: str) -> str:
+    """The module that a dotted name lies in; empty outside the rooms."""
+    while dotted and dotted not in MEDIL:
+        dotted = dotted.rpartition(".")[0]
+    return "" if dotted == "medil" else dotted
 
 
-@pytest.mark.parametrize("module", module_names())
+def room(module: str) -> str:
+    return module.split(".")[1]
+
+
+def test_every_room_is_listed():
+    assert {room(module) for module in INSIDE} == set(ROOMS)
+
+
+@each_module
 def test_a_module_imports_only_from_its_left(module):
-    above = {name for name in neighbours(module) if LAYER_OF[name] > LAYER_OF[module]}
-    assert not above, f"{module} imports {sorted(above)}, which stand to its right"
+    own = ROOMS.index(room(module))
+    right = sorted(name for name in neighbours(module) if ROOMS.index(room(name)) > own)
+    assert not right, f"{module} imports {right}, which stand to its right"
 
 
 def test_no_module_imports_itself_in_a_circle():
@@ -91,30 +78,16 @@ def test_no_module_imports_itself_in_a_circle():
                 visit(other, (*path, module))
             state[module] = "done"
 
-    for module in module_names():
+    for module in INSIDE:
         visit(module, ())
 
 
-@pytest.mark.parametrize("module", module_names())
+@each_module
 def test_medil_never_imports_eval(module):
-    assert not {n for n in imports(ROOT / f"medil/{module}.py") if n.split(".")[0] == "eval"}
+    assert not {n for n in imports(MEDIL[module]) if n.split(".")[0] == "eval"}
 
 
-@pytest.mark.parametrize(
-    "module",
-    sorted(
-        set(module_names())
-        - {
-            "cli",
-            "verbs",
-            "verbs_evaluate",
-            "verbs_sample",
-            "verbs_shared",
-            "verbs_store",
-            "verbs_train",
-        }
-    ),
-)
+@pytest.mark.parametrize("module", [m for m in INSIDE if room(m) != "cli"])
 def test_importing_medil_needs_the_core_dependencies_alone(module):
-    needed = imports_at_import_time(ROOT / f"medil/{module}.py")
+    needed = {name.split(".")[0] for name in imports(MEDIL[module], everywhere=False)}
     assert needed - set(sys.stdlib_module_names) - {"medil"} <= CORE

@@ -15,7 +15,7 @@ from medil.plots import (
     three_planes,
     training_steps,
 )
-from medil.sampling import Step
+from medil.training.patches import Step
 from medil.volume import Volume
 
 pytest.importorskip("matplotlib").use("Agg")

@@ -1,0 +1,1 @@
+"""Which operator learns best: arms, seeds and held-out subjects, fairly paired."""

@@ -27,14 +27,14 @@ from tqdm import tqdm
 from eval.metrics import brain_mask
 from eval.rows import digest
 from eval.subjects import template_subject
-from medil.anatomy import Anatomy, label_anatomy, tissue_anatomy
-from medil.cohort import CohortConfig, draw_subject, scan
 from medil.config import DataConfig
-from medil.files import atomic_output
+from medil.data.manifest import Entry, available, entries, fetch
 from medil.grid import Grid
-from medil.intensity import Intensity, robust_intensity
-from medil.manifest import Entry, available, entries, fetch
-from medil.sampling import Scan, coarser, prepare_scan
+from medil.io.intensity import Intensity, robust_intensity
+from medil.synth.anatomy import Anatomy, label_anatomy, tissue_anatomy
+from medil.synth.cohort import CohortConfig, draw_subject, scan
+from medil.system.files import atomic_output
+from medil.training.patches import Scan, coarser, prepare_scan
 from medil.volume import Volume, load
 
 FOLDER = Path("_build/ablation/data")

@@ -9,11 +9,11 @@ import numpy as np
 from tqdm import tqdm
 
 from eval import rows
-from eval.ablation_data import FINER, WHOLE, Question
-from eval.ablation_score import DEFINITION, EXPERIMENT, METRICS, scores, snapshot_rows
-from eval.coders import render_samples
-from eval.lapped import lapped
-from medil.baselines import LINEAR_CODECS, ORACLE_CODECS, Codec
+from eval.ablation.blocks import FINER, WHOLE, Question
+from eval.ablation.score import DEFINITION, EXPERIMENT, METRICS, scores, snapshot_rows
+from eval.coders.base import render_samples
+from eval.coders.lapped import lapped
+from medil.model.codecs import LINEAR_CODECS, ORACLE_CODECS, Codec
 
 CODECS: dict[str, Codec] = LINEAR_CODECS | {"lapped": lapped} | ORACLE_CODECS
 LATENT_MM, LATENT_CHANNELS = 4.0, 8  # what the codecs' size is taken from

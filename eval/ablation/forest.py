@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from eval.ablation_pairs import name_of
+from eval.ablation.pairs import name_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,10 +4,10 @@
     python -m eval.ablation --profile gpu        # the recorded comparison
     python -m eval.ablation --arms integrated literal --seeds 1 --steps 300
 
-Each run trains one arm with one seed (`eval.ablation_train`) and scores two snapshots of it,
+Each run trains one arm with one seed (`eval.arms.train`) and scores two snapshots of it,
 at equal steps and at equal computing time. A run that is recorded is not run again, and an
 interrupt loses at most the run it falls into. Linear codecs of equal size are scored on the
-same blocks. `python -m eval.ablation_report` makes tables and verdict.
+same blocks. `python -m eval.ablation.report` makes tables and verdict.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from pathlib import Path
 import torch
 
 from eval import rows
-from eval.ablation_codecs import record_codecs
-from eval.ablation_data import (
+from eval.ablation.blocks import (
     FOLDER,
     N_MADE,
     PLACES,
@@ -34,8 +33,9 @@ from eval.ablation_data import (
     Question,
     training_heads,
 )
-from eval.ablation_data import questions as scored_blocks
-from eval.ablation_score import (
+from eval.ablation.blocks import questions as scored_blocks
+from eval.ablation.codecs import record_codecs
+from eval.ablation.score import (
     DEFINITION,
     EXPERIMENT,
     answer,
@@ -44,7 +44,8 @@ from eval.ablation_score import (
     scores,
     snapshot_rows,
 )
-from eval.ablation_train import (
+from eval.arms.catalogue import ARMS, LEARNED, all_learned
+from eval.arms.train import (
     STAGES,
     Diverged,
     Snapshot,
@@ -54,10 +55,9 @@ from eval.ablation_train import (
     staged,
     train_arm,
 )
-from eval.arms import ARMS, LEARNED, all_learned
 from medil.config import RunConfig
 from medil.errors import InputError
-from medil.sampling import Scan
+from medil.training.patches import Scan
 
 RUN = "ablation-run"
 BUDGETS = ("equal steps", "equal compute")
@@ -314,7 +314,9 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; 0, 2 after one sentence about bad input, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m eval.ablation", description=__doc__)
     parser.add_argument("--profile", choices=tuple(PROFILES), default="quick")
-    parser.add_argument("--arms", nargs="+", metavar="ARM", help="as in eval.arms (the profile's)")
+    parser.add_argument(
+        "--arms", nargs="+", metavar="ARM", help="as in eval.arms.catalogue (the profile's)"
+    )
     for name, what in COUNTS.items():
         parser.add_argument(f"--{name}", type=int, help=f"{what} (the profile's)")
     parser.add_argument("--out", type=Path, help="folder of the rows")
@@ -333,7 +335,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    from eval.ablation_report import agreement
+    from eval.ablation.report import agreement
 
     if options.device == "cuda" and not torch.cuda.is_available():
         raise InputError("there is no device 'cuda' here; leave --device out.")
@@ -350,7 +352,3 @@ def _main(options: argparse.Namespace) -> int:
     if quick and rows.parts(recorded) and out.resolve() != rows.RESULTS.resolve():
         print(agreement(rows_file(out), recorded))
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval.ablation_data import CONDITIONS, FINER
-from eval.ablation_pairs import ALL_GRIDS, Tables, name_of
-from eval.ablation_report import (
+from eval.ablation.blocks import CONDITIONS, FINER
+from eval.ablation.pairs import ALL_GRIDS, Tables, name_of
+from eval.ablation.report import (
     BEST_LINEAR,
     BUDGETS,
     INTERPOLATION,
@@ -25,7 +25,7 @@ from eval.ablation_report import (
     sentence,
     tables_of,
 )
-from eval.arms import LEARNED, all_learned
+from eval.arms.catalogue import LEARNED, all_learned
 from eval.rows import RESULTS, read_rows
 from medil.errors import InputError
 from medil.plots import COLOURS, panels

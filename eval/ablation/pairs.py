@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from eval.arms import LEARNED
+from eval.arms.catalogue import LEARNED
 
 ALL_GRIDS = "mean of grids"
 NAMES = {  # in the order in which tables and verdict name them

@@ -1,6 +1,6 @@
 """From the ablation's rows to tables, a forest plot and the verdict: nothing here measures.
 
-    python -m eval.ablation_report
+    python -m eval.ablation.report
 
 reads ``eval/results/ablation.jsonl`` and writes ``_build/tables/ablation*``. Only runs of the
 newest recipe count (steps, training heads, device), so that two lengths of training never mix.
@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from eval.ablation_data import CONDITIONS, FINER, SCORED_MM
-from eval.ablation_pairs import ALL_GRIDS, Tables, name_of
-from eval.arms import LEARNED, all_learned
+from eval.ablation.blocks import CONDITIONS, FINER, SCORED_MM
+from eval.ablation.pairs import ALL_GRIDS, Tables, name_of
+from eval.arms.catalogue import LEARNED, all_learned
 from eval.rows import RESULTS, parts, read_rows
 from eval.stats import compare, holm
-from medil.baselines import LINEAR_CODECS, ORACLE_CODECS
 from medil.errors import InputError
-from medil.files import atomic_output
+from medil.model.codecs import LINEAR_CODECS, ORACLE_CODECS
+from medil.system.files import atomic_output
 
 RUN = "ablation-run"
 BUDGETS = ("equal steps", "equal compute")
@@ -350,7 +350,7 @@ def write(rows_path: Path, out: Path) -> list[Path]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0, or 2 after one sentence about missing rows."""
-    parser = argparse.ArgumentParser(prog="python -m eval.ablation_report", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m eval.ablation.report", description=__doc__)
     parser.add_argument("--rows", type=Path, default=RESULTS / "ablation.jsonl", help="rows file")
     parser.add_argument("--out", type=Path, default=TABLES, help="folder of the tables")
     options = parser.parse_args(arguments)

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from eval import metrics, rows
-from eval.ablation_data import WHOLE, Question
+from eval.ablation.blocks import WHOLE, Question
 from eval.rows import spacing_text
-from medil.shortcut import LatentAutoencoder
+from medil.model.base import LatentAutoencoder
 
 EXPERIMENT = "ablation"
 METRICS = ("psnr", "ssim", "hfen")

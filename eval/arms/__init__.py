@@ -1,0 +1,1 @@
+"""The trained competitors of several experiments: configurations and short training runs."""

@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from medil.config import RunConfig, TrainConfig
 from medil.errors import InputError
-from medil.rivals import build
-from medil.sampling import Scan
-from medil.shortcut import LatentAutoencoder
-from medil.train import average, draw_step, update
+from medil.model.base import LatentAutoencoder
+from medil.model.rivals import build
+from medil.training.patches import Scan
+from medil.training.update import average, draw_step, update
 
 STAGES = {  # after an arm's name: (global_share, global_mix)
     "": (0.0, 0.0),  # the arms of the comparison: stage two alone

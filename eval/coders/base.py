@@ -1,7 +1,7 @@
 """Any autoencoder as the tables see it: what it keeps of a volume, and what it renders.
 
 To put another model into the tables, write a `Coder`: a name, what was chosen, `encode` a
-volume on its own grid, `decode` on any grid. `eval.monai_coder` does it for MONAI's
+volume on its own grid, `decode` on any grid. `eval.coders.monai` does it for MONAI's
 `AutoencoderKL`, `CodecCoder` below for a linear codec. Then
 
     medil evaluate scans/ -o report/ --coder mine.py:make
@@ -26,11 +26,11 @@ import torch
 
 from eval import rows
 from eval.subjects import INTERPOLATED
-from medil.baselines import CODECS, LINEAR_CODECS, cell_average, cubic_resample
-from medil.checkpoint import load_any, load_release
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.shortcut import LatentAutoencoder
+from medil.model.base import LatentAutoencoder
+from medil.model.codecs import CODECS, LINEAR_CODECS, cell_average, cubic_resample
+from medil.model.weights import load_any, load_release
 from medil.volume import Volume, robust_intensity
 
 MEDIL, DEFAULT = "medil", "tiny"  # the arm of the release that comes first, and that release
@@ -203,7 +203,7 @@ class ModelCoder(Coder):
 
 
 class CodecCoder(Coder):
-    """A codec of `medil.baselines` that keeps as many numbers as a latent does.
+    """A codec of `medil.model.codecs` that keeps as many numbers as a latent does.
 
     Args:
         codec: Its name there.
@@ -337,7 +337,7 @@ def coders_from(text: str) -> list[Coder]:
         ) from error
     found = list(made) if isinstance(made, Sequence) else [made]
     if not found or not all(isinstance(coder, Coder) for coder in found):
-        raise InputError(f"{name} in {Path(path).name} must give eval.coders.Coder objects.")
+        raise InputError(f"{name} in {Path(path).name} must give eval.coders.base.Coder objects.")
     return found
 
 

@@ -12,9 +12,9 @@ import math
 
 import numpy as np
 
-from medil.baselines import RIDGE, Coded, apply_separable, coarse_shape
 from medil.errors import InputError
 from medil.grid import Grid
+from medil.model.codecs import RIDGE, Coded, apply_separable, coarse_shape
 
 KEPT = 2  # bands an axis, the lowest of four
 REACH = 2.0  # cells to each side

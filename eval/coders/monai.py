@@ -6,7 +6,7 @@ was asked for. Nothing of this is hidden from the scores.
 
 A file for ``medil evaluate scans/ -o report/ --coder mine.py:make``:
 
-    from eval.monai_coder import MonaiCoder
+    from eval.coders.monai import MonaiCoder
 
     def make():
         net = dict(spatial_dims=3, in_channels=1, out_channels=1, channels=(32, 64, 64),
@@ -27,7 +27,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from eval.coders import Coder, Kept, render_samples
+from eval.coders.base import Coder, Kept, render_samples
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.volume import Volume, robust_intensity

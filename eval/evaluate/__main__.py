@@ -16,11 +16,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from eval import reconstruction, rows, runner
-from eval.coders import latent_numbers, loaded
+from eval import rows, runner
+from eval.coders.base import latent_numbers, loaded
 from eval.evaluate.cases import CASES, arms
 from eval.evaluate.inputs import Checked, Plan, check, find, subject
 from eval.evaluate.report import EXPERIMENT
+from eval.reconstruction import measure as reconstruction
 from medil.errors import InputError
 from medil.grid import Grid
 

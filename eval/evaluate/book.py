@@ -22,11 +22,11 @@ from string import Template
 import pandas as pd
 from tqdm import tqdm
 
-from eval.coders import loaded
+from eval.coders.base import loaded
 from eval.evaluate import report as evaluate_report
 from eval.evaluate.cases import arms
 from eval.evaluate.inputs import PLAN, RULES, Checked, Plan, write_plan
-from eval.results_pages import pack_rows
+from eval.pages.results import pack_rows
 from eval.rows import IDENTITY
 from eval.tables import markdown
 from medil.errors import InputError

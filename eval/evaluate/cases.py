@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from eval.coders import Coder, Interpolation, codec_coders, coders_from, loaded, release_coders
+from eval.coders.base import Coder, Interpolation, codec_coders, coders_from, loaded, release_coders
 from eval.evaluate.inputs import Plan
 from eval.evaluate.report import COARSER, FROM_HALF, NATIVE
 from eval.subjects import Case, Scan, averaged, whole_blocks

@@ -20,11 +20,11 @@ from scipy import ndimage
 from eval.metrics import brain_mask, head_mask
 from eval.rows import digest
 from eval.subjects import Scan, Subject
+from medil.data.manifest import datasets, entries
 from medil.errors import InputError
-from medil.formats import SUFFIXES, suffix_of
 from medil.grid import Grid
-from medil.manifest import datasets, entries
-from medil.memory import require_memory
+from medil.io.nifti import SUFFIXES, suffix_of
+from medil.system.memory import require_memory
 from medil.volume import Volume, load, replace_nonfinite, robust_intensity
 
 PLAN = "plan.json"  # beside the rows of a report while it is built

@@ -11,16 +11,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from eval.coders import Coder, coders_from, release_coders
+from eval.coders.base import Coder, coders_from, release_coders
 from eval.evaluate.cases import linear_coders
 from eval.evaluate.inputs import PLAN, RULES, Checked, Plan, read, read_plan
 from eval.evaluate.report import EXPERIMENT, NATIVE, name_of, newest, scores
-from eval.figures import along_axes_mm, mask_ends, point_of_interest
 from eval.metrics.spectra import detail_split, fsc
+from eval.pictures.hero import along_axes_mm, mask_ends, point_of_interest
 from eval.rows import read_rows
 from eval.subjects import Scan
-from medil.baselines import LINEAR_CODECS
 from medil.errors import InputError
+from medil.model.codecs import LINEAR_CODECS
 from medil.plots import COLOURS, PLANES, draw_plane, panels
 from medil.volume import Volume
 

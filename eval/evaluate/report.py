@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval.coders import TITLES
+from eval.coders.base import TITLES
 from eval.metrics.catalogue import METRICS
 from eval.rows import latest, recorded
 from eval.stats import compare
 from eval.tables import provenance, write
-from medil.baselines import LINEAR_CODECS
 from medil.errors import InputError
+from medil.model.codecs import LINEAR_CODECS
 
 EXPERIMENT = "evaluate"
 NATIVE = "native -> native"

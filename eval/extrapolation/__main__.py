@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval import rows, runner
-from eval.coders import Coder
+from eval.coders.base import Coder
 from eval.extrapolation.blocks import CONDITIONS, Source, draw_all, sources
 from eval.extrapolation.coders import Truth, arm_coder, fixed_coders, release_coders
 from eval.extrapolation.heads import FOLDER

@@ -29,14 +29,14 @@ from eval.extrapolation.heads import (
 )
 from eval.metrics import brain_mask
 from eval.rows import digest
-from medil.analytic import render
-from medil.baselines import cell_average
-from medil.cohort import Subject, draw_subject
-from medil.cortex import cortex
+from medil.data.manifest import Entry
 from medil.errors import InputError
-from medil.files import atomic_output
 from medil.grid import Grid
-from medil.manifest import Entry
+from medil.model.codecs import cell_average
+from medil.synth.cohort import Subject, draw_subject
+from medil.synth.cortex import cortex
+from medil.synth.phantom import render
+from medil.system.files import atomic_output
 from medil.volume import Volume, robust_intensity
 
 VERSION = 1  # part of every hash: raise it when other blocks are drawn

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 
 from eval import rows
-from eval.coders import Coder, Interpolation, Kept, codec_coders
+from eval.coders.base import Coder, Interpolation, Kept, codec_coders
 from eval.extrapolation.blocks import Block
 from eval.extrapolation.train import TITLES, Run
-from medil.autoencoder import MedIL
-from medil.checkpoint import RELEASES, load_any
 from medil.grid import Grid
-from medil.piecewise import slabs
-from medil.shortcut import LatentAutoencoder
+from medil.model.autoencoder import MedIL
+from medil.model.base import LatentAutoencoder
+from medil.model.streaming import slabs
+from medil.model.weights import RELEASES, load_any
 from medil.volume import Volume
 
 CODECS = ("dct_ball", "bspline")

@@ -14,13 +14,13 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from eval.rows import digest
-from medil.anatomy import Anatomy, label_anatomy, tissue_anatomy
-from medil.cohort import CohortConfig, draw_subject, scan
 from medil.config import DataConfig
-from medil.files import atomic_output
+from medil.data.manifest import Entry, available, entries, fetch
 from medil.grid import Grid
-from medil.manifest import Entry, available, entries, fetch
-from medil.sampling import Scan, prepare_scan
+from medil.synth.anatomy import Anatomy, label_anatomy, tissue_anatomy
+from medil.synth.cohort import CohortConfig, draw_subject, scan
+from medil.system.files import atomic_output
+from medil.training.patches import Scan, prepare_scan
 from medil.volume import Volume
 
 FOLDER = Path("_build/extrapolation")

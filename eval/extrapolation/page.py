@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from eval.coders import Coder
+from eval.coders.base import Coder
 from eval.extrapolation.blocks import CONDITIONS, Block, Source
 from eval.extrapolation.coders import BlockCoder
 from eval.extrapolation.heads import FOLDER

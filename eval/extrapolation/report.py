@@ -24,10 +24,10 @@ from eval.extrapolation.paired import (
     scores_of,
 )
 from eval.extrapolation.score import BANDS, EXPERIMENT, MISMATCH, PARTS, SURFACE, UNITS
-from eval.extrapolation.words import headline, verdict
+from eval.extrapolation.verdict import headline, verdict
 from eval.rows import RESULTS
 from eval.stats import holm
-from medil.files import atomic_output
+from medil.system.files import atomic_output
 
 __all__ = [
     "NAMES",

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from eval import metrics, rows
-from eval.coders import Coder, Kept
+from eval.coders.base import Coder, Kept
 from eval.extrapolation.blocks import (
     CONDITIONS,
     HEAD_CONTENT_MM,
@@ -32,7 +32,7 @@ from eval.metrics.tissue import thresholds
 from eval.metrics.topology import per_cm3, topology, white_surface
 from eval.rows import of_values, spacing_text
 from eval.runner import Task
-from medil.baselines import cell_average
+from medil.model.codecs import cell_average
 
 EXPERIMENT = "extrapolation"
 VERSION = 1  # part of every hash: raise it when scoring itself changes

@@ -1,6 +1,6 @@
 """Train the arms of this experiment, each from patches of 1 mm voxels and of nothing else.
 
-The recipe is the ablation's (`eval.ablation_train`), but no step encodes averaged voxels:
+The recipe is the ablation's (`eval.arms.train`), but no step encodes averaged voxels:
 there a model would see 2 mm. A run is a file of averaged weights, named after all that it
 depends on, so what is there is not trained again.
 """
@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 
-from eval.ablation_train import Diverged, recipe, train_arm
-from eval.arms import ARMS
+from eval.arms.catalogue import ARMS
+from eval.arms.train import Diverged, recipe, train_arm
 from eval.extrapolation.heads import FOLDER, heads_digest, in_processes, training_heads
 from eval.rows import digest
-from medil.checkpoint import save_weights
 from medil.config import RunConfig
 from medil.errors import InputError
-from medil.files import atomic_output
+from medil.model.weights import save_weights
+from medil.system.files import atomic_output
 
 VERSION = 1  # part of every run's name: raise it when training itself changes
 TITLES = {  # arm -> what it is called in tables
@@ -35,7 +35,7 @@ DIVERGED = "diverged"
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: an arm of `eval.arms`, a seed, how long, on how many heads."""
+    """One training run: an arm of `eval.arms.catalogue`, a seed, how long, on how many heads."""
 
     arm: str
     seed: int

@@ -1,0 +1,1 @@
+"""Errors that can be dialled up in a volume, and what the metrics make of them."""

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from scipy import fft, ndimage
 
-from medil.cohort import rician
 from medil.errors import InputError
 from medil.grid import Triple
+from medil.synth.cohort import rician
 
 PHASE_AXIS = 1  # along A, where k-space lines are taken one after the other
 BIAS_ORDER = 2  # half waves over the field of view, all axes together

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from eval.distortions import FAULTS, Block, Scores, harm
+from eval.faults.distortions import FAULTS, Block, Scores, harm
 from eval.metrics import METRICS, Shells
 from medil.plots import COLOURS, panels
 from medil.volume import Volume

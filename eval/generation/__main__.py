@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from eval import rows, runner
 from eval.generation.sizes import EXPERIMENT
 from eval.generation.tasks import PARTS, tasks
-from eval.generation.words import verdict
+from eval.generation.verdict import verdict
 
 
 def record(options: argparse.Namespace) -> None:

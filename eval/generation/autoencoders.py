@@ -10,15 +10,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from eval.ablation_data import FOLDER as HEADS
-from eval.ablation_data import TRAIN_SEED, training_heads
-from eval.ablation_data import VERSION as HEADS_VERSION
-from eval.ablation_train import recipe, train_arm
-from eval.arms import ARMS, LEARNED
+from eval.ablation.blocks import FOLDER as HEADS
+from eval.ablation.blocks import TRAIN_SEED, training_heads
+from eval.ablation.blocks import VERSION as HEADS_VERSION
+from eval.arms.catalogue import ARMS, LEARNED
+from eval.arms.train import recipe, train_arm
 from eval.rows import digest
-from medil.checkpoint import load_any, load_release, save_weights
 from medil.config import RunConfig
-from medil.shortcut import LatentAutoencoder
+from medil.model.base import LatentAutoencoder
+from medil.model.weights import load_any, load_release, save_weights
 
 FOLDER = Path("_build/generation")
 RELEASE, BASE = "release", "base"

@@ -1,6 +1,6 @@
 """The model card of a released latent diffusion model, from its weights and recorded rows.
 
-    python -m eval.flow_card --release tiny
+    python -m eval.generation.card --release tiny
 
 writes ``medil/releases/NAME-ldm.md``. Every number comes from the weights or a row.
 """
@@ -15,16 +15,16 @@ import pandas as pd
 from eval.card import trained_on
 from eval.generation.autoencoders import RELEASE, RELEASED
 from eval.generation.report import newest
-from eval.generation.words import samples, verdict
+from eval.generation.verdict import samples, verdict
 from eval.rows import RESULTS, digest, read_rows
-from medil.attributes import ATTRIBUTES
-from medil.checkpoint import RELEASES
 from medil.config import FlowConfig
+from medil.data.manifest import entries
+from medil.diffusion.flow import LatentFlow
+from medil.diffusion.training import RELEASE_NAME, load_flow_release
 from medil.errors import InputError
-from medil.files import atomic_output
-from medil.flow import LatentFlow
-from medil.flow_train import RELEASE_NAME, load_flow_release
-from medil.manifest import entries
+from medil.model.weights import RELEASES
+from medil.synth.attributes import ATTRIBUTES
+from medil.system.files import atomic_output
 
 TEXT = """# Model card: {name}
 

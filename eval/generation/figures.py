@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval.sampling_pages import untrained
-from medil.flow import FLOOR
+from eval.generation.page import untrained
+from medil.diffusion.flow import FLOOR
 from medil.plots import COLOURS, PLANES, panels
 from medil.volume import Volume
 
@@ -147,8 +147,8 @@ def asked_lines(found: pd.DataFrame, attribute: str, unit: str):
     """Asked against measured, a line a guidance weight, live samples of one noise.
 
     Args:
-        found: From `eval.sampling_pages.asked_samples`.
-        attribute: Of `medil.attributes.ATTRIBUTES`.
+        found: From `eval.generation.page.asked_samples`.
+        attribute: Of `medil.synth.attributes.ATTRIBUTES`.
         unit: Its unit.
 
     Returns:
@@ -172,7 +172,7 @@ def blur_curves(curves: Mapping[str, pd.DataFrame]):
     """Two figures of variety against blur, each over its value without blur, on one axis.
 
     Args:
-        curves: Set -> sigma_mm, ms_ssim and shape, from `eval.sampling_pages.blur_lines`.
+        curves: Set -> sigma_mm, ms_ssim and shape, from `eval.generation.page.blur_lines`.
 
     Returns:
         The figure: what MS-SSIM leaves to 1 on the left, the spread of shapes on the right.

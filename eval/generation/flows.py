@@ -14,12 +14,12 @@ from eval.generation.autoencoders import FOLDER, RELEASE, RELEASED, autoencoder
 from eval.generation.sizes import sizes
 from eval.rows import digest
 from medil.config import FlowConfig, FlowRun, FlowTraining
+from medil.diffusion.flow import LatentFlow
+from medil.diffusion.latents import VERSION, draw_heads, encode_heads
+from medil.diffusion.training import WEIGHTS, load_flow, load_flow_release, train_flow
 from medil.errors import InputError
-from medil.flow import LatentFlow
-from medil.flow_train import WEIGHTS, load_flow, load_flow_release, train_flow
 from medil.grid import Grid
-from medil.latentset import VERSION, draw_heads, encode_heads
-from medil.shortcut import LatentAutoencoder
+from medil.model.base import LatentAutoencoder
 
 SEED = 0
 MODEL = FlowConfig(  # of the arms: folded, so that a step costs little

@@ -62,7 +62,7 @@ def measured(volume: np.ndarray, spacing_mm: Triple = SPACING_MM) -> dict[str, f
         spacing_mm: Voxel size; the lines were fitted at 2 mm.
 
     Returns:
-        Attribute to value, named as in `medil.attributes.ATTRIBUTES`.
+        Attribute to value, named as in `medil.synth.attributes.ATTRIBUTES`.
     """
     mask = brain_mask(volume)
     return {

@@ -16,21 +16,21 @@ from scipy.spatial.distance import pdist
 
 from eval.generation import sets
 from eval.generation.measure import brain_mask, measured
-from eval.generation.words import verdict
+from eval.generation.verdict import verdict
 from eval.metrics.sets import ms_ssim_diversity, standardised
 from eval.rows import RESULTS, read_rows
 from eval.tables import markdown
-from medil.attributes import Spread
-from medil.autoencoder import MedIL
-from medil.cohort import draw_subject, scan, tissue_anatomy
+from medil.diffusion.flow import FLOOR, LatentFlow, block_means
+from medil.diffusion.latents import LatentSet, box_grid, style
 from medil.errors import InputError
-from medil.flow import FLOOR, LatentFlow, block_means
 from medil.grid import Grid
-from medil.heads import Subject
-from medil.intensity import Intensity, robust_intensity
+from medil.io.intensity import Intensity, robust_intensity
 from medil.latent import Latent
-from medil.latentset import LatentSet, box_grid, style
-from medil.piecewise import slabs
+from medil.model.autoencoder import MedIL
+from medil.model.streaming import slabs
+from medil.synth.attributes import Spread
+from medil.synth.cohort import draw_subject, scan, tissue_anatomy
+from medil.synth.subject import Subject
 from medil.volume import Volume
 
 EXPERIMENT = "generation"
@@ -83,7 +83,7 @@ def made_head(index: int, grid: Grid) -> Volume:
 
     Args:
         index: Which head.
-        grid: Of the scan, in the box of `medil.latentset.box_grid`.
+        grid: Of the scan, in the box of `medil.diffusion.latents.box_grid`.
 
     Returns:
         0 ... 1 scale, skull-stripped.
@@ -282,7 +282,7 @@ def asked_samples(
         A line a sample (``guidance``, ``asked`` and ``measured`` with every attribute's
         value), and the samples on voxels of 2 mm in the same order.
     """
-    from medil.generate import sample
+    from medil.diffusion.sampling import sample
 
     grid, lines, volumes = box_grid(2.0), [], []
     for guidance in guidances:

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from eval.generation import memory, sets
+from eval.generation import copies as memory
+from eval.generation import sets
 from eval.generation.autoencoders import RELEASE, RELEASED, autoencoder
 from eval.generation.flows import flow, render
 from eval.generation.measure import measured
@@ -31,8 +32,8 @@ from eval.generation.volumes import (
     spread_values,
     training,
 )
-from medil.attributes import ATTRIBUTES
-from medil.latentset import box_grid
+from medil.diffusion.latents import box_grid
+from medil.synth.attributes import ATTRIBUTES
 
 VERSION = 1  # raise it when something is measured in another way
 HELD_OUT, TRAINING, RULER = "held-out", "training", "ruler"

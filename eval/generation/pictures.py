@@ -11,9 +11,9 @@ import torch
 from eval.generation import parts
 from eval.generation.autoencoders import RELEASE, TITLES
 from eval.generation.report import NAMES, agreement, control_pairs, newest
-from medil.attributes import ATTRIBUTES
-from medil.latentset import box_grid
+from medil.diffusion.latents import box_grid
 from medil.plots import COLOURS, draw_plane, panels
+from medil.synth.attributes import ATTRIBUTES
 from medil.volume import Volume
 
 POINT_MM = (4.0, 0.0, 4.0)  # beside the midplane, through the lateral ventricles

@@ -17,8 +17,8 @@ from eval.generation.autoencoders import TITLES
 from eval.generation.sizes import EXPERIMENT
 from eval.rows import latest, read_rows
 from eval.tables import write
-from medil.attributes import ATTRIBUTES
 from medil.errors import InputError
+from medil.synth.attributes import ATTRIBUTES
 
 NAMES = {**TITLES, **parts.RULERS}
 SHOWN = {  # metric -> header and decimals

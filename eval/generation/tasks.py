@@ -16,8 +16,8 @@ from eval.generation.parts import Piece
 from eval.generation.sizes import EXPERIMENT, Sizes, sizes
 from eval.generation.volumes import grid
 from eval.runner import Task
+from medil.diffusion.latents import SEEDS, VERSION, label_maps
 from medil.errors import InputError
-from medil.latentset import SEEDS, VERSION, label_maps
 
 PARTS = ("sets", "control", "blur")
 

@@ -1,8 +1,8 @@
 """The sets that are compared: held-out heads, training heads, rebuilt ones, samples.
 
-All lie on one grid of 2 mm voxels in the box of `medil.latentset`, and are kept in files once
-made. Held-out heads are scanned at 2 mm; training heads, whose voxels differ in size, are
-averaged to 2 mm; latents are rendered there, which also averages.
+All lie on one grid of 2 mm voxels in the box of `medil.diffusion.latents`, and are kept in
+files once made. Held-out heads are scanned at 2 mm; training heads, whose voxels differ in
+size, are averaged to 2 mm; latents are rendered there, which also averages.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from eval.generation.flows import flow, render
 from eval.generation.measure import VOXEL_MM
 from eval.generation.sizes import sizes
 from eval.rows import digest
-from medil.files import atomic_output
-from medil.generate import check_pair, sample_means
+from medil.diffusion.latents import VERSION, box_grid, draw_heads, encode_heads, read_head
+from medil.diffusion.sampling import check_pair, sample_means
 from medil.grid import Grid
-from medil.latentset import VERSION, box_grid, draw_heads, encode_heads, read_head
+from medil.system.files import atomic_output
 
 KEPT_LATENTS = 4  # of a set, to be rendered on other grids
 NOISE_SEEDS = 100_000  # between sets of samples

@@ -13,7 +13,7 @@ import numpy as np
 
 from eval import rows
 from medil.grid import Grid
-from medil.shortcut import LatentAutoencoder
+from medil.model.base import LatentAutoencoder
 
 EXPERIMENT = "latent_consistency"
 DIFFERENCES = ("latent_rms", "latent_l2", "latent_cosine")

@@ -19,12 +19,12 @@ from torch import Tensor
 from eval.latent_consistency.conditions import BANDS_PER_MM, SAME
 from eval.rows import digest
 from eval.subjects import COHORT_SEED, MADE_VERSION, Scan, brain_at_1_mm
-from medil.anatomy import Anatomy, label_anatomy, tissue_anatomy
-from medil.baselines import cell_average, cubic_resample, frequencies_per_mm
-from medil.cohort import draw_subject
+from medil.data.manifest import Entry, available, entries, fetch
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.manifest import Entry, available, entries, fetch
+from medil.model.codecs import cell_average, cubic_resample, frequencies_per_mm
+from medil.synth.anatomy import Anatomy, label_anatomy, tissue_anatomy
+from medil.synth.cohort import draw_subject
 from medil.volume import robust_intensity
 
 BLOCK_VOXELS = 72  # of 1 mm, along a side of the block that is encoded

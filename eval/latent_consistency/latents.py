@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eval.latent_consistency.conditions import MARGIN_CELLS, PHASE_MM, arms
 from medil.grid import Grid, centres_mm
-from medil.shortcut import LatentAutoencoder
+from medil.model.base import LatentAutoencoder
 
 
 @dataclass(frozen=True)

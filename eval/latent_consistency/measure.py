@@ -31,7 +31,7 @@ from eval.latent_consistency.latents import (
 )
 from eval.metrics import peak_intensity, psnr
 from medil.grid import Grid
-from medil.shortcut import LatentAutoencoder
+from medil.model.base import LatentAutoencoder
 
 FOREGROUND = 0.02  # PSNR counts where the truth is brighter, on the 0 ... 1 scale
 Scanner = Callable[[Grid], np.ndarray]

@@ -20,7 +20,7 @@ from eval.latent_consistency.summary import (
 )
 from eval.rows import recorded as rows_of
 from medil.errors import InputError
-from medil.files import atomic_output
+from medil.system.files import atomic_output
 
 LOST_BAR_DB = 0.3
 MODEL = ARMS["medil"]

@@ -18,8 +18,8 @@ from eval.latent_consistency.measure import (
     references,
 )
 from eval.runner import Task
-from medil.checkpoint import load_release
-from medil.shortcut import LatentAutoencoder
+from medil.model.base import LatentAutoencoder
+from medil.model.weights import load_release
 
 
 def tasks(profile: str, release: str, provenance: rows.Provenance) -> list[Task]:

@@ -88,7 +88,7 @@ def fsc(
     too. Without both the mask's own rim correlates: of two unrelated noises under one
     ellipsoid of 60 mm that share an offset, the shells below 0.1 /mm correlate by more
     than 0.9 under a hard mask that keeps the offset, and by 0.00 to within their scatter
-    as done here (`tests/test_metrics_spectra.py`). Two brains do share more than a mask:
+    as done here (`test_metrics_spectra.py`). Two brains do share more than a mask:
     dark fluid near its rim correlates in the lowest shells, and should. Shells are 0.01
     per mm wide, or one over the longest side of small boxes.
 

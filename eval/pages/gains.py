@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval import reconstruction_report
 from eval.evaluate import report as evaluate_report
 from eval.evaluate.inputs import PLAN, read_plan, subject
 from eval.evaluate.report import NATIVE
 from eval.metrics import METRICS, peak_intensity, psnr
-from eval.results_pages import Recorded
+from eval.pages.results import Recorded
+from eval.reconstruction import report as reconstruction_report
 from eval.rows import latest
 from eval.subjects import Subject, subjects
-from medil.baselines import dct_ball
 from medil.errors import InputError
+from medil.model.codecs import dct_ball
 from medil.plots import COLOURS, panels
 
 LIVE_ARM = "dct_ball"  # quick, and learned from nothing: the same numbers everywhere

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from eval.metrics import psnr
-from medil import resample
-from medil.analytic import Phantom, render
 from medil.grid import Grid, centres_mm
-from medil.texture import cubic_bspline, local_fourier
+from medil.layers import projection as resample
+from medil.layers.bases import cubic_bspline, local_fourier
+from medil.synth.phantom import Phantom, render
 
 PITCH_MM = 2.0  # of the feature grid, as in our models
 SUPERSAMPLE = 2  # points an axis whose mean stands for a cell

@@ -16,20 +16,21 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval import ablation_report, reconstruction_report
+from eval.ablation import report as ablation_report
 from eval.evaluate import report as evaluate_report
 from eval.extrapolation import report as extrapolation_report
 from eval.generation import report as generation_report
 from eval.latent_consistency import report as consistency_report
 from eval.metrics import METRICS
 from eval.patch_vs_whole import report as patch_report
-from eval.results_tables import filterable
+from eval.pictures.filterable import filterable
+from eval.reconstruction import report as reconstruction_report
 from eval.robustness import report as robustness_report
 from eval.rows import RESULTS, latest, parts, read_rows
 from eval.speed import report as speed_report
 from eval.tables import provenance
-from medil.baselines import LINEAR_CODECS
 from medil.errors import InputError
+from medil.model.codecs import LINEAR_CODECS
 
 ROWS = "../rows"  # where a page finds the packed rows
 RIVALS = (*LINEAR_CODECS, "interpolation")

@@ -16,14 +16,15 @@ from functools import partial
 import numpy as np
 import torch
 
-from eval import metrics, patches, rows
-from eval.coders import Coder, ReleaseCoder, loaded, release_coders
+from eval import metrics, rows
+from eval.coders.base import Coder, ReleaseCoder, loaded, release_coders
+from eval.patch_vs_whole import patches
 from eval.robustness.heads import Box, block_of, cut_box, heads
 from eval.runner import Task
 from eval.subjects import Scan, Subject
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.shortcut import LatentAutoencoder
+from medil.model.base import LatentAutoencoder
 from medil.volume import robust_intensity
 
 EXPERIMENT = "patch_vs_whole"

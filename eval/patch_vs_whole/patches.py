@@ -16,7 +16,7 @@ from torch import Tensor
 
 from medil.errors import InputError
 from medil.grid import Grid, Triple
-from medil.shortcut import LatentAutoencoder
+from medil.model.base import LatentAutoencoder
 from medil.volume import robust_intensity
 
 DRIFT_FWHM_MM = 8.0  # what is left after this smoothing is drift, not seam

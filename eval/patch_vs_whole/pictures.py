@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from eval import patches
 from eval.metrics import peak_intensity
+from eval.patch_vs_whole import patches
 from eval.patch_vs_whole.measure import BLOCK_MM, scaled
 from eval.patch_vs_whole.report import ARMS, ROUNDING_PERCENT, means
 from eval.robustness.heads import block_of, cut_box
@@ -19,7 +19,7 @@ from medil.volume import Volume
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from medil.shortcut import LatentAutoencoder
+    from medil.model.base import LatentAutoencoder
 
 REACH_NAMES = {"largest_black": "rest black", "largest_cut": "rest cut off"}
 

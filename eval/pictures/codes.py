@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from eval.figures import in_plane
+from eval.pictures.hero import in_plane
 from medil.errors import InputError
 from medil.plots import COLOURS, PLANES, draw_plane, panels, radial_power
 from medil.volume import Volume

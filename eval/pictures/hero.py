@@ -1,6 +1,6 @@
 """The picture on the first page: one held-out scan, encoded once, rendered on four grids.
 
-    python -m eval.figures
+    python -m eval.pictures.hero
 
 writes ``book/_static/hero.png`` from the release and a scan of the test split (MNI152
 where none is at hand). Voxels are shown as they are, so their size can be seen.
@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.reconstruction import spacing_text
+from eval.reconstruction.measure import spacing_text
 from eval.subjects import Scan, Subject, subjects
-from medil.autoencoder import MedIL
-from medil.checkpoint import load_release
 from medil.errors import InputError
-from medil.files import atomic_output
 from medil.grid import Grid
+from medil.model.autoencoder import MedIL
+from medil.model.weights import load_release
 from medil.plots import draw_plane, panels
+from medil.system.files import atomic_output
 from medil.volume import Volume
 
 HERO = Path("book/_static/hero.png")
@@ -125,7 +125,7 @@ def choose(part: str) -> Subject:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0, or 2 after one sentence about what is missing."""
-    parser = argparse.ArgumentParser(prog="python -m eval.figures", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m eval.pictures.hero", description=__doc__)
     parser.add_argument("--release", default="tiny", help="which released weights (tiny)")
     parser.add_argument("--subject", default="", help="part of a subject's name (the first)")
     parser.add_argument("--out", type=Path, default=HERO, help="the picture")

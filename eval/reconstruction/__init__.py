@@ -1,0 +1,1 @@
+"""Held-out volumes, encoded and rendered on several grids by every arm."""

@@ -1,7 +1,7 @@
 """Encode held-out volumes, render them on several grids, and score every arm on each.
 
 The arms are the release, what its splines render without the network, and every codec of
-`medil.baselines` with as many numbers as the latent (`eval.coders`). Run again, it computes
+`medil.model.codecs` with as many numbers as the latent (`eval.coders.base`). Run again, it computes
 only what is not yet recorded.
 
     python -m eval.reconstruction --profile quick
@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from eval import metrics, rows, runner
-from eval.coders import Coder, Kept, all_coders, loaded
-from eval.release import release_rows
+from eval.coders.base import Coder, Kept, all_coders, loaded
+from eval.reconstruction.release import release_rows
 from eval.rows import spacing_text
 from eval.subjects import CONDITIONS, Case, Scan, Subject, subjects
-from medil.baselines import cell_average
 from medil.errors import InputError
+from medil.model.codecs import cell_average
 from medil.volume import Volume
 
 EXPERIMENT = "reconstruction"
@@ -177,7 +177,3 @@ def _main(options: argparse.Namespace) -> None:
     todo = tasks(subjects(options.profile), coders, recorded, provenance)
     added += runner.run(todo, path, options.workers, options.scheduler)
     print(f"{added} new rows in {EXPERIMENT}.jsonl")
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

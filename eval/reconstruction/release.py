@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from eval import rows
-from eval.coders import release_arm
-from medil.autoencoder import MedIL
+from eval.coders.base import release_arm
+from medil.model.autoencoder import MedIL
 
 EXPERIMENT = "release"
 FACTS = {  # fact that training wrote -> unit
@@ -17,7 +17,7 @@ def release_rows(model: MedIL, name: str, provenance: rows.Provenance) -> list[r
     """Parameters, stored size, latent pitch and what training wrote into the weights.
 
     Args:
-        model: From `medil.checkpoint.load_release`.
+        model: From `medil.model.weights.load_release`.
         name: Of the release.
         provenance: Of this run.
 

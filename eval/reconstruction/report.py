@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval.reconstruction import EXPERIMENT as RECONSTRUCTION
-from eval.release import EXPERIMENT as RELEASE
+from eval.reconstruction.measure import EXPERIMENT as RECONSTRUCTION
+from eval.reconstruction.release import EXPERIMENT as RELEASE
 from eval.rows import latest, read_rows
 from eval.subjects import CONDITIONS
 from eval.tables import decimals, plain, provenance, scan_name, signed_db, times, with_sign, write
-from medil.baselines import LINEAR_CODECS
 from medil.errors import InputError
+from medil.model.codecs import LINEAR_CODECS
 
 NATIVE = "native -> native"
 SCAN = "scan"  # the arm that is no code: the scan itself

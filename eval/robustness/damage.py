@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from eval import corruptions
+from eval.faults import corruptions
 from eval.metrics import peak_intensity
 from eval.robustness.heads import Box, block_of, cut_box
 from eval.rows import digest

@@ -12,11 +12,11 @@ import torch
 from eval.metrics import brain_mask
 from eval.rows import digest
 from eval.subjects import COHORT_SEED, MADE_VERSION, Scan, Subject, brain_at_1_mm, template_subject
-from medil.anatomy import label_anatomy, tissue_anatomy
-from medil.cohort import draw_subject
+from medil.data.manifest import Entry, available, entries, fetch
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.manifest import Entry, available, entries, fetch
+from medil.synth.anatomy import label_anatomy, tissue_anatomy
+from medil.synth.cohort import draw_subject
 from medil.volume import Volume
 
 MARGIN_MM = 8  # of air around the brain

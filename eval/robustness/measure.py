@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 
 from eval import metrics, rows
-from eval.coders import Coder, Kept, codec_coders, loaded, release_coders
+from eval.coders.base import Coder, Kept, codec_coders, loaded, release_coders
 from eval.metrics import spectra
 from eval.robustness import damage as damages
 from eval.robustness.damage import (

@@ -19,7 +19,7 @@ from medil.volume import Volume
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from eval.coders import Coder
+    from eval.coders.base import Coder
 
 MARKS = ("o", "s", "^", "D")
 SMALLEST_PERCENT = 1e-3  # of the logarithmic axis
@@ -88,7 +88,7 @@ def damage_figure(
 
     Args:
         subject: From `eval.robustness.heads`.
-        coder: From `eval.coders`.
+        coder: From `eval.coders.base`.
         which: Damages; the clean block and the strongest of four kinds when empty.
         plane: sagittal, coronal or axial, through the middle of the block.
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from eval import stats
 from eval import tables as shared
-from eval.coders import TITLES
+from eval.coders.base import TITLES
 from eval.robustness import damage as damages
 from eval.robustness.damage import BRAIN, DAMAGES, FAR, NEAR
 from eval.robustness.measure import CLEAN, EXPERIMENT, INPUT, RENDERED

@@ -19,7 +19,7 @@ import torch
 
 from eval import rows, runner
 from eval.speed import gpu, patches, rendering, tiles, training, whole
-from eval.speed.found import EXPERIMENT, Found, record
+from eval.speed.findings import EXPERIMENT, Found, record
 from eval.speed.report import printed
 from eval.speed.sizes import SIZES, Sizes
 from medil.errors import InputError

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from eval.rows import latest
-from eval.speed.found import (
+from eval.speed.findings import (
     EXPERIMENT,
     GPU_BRAIN,
     GROWTH,

@@ -68,7 +68,7 @@ def idle() -> dict[str, float]:
     """Python and torch, doing nothing: what every peak below contains."""
     import torch
 
-    import medil.autoencoder  # noqa: F401
+    import medil.model.autoencoder  # noqa: F401
 
     torch.zeros(1)
     return {}
@@ -83,7 +83,7 @@ def allocate(megabytes: float) -> dict[str, float]:
 
 def release(scan: str, name: str, spacing_mm: float | None = None) -> dict[str, float]:
     """Encode a scan with a release and render it on its own voxels, and on others if asked."""
-    from medil.checkpoint import load_release
+    from medil.model.weights import load_release
     from medil.volume import load
 
     volume, model = load(scan), load_release(name)

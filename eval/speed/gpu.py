@@ -6,13 +6,13 @@ import torch
 
 from eval.rows import spacing_text
 from eval.speed import clock
-from eval.speed.found import GPU_BRAIN, Found, where
+from eval.speed.findings import GPU_BRAIN, Found, where
 from eval.speed.sizes import Sizes
 from eval.speed.training import peak_cuda_mb
 from eval.subjects import brain_at_1_mm
-from medil.checkpoint import load_release
-from medil.device import find_device, network_precision, placed
-from medil.tiles import cuts
+from medil.model.tiles import cuts
+from medil.model.weights import load_release
+from medil.system.device import find_device, network_precision, placed
 
 VOXEL_MM = 0.5
 THICK = 64  # voxels of a slab

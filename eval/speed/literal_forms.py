@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from medil.blocks import at_least_float
 from medil.grid import Grid
-from medil.pointwise import LiteralLTE, cell_size
-from medil.separable import compiler
+from medil.layers.blocks import at_least_float
+from medil.layers.literal_fast import compiler
+from medil.layers.pointwise import LiteralLTE, cell_size
 
 Form = Callable[[Tensor, Grid, Grid], Tensor]
 PLAIN, EAGER = "neighbours", "separable, eager"

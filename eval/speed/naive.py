@@ -6,9 +6,9 @@ sines through the MLP, a chunk of queries at a time. Written after the descripti
 (2022) and the structure of their published 2-D renderer; the code is ours.
 
 Two departures, so that renderers can be compared to the last voxel and digit: the maps are padded
-by one cell of their edge, which is what `medil.pointwise` does beyond the outermost centres; and
-coordinates are float64 until they are distances from a cell, since in float32 their rounding
-over 50 cells is what would be compared.
+by one cell of their edge, which is what `medil.layers.pointwise` does beyond the outermost
+centres; and coordinates are float64 until they are distances from a cell, since in float32
+their rounding over 50 cells is what would be compared.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from medil.grid import Grid, centres_mm
-from medil.pointwise import LiteralLTE
+from medil.layers.pointwise import LiteralLTE
 
 QUERIES = 30_000  # a chunk: what public code sends through at a time
 TINY_AREA = 1e-9  # added to every area, as there

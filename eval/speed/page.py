@@ -15,9 +15,9 @@ from eval.speed.literal_forms import forms
 from eval.speed.naive import naive_lte
 from eval.speed.renderers import Scene, literal
 from eval.speed.report import TITLES
-from medil.autoencoder import MedIL
 from medil.grid import Grid
 from medil.latent import Latent
+from medil.model.autoencoder import MedIL
 from medil.volume import Volume, save
 
 LIVE_FORMS = ("neighbours", "separable, eager")  # compiling would take longer than the page

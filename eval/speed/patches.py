@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from eval.speed import clock, training
-from eval.speed.found import STORE, Found
+from eval.speed.findings import STORE, Found
 from eval.speed.sizes import Sizes
 from eval.subjects import brain_at_1_mm
 from medil.config import preset
-from medil.engine import AHEAD
-from medil.prefetch import Prefetcher
-from medil.sampling import Scan, Step, patch_step, random_block
-from medil.store import build_store
-from medil.stored import Store
+from medil.training.autoencoder import AHEAD
+from medil.training.build_store import build_store
+from medil.training.patches import Scan, Step, patch_step, random_block
+from medil.training.prefetch import Prefetcher
+from medil.training.store import Store
 from medil.volume import Volume, load, save
 
 VOLUMES = 3  # more than one, so that a patch is seldom next to the one before

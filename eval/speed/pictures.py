@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from eval.speed.bars import newest
-from eval.speed.found import CEILING, GROWTH, INTEGRATED, LITERAL, WHOLE
+from eval.speed.findings import CEILING, GROWTH, INTEGRATED, LITERAL, WHOLE
 from eval.speed.report import TITLES, value
 from medil.plots import COLOURS, panels
 

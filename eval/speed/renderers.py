@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from medil.autoencoder import MedIL
 from medil.config import ModelConfig, preset
 from medil.grid import Grid
-from medil.implicit import IntegratedLTE, SubPixel
-from medil.pointwise import LIIF, FixedMLP, LiteralLTE, Trilinear
-from medil.waves import plane_waves
+from medil.layers.content_lte import plane_waves
+from medil.layers.operators import IntegratedLTE, SubPixel
+from medil.layers.pointwise import LIIF, FixedMLP, LiteralLTE, Trilinear
+from medil.model.autoencoder import MedIL
 
 PITCH_MM, VOXEL_MM = 2.0, 1.0
 Job = Callable[[], Tensor]

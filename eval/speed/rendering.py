@@ -10,13 +10,13 @@ from torch import Tensor
 
 from eval.speed import ceilings, clock
 from eval.speed.clock import Spread
-from eval.speed.found import CEILING, INTEGRATED, LITERAL, Found, where
+from eval.speed.findings import CEILING, INTEGRATED, LITERAL, Found, where
 from eval.speed.literal_forms import COMPILED, EXACT, REDUCED, coefficients, compiles, forms
 from eval.speed.naive import naive_lte
 from eval.speed.renderers import Job, Scene, closed_form, literal, peers
 from eval.speed.sizes import Sizes
 from eval.speed.work import integrated_work, literal_work
-from medil.pointwise import LiteralLTE
+from medil.layers.pointwise import LiteralLTE
 
 NAIVE = "naive"
 SHORT_S = 0.1  # what takes less is repeated within a round

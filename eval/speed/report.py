@@ -9,7 +9,7 @@ import pandas as pd
 from eval import tables as shared
 from eval.rows import recorded as rows_of
 from eval.speed.bars import MET, NOT_MET, UNKNOWN, bars_table, newest, number
-from eval.speed.found import (
+from eval.speed.findings import (
     CEILING,
     EXPERIMENT,
     GPU_BRAIN,

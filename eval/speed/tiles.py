@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from eval.rows import spacing_text
-from eval.speed.found import TILES, Found
+from eval.speed.findings import TILES, Found
 from eval.speed.sizes import Sizes
 from eval.subjects import brain_at_1_mm, cut
-from medil.checkpoint import load_release
+from medil.model.weights import load_release
 from medil.volume import Volume, robust_intensity
 
 THICK = (1, 3, 5)  # latent cells of a tile

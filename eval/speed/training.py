@@ -8,13 +8,13 @@ from dataclasses import replace
 import torch
 
 from eval.speed import clock
-from eval.speed.found import TRAINING, Found, where
+from eval.speed.findings import TRAINING, Found, where
 from eval.speed.renderers import awake
 from eval.speed.rendering import waiter
 from eval.speed.sizes import Sizes
-from medil.autoencoder import MedIL
 from medil.config import preset
 from medil.grid import Grid
+from medil.model.autoencoder import MedIL
 
 PATCH_MM = 40.0
 OPERATORS = ("integrated", "literal")

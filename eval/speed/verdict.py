@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from eval.speed.bars import newest, number
-from eval.speed.found import GROWTH, INTEGRATED, LITERAL
+from eval.speed.findings import GROWTH, INTEGRATED, LITERAL
 from eval.speed.report import binding, value, verdict
 from eval.tables import markdown, provenance
 

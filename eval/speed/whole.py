@@ -9,11 +9,11 @@ from pathlib import Path
 
 from eval.rows import spacing_text
 from eval.speed import child, clock
-from eval.speed.found import GROWTH, WHOLE, Found
+from eval.speed.findings import GROWTH, WHOLE, Found
 from eval.speed.sizes import Sizes
 from eval.subjects import brain_at_1_mm
-from medil.checkpoint import load_release
 from medil.grid import Grid
+from medil.model.weights import load_release
 from medil.volume import Volume, save
 
 CHANNELS, LATENT_CHANNELS = [32, 64, 64], 8  # MONAI's: 4x down, as many numbers as ours

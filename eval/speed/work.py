@@ -6,15 +6,15 @@ from torch import nn
 
 from eval.speed.ceilings import Work
 from eval.speed.renderers import Scene
-from medil.implicit import IntegratedLTE
-from medil.pointwise import LiteralLTE
-from medil.resample import work
+from medil.layers.operators import IntegratedLTE
+from medil.layers.pointwise import LiteralLTE
+from medil.layers.projection import work
 
 FLOAT_BYTES = 4
 
 
 def integrated_work(scene: Scene, operator: IntegratedLTE) -> Work:
-    """`medil.resample.work` of a layer with one channel out, on a scene."""
+    """`medil.layers.projection.work` of a layer with one channel out, on a scene."""
     channels = scene.features.shape[1]
     return Work(*work(operator.basis, scene.nodes, scene.voxels, channels))
 

@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 
 from eval import rows
-from medil.checkpoint import load_any
 from medil.errors import InputError
-from medil.shortcut import LatentAutoencoder
+from medil.model.base import LatentAutoencoder
+from medil.model.weights import load_any
 
 EXPERIMENT = "training"
 MOST_POINTS = 120
@@ -231,7 +231,3 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     print(f"{added} new rows in {EXPERIMENT}.jsonl")
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 
 from medil.errors import InputError
-from medil.memory import give_back_freed_blocks
+from medil.system.memory import give_back_freed_blocks
 
 BAD_INPUT, STOPPED, TERMINATED = 2, 130, 143
 
@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
         import click
     except ImportError:
         return _say("the command line needs click; install it with: pip install 'medil[cli]'.")
-    from medil.verbs import medil
+    from medil.cli.images import medil
 
     _hush_libraries()
     try:

@@ -72,7 +72,7 @@ def checkout() -> Path:
     Raises:
         InputError: What is missing, and how to get it.
     """
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / "eval" / "evaluate").is_dir():
         raise InputError(
             "the evaluation suite is no part of the package; clone the repository, run "

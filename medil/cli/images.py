@@ -14,12 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medil import __version__
-from medil.errors import InputError
-from medil.files import check_output, make_folder
-from medil.memory import require_memory
-from medil.verbs_evaluate import evaluate
-from medil.verbs_sample import sample
-from medil.verbs_shared import (
+from medil.cli.evaluate import evaluate
+from medil.cli.options import (
     Spacing,
     check_image_output,
     load_weights,
@@ -28,11 +24,15 @@ from medil.verbs_shared import (
     target,
     tell,
 )
-from medil.verbs_store import store
-from medil.verbs_train import train, train_ldm
+from medil.cli.sample import sample
+from medil.cli.store import store
+from medil.cli.train import train, train_ldm
+from medil.errors import InputError
+from medil.system.files import check_output, make_folder
+from medil.system.memory import require_memory
 
 if TYPE_CHECKING:
-    from medil.phantoms import Phantom
+    from medil.synth.phantoms import Phantom
 
 Window = tuple[float, float]
 RENDER_BYTES = 16  # peak memory a voxel of a rendered phantom or a written file
@@ -69,7 +69,7 @@ def find_phantom(name: str, seed: int | None) -> Phantom:
     Raises:
         InputError: No such phantom, or a seed for one that has nothing random.
     """
-    from medil.phantoms import PHANTOMS
+    from medil.synth.phantoms import PHANTOMS
 
     if name not in PHANTOMS:
         raise InputError(f"there is no phantom {name!r}; choose one of {', '.join(PHANTOMS)}.")
@@ -95,8 +95,8 @@ def medil() -> None:
 @click.option("--preset", default="tiny", show_default=True, help="For which latent grid.")
 def info(file: Path, volume_index: int | None, preset: str) -> None:
     """Say what an image is and which latent grid it would get."""
+    from medil.cli.describe import describe
     from medil.config import preset as find_preset
-    from medil.describe import describe
     from medil.volume import load
 
     config = find_preset(preset).model
@@ -230,7 +230,7 @@ def phantom(
     supersample: int,
 ) -> None:
     """Draw an analytic phantom: ramp, ball, shepp_logan, cortex or airway."""
-    from medil.phantoms import render
+    from medil.synth.phantoms import render
     from medil.volume import Volume, load, save
 
     check_image_output(output, force)
@@ -254,8 +254,8 @@ def cohort(output: Path, force: bool, count: int, seed: int, labels: Path | None
     """Make synthetic subjects, each scanned on a random native grid."""
     from tqdm import trange
 
-    from medil.anatomy import label_anatomy, tissue_anatomy
-    from medil.cohort import subject
+    from medil.synth.anatomy import label_anatomy, tissue_anatomy
+    from medil.synth.cohort import subject
     from medil.volume import save
 
     make_folder(output)
@@ -271,7 +271,7 @@ def cohort(output: Path, force: bool, count: int, seed: int, labels: Path | None
 @click.option("--profile", type=click.Choice(["quick", "gpu", "paper"]), default="quick")
 def book(profile: str) -> None:
     """Execute the notebooks that changed and build the book (in a checkout)."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / "dodo.py").is_file():
         raise InputError("the book is built from a checkout; clone the repository, then: make book")
     if find_spec("doit") is None:

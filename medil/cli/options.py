@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from medil.errors import InputError
-from medil.files import check_output
-from medil.memory import parse_size
+from medil.system.files import check_output
+from medil.system.memory import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from medil.autoencoder import MedIL
     from medil.grid import Grid
     from medil.latent import Latent
+    from medil.model.autoencoder import MedIL
     from medil.volume import Source
 
 Spacing = tuple[float, float, float]
@@ -45,9 +45,9 @@ def load_weights(preset: str | None, weights: Path | None, device: str = "cpu") 
         InputError: Unknown preset, unreadable weights, weights of another preset, or no
             such device.
     """
-    from medil.checkpoint import load_model, load_release
     from medil.config import preset as find_preset
-    from medil.device import find_device, placed
+    from medil.model.weights import load_model, load_release
+    from medil.system.device import find_device, placed
 
     found = find_device(device)
     if preset is not None:
@@ -117,7 +117,7 @@ def target(
 
 def check_image_output(path: Path, replace: bool) -> None:
     """Refuse an output that `save` would refuse, before minutes of work."""
-    from medil.formats import written_suffix
+    from medil.io.nifti import written_suffix
 
     written_suffix(path)
     check_output(path, replace)

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from medil.cli.options import machine_options
 from medil.errors import InputError
-from medil.files import check_output, make_folder
-from medil.verbs_shared import machine_options
+from medil.system.files import check_output, make_folder
 
 if TYPE_CHECKING:
-    from medil.autoencoder import MedIL
-    from medil.flow import LatentFlow
-    from medil.generate import Seen
+    from medil.diffusion.flow import LatentFlow
+    from medil.diffusion.sampling import Seen
     from medil.grid import Grid
+    from medil.model.autoencoder import MedIL
     from medil.volume import Volume
 
 Triple = tuple[float, float, float]
@@ -104,11 +104,11 @@ def sample(
     scan, seen = see(flow, like, volume_index, centre)
     grids = renderings(flow, scan, seen, spacing, also_spacing)
 
-    from medil.attributes import outside
-    from medil.generate import keep_to, line
-    from medil.generate import sample as sample_latents
+    from medil.cli.options import render_to_file, tell
+    from medil.diffusion.sampling import keep_to, line
+    from medil.diffusion.sampling import sample as sample_latents
     from medil.stream import check_room
-    from medil.verbs_shared import render_to_file, tell
+    from medil.synth.attributes import outside
 
     line(steps)  # refuses a senseless number
     if seen:
@@ -180,9 +180,9 @@ def load_pair(
     """
     if preset and weights:
         raise InputError("--preset and --weights both name a model; say only one.")
-    from medil.flow_train import load_flow, load_flow_release
-    from medil.generate import check_pair
-    from medil.verbs_shared import load_weights
+    from medil.cli.options import load_weights
+    from medil.diffusion.sampling import check_pair
+    from medil.diffusion.training import load_flow, load_flow_release
 
     flow = load_flow(weights) if weights else load_flow_release(preset or "tiny")
     model = load_weights(preset, autoencoder, device)
@@ -200,7 +200,7 @@ def see(
     """
     if like is None:
         return None, None
-    from medil.generate import look_at
+    from medil.diffusion.sampling import look_at
     from medil.volume import load
 
     scan = load(like, volume_index)
@@ -221,7 +221,7 @@ def renderings(
     Raises:
         InputError: A size that is not above zero, larger than the box or said twice.
     """
-    from medil.verbs_shared import target
+    from medil.cli.options import target
 
     box, source = (seen.latent_grid if seen else flow.known.grid), None
     if scan and scan.source:
@@ -248,7 +248,7 @@ def prepare(
     Raises:
         InputError: No folder can be made there, or an output exists without `force`.
     """
-    from medil.verbs_shared import check_image_output
+    from medil.cli.options import check_image_output
 
     make_folder(output)
     outputs = {}

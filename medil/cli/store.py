@@ -35,7 +35,7 @@ def store(inputs: tuple[str, ...], output: Path, window: tuple[float, float] | N
 
     Train from it with: medil train --store FOLDER
     """
-    from medil.store import Store, build_store
+    from medil.training.build_store import Store, build_store
 
     subjects = find_scans(inputs)
     built = build_store(subjects, output, window, subjects, progress=sys.stderr.isatty())
@@ -85,7 +85,7 @@ def _found_at(place: str) -> dict[str, str]:
 
 def _images(paths: Iterable[Path]) -> list[Path]:
     """Files by their endings, without the hidden ones that file managers leave."""
-    from medil.formats import SUFFIXES
+    from medil.io.nifti import SUFFIXES
 
     shown = (p for p in paths if p.is_file() and not p.name.startswith("."))
     return sorted(p for p in shown if p.name.lower().endswith(tuple(SUFFIXES)))

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from medil.errors import InputError
-from medil.files import make_folder
+from medil.system.files import make_folder
 
 FILE = click.Path(path_type=Path)
 COUNT = click.IntRange(1)
@@ -43,7 +43,7 @@ def prepare(output: Path, time_budget: str | None, asked: dict[str, Any]) -> flo
     Raises:
         InputError: A length that is none, two lengths, nothing to resume, or no folder.
     """
-    from medil.processes import duration_s
+    from medil.training.launch import duration_s
 
     minutes = asked["minutes"]
     if minutes is not None and not minutes > 0:
@@ -73,8 +73,8 @@ def train(output: Path, preset: str | None, time_budget: str | None, **asked: An
     from medil.config import preset as find_preset
 
     find_preset(preset or "tiny")
-    from medil.engine import main_train
-    from medil.workers import able
+    from medil.system.workers import able
+    from medil.training.autoencoder import main_train
 
     budget_s = prepare(output, time_budget, asked)
     main_train(output, preset, time_budget_s=budget_s, processes=able(), **asked)
@@ -94,8 +94,8 @@ def train_ldm(output: Path, preset: str | None, time_budget: str | None, **asked
     from medil.config import flow_preset
 
     flow_preset(preset or "tiny")
-    from medil.flow_train import main_train_flow
-    from medil.workers import able
+    from medil.diffusion.training import main_train_flow
+    from medil.system.workers import able
 
     budget_s = prepare(output, time_budget, asked)
     main_train_flow(output, preset, time_budget_s=budget_s, processes=able(), **asked)

@@ -1,0 +1,1 @@
+"""Published data sets: addresses, hashes, licences, and one scan to begin with."""

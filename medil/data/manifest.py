@@ -19,7 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from medil.errors import InputError
-from medil.files import atomic_output
+from medil.system.files import atomic_output
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 30.0
@@ -59,7 +59,7 @@ def manifest_folder() -> Path:
     Raises:
         InputError: The package runs from a wheel, which carries no manifests.
     """
-    folder = Path(__file__).resolve().parent.parent / "data_manifests"
+    folder = Path(__file__).resolve().parents[2] / "data_manifests"
     if not folder.is_dir():
         raise InputError(
             "data manifests are part of a checkout, not of the installed package; "

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from medil.anatomy import mni152_datasets
+from medil.data.manifest import Entry, entries, fetch, reachable
 from medil.grid import Grid
-from medil.manifest import Entry, entries, fetch, reachable
+from medil.synth.anatomy import mni152_datasets
 from medil.volume import Volume, load
 
 SCAN = "open_ms_t1/longitudinal_patient01_study1_T1W.nii.gz"

@@ -1,0 +1,1 @@
+"""The latent diffusion model: latents, network, training, sampling."""

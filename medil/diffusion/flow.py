@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medil.attributes import ATTRIBUTES, Spread, standard_scores
-from medil.blocks import fold, unfold
 from medil.config import FlowConfig, FlowRun, FlowTraining
+from medil.diffusion.latents import LatentSet
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.latentset import LatentSet
+from medil.layers.blocks import fold, unfold
+from medil.synth.attributes import ATTRIBUTES, Spread, standard_scores
 
 TIMES = 1000  # MONAI's steps between data and noise
 VARIANCES = (1 / 16, 1 / 4, 1.0, 4.0, 16.0)  # of latents that the Wiener filters expect

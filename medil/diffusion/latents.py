@@ -19,17 +19,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from medil.anatomy import label_anatomy
-from medil.attributes import ATTRIBUTES, attributes
-from medil.cohort import CohortConfig, draw_subject, scan
 from medil.config import DataConfig
+from medil.data.manifest import available, entries, fetch
 from medil.errors import InputError
-from medil.files import atomic_output
 from medil.grid import Grid
-from medil.intensity import robust_intensity
-from medil.manifest import available, entries, fetch
-from medil.shortcut import LatentAutoencoder
-from medil.workers import grouped, share_out
+from medil.io.intensity import robust_intensity
+from medil.model.base import LatentAutoencoder
+from medil.synth.anatomy import label_anatomy
+from medil.synth.attributes import ATTRIBUTES, attributes
+from medil.synth.cohort import CohortConfig, draw_subject, scan
+from medil.system.files import atomic_output
+from medil.system.workers import grouped, share_out
 
 UNIT_MM = 32.0  # the box is 5 x 6 x 5 of these, and a voxel a whole part of one
 BOX_UNITS = (5, 6, 5)

@@ -18,13 +18,13 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from medil.autoencoder import MedIL
+from medil.diffusion.flow import TIMES, LatentFlow, block_means, scheduler, shifted
 from medil.errors import InputError
-from medil.flow import TIMES, LatentFlow, block_means, scheduler, shifted
 from medil.grid import Grid
-from medil.intensity import Intensity, robust_intensity
+from medil.io.intensity import Intensity, robust_intensity
 from medil.latent import Latent
-from medil.shortcut import MIDDLE, LatentAutoencoder
+from medil.model.autoencoder import MedIL
+from medil.model.base import MIDDLE, LatentAutoencoder
 from medil.volume import Volume, replace_nonfinite
 
 STEPS = 30  # along the line, for a usual sample

@@ -1,4 +1,4 @@
-"""Train a latent diffusion model: heads drawn once, encoded once, then steps in `medil.loop`."""
+"""Train a latent diffusion model: heads drawn and encoded once, then steps of a run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from medil.attributes import ATTRIBUTES, Spread
-from medil.blocks import fold
-from medil.checkpoint import RELEASES, load_release, read_tensors, weights_digest
 from medil.config import FlowConfig, FlowRun, FlowTraining, flow_preset
-from medil.device import placed
-from medil.errors import InputError
-from medil.files import atomic_output
-from medil.flow import (
+from medil.diffusion.flow import (
     LatentFlow,
     Measure,
     block_means,
@@ -30,11 +24,26 @@ from medil.flow import (
     hide,
     measure,
 )
+from medil.diffusion.latents import LatentSet, draw_heads, encode_heads
+from medil.errors import InputError
 from medil.grid import Grid
-from medil.latentset import LatentSet, draw_heads, encode_heads
-from medil.loop import STATE, WEIGHTS, Learner, Run, follow, launched, refuse_a_run, settings_of
-from medil.processes import check_batch, launch
-from medil.train import parts
+from medil.layers.blocks import fold
+from medil.model.weights import RELEASES, load_release, read_tensors, weights_digest
+from medil.synth.attributes import ATTRIBUTES, Spread
+from medil.system.device import placed
+from medil.system.files import atomic_output
+from medil.training.launch import check_batch, launch
+from medil.training.run import (
+    STATE,
+    WEIGHTS,
+    Learner,
+    Run,
+    follow,
+    launched,
+    refuse_a_run,
+    settings_of,
+)
+from medil.training.update import parts
 
 FORMAT = "medil-flow-1"
 RELEASE_NAME = "{}-ldm"  # of a preset's released weights
@@ -148,7 +157,7 @@ def train_flow(
     time_budget_s: float = math.inf,
     warm_start_from: Path | None = None,
 ) -> LatentFlow:
-    """Train on latents into a folder that exists, or go on; see `medil.loop`.
+    """Train on latents into a folder that exists, or go on; see `medil.training.run`.
 
     Args:
         config: Of the run.

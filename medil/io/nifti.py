@@ -16,7 +16,7 @@ import numpy as np
 
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.memory import require_memory
+from medil.system.memory import require_memory
 
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".nrrd", ".nhdr")
 MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from medil.errors import InputError
-from medil.formats import Source, check_dtype, native, spatial_shape
 from medil.grid import Grid
-from medil.memory import require_memory
+from medil.io.nifti import Source, check_dtype, native, spatial_shape
+from medil.system.memory import require_memory
 
 SIGNS_TO_RAS = {
     "right-anterior-superior": (1, 1, 1),

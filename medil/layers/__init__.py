@@ -1,0 +1,1 @@
+"""Building blocks of the networks: local bases, linear maps between grids, rendering operators."""

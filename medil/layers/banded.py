@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from medil import gpu
+from medil.layers import banded_triton as gpu
 
 PATTERN_ENTRIES = 2**17  # of a cached pattern: 1 MB in float32
 DENSE = 0.25  # share of numbers that are not zero from which a dense product is faster

@@ -1,9 +1,9 @@
-"""The maps of `medil.bands` on a CUDA card: Triton kernels that move each number once.
+"""The maps of `medil.layers.banded` on a CUDA card: Triton kernels that move each number once.
 
 A result is a short weighted sum, so a card that reads it term by term waits for nothing but its
 memory. The kernel takes a list of terms for every result along the axis, which the transpose of
 a map has as well as the map; neighbouring results share most of their terms, which stay in the
-first-level cache. Without Triton `medil.bands` goes on with plain tensor operations.
+first-level cache. Without Triton `medil.layers.banded` goes on with plain tensor operations.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def terms(
     """Where the terms of every result lie, in numbers from its position, and their weights.
 
     Args:
-        band: A `medil.bands.Band`.
+        band: A `medil.layers.banded.Band`.
         inner: M of the values.
         tail: N of the values.
         adjoint: Of its transpose.

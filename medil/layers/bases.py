@@ -68,7 +68,7 @@ def local_fourier(harmonics: int) -> Basis:
     """hat(delta) * {1, sin pi d, cos pi d, ..., sin K pi d, cos K pi d}: fixed local frequencies.
 
     Departure: LTE predicts its frequencies from the features; here they are fixed and
-    only the amplitudes come from the features (`medil.implicit.IntegratedLTE`).
+    only the amplitudes come from the features (`medil.layers.operators.IntegratedLTE`).
 
     Args:
         harmonics: K >= 0; J = 2 K + 1 functions an axis.

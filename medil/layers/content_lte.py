@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medil.blocks import at_least_float, silent
 from medil.grid import Grid
-from medil.pointwise import local_ensemble
+from medil.layers.blocks import at_least_float, silent
+from medil.layers.pointwise import local_ensemble
 
 NUMBERS_PER_CHUNK = 2**24  # of the largest intermediate
 POINTS_PER_CELL = 4  # of the quadrature on oblique grids, an axis
@@ -27,7 +27,7 @@ def plane_waves(harmonics: int) -> Tensor:
     """The frequencies in {-K ... K}^3, one of each pair +f, -f.
 
     The cosines and sines of f . d over this set span the products of 1, sin j pi d and
-    cos j pi d an axis, j <= K, of `medil.texture.local_fourier`.
+    cos j pi d an axis, j <= K, of `medil.layers.bases.local_fourier`.
 
     Args:
         harmonics: K >= 0.
@@ -132,7 +132,7 @@ class ContentLTE(nn.Module):
     y(voxel) = mean over the voxel of sum_n hat(d) sum_k A_k(n) cos(pi F_k(n) . d) +
     B_k(n) sin(pi F_k(n) . d), d = (x - p_n) / pitch. The mean over a box of a complex wave is
     the product of three 1-D means. The frequencies start at `plane_waves`, where the operator
-    equals `medil.implicit.IntegratedLTE`, and the features move them. Oblique targets take
+    equals `medil.layers.operators.IntegratedLTE`, and the features move them. Oblique targets take
     quadrature.
 
     Args:

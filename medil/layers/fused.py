@@ -1,8 +1,8 @@
-"""The inner loops of `medil.separable`, written for `torch.compile`.
+"""The inner loops of `medil.layers.literal_fast`, written for `torch.compile`.
 
 Everything is a list of rows of any length, so that one compilation serves grids of any size.
 What comes after `waves` are products of matrices, which a library does best. Where nothing
-compiles, `medil.separable` goes on with plain tensor operations.
+compiles, `medil.layers.literal_fast` goes on with plain tensor operations.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-UNCHECKED: dict[str, Any] = {"assert_indirect_indexing": False}  # `medil.separable` counts rows
+UNCHECKED: dict[str, Any] = {"assert_indirect_indexing": False}  # `literal_fast` counts rows
 PRODUCT_ROWS = 9 * 2**10  # at most, of a product: what lies between two stays in the cache
 ONE_PASS_ROWS = 2**11  # of a product, from which it pays to call oneDNN
 SERIES_TERMS = 7  # of cosine and sine up to a quarter turn: the next one is 6e-9

@@ -3,7 +3,8 @@
 exp(i pi (f . delta + phase)) = X Y Z, one phasor an axis. A phasor depends on a feature cell
 and on one coordinate of the voxels near it, so that cosines and sines are taken for planes of
 (cell, coordinate), not for every (voxel, cell); what is left to each of a voxel's 8
-cells is two products and the MLP. Same maths as `medil.pointwise.local_ensemble`, which judges.
+cells is two products and the MLP. Same maths as
+`medil.layers.pointwise.local_ensemble`, which judges.
 
 Two forms of one loop: rows of voxels with plain tensor operations, and longer blocks of
 voxels with waves by `torch.compile`.
@@ -20,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medil.fused import PRODUCT_ROWS, compiler, of_any_length, packed, phasor, relu_linear
 from medil.grid import Grid
+from medil.layers.fused import PRODUCT_ROWS, compiler, of_any_length, packed, phasor, relu_linear
 
 PAIRS_PER_ROWS = 2**11  # (voxel, cell) pairs that an eager step takes: fits a core's cache
 VOXELS_PER_BLOCK = PRODUCT_ROWS // 2  # of a plane, four cells each: two products
@@ -60,7 +61,7 @@ def groups(cell: np.ndarray, longest: int) -> Iterator[tuple[int, int, int]]:
 
 @dataclass
 class Layers:
-    """An MLP of `medil.blocks.mlp` as matrices, in the precision its products are taken in."""
+    """An MLP as matrices, in the precision its products are taken in."""
 
     weights: list[Tensor]  # [out, in] each
     biases: list[Tensor]  # of the hidden layers
@@ -264,7 +265,7 @@ def render(
         amplitude: [B, 2K, d, h, w]: A, for cosines, then for sines.
         frequency: [B, 3K, d, h, w]: F in half-turns a cell, frequency by frequency.
         phase: [K].
-        mlp: From `medil.blocks.mlp`, 2K channels in.
+        mlp: From `medil.layers.blocks.mlp`, 2K channels in.
         nodes: Feature grid.
         voxels: Target grid, parallel to it.
         compiled: Compile the inner loop (tens of seconds, once in a process and a width).

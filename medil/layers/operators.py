@@ -1,12 +1,12 @@
 """The resampling operator: features on one grid become values on any other.
 
 Every operator is called as `layer(features, nodes, voxels)`. Those here are linear in what
-the features give them and average over the target voxel; those in `medil.pointwise` ask an
+the features give them and average over the target voxel; those in `medil.layers.pointwise` ask an
 MLP at the voxel's centre.
 
 - `IntegratedLTE` (ours, default): fixed local frequencies, amplitudes from the features,
   every function averaged over the target voxel.
-- `medil.waves.ContentLTE`: the same integral with frequencies from the features too.
+- `medil.layers.content_lte.ContentLTE`: the same integral with frequencies from the features too.
 - `SubPixel`: no frequencies; a convolution to a fixed grid, then anti-aliased cubic.
 """
 
@@ -16,13 +16,13 @@ import math
 
 from torch import Tensor, nn
 
-from medil.blocks import at_least_float, silent, unfold
 from medil.config import ModelConfig
 from medil.grid import Grid
-from medil.pointwise import LIIF, FixedMLP, LiteralLTE, Trilinear
-from medil.resample import least_squares, synthesise, synthesise_features
-from medil.texture import cubic_bspline, local_fourier
-from medil.waves import ContentLTE, plane_waves
+from medil.layers.bases import cubic_bspline, local_fourier
+from medil.layers.blocks import at_least_float, silent, unfold
+from medil.layers.content_lte import ContentLTE, plane_waves
+from medil.layers.pointwise import LIIF, FixedMLP, LiteralLTE, Trilinear
+from medil.layers.projection import least_squares, synthesise, synthesise_features
 
 SPLINE_MEMORY = 16  # voxels beyond which a cubic spline forgets: 0.36 ** 16 < 1e-7
 

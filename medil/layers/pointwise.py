@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medil.blocks import at_least_float, mlp
 from medil.grid import Grid, centres_mm, sample_trilinear
-from medil.separable import render
+from medil.layers.blocks import at_least_float, mlp
+from medil.layers.literal_fast import render
 
 QUERIES_PER_CHUNK = 2**15
 
@@ -84,7 +84,7 @@ def local_ensemble(
 
 
 def is_fast(nodes: Grid, voxels: Grid, features: Tensor) -> bool:
-    """Whether `medil.separable.render` is the faster form: parallel grids and no gradients.
+    """Whether `literal_fast.render` is the faster form: parallel grids and no gradients.
 
     It goes row by row, which a processor's caches like and a card, row by row, does not.
 
@@ -170,7 +170,7 @@ class FixedMLP(nn.Module):
     Args:
         channels_in: C of the features.
         channels_out: C of the result.
-        waves: [K, 3] frequencies in half-cycles a cell, such as `medil.waves.plane_waves`.
+        waves: [K, 3] frequencies in half-cycles a cell, such as `content_lte.plane_waves`.
         hidden: MLP width.
 
     Attributes:

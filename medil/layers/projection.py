@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medil import gpu
-from medil.bands import Band, Separable, plan, render, slab_numbers
-from medil.blocks import at_least_float
 from medil.grid import Grid, centres_mm
-from medil.texture import Basis, cell_average
+from medil.layers import banded_triton as gpu
+from medil.layers.banded import Band, Separable, plan, render, slab_numbers
+from medil.layers.bases import Basis, cell_average
+from medil.layers.blocks import at_least_float
 
 POINTS_PER_CHUNK = 2**14
 NEGLIGIBLE = 1e-10  # of the largest number of a least-squares matrix
@@ -209,7 +209,7 @@ def _least_squares_band(basis: Basis, place: Place, ridge: float) -> Band:
     matrix = _axis_matrix(basis, *place).reshape(n_voxels, -1)
     gram = matrix.T @ matrix
     bend = np.diff(np.eye(n_nodes), n=min(2, n_nodes - 1), axis=0)  # second differences
-    # Without a ridge a block's inside must not know the block's size: `medil.tiles`.
+    # Without a ridge a block's inside must not know the block's size: `medil.model.tiles`.
     scale = np.trace(gram) / n_nodes if ridge else np.median(np.diag(gram))
     penalty = ridge * (bend.T @ bend) + 1e-4 * np.eye(n_nodes)
     inverse = np.linalg.solve(gram + scale * penalty, matrix.T)  # decays away from the node

@@ -78,11 +78,11 @@ def integrated_lte(
 
 
 def separable(coefficients: np.ndarray, matrices: list[np.ndarray]) -> np.ndarray:
-    """Three dense matrices on three axes, zeros and all: what `medil.bands` does without them.
+    """Three dense matrices on three axes, zeros and all: the reference of `medil.layers.banded`.
 
     Args:
         coefficients: [J, J, J, d, h, w].
-        matrices: [voxels, J, nodes] of each axis, such as `medil.resample.axis_matrix`.
+        matrices: [voxels, J, nodes] of each axis, such as `medil.layers.projection.axis_matrix`.
 
     Returns:
         [D, H, W].

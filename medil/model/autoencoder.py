@@ -2,7 +2,7 @@
 
 Native grids are touched by the resampling operators alone; every convolution in between
 lives on a grid of fixed physical pitch, so one kernel means the same millimetres in every
-scan. The closed-form shortcut beside the networks is in `medil.shortcut`.
+scan. The closed-form shortcut beside the networks is in `medil.model.base`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from medil.blocks import Conv3d, fold, residual_blocks, silent, unfold, unit_gain
 from medil.config import ModelConfig
-from medil.device import network_precision, to_host
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.implicit import make_operator
 from medil.latent import Latent
-from medil.memory import require_memory
-from medil.piecewise import Piecewise, course_of, slabs
-from medil.resample import analyse
-from medil.rolling import Course
-from medil.shortcut import MIDDLE
-from medil.texture import local_fourier
-from medil.tiles import Block
+from medil.layers.bases import local_fourier
+from medil.layers.blocks import Conv3d, fold, residual_blocks, silent, unfold, unit_gain
+from medil.layers.operators import make_operator
+from medil.layers.projection import analyse
+from medil.model.base import MIDDLE
+from medil.model.streaming import Piecewise, course_of, slabs
+from medil.model.streaming_conv import Course
+from medil.model.tiles import Block
+from medil.system.device import network_precision, to_host
+from medil.system.memory import require_memory
 from medil.volume import Intensity, Volume, replace_nonfinite, robust_intensity
 
 
@@ -174,7 +174,7 @@ class MedIL(Piecewise):
             progress: Show a bar; oblique grids take minutes for a whole head.
             memory_bytes: Budget of the process beside the output; a share of what is free
                 when None.
-            precision: Of the networks, see `medil.device.network_precision`.
+            precision: Of the networks, see `medil.system.device.network_precision`.
 
         Returns:
             The volume, in the units of the encoded image; where the target reaches outside
@@ -216,7 +216,7 @@ class MedIL(Piecewise):
             memory_bytes: Budget of the process; a share of what is free when None.
             linear_only: Leave the network out and render the closed form's splines alone.
             progress: Show a bar.
-            precision: Of the networks, see `medil.device.network_precision`.
+            precision: Of the networks, see `medil.system.device.network_precision`.
 
         Returns:
             Index of each slab's first voxel along `axis`, and the slab: [D, H, W] float32 on

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medil.blocks import fold, unfold
 from medil.config import ModelConfig
 from medil.grid import Grid
-from medil.resample import least_squares, synthesise
-from medil.texture import cubic_bspline
+from medil.layers.bases import cubic_bspline
+from medil.layers.blocks import fold, unfold
+from medil.layers.projection import least_squares, synthesise
 
 MIDDLE = 0.4  # intensity that the latent's zero stands for, on the 0 ... 1 scale
 RESIDUAL_GAIN = 8.0  # the projection's residual is small; the encoder sees it enlarged

@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medil.autoencoder import MedIL
-from medil.blocks import at_least_float, residual_blocks, silent, unit_gain
 from medil.config import ModelConfig
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.implicit import resample_cubic
-from medil.resample import synthesise
-from medil.shortcut import LatentAutoencoder
-from medil.texture import local_fourier
+from medil.layers.bases import local_fourier
+from medil.layers.blocks import at_least_float, residual_blocks, silent, unit_gain
+from medil.layers.operators import resample_cubic
+from medil.layers.projection import synthesise
+from medil.model.autoencoder import MedIL
+from medil.model.base import LatentAutoencoder
 
 GROUPS = 8  # of ConvAE's norms
 STRIDES = {1: (), 2: (2,), 3: (3,), 4: (2, 2)}  # working voxels in a latent cell -> its levels

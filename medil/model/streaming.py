@@ -1,7 +1,8 @@
-"""The networks of `medil.autoencoder.MedIL` on whole volumes, a slab at a time.
+"""The networks of `medil.model.autoencoder.MedIL` on whole volumes, a slab at a time.
 
-Convolutions roll along one axis (`medil.rolling`), rendering and intake take the block that
-each slab depends on (`medil.tiles`); so nothing is as large as the volume but the volume.
+Convolutions roll along one axis (`medil.model.streaming_conv`), rendering and intake take
+the block that each slab depends on (`medil.model.tiles`), so no intermediate array is as
+large as the output.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medil.blocks import fold, unfold
-from medil.device import network_precision
 from medil.grid import Grid
-from medil.memory import choose
-from medil.resample import least_squares
-from medil.rolling import Course, Window, convolve, roll, under, whole_cells
-from medil.shortcut import MIDDLE, RESIDUAL_GAIN, LatentAutoencoder, mix_channels
-from medil.texture import cubic_bspline
-from medil.tiles import Block, cuts, support
+from medil.layers.bases import cubic_bspline
+from medil.layers.blocks import fold, unfold
+from medil.layers.projection import least_squares
+from medil.model.base import MIDDLE, RESIDUAL_GAIN, LatentAutoencoder, mix_channels
+from medil.model.streaming_conv import Course, Window, convolve, roll, under, whole_cells
+from medil.model.tiles import Block, cuts, support
+from medil.system.device import network_precision
+from medil.system.memory import choose
 
 PLANES = 4  # of the latent grid that the networks take at a time, at most
 SLAB_VOXELS = 2**19  # rendered or read at a time, at most
@@ -54,7 +55,7 @@ def slabs(
 class Piecewise(LatentAutoencoder, ABC):
     """An autoencoder with MedIL's networks, which a subclass makes."""
 
-    intake: Any  # medil.autoencoder.Intake
+    intake: Any  # medil.model.autoencoder.Intake
     encode_fine: nn.Sequential
     encode_down: nn.Conv3d
     encode_latent: nn.Sequential
@@ -182,7 +183,7 @@ class Piecewise(LatentAutoencoder, ABC):
             z: [B, C, d, h, w] latents.
             course: Of the slabs.
             planes: Of the latent that are taken at a time.
-            precision: Of `medil.device.network_precision`.
+            precision: Of `medil.system.device.network_precision`.
 
         Returns:
             [B, width_fine, ...] slabs of the fine grid, in the course's order.
@@ -210,7 +211,7 @@ class Piecewise(LatentAutoencoder, ABC):
             target: Holds all slabs.
             course: Of the slabs, as seen from the latent grid.
             planes: Of the latent that the networks take at a time.
-            precision: Of `medil.device.network_precision`.
+            precision: Of `medil.system.device.network_precision`.
 
         Returns:
             Slab to [1, 1, ...]; to be called for one after the other.

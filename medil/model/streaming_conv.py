@@ -16,8 +16,8 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from medil.blocks import convolved
-from medil.tiles import cuts
+from medil.layers.blocks import convolved
+from medil.model.tiles import cuts
 
 T = TypeVar("T")
 
@@ -112,7 +112,7 @@ def _between_zeros(slabs: Iterable[Tensor], course: Course) -> Iterable[Tensor]:
 
 
 def residual(block: nn.Sequential, slabs: Iterable[Tensor], course: Course) -> Iterator[Tensor]:
-    """What a `medil.blocks.ResidualBlock` with this body makes of the whole, slab by slab."""
+    """What a `ResidualBlock` with this body makes of the whole, slab by slab."""
     before, between = block[:2], block[3:5]
     first, second = (cast(nn.Conv3d, block[n]) for n in (2, 5))
     waiting = Queue(course)
@@ -128,7 +128,7 @@ def roll(blocks: Iterable[nn.Module], slabs: Iterator[Tensor], course: Course) -
     """Residual blocks in a row, slab by slab.
 
     Args:
-        blocks: `medil.blocks.residual_blocks`.
+        blocks: `medil.layers.blocks.residual_blocks`.
         slabs: [B, C, d, h, w] each, all planes of a whole in the course's order.
         course: Theirs.
 

@@ -1,0 +1,1 @@
+"""Synthetic volumes whose truth is known: phantoms, anatomies, and whole heads."""

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medil.analytic import Formula, Phantom, inside_share
 from medil.errors import InputError
+from medil.synth.phantom import Formula, Phantom, inside_share
 
 LUMEN_HU, WALL_HU, PARENCHYMA_HU = -1000.0, 40.0, -850.0
 LENGTH_PER_RADIUS = 6.0  # three diameters (Weibel 1963, Morphometry of the Human Lung)

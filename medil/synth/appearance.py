@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from medil.anatomy import FINE, TISSUES, Anatomy, finer, gaussian, largest
 from medil.grid import Grid
+from medil.synth.anatomy import FINE, TISSUES, Anatomy, finer, gaussian, largest
 
 Range = tuple[float, float]
 LATTICE_MM = 4.0  # slow variation is linear between points this far apart

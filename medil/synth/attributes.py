@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from medil.anatomy import OUTER_CSF, VENTRICLES, Anatomy
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm, sample_trilinear
-from medil.heads import Subject
+from medil.synth.anatomy import OUTER_CSF, VENTRICLES, Anatomy
+from medil.synth.subject import Subject
 
 COUNT_MM = 1.5  # voxel of the grid on which volumes are counted
 

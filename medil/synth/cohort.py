@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medil.anatomy import Anatomy, label_anatomy, tissue_anatomy
 from medil.grid import Grid
-from medil.heads import DEFAULT, CohortConfig, Subject, draw_subject, render_batch
-from medil.painting import Range
+from medil.synth.anatomy import Anatomy, label_anatomy, tissue_anatomy
+from medil.synth.appearance import Range
+from medil.synth.subject import DEFAULT, CohortConfig, Subject, draw_subject, render_batch
 from medil.volume import Volume
 
 __all__ = [

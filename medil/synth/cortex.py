@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medil.analytic import Phantom, inside_share
 from medil.errors import InputError
+from medil.synth.phantom import Phantom, inside_share
 
 MOST_HANDLES = 8
 FLAT_DEG, FOLDED_DEG = 13.0, 24.0  # around a handle: no folds within, all folds beyond

@@ -38,7 +38,7 @@ class Phantom:
             cheaper, for phantoms of many parts.
 
     Example:
-        >>> from medil.phantoms import ball
+        >>> from medil.synth.phantoms import ball
         >>> ball(radius_mm=5.0)(torch.tensor([[0.0, 0.0, 4.9], [0.0, 0.0, 5.1]])).tolist()
         [1.0, 0.0]
     """

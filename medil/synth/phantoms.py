@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medil.airway import airway
-from medil.analytic import Formula, Phantom, inside_share, render
-from medil.cortex import cortex
 from medil.errors import InputError
+from medil.synth.airway import airway
+from medil.synth.cortex import cortex
+from medil.synth.phantom import Formula, Phantom, inside_share, render
 
 __all__ = ["PHANTOMS", "Phantom", "airway", "ball", "cortex", "ramp", "render", "shepp_logan"]
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from medil.anatomy import FINE, Anatomy
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm, sample_trilinear
-from medil.painting import LATTICE_MM, Range, paint, smooth_noise
+from medil.synth.anatomy import FINE, Anatomy
+from medil.synth.appearance import LATTICE_MM, Range, paint, smooth_noise
 
 MOST_VOXELS = 1_000_000  # rendered at a time
 NEAR = 0.05  # `Anatomy.inside` beyond a voxel's cell from the lowest possible outline

@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 import torch
 from tqdm import tqdm
 
-from medil.memory import free_memory_bytes
+from medil.system.memory import free_memory_bytes
 
 HEAD_BYTES = 3e9  # of a process that draws heads, at its peak
 FEW = 4  # pieces below which starting processes takes longer than it saves

@@ -1,0 +1,1 @@
+"""Training of an autoencoder: patches, losses, runs that resume exactly."""

@@ -1,6 +1,6 @@
 """Train an autoencoder, top to bottom: on a CPU, on a GPU, or on several processes.
 
-`medil.loop` keeps the run; here stands what an autoencoder learns from in a step.
+`medil.training.run` keeps the run; here stands what an autoencoder learns from in a step.
 """
 
 from __future__ import annotations
@@ -18,10 +18,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from medil.checkpoint import load_any, save_weights, start_from
 from medil.config import RunConfig, preset
 from medil.errors import InputError
-from medil.loop import (
+from medil.model.base import LatentAutoencoder
+from medil.model.rivals import build
+from medil.model.weights import load_any, save_weights, start_from
+from medil.training.dataset import Pool
+from medil.training.launch import check_batch, launch
+from medil.training.losses import Adversary, Perceptual
+from medil.training.patches import Scan, Step
+from medil.training.prefetch import Prefetcher
+from medil.training.run import (
     CONFIG,
     STATE,
     WEIGHTS,
@@ -32,15 +39,8 @@ from medil.loop import (
     refuse_a_run,
     settings_of,
 )
-from medil.losses import Adversary, Perceptual
-from medil.pool import Pool
-from medil.prefetch import Prefetcher
-from medil.processes import check_batch, launch
-from medil.rivals import build
-from medil.sampling import Scan, Step
-from medil.shortcut import LatentAutoencoder
-from medil.stored import Store, open_store
-from medil.train import Critics, draw_step, update
+from medil.training.store import Store, open_store
+from medil.training.update import Critics, draw_step, update
 
 __all__ = ["CONFIG", "STATE", "WEIGHTS", "Autoencoding", "main_train", "train"]
 
@@ -74,7 +74,7 @@ def main_train(
         devices: Processes on this machine; 1 when None, or what torchrun and SLURM say.
         accelerator: "auto", "cpu" or "cuda".
         warm_start_from: Weights of another run of the same model to begin from.
-        store: Made by `medil.store`: where real scans come from; published ones when None.
+        store: Made by `medil store`: where real scans come from; published ones when None.
         real_share: Of patches from real scans, 1 without a cohort; the preset's when None.
         processes: That draw the cohort; more than one needs a guarded main module.
         settings: Fields of `TrainConfig` to change, such as minutes or steps, unless None.

@@ -24,11 +24,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from medil.errors import InputError
-from medil.files import make_folder
-from medil.formats import suffix_of
-from medil.intensity import Intensity, replace_nonfinite, robust_intensity
-from medil.sampling import box_average, prepare_scan
-from medil.stored import FORMAT, Coding, Store, patches, read_facts, store_facts, zarr_3
+from medil.io.intensity import Intensity, replace_nonfinite, robust_intensity
+from medil.io.nifti import suffix_of
+from medil.system.files import make_folder
+from medil.training.patches import box_average, prepare_scan
+from medil.training.store import FORMAT, Coding, Store, patches, read_facts, store_facts, zarr_3
 from medil.volume import Volume, load
 
 __all__ = ["Built", "Store", "build_store", "encoded", "patches"]

@@ -25,16 +25,16 @@ from typing import Any
 
 import torch
 
-from medil import manifest
-from medil.anatomy import Anatomy, label_anatomy, tissue_anatomy
-from medil.cohort import CohortConfig, subject
 from medil.config import DataConfig
+from medil.data import manifest
 from medil.errors import InputError
-from medil.files import atomic_output
-from medil.sampling import Scan, prepare_scan
-from medil.stored import Store
+from medil.synth.anatomy import Anatomy, label_anatomy, tissue_anatomy
+from medil.synth.cohort import CohortConfig, subject
+from medil.system.files import atomic_output
+from medil.system.workers import grouped, share_out
+from medil.training.patches import Scan, prepare_scan
+from medil.training.store import Store
 from medil.volume import load, save
-from medil.workers import grouped, share_out
 
 REAL, LABELS = "open_ms_t1", "synthseg_labels"  # manifests
 AHEAD = 2  # subjects drawn before they are needed

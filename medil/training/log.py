@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from medil.config import FlowTraining, TrainConfig
-from medil.files import atomic_output
+from medil.system.files import atomic_output
 
 LOG = "log.jsonl"
 CURVES = (

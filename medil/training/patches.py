@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.intensity import Intensity, replace_nonfinite, robust_intensity
+from medil.io.intensity import Intensity, replace_nonfinite, robust_intensity
 from medil.volume import Volume
 
 FOREGROUND = 0.02  # on the 0 ... 1 scale: air is darker
@@ -29,7 +29,7 @@ CUBIC_SHARE = 0.5  # of coarser voxels that grow along every axis; the others ar
 
 
 class Voxels(Protocol):
-    """A tensor, or what gives one when it is sliced (`medil.store`)."""
+    """A tensor, or what gives one when it is sliced (`medil.training.build_store`)."""
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from medil.checkpoint import load_state, read_progress, save_state
-from medil.device import placed
 from medil.errors import InputError
-from medil.journal import Journal
-from medil.losses import Adversary
-from medil.processes import Interruption, check_batch, launch
-from medil.train import average, commit, learning_rate, new_optimiser
+from medil.system.device import placed
+from medil.training.launch import Interruption, check_batch, launch
+from medil.training.log import Journal
+from medil.training.losses import Adversary
+from medil.training.state import load_state, read_progress, save_state
+from medil.training.update import average, commit, learning_rate, new_optimiser
 
 STATE, WEIGHTS, CONFIG = "state.safetensors", "weights.safetensors", "config.json"
 LENGTHS = ("minutes", "steps")  # of a run, which may grow when it is resumed

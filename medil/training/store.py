@@ -1,7 +1,7 @@
 """The reading side of a patch store: volumes that are opened when they are drawn from.
 
 `StoredVoxels` and `StoredPlaces` stand where a `Scan` in memory has a tensor and an array,
-so the same draws give the same blocks. `medil.store` builds what is read here.
+so the same draws give the same blocks. `medil.training.build_store` builds what is read here.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from medil.errors import InputError
-from medil.files import atomic_output
-from medil.intensity import Intensity
-from medil.sampling import Scan, pick, random_block
+from medil.io.intensity import Intensity
+from medil.system.files import atomic_output
+from medil.training.patches import Scan, pick, random_block
 
 FORMAT = "medil-store-1"
 OPEN = 64  # volumes whose arrays are kept open
@@ -52,7 +52,7 @@ class Coding:
 
 @dataclass(frozen=True)
 class StoredVoxels:
-    """Voxels that are read when they are sliced: see `medil.sampling.Voxels`.
+    """Voxels that are read when they are sliced: see `medil.training.patches.Voxels`.
 
     Args:
         store: Which holds them.
@@ -74,7 +74,7 @@ class StoredVoxels:
 
 @dataclass(frozen=True)
 class StoredPlaces:
-    """Rows of the indices of voxels that are not air: see `medil.sampling.Places`."""
+    """Rows of the indices of voxels that are not air: see `medil.training.patches.Places`."""
 
     store: Store
     key: str

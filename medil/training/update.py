@@ -1,7 +1,8 @@
 """What one training step is: whole volumes at low resolution first, then native patches.
 
 What a step sees is a function of (seed, step), and its learning rate one of the share of the
-run that is behind it. `medil.engine` makes a run of such steps; `update` works without it.
+run that is behind it. `medil.training.autoencoder` makes a run of such steps;
+`update` works without it.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from torch import Tensor, nn
 
 from medil.config import FlowTraining, ModelConfig, RunConfig, TrainConfig
 from medil.errors import InputError
-from medil.losses import Adversary, Perceptual, latent_consistency, total_loss
-from medil.sampling import Scan, Step, global_step, patch_step
+from medil.training.losses import Adversary, Perceptual, latent_consistency, total_loss
+from medil.training.patches import Scan, Step, global_step, patch_step
 
 
 def draw_step(

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import torch
 
-from medil.autoencoder import MedIL
 from medil.errors import InputError
 from medil.latent import Latent
+from medil.model.autoencoder import MedIL
 from medil.volume import Volume, replace_nonfinite
 
 

@@ -16,11 +16,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from medil.blocks import ResidualBlock
 from medil.grid import Grid
-from medil.implicit import LiteralLTE
-from medil.resample import analyse
-from medil.texture import local_fourier
+from medil.layers.bases import local_fourier
+from medil.layers.blocks import ResidualBlock
+from medil.layers.operators import LiteralLTE
+from medil.layers.projection import analyse
 
 
 def positions(shape: Sequence[int]) -> Tensor:
@@ -95,7 +95,7 @@ class LocalTexture(nn.Module):
     """LTE's idea without its encoder: amplitudes on a grid of cells, times local waves.
 
     f(x) = sum over the cells n near x of sum_j a_j(n) phi_j(x - p_n), phi of
-    `medil.texture.local_fourier` along each axis. The amplitudes are free numbers here;
+    `medil.layers.bases.local_fourier` along each axis. The amplitudes are free numbers here;
     in the autoencoder a network predicts them.
 
     Args:
@@ -313,7 +313,7 @@ class Renderer(nn.Module):
     feature grid, a convolution, a residual block, and `channels` numbers a cell.
 
     Args:
-        operator: One of `medil.implicit`, with `channels` going in and 1 coming out.
+        operator: One of `medil.layers.operators`, with `channels` going in and 1 coming out.
         channels: Numbers kept a feature cell.
         hidden: Width of the extractor.
         generator: Draws the weights.

@@ -194,8 +194,10 @@ def test_one_volume_of_a_4d_image_is_reconstructed(run_medil, scan, tmp_path):
 
 def test_train_passes_its_options_on(run_medil, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("medil.engine.main_train", lambda *a, **k: asked.append((a, k)))
-    monkeypatch.setattr("medil.workers.able", lambda: 5)
+    monkeypatch.setattr(
+        "medil.training.autoencoder.main_train", lambda *a, **k: asked.append((a, k))
+    )
+    monkeypatch.setattr("medil.system.workers.able", lambda: 5)
     out = tmp_path / "run"
     options = "--seed", 3, "--minutes", 2, "--time-budget", "90s", "--devices", 2, "--batch", 4
     code, _, _ = run_medil("train", "--preset", "test", "-o", out, *options)
@@ -240,8 +242,8 @@ def test_a_seed_changes_drawn_phantoms_and_is_refused_by_others(run_medil, tmp_p
 
 
 def test_a_cohort_is_written_subject_by_subject(run_medil, scan, tmp_path, monkeypatch):
-    cohort = pytest.importorskip("medil.cohort")
-    monkeypatch.setattr("medil.anatomy.tissue_anatomy", lambda: "tissue")
+    cohort = pytest.importorskip("medil.synth.cohort")
+    monkeypatch.setattr("medil.synth.anatomy.tissue_anatomy", lambda: "tissue")
     drawn = []
 
     def subject(anatomy, seed, index):
@@ -259,9 +261,9 @@ def test_a_cohort_is_written_subject_by_subject(run_medil, scan, tmp_path, monke
 
 
 def test_book_outside_a_checkout_says_where_to_go(run_medil, monkeypatch, tmp_path):
-    import medil.verbs
+    import medil.cli.images
 
-    monkeypatch.setattr(medil.verbs, "__file__", str(tmp_path / "medil" / "verbs.py"))
+    monkeypatch.setattr(medil.cli.images, "__file__", str(tmp_path / "medil" / "cli" / "x.py"))
     refused(run_medil("book"), "clone the repository")
 
 
@@ -269,7 +271,7 @@ def test_book_outside_a_checkout_says_where_to_go(run_medil, monkeypatch, tmp_pa
 
 
 def test_real_scan_keeps_its_grid_and_box(run_medil, mirror, tmp_path, monkeypatch, spline_model):
-    monkeypatch.setattr("medil.checkpoint.load_release", lambda name: spline_model)
+    monkeypatch.setattr("medil.model.weights.load_release", lambda name: spline_model)
     path = mirror / "open_ms_t1" / "longitudinal_patient01_study1_T1W.nii.gz"
     out = tmp_path / "out.nii"
     assert run_medil("reconstruct", path, "-o", out, "--spacing", 3, 3, 3)[0] == 0

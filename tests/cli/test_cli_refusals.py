@@ -107,8 +107,8 @@ def test_bad_images_are_refused_by_every_verb(run_medil, scan, tmp_path, verb, n
 
 
 def test_weights_of_another_preset_are_refused(run_medil, scan, tmp_path, spline_model):
-    from medil.checkpoint import save_weights
     from medil.config import PRESETS
+    from medil.model.weights import save_weights
 
     weights = save_weights(spline_model, PRESETS["test"], tmp_path / "w.safetensors", {})
     out = tmp_path / "out.nii"

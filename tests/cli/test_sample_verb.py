@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from medil.autoencoder import MedIL
-from medil.checkpoint import load_model, save_weights
 from medil.config import FLOW_PRESETS, PRESETS
-from medil.flow_train import save_flow
+from medil.diffusion.training import save_flow
 from medil.latent import Latent
+from medil.model.autoencoder import MedIL
+from medil.model.weights import load_model, save_weights
 from medil.volume import load
+from tests.diffusion.test_flow import BOX, CASCADE, latent_set, stirred, tiny_flow
+from tests.diffusion.test_sampling import CENTRE_MM, ball
 from tests.images import refused, write_nifti
-from tests.test_flow import BOX, CASCADE, latent_set, stirred, tiny_flow
-from tests.test_generate import CENTRE_MM, ball
 
 click = pytest.importorskip("click", reason="click (extra cli) is not installed")
 

@@ -1,4 +1,4 @@
-"""`medil.manifest`: published bytes or nothing, and no subject in both splits."""
+"""`medil.data.manifest`: published bytes or nothing, and no subject in both splits."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from medil import manifest
+from medil.data import manifest
+from medil.data.manifest import Entry, available, datasets, entries, fetch, reachable
 from medil.errors import InputError
-from medil.manifest import Entry, available, datasets, entries, fetch, reachable
 
 CONTENT = b"some published bytes"
 
@@ -108,7 +108,7 @@ def test_unknown_names_are_refused_with_those_there_are(call):
 
 
 def test_a_wheel_without_manifests_says_where_they_are(tmp_path, monkeypatch):
-    monkeypatch.setattr(manifest, "__file__", str(tmp_path / "medil" / "manifest.py"))
+    monkeypatch.setattr(manifest, "__file__", str(tmp_path / "medil" / "data" / "x.py"))
     with pytest.raises(InputError, match="checkout"):
         entries("ct")
 

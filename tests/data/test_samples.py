@@ -1,4 +1,4 @@
-"""`medil.samples`: the real scan where it is, an honest stand-in where it is not."""
+"""`medil.data.samples`: the real scan where it is, an honest stand-in where it is not."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import urllib.error
 import numpy as np
 import pytest
 
-from medil import manifest
+from medil.data import manifest
+from medil.data.samples import SCAN, mni152_template, real_scan
 from medil.errors import InputError
-from medil.samples import SCAN, mni152_template, real_scan
 
 
 @pytest.fixture

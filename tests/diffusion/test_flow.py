@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from medil.config import CONDITIONS, FlowConfig, FlowTraining
-from medil.errors import InputError
-from medil.flow import (
+from medil.diffusion.flow import (
     FLOOR,
     TIMES,
     VARIANCES,
@@ -25,8 +24,9 @@ from medil.flow import (
     shifted,
     wiener,
 )
+from medil.diffusion.latents import LatentSet
+from medil.errors import InputError
 from medil.grid import Grid, centres_mm
-from medil.latentset import LatentSet
 
 pytest.importorskip("monai", reason="needs the extra `sample`")
 pytest.importorskip("einops", reason="needs the extra `sample`")

@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from medil import flow_train
-from medil.checkpoint import save_weights
 from medil.config import CONDITIONS, FLOW_PRESETS, PRESETS, FlowRun
-from medil.errors import InputError
-from medil.flow import block_means, coarser_grid
-from medil.flow_train import (
+from medil.diffusion import training as flow_train
+from medil.diffusion.flow import block_means, coarser_grid
+from medil.diffusion.training import (
     Flowing,
     draw_levels,
     load_flow,
@@ -20,8 +18,10 @@ from medil.flow_train import (
     save_flow,
     train_flow,
 )
-from medil.processes import launch
-from tests.test_flow import BOX, CASCADE, CONFIG, UNFOLDED, latent_set, stirred, tiny_flow
+from medil.errors import InputError
+from medil.model.weights import save_weights
+from medil.training.launch import launch
+from tests.diffusion.test_flow import BOX, CASCADE, CONFIG, UNFOLDED, latent_set, stirred, tiny_flow
 
 pytest.importorskip("lightning_fabric", reason="needs the extra `train`")
 from safetensors.torch import load_file

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch.nn import functional
 
-from medil import latentset
-from medil.attributes import ATTRIBUTES
-from medil.autoencoder import MedIL
 from medil.config import preset
+from medil.diffusion import latents as latentset
+from medil.diffusion.latents import box_grid, draw_heads, encode_heads, head_spacing_mm, read_head
 from medil.errors import InputError
 from medil.grid import centres_mm
-from medil.latentset import box_grid, draw_heads, encode_heads, head_spacing_mm, read_head
+from medil.model.autoencoder import MedIL
+from medil.synth.attributes import ATTRIBUTES
 from tests.images import LABELS_ORIGIN_MM, toy_labels, write_nifti
-from tests.test_attributes import VENTRICLE_MM
+from tests.synth.test_attributes import VENTRICLE_MM
 
 
 @pytest.fixture(scope="module")

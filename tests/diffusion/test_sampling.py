@@ -10,14 +10,22 @@ import numpy as np
 import pytest
 import torch
 
-from medil.autoencoder import MedIL
 from medil.config import preset
+from medil.diffusion.flow import TIMES, block_means
+from medil.diffusion.sampling import (
+    check_pair,
+    coarsely,
+    keep_to,
+    line,
+    look_at,
+    sample,
+    sample_means,
+)
 from medil.errors import InputError
-from medil.flow import TIMES, block_means
-from medil.generate import check_pair, coarsely, keep_to, line, look_at, sample, sample_means
 from medil.grid import Grid, centres_mm
+from medil.model.autoencoder import MedIL
 from medil.volume import Volume
-from tests.test_flow import BOX, CASCADE, CONFIG, latent_set, silent, stirred, tiny_flow
+from tests.diffusion.test_flow import BOX, CASCADE, CONFIG, latent_set, silent, stirred, tiny_flow
 
 
 @pytest.fixture

@@ -11,15 +11,20 @@ import pytest
 import torch
 from scipy import ndimage
 
-from eval import ablation, ablation_data, ablation_report, ablation_score, ablation_train, rows
-from eval.ablation_data import FINER, WHOLE, Question
-from eval.forest import forest_figure
-from eval.lapped import lapped
-from medil import train as engine
+from eval import rows
+from eval.ablation import blocks as ablation_data
+from eval.ablation import measure as ablation
+from eval.ablation import report as ablation_report
+from eval.ablation import score as ablation_score
+from eval.ablation.blocks import FINER, WHOLE, Question
+from eval.ablation.forest import forest_figure
+from eval.arms.catalogue import train as ablation_train
+from eval.coders.lapped import lapped
 from medil.config import TEST, RunConfig
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
-from medil.sampling import prepare_scan
+from medil.training import update as engine
+from medil.training.patches import prepare_scan
 from medil.volume import Volume
 
 ARMS = {

@@ -4,8 +4,9 @@ from itertools import product
 
 import pytest
 
-from eval import pages, rows
-from eval.ablation_report import BUDGETS, RUN
+from eval import rows
+from eval.ablation import page as pages
+from eval.ablation.report import BUDGETS, RUN
 
 SUBJECTS, SEEDS = [f"made_{k}" for k in range(6)], (0, 1, 2)
 GRIDS = ("1 mm", "1.5 mm")

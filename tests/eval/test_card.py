@@ -1,10 +1,10 @@
 import pytest
 
 from eval.card import card, trained_on
-from eval.reconstruction_report import current
+from eval.reconstruction.report import current
 from eval.rows import RESULTS, read_rows
-from medil.checkpoint import RELEASES, load_release
 from medil.errors import InputError
+from medil.model.weights import RELEASES, load_release
 
 
 @pytest.mark.parametrize("name", ["tiny", "base"])

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from eval import coders
-from eval.coders import CodecCoder, Interpolation, Kept, ModelCoder, ReleaseCoder
-from medil.baselines import CODECS
-from medil.checkpoint import save_weights
+from eval.coders import base as coders
+from eval.coders.base import CodecCoder, Interpolation, Kept, ModelCoder, ReleaseCoder
 from medil.config import preset
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
+from medil.model.codecs import CODECS
+from medil.model.weights import save_weights
 from medil.volume import Volume
 
 
@@ -101,7 +101,7 @@ def test_samples_are_averaged_on_coarser_grids_and_interpolated_on_finer_ones(gr
 MINE = """
 from __future__ import annotations
 from dataclasses import dataclass
-from eval.coders import Coder, Kept
+from eval.coders.base import Coder, Kept
 
 @dataclass
 class Mean(Coder):
@@ -137,7 +137,7 @@ def test_a_user_s_coder_comes_from_a_file_and_travels(tmp_path, ball):
         ("{folder}/mine.py:none", "has no attribute 'none'"),
         ("{folder}/mine.py:MINE", "not callable"),
         ("{folder}/broken.py:make", "ModuleNotFoundError"),
-        ("{folder}/mine.py:number", "must give eval.coders.Coder"),
+        ("{folder}/mine.py:number", "must give eval.coders.base.Coder"),
     ],
 )
 def test_a_file_that_gives_no_coder_is_refused_in_a_sentence(tmp_path, text, told):
@@ -159,7 +159,7 @@ def test_monai_s_autoencoder_meets_any_grid_through_its_own(tmp_path, spacing_mm
     nets = pytest.importorskip("monai.networks.nets")
     from safetensors.torch import save_file
 
-    from eval.monai_coder import MonaiCoder
+    from eval.coders.monai import MonaiCoder
 
     shape = dict(
         spatial_dims=3, in_channels=1, out_channels=1, channels=(8, 8), num_res_blocks=(1, 1),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval import pictures
+from eval.pictures import codes as pictures
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
 from medil.volume import Volume

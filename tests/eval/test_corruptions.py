@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from eval import corruptions
+from eval.faults import corruptions
 from medil.errors import InputError
 
 

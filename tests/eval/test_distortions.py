@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from eval import distortion_figures, distortions, metrics
-from eval.distortions import FAULTS, Block, at_psnr, block_of, harm, told_apart
+from eval import metrics
+from eval.faults import distortions
+from eval.faults import pictures as distortion_figures
+from eval.faults.distortions import FAULTS, Block, at_psnr, block_of, harm, told_apart
 from eval.subjects import Scan
 from medil.errors import InputError
 from medil.grid import Grid

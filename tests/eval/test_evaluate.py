@@ -19,13 +19,13 @@ from eval.evaluate import pages as evaluate_pages
 from eval.evaluate import report as evaluate_report
 from eval.evaluate.inputs import Checked, Plan
 from eval.subjects import Scan
-from medil import verbs_evaluate
+from medil.cli import evaluate as verbs_evaluate
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.volume import Volume, save
 from tests import test_notebooks
+from tests.eval.test_evaluate_inputs import ball, head
 from tests.images import ramp, refused
-from tests.test_evaluate_inputs import ball, head
 
 click = pytest.importorskip("click", reason="click (extra cli) is not installed")
 
@@ -50,7 +50,7 @@ def test_truths_are_exact_means_at_the_same_place_in_mm():
 
 OWN = """
 import numpy as np
-from eval.coders import Coder, Kept, render_samples
+from eval.coders.base import Coder, Kept, render_samples
 
 class Copy(Coder):
     name, title, config = "copy", "Every voxel", {}
@@ -260,7 +260,7 @@ def test_help_shows_an_example(run_medil):
 
 
 def test_the_wheel_alone_says_what_it_lacks(run_medil, monkeypatch, tmp_path):
-    monkeypatch.setattr(verbs_evaluate, "__file__", str(tmp_path / "medil" / "x.py"))
+    monkeypatch.setattr(verbs_evaluate, "__file__", str(tmp_path / "medil" / "cli" / "x.py"))
     refused(run_medil("evaluate", "scans", "-o", tmp_path / "report"), "clone the repository")
 
 
@@ -277,7 +277,7 @@ def test_what_was_typed_reaches_the_suite_with_absolute_paths(run_medil, monkeyp
     typed = ("evaluate", "a.nii", "b", "-o", "r", "--coder", "m.py:make", "--workers", 0)
     assert run_medil(*typed)[0] == 130
     ((command, folder),) = calls
-    assert folder == Path(verbs_evaluate.__file__).parents[1]
+    assert folder == Path(verbs_evaluate.__file__).parents[2]
     assert command[1:5] == ["-m", "eval.evaluate", str(tmp_path / "a.nii"), str(tmp_path / "b")]
     assert f"{tmp_path / 'm.py'}:make" in command
     assert command[command.index("--workers") + 1] == "0"
@@ -307,7 +307,7 @@ def test_an_interrupt_is_passed_on_and_waited_for(tmp_path):
         "threading.Thread(target=press).start()\n"
         "sys.exit(v.run_program([sys.executable, '-c', sys.argv[1]], Path('.')))\n"
     )
-    root = Path(verbs_evaluate.__file__).parents[1]
+    root = Path(verbs_evaluate.__file__).parents[2]
     ran = subprocess.run([sys.executable, "-c", parent, child], cwd=tmp_path,
                          env={"PYTHONPATH": str(root)}, capture_output=True, text=True)  # fmt: skip
     assert ran.returncode == 130, ran.stderr

@@ -166,7 +166,7 @@ def test_warnings_say_only_what_was_measured():
 
 
 def test_a_scan_of_the_training_set_is_recognised_by_its_bytes():
-    from medil.manifest import entries
+    from medil.data.manifest import entries
 
     assert evaluate_inputs.seen_in_training(entries("open_ms_t1", "train")[0].sha256)
     assert not evaluate_inputs.seen_in_training(entries("open_ms_t1", "test")[0].sha256)

@@ -14,14 +14,14 @@ from eval.extrapolation import blocks, heads, report, score, train
 from eval.extrapolation.blocks import CONDITIONS, Block, Source, block_grid
 from eval.extrapolation.coders import TRUTH, PhasedCoder, Truth, fixed_coders
 from eval.extrapolation.score import answered, metrics_of
-from medil.anatomy import label_anatomy
-from medil.baselines import cell_average
-from medil.checkpoint import load_any, save_weights
 from medil.config import RunConfig
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.sampling import prepare_scan
-from medil.train import draw_step
+from medil.model.codecs import cell_average
+from medil.model.weights import load_any, save_weights
+from medil.synth.anatomy import label_anatomy
+from medil.training.patches import prepare_scan
+from medil.training.update import draw_step
 from medil.volume import Volume
 from tests.images import write_nifti
 

@@ -1,14 +1,14 @@
 import pytest
 
-from eval.flow_card import card, conditions_table, networks
+from eval.generation.card import card, conditions_table, networks
 from eval.rows import RESULTS, read_rows
-from medil.attributes import ATTRIBUTES
-from medil.checkpoint import RELEASES
 from medil.config import FLOW_PRESETS
 from medil.errors import InputError
+from medil.model.weights import RELEASES
+from medil.synth.attributes import ATTRIBUTES
 
 pytest.importorskip("einops", reason="needs the extra `sample`")
-from medil.flow_train import load_flow_release
+from medil.diffusion.training import load_flow_release
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_the_committed_card_is_what_weights_and_rows_say(name, frame):
 
 @pytest.mark.parametrize(("name", "n_bytes"), [("tiny", 8e6), ("base", 16 * 2**20)])
 def test_a_release_is_small_and_belongs_to_the_released_autoencoder(name, n_bytes):
-    from medil.checkpoint import load_release
+    from medil.model.weights import load_release
 
     assert (RELEASES / f"{name}-ldm.safetensors").stat().st_size <= n_bytes
     assert load_flow_release(name).known.autoencoder_id == load_release(name).weights_id

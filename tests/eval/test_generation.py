@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from eval.generation import flows, measure, memory, parts, sets, sizes, tasks, volumes
+from eval.generation import copies as memory
+from eval.generation import flows, measure, parts, sets, sizes, tasks, volumes
 from eval.generation.report import agreement
 from eval.rows import Provenance
-from medil.autoencoder import MedIL
 from medil.config import preset
+from medil.diffusion.latents import box_grid
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
-from medil.latentset import box_grid
+from medil.model.autoencoder import MedIL
 
 SMALL = (40, 48, 40)
 

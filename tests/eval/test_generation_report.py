@@ -15,7 +15,7 @@ from eval.generation.report import (
     tables,
 )
 from eval.generation.sets import METRICS
-from eval.generation.words import verdict
+from eval.generation.verdict import verdict
 from eval.rows import SCHEMA, append_rows
 from medil.errors import InputError
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval import figures
+from eval.pictures import hero as figures
 from eval.subjects import Scan, Subject
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm

@@ -13,9 +13,9 @@ from eval.latent_consistency import conditions as names
 from eval.latent_consistency import heads as scans
 from eval.latent_consistency import latents, measure, summary, tasks
 from eval.subjects import Scan
-from medil.checkpoint import load_release
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
+from medil.model.weights import load_release
 from medil.volume import Volume
 from tests.images import inner, write_nifti
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from eval import rows
-from eval.coders import CodecCoder, ReleaseCoder
+from eval.coders.base import CodecCoder, ReleaseCoder
 from eval.patch_vs_whole import __main__ as command_line
 from eval.patch_vs_whole import measure, report
 from eval.patch_vs_whole.pictures import figure, seam_figure
@@ -42,7 +42,7 @@ def small(head, spline_model):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**sizes, "REACH_HALOS_MM": (0, 8, 24, 40), "CASES": CASES}.items():
             patch.setattr(measure, name, value)
-        patch.setattr("eval.coders.loaded", lambda release: spline_model)
+        patch.setattr("eval.coders.base.loaded", lambda release: spline_model)
         patch.setattr(measure, "loaded", lambda release: spline_model)
         patch.setattr(measure, "heads", lambda profile: [subject])
         yield subject
@@ -72,7 +72,8 @@ def test_one_patch_is_the_whole_and_a_halo_brings_more_nearer_to_it(spline_model
 
 
 def test_psnr_is_that_of_patches_less_that_of_the_whole(spline_model, head):
-    from eval import metrics, patches
+    from eval import metrics
+    from eval.patch_vs_whole import patches
 
     block = heads.cut_box(head, heads.block_of(head, (32.0,) * 3))
     x = measure.scaled(block)

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from eval.patches import (
+from eval.patch_vs_whole.patches import (
     difference_percent,
     drift_percent,
     rebuilt_by_patches,
     rebuilt_whole,
     seam_ratio,
 )
-from medil.autoencoder import MedIL
 from medil.config import preset
 from medil.errors import InputError
 from medil.grid import Grid
+from medil.model.autoencoder import MedIL
 from medil.volume import Intensity, Volume
 
 GRID = Grid.from_spacing((64, 16, 16), 1.0, (3.0, -2.0, 5.0))

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from eval.phase import PITCH_MM, RULES, feature_grid, read_at_centres, scores, voxel_grid
+from eval.pages.phase import PITCH_MM, RULES, feature_grid, read_at_centres, scores, voxel_grid
 from medil.grid import centres_mm
-from medil.phantoms import ball, ramp
+from medil.synth.phantoms import ball, ramp
 
 MIDDLE_MM = (3.0, -2.0, 5.0)
 PHASES = [(0.0, 0.0, 0.0), (0.3, 0.6, 0.9)]

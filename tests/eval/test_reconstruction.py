@@ -10,14 +10,15 @@ import pytest
 import torch
 from scipy import ndimage
 
-from eval import metrics, reconstruction, rows, runner
-from eval.coders import CodecCoder, Interpolation, all_coders, release_coders
+from eval import metrics, rows, runner
+from eval.coders.base import CodecCoder, Interpolation, all_coders, release_coders
+from eval.reconstruction import measure as reconstruction
 from eval.subjects import CONDITIONS, INTERPOLATED, Scan, Subject, subjects, whole_blocks
-from medil.baselines import CODECS
-from medil.checkpoint import save_weights
 from medil.config import preset
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
+from medil.model.codecs import CODECS
+from medil.model.weights import save_weights
 from medil.volume import Volume
 
 BLOCKS = ("native -> native", "native -> 2 mm", "native -> 1 x 1 x 3 mm", "2 mm -> 1 mm")

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from eval import reconstruction_report, report, rows
+from eval import report, rows
+from eval.reconstruction import report as reconstruction_report
 from medil.errors import InputError
 
 BRAIN = "cross_sectional_patient07_T1_MNI"
@@ -166,7 +167,7 @@ def test_a_larger_release_stands_beside_the_small_one_and_neither_hides_the_othe
 
 
 def test_release_table_holds_quantities_hash_and_commit(tmp_path, spline_model):
-    from eval.release import release_rows
+    from eval.reconstruction.release import release_rows
 
     path = tmp_path / "r.jsonl"
     found = release_rows(spline_model, "test", rows.Provenance.now("quick"))

@@ -12,10 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval import results_gains, results_pages, results_tables, rows
+from eval import rows
+from eval.ablation.page import gains as results_gains
+from eval.ablation.page import results as results_pages
 from eval.evaluate import report as evaluate_report
+from eval.pictures import filterable as results_tables
 from medil.errors import InputError
-from tests.test_report import recorded as reconstruction_rows
+from tests.eval.test_report import recorded as reconstruction_rows
 
 DB = {  # made-up numbers of this test: scan -> arm -> dB
     "a": {"medil": 30.0, "dct_ball": 28.0, "cubic": 24.0, "dct_best": 40.0, "interpolation": 29.5},
@@ -195,8 +198,8 @@ def test_the_figure_has_a_mark_for_each_scan_and_question(folder):
 
 def test_a_number_is_measured_again_only_on_the_very_same_bytes(folder, tmp_path, monkeypatch):
     from eval.subjects import Scan, Subject
-    from medil.baselines import dct_ball
     from medil.grid import Grid
+    from medil.model.codecs import dct_ball
     from medil.volume import Volume
 
     grid = Grid.from_spacing((8, 9, 10), 1.0)

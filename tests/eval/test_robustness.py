@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from eval import rows
-from eval.coders import Coder, Kept
+from eval.coders.base import Coder, Kept
 from eval.robustness import __main__ as command_line
 from eval.robustness import damage as damages
 from eval.robustness import heads, measure, pictures, report

@@ -213,7 +213,7 @@ def test_weights_digest_sees_one_changed_weight():
     ("told", "commit", "dirty"), [("abc123", "abc123", False), ("f00+", "f00", True)]
 )
 def test_a_copy_without_history_is_told_its_commit(told, commit, dirty, monkeypatch):
-    from medil import train
+    from medil.training import update as train
 
     monkeypatch.setenv("MEDIL_COMMIT", told)
     rows._checkout_state.cache_clear()

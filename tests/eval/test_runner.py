@@ -108,7 +108,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_rows(tmp_path):
             from functools import partial
             from pathlib import Path
             from eval import runner
-            from tests.test_runner import measured, task
+            from tests.eval.test_runner import measured, task
 
             def slow(subject, value, wait_s):
                 time.sleep(wait_s)

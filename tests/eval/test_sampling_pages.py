@@ -7,16 +7,16 @@ import pandas as pd
 import pytest
 import torch
 
-from eval import sampling_pages as pages
+from eval.generation import page as pages
 from eval.generation.sizes import EXPERIMENT
-from medil.attributes import Spread
-from medil.autoencoder import MedIL
 from medil.config import FLOW_PRESETS, PRESETS, FlowConfig
+from medil.diffusion.latents import box_grid
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
-from medil.intensity import Intensity
+from medil.io.intensity import Intensity
 from medil.latent import Latent
-from medil.latentset import box_grid
+from medil.model.autoencoder import MedIL
+from medil.synth.attributes import Spread
 from medil.volume import Volume
 
 SPREADS = {"brain": Spread(1000.0, 100.0, 800.0, 1200.0)}
@@ -74,7 +74,7 @@ def test_blocks_are_the_latent_in_other_places(latent):
 def test_an_untrained_flow_loses_what_the_closed_form_says():
     pytest.importorskip("monai")
     pytest.importorskip("einops")
-    from medil.flow import LatentFlow, Measure
+    from medil.diffusion.flow import LatentFlow, Measure
 
     known = Measure(torch.zeros(8, 16, 16, 16), torch.ones(8), box_grid(4.0).crop(
         (0, 0, 0), (16, 16, 16)), {}, "")  # fmt: skip
@@ -178,7 +178,7 @@ def test_only_sentences_on_the_topic_are_said(monkeypatch):
 
 
 def test_the_viewer_shows_every_volume_at_the_same_millimetre():
-    figures = pytest.importorskip("eval.sampling_figures")
+    figures = pytest.importorskip("eval.generation.figures")
     fine = ball(30.0, Grid.from_spacing((80, 80, 80), 1.0, (-39.5,) * 3))
     coarse = ball(30.0, Grid.from_spacing((20, 20, 20), 4.0, (-38.0,) * 3))
     picture = figures.frame({"a": fine, "b": coarse}, "coronal", 0.0, (0.0, 0.8))
@@ -192,7 +192,7 @@ def test_the_viewer_shows_every_volume_at_the_same_millimetre():
 
 
 def test_the_viewer_puts_superior_on_top_and_right_on_the_right():
-    figures = pytest.importorskip("eval.sampling_figures")
+    figures = pytest.importorskip("eval.generation.figures")
     grid = Grid.from_spacing((40, 40, 40), 2.0, (-39.0,) * 3)
     data = torch.zeros(grid.shape)
     data[30:, :, 30:] = 1.0  # right, superior
@@ -203,7 +203,7 @@ def test_the_viewer_puts_superior_on_top_and_right_on_the_right():
 
 def test_the_viewer_is_a_slider_with_words_for_those_who_do_not_see():
     pytest.importorskip("IPython")
-    figures = pytest.importorskip("eval.sampling_figures")
+    figures = pytest.importorskip("eval.generation.figures")
     volume = ball(30.0, Grid.from_spacing((40, 40, 40), 2.0, (-39.0,) * 3))
     html = figures.slices_viewer({"a < b": volume}, (0.0, 1.0), frames=5, alt="a 'ball'").data
     assert html.count("data:image/jpeg;base64,") == 5 + 1
@@ -212,7 +212,7 @@ def test_the_viewer_is_a_slider_with_words_for_those_who_do_not_see():
 
 def test_curves_are_drawn_where_the_numbers_are():
     pytest.importorskip("matplotlib")
-    figures = pytest.importorskip("eval.sampling_figures")
+    figures = pytest.importorskip("eval.generation.figures")
     share = np.full((24, 2), 0.5)
     lines = figures.loss_curve(share, np.linspace(3, 1, 24)).axes[0].lines
     by_name = {line.get_label(): line.get_ydata() for line in lines}

@@ -22,23 +22,23 @@ from eval.speed import (
     ceilings,
     child,
     clock,
-    found,
     literal_forms,
     pictures,
     rendering,
     report,
-    words,
     work,
 )
+from eval.speed import findings as found
+from eval.speed import verdict as words
 from eval.speed.bars import MET, NOT_MET, UNKNOWN
 from eval.speed.clock import Spread
-from eval.speed.found import Found
+from eval.speed.findings import Found
 from eval.speed.naive import naive_lte
 from eval.speed.renderers import Scene, literal
-from medil import reference
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.resample import axis_matrix
+from medil.layers import reference
+from medil.layers.projection import axis_matrix
 
 PROVENANCE = rows.Provenance.now("quick")
 
@@ -400,7 +400,7 @@ def test_without_a_compiler_a_small_run_gives_every_other_arm(monkeypatch):
     def no_compiler() -> SimpleNamespace:
         return SimpleNamespace(works=False)
 
-    monkeypatch.setattr("medil.separable.compiler", no_compiler)
+    monkeypatch.setattr("medil.layers.literal_fast.compiler", no_compiler)
     monkeypatch.setattr("eval.speed.literal_forms.compiler", no_compiler)
     sizes = replace(
         command_line.SIZES["quick"], cells=4, cells_integrated=4, rounds_slow=1, rounds_fast=1

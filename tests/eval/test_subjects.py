@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from eval.subjects import Scan, brain_at_1_mm, cut
-from medil import manifest
+from medil.data import manifest
 from medil.errors import InputError
 from medil.grid import centres_mm
 from medil.volume import Volume

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from eval import rows, training
-from medil.checkpoint import save_weights
+from eval import rows
+from eval.training import measure as training
 from medil.config import preset
 from medil.errors import InputError
-from medil.rivals import build
+from medil.model.rivals import build
+from medil.model.weights import save_weights
 
 EVERY, SECONDS, VOXELS = 5, 0.5, 1000  # steps between lines; a step's time and voxels
 

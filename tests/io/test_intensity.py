@@ -1,4 +1,4 @@
-"""`medil.intensity`: scaling that inverts exactly and shrugs off outliers."""
+"""`medil.io.intensity`: scaling that inverts exactly and shrugs off outliers."""
 
 from __future__ import annotations
 

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from medil import bands, reference
-from medil.bands import Band, Separable, plan, render
 from medil.grid import Grid
-from medil.implicit import IntegratedLTE
-from medil.resample import analyse, axis_matrix, least_squares, synthesise, work
-from medil.texture import cubic_bspline, local_fourier
+from medil.layers import banded as bands
+from medil.layers import reference
+from medil.layers.banded import Band, Separable, plan, render
+from medil.layers.bases import cubic_bspline, local_fourier
+from medil.layers.operators import IntegratedLTE
+from medil.layers.projection import analyse, axis_matrix, least_squares, synthesise, work
 
 NODES = Grid.from_spacing((5, 6, 7), (4.0, 3.0, 5.0), (3, -2, 1)).rotated((1, 2, 3), 17)
 SPACINGS = [(1.3, 1.1, 2.1), (1.0, 1.0, 9.0), (7.0, 1.0, 1.0), (1.0, 8.0, 1.0), (9.0, 9.0, 9.0)]

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from medil import gpu
-from medil.autoencoder import MedIL
-from medil.bands import Band, plan
-from medil.blocks import unit_gain
 from medil.config import FLOW_PRESETS, preset
-from medil.device import placed
-from medil.flow_train import Flowing
+from medil.diffusion.latents import LatentSet
+from medil.diffusion.training import Flowing
 from medil.grid import Grid
-from medil.latentset import LatentSet
-from medil.processes import launch
-from medil.sampling import prepare_scan
-from medil.train import Critics, draw_step, new_optimiser, step_loss, update
+from medil.layers import banded_triton as gpu
+from medil.layers.banded import Band, plan
+from medil.layers.blocks import unit_gain
+from medil.model.autoencoder import MedIL
+from medil.system.device import placed
+from medil.training.launch import launch
+from medil.training.patches import prepare_scan
+from medil.training.update import Critics, draw_step, new_optimiser, step_loss, update
 from medil.volume import Volume
 
 needs_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from medil import reference
-from medil.texture import cell_average, cubic_bspline, hat, local_fourier
+from medil.layers import reference
+from medil.layers.bases import cell_average, cubic_bspline, hat, local_fourier
 
 
 @pytest.mark.parametrize("width", [0.05, 0.4, 1.0, 3.3])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from medil.blocks import (
+from medil.layers.blocks import (
     ChannelNorm,
     Conv3d,
     ResidualBlock,
@@ -77,7 +77,7 @@ def test_a_fast_convolution_and_its_gradients_are_the_plain_ones(shape, dtype):
 def test_a_convolution_without_onednn_is_the_same(monkeypatch):
     layer, x = Conv3d(4, 4, 3, padding=1), torch.rand(1, 4, 3, 6, 5)
     fast, thin = layer(x), convolved(layer, x, (0, 1, 1))
-    monkeypatch.setattr("medil.blocks.ONEDNN", False)
+    monkeypatch.setattr("medil.layers.blocks.ONEDNN", False)
     torch.testing.assert_close(layer(x), fast, atol=1e-6, rtol=0)
     torch.testing.assert_close(convolved(layer, x, (0, 1, 1)), thin, atol=1e-6, rtol=0)
     torch.testing.assert_close(thin, fast[:, :, 1:2], atol=1e-6, rtol=0)

@@ -6,12 +6,12 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from medil import waves
 from medil.grid import Grid
-from medil.implicit import IntegratedLTE
-from medil.resample import synthesise
-from medil.texture import local_fourier
-from medil.waves import hat_wave_integral, plane_waves, render_waves
+from medil.layers import content_lte as waves
+from medil.layers.bases import local_fourier
+from medil.layers.content_lte import hat_wave_integral, plane_waves, render_waves
+from medil.layers.operators import IntegratedLTE
+from medil.layers.projection import synthesise
 
 NODES = Grid.from_spacing((4, 5, 6), (4.0, 3.0, 5.0), (3, -2, 1)).rotated((1, 2, 3), 17)
 VOXELS = NODES.with_spacing((1.3, 2.1, 6.0)).shifted((0.4, -0.3, 0.2))

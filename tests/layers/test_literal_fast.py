@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from medil import fused, reference, separable
-from medil.blocks import at_least_float
 from medil.grid import Grid
-from medil.pointwise import LIIF, FixedMLP, LiteralLTE, Trilinear, cell_size
-from medil.tiles import support
-from medil.waves import plane_waves
+from medil.layers import fused, reference
+from medil.layers import literal_fast as separable
+from medil.layers.blocks import at_least_float
+from medil.layers.content_lte import plane_waves
+from medil.layers.pointwise import LIIF, FixedMLP, LiteralLTE, Trilinear, cell_size
+from medil.model.tiles import support
 
 NODES = Grid.from_spacing((5, 4, 6), (2.0, 2.5, 3.0), (0.5, -1.0, 2.0))
 TARGETS = {

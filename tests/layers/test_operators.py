@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from medil import reference
 from medil.config import OPERATORS, ModelConfig
 from medil.grid import Grid, centres_mm, sample_trilinear
-from medil.implicit import SubPixel, make_operator, resample_cubic
-from medil.pointwise import neighbours
+from medil.layers import reference
+from medil.layers.operators import SubPixel, make_operator, resample_cubic
+from medil.layers.pointwise import neighbours
 
 NODES = Grid.from_spacing((4, 5, 6), (4.0, 3.0, 5.0), (3, -2, 1)).rotated((1, 2, 3), 17)
 PARALLEL = NODES.with_spacing((1.3, 2.1, 6.0)).shifted((0.4, -0.3, 0.2))

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from medil.grid import Grid, centres_mm, sample_trilinear
-from medil.resample import (
+from medil.layers.bases import cubic_bspline, local_fourier
+from medil.layers.projection import (
     analyse,
     average_points,
     axis_matrix,
@@ -11,7 +12,6 @@ from medil.resample import (
     least_squares,
     synthesise,
 )
-from medil.texture import cubic_bspline, local_fourier
 
 NODES = Grid.from_spacing((5, 6, 7), 4.0, (3, -2, 1)).rotated((1, 2, 3), 17)
 

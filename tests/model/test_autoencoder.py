@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from medil.autoencoder import MedIL, inside_box
 from medil.config import PRESETS, ModelConfig
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
+from medil.model.autoencoder import MedIL, inside_box
 from medil.volume import Intensity, Volume
 
 UNIT = Intensity(0.0, 1.0)
@@ -167,14 +167,14 @@ def test_impossible_configurations_are_refused(wrong):
 
 
 def test_an_image_too_large_for_the_memory_is_refused_with_numbers(spline, monkeypatch):
-    monkeypatch.setattr("medil.memory.free_memory_bytes", lambda: 10**6)
+    monkeypatch.setattr("medil.system.memory.free_memory_bytes", lambda: 10**6)
     with pytest.raises(InputError, match=r"this image needs at least \d.* GB of memory"):
         volume = blobs(Grid.from_spacing((37, 30, 29), 1.0))
         spline.encode(volume, UNIT)
 
 
 def test_few_but_huge_voxels_need_memory_for_the_box_they_fill(spline, monkeypatch):
-    monkeypatch.setattr("medil.memory.free_memory_bytes", lambda: 10**8)
+    monkeypatch.setattr("medil.system.memory.free_memory_bytes", lambda: 10**8)
     grid = Grid.from_spacing((20, 20, 20), 20.0)
     with pytest.raises(InputError, match="memory"):
         spline.encode(Volume(torch.rand(grid.shape), grid))

@@ -5,7 +5,7 @@ import torch
 
 from medil.config import ModelConfig
 from medil.grid import Grid, centres_mm
-from medil.shortcut import MIDDLE, RESIDUAL_GAIN, LatentAutoencoder, haar_matrix
+from medil.model.base import MIDDLE, RESIDUAL_GAIN, LatentAutoencoder, haar_matrix
 
 GRID = Grid.from_spacing((17, 20, 9), (1.0, 1.2, 2.5), (1, 2, 3)).rotated((1, 2, 3), 17)
 LATENT_GRID = GRID.covering(4.0).shifted((0.3, -0.9, 0.4))

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from scipy import fft
 
-from medil.baselines import (
+from medil.errors import InputError
+from medil.grid import Grid, centres_mm
+from medil.model.codecs import (
     CODECS,
     LINEAR_CODECS,
     apply_separable,
@@ -22,8 +24,6 @@ from medil.baselines import (
     dct_cube,
     frequencies_per_mm,
 )
-from medil.errors import InputError
-from medil.grid import Grid, centres_mm
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from eval.arms import ARMS, LEARNED
-from medil.autoencoder import MedIL
+from eval.arms.catalogue import ARMS, LEARNED
 from medil.config import ModelConfig
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
-from medil.rivals import ConvAE, ResizingAE, between, build
+from medil.model.autoencoder import MedIL
+from medil.model.rivals import ConvAE, ResizingAE, between, build
 
 THICK = Grid.from_spacing((17, 15, 7), (1.0, 1.0, 3.0), (1, 2, 3)).rotated((1, 2, 3), 17)
 RIVALS = [name for name, arm in ARMS.items() if arm.architecture != "medil"]

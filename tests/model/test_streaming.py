@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-from medil.autoencoder import MedIL
 from medil.config import ENCODER_OPERATORS, OPERATORS, ModelConfig, preset
-from medil.device import find_device
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
-from medil.intensity import Intensity
-from medil.piecewise import course_of
-from medil.rolling import Course
+from medil.io.intensity import Intensity
+from medil.model.autoencoder import MedIL
+from medil.model.streaming import course_of
+from medil.model.streaming_conv import Course
 from medil.stream import check_room, save_slabs
+from medil.system.device import find_device
 from medil.volume import Volume, load, save
 from tests.images import refused, write_nifti
 
@@ -172,7 +172,7 @@ def test_every_encoder_operator_works_in_tiles(operator, closed_form):
 
 
 def test_the_projection_in_slabs_is_the_projection(model, monkeypatch):
-    monkeypatch.setattr("medil.piecewise.SLAB_VOXELS", 3000)
+    monkeypatch.setattr("medil.model.streaming.SLAB_VOXELS", 3000)
     for grid in GRIDS.values():
         x, cells = noisy(grid).data[None, None], model.latent_grid(grid)
         whole = model.project(x, grid, cells)
@@ -232,7 +232,7 @@ def test_slabs_without_a_source_lie_where_they_belong(tmp_path, suffix):
 
 
 def test_a_format_that_is_written_whole_is_refused_where_it_does_not_fit(tmp_path, monkeypatch):
-    monkeypatch.setattr("medil.memory.free_memory_bytes", lambda: 1000)
+    monkeypatch.setattr("medil.system.memory.free_memory_bytes", lambda: 1000)
     with pytest.raises(InputError, match=r"which \.mgz needs as a whole,.* GB of memory"):
         save_slabs(tmp_path / "a.mgz", GRIDS["fine"], None, slabs_of(noisy(GRIDS["fine"]).data))
     assert list(tmp_path.iterdir()) == []
@@ -260,7 +260,7 @@ STOPPABLE = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may ignore Ctrl-C
 import torch
-from medil.autoencoder import MedIL
+from medil.model.autoencoder import MedIL
 from medil.cli import main
 
 def slow(*_, **__):
@@ -281,7 +281,7 @@ def test_a_decode_that_is_stopped_half_way_leaves_no_file(model, tmp_path, stop,
     out = tmp_path / "out"
     out.mkdir()
     arguments = [sys.executable, "-c", STOPPABLE, tmp_path / "z.safetensors", out / "a.nii.gz"]
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(arguments, cwd=root, text=True, **pipes) as process:
         assert process.stdout.readline() == "rendering\n"
@@ -337,9 +337,9 @@ def test_devices_are_found_or_refused():
 PEAK = """
 import resource, sys, torch
 from medil.config import preset
-from medil.autoencoder import MedIL
+from medil.model.autoencoder import MedIL
 from medil.grid import Grid
-from medil.intensity import Intensity
+from medil.io.intensity import Intensity
 from medil.latent import Latent
 
 model = MedIL(preset("test").model).eval()
@@ -355,7 +355,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_output():
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     peaks = []
     for spacing_mm in (0.4, 0.2):
         arguments = [sys.executable, "-c", PEAK, str(spacing_mm)]

@@ -1,12 +1,12 @@
-"""`medil.rolling`: convolutions that roll over slabs give what they give on the whole."""
+"""Convolutions that roll over slabs give what they give on the whole."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from medil.blocks import residual_blocks, unit_gain
-from medil.rolling import Course, Window, convolve, roll, whole_cells
+from medil.layers.blocks import residual_blocks, unit_gain
+from medil.model.streaming_conv import Course, Window, convolve, roll, whole_cells
 
 
 def small_network() -> torch.nn.Sequential:

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from medil.autoencoder import MedIL
 from medil.config import OPERATORS, PRESETS, ModelConfig
 from medil.grid import Grid
-from medil.implicit import make_operator
-from medil.texture import cubic_bspline
-from medil.tiles import cuts, support
+from medil.layers.bases import cubic_bspline
+from medil.layers.operators import make_operator
+from medil.model.autoencoder import MedIL
+from medil.model.tiles import cuts, support
 
 NODES = Grid.from_spacing((26, 14, 9), (4.0, 3.0, 5.0), (3, -2, 1)).rotated((1, 2, 3), 17)
 FINER = NODES.with_spacing((1.7, 2.0, 2.1)).shifted((0.4, -0.3, 0.2))

@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from medil.anatomy import TISSUES, label_anatomy, refine_labels, tissue_anatomy
-from medil.cohort import (
+from medil.errors import InputError
+from medil.grid import Grid, centres_mm, sample_trilinear
+from medil.synth.anatomy import TISSUES, label_anatomy, refine_labels, tissue_anatomy
+from medil.synth.appearance import draw_means, paint, smooth_noise
+from medil.synth.cohort import (
     CohortConfig,
     batch,
     draw_subject,
@@ -20,10 +23,7 @@ from medil.cohort import (
     scan,
     subject,
 )
-from medil.errors import InputError
-from medil.grid import Grid, centres_mm, sample_trilinear
-from medil.heads import _draw_warp, _lattice, cell_offsets_mm
-from medil.painting import draw_means, paint, smooth_noise
+from medil.synth.subject import _draw_warp, _lattice, cell_offsets_mm
 from tests.images import LABELS_ORIGIN_MM, toy_labels
 
 VENTRICLE_MM = np.array([4.0, 6.0, 5.0])
@@ -290,7 +290,7 @@ def test_a_batch_of_grids_is_a_loop_over_them(toy, monkeypatch):
     together = render_batch(drawn, boxes, cell=1.3)
     for values, box in zip(together, boxes, strict=True):
         assert torch.equal(values, drawn.render(box, cell=1.3))
-    monkeypatch.setattr("medil.heads.MOST_VOXELS", 1200)  # a few planes of each at a time
+    monkeypatch.setattr("medil.synth.subject.MOST_VOXELS", 1200)  # a few planes of each at a time
     torch.testing.assert_close(render_batch(drawn, boxes, cell=1.3), together)
     with pytest.raises(ValueError, match="one shape"):
         render_batch(drawn, [boxes[0], boxes[0].crop((0, 0, 0), (5, 5, 5))])

@@ -7,12 +7,12 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from medil.airway import LUMEN_HU, PARENCHYMA_HU, WALL_HU
-from medil.analytic import BLOCK
-from medil.cortex import spread_directions
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
-from medil.phantoms import PHANTOMS, airway, ball, cortex, ramp, render, shepp_logan
+from medil.synth.airway import LUMEN_HU, PARENCHYMA_HU, WALL_HU
+from medil.synth.cortex import spread_directions
+from medil.synth.phantom import BLOCK
+from medil.synth.phantoms import PHANTOMS, airway, ball, cortex, ramp, render, shepp_logan
 
 
 def integral_mm3(values: torch.Tensor, grid: Grid) -> float:

@@ -1,4 +1,4 @@
-"""`medil.files` and `medil.memory`: whole outputs or none, and no job that would not fit."""
+"""Whole outputs or none, and no job that would not fit in memory."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from medil.errors import InputError
-from medil.files import atomic_output, check_output, make_folder
-from medil.memory import free_memory_bytes, require_memory
+from medil.system.files import atomic_output, check_output, make_folder
+from medil.system.memory import free_memory_bytes, require_memory
 
 
 def test_an_output_appears_at_once_and_whole(tmp_path):
@@ -80,7 +80,7 @@ def test_free_memory_is_read_from_the_kernel_or_estimated(tmp_path):
 
 
 def test_a_job_that_does_not_fit_says_voxels_needed_and_free(monkeypatch):
-    monkeypatch.setattr("medil.memory.free_memory_bytes", lambda: 2_000_000_000)
+    monkeypatch.setattr("medil.system.memory.free_memory_bytes", lambda: 2_000_000_000)
     require_memory(500_000_000, 4, "this output")  # exactly fits
     with pytest.raises(InputError) as error:
         require_memory(1_000_000_000, 4, "this output")
@@ -91,9 +91,9 @@ def test_a_job_that_does_not_fit_says_voxels_needed_and_free(monkeypatch):
 STOPPABLE = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may ignore Ctrl-C
-from medil import verbs
+from medil.cli import images as verbs
 from medil.cli import main
-from medil.files import atomic_output
+from medil.system.files import atomic_output
 
 def slow(*_, **__):
     with atomic_output(sys.argv[1]) as part:
@@ -109,7 +109,7 @@ main(["phantom", "ball", "-o", sys.argv[1]])
 def test_a_stopped_process_leaves_no_half_written_file(tmp_path, stop, code):
     pytest.importorskip("click", reason="click (extra cli) is not installed")
     arguments = [sys.executable, "-c", STOPPABLE, str(tmp_path / "out.nii")]
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     with subprocess.Popen(arguments, cwd=root, stderr=subprocess.PIPE, text=True) as process:
         until = time.monotonic() + 60
         while not os.listdir(tmp_path) and time.monotonic() < until:

@@ -6,11 +6,11 @@ from itertools import pairwise
 
 import pytest
 
-from medil.autoencoder import MedIL
 from medil.config import preset
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.memory import choose, free_memory_bytes, parse_size
+from medil.model.autoencoder import MedIL
+from medil.system.memory import choose, free_memory_bytes, parse_size
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def test_what_is_no_size_is_refused(text):
 
 
 def test_the_first_candidate_that_fits_is_chosen_or_the_need_is_named(monkeypatch):
-    monkeypatch.setattr("medil.memory.resident_bytes", lambda: 300e6)
-    monkeypatch.setattr("medil.memory.free_memory_bytes", lambda: 400e6)
+    monkeypatch.setattr("medil.system.memory.resident_bytes", lambda: 300e6)
+    monkeypatch.setattr("medil.system.memory.free_memory_bytes", lambda: 400e6)
 
     def chosen(memory_bytes):
         return choose([8, 4, 2, 1], lambda n: n * 100e6, memory_bytes, "this output")
@@ -46,7 +46,7 @@ def test_the_first_candidate_that_fits_is_chosen_or_the_need_is_named(monkeypatc
 
 
 def test_less_memory_makes_thinner_pieces_and_little_is_refused(model, monkeypatch):
-    monkeypatch.setattr("medil.memory.resident_bytes", lambda: 0)
+    monkeypatch.setattr("medil.system.memory.resident_bytes", lambda: 0)
     cells = Grid.from_spacing((45, 54, 45), 4.0)
     target = cells.with_spacing(0.5)
     found = [model.planes_and_rows(cells, target, 2, b) for b in (2e9, 3e8, 2.7e8)]

@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 
-from medil import workers
-from medil.workers import able, grouped, share_out
+from medil.system import workers
+from medil.system.workers import able, grouped, share_out
 
 
 def write(folder, group):

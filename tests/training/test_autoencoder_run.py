@@ -9,12 +9,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from medil import engine, processes
-from medil.checkpoint import cumulative, load_any, load_model
 from medil.config import RunConfig
 from medil.errors import InputError
-from medil.journal import keep_until
-from medil.rivals import build
+from medil.model.rivals import build
+from medil.model.weights import cumulative, load_any, load_model
+from medil.training import autoencoder as engine
+from medil.training import launch as processes
+from medil.training.log import keep_until
 from tests.run_training import block_scans, config_of, run
 
 pytest.importorskip("lightning_fabric", reason="needs the extra `train`")

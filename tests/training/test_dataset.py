@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from medil import manifest, pool
 from medil.config import DataConfig
+from medil.data import manifest
 from medil.errors import InputError
-from medil.pool import (
+from medil.training import dataset as pool
+from medil.training.dataset import (
     BEHIND,
     Pool,
     cohort_settings,

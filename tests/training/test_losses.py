@@ -9,7 +9,7 @@ from torch.distributions import Normal, kl_divergence
 
 from medil.config import TrainConfig
 from medil.errors import InputError
-from medil.losses import (
+from medil.training.losses import (
     Adversary,
     Perceptual,
     charbonnier,
@@ -171,7 +171,7 @@ def test_the_perceptual_term_looks_at_planes_along_every_axis(monkeypatch, image
             seen.append(tuple(one.shape))
             return (one - other).abs().mean(dim=(1, 2, 3), keepdim=True)
 
-    monkeypatch.setattr("medil.losses._load_lpips", lambda net: Mean())
+    monkeypatch.setattr("medil.training.losses._load_lpips", lambda net: Mean())
     term = Perceptual(every=2, least=8)
     truth = images[0].float()
     assert term(truth + 0.1, truth).item() == pytest.approx(0.2, rel=1e-5)  # -1 ... 1 there

@@ -4,7 +4,14 @@ import torch
 
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
-from medil.sampling import box_average, coarser, global_step, patch_step, prepare_scan, random_phase
+from medil.training.patches import (
+    box_average,
+    coarser,
+    global_step,
+    patch_step,
+    prepare_scan,
+    random_phase,
+)
 from medil.volume import Volume
 
 

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from medil.errors import InputError
-from medil.prefetch import Prefetcher
+from medil.training.prefetch import Prefetcher
 
 
 def test_no_more_is_drawn_than_asked_ahead_and_each_once():

@@ -9,10 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from medil import store as building
 from medil.errors import InputError
-from medil.sampling import box_average, global_step, patch_step, prepare_scan, random_block, shrunk
-from medil.store import CHUNK, COARSEST, Store, build_store, encoded, patches
+from medil.training import build_store as building
+from medil.training.build_store import CHUNK, COARSEST, Store, build_store, encoded, patches
+from medil.training.patches import (
+    box_average,
+    global_step,
+    patch_step,
+    prepare_scan,
+    random_block,
+    shrunk,
+)
 from medil.volume import Intensity, load
 from tests.images import write_nifti
 from tests.store_images import stored_head, write_images
@@ -260,7 +267,7 @@ def test_a_detached_header_is_refused(tmp_path):
 
 KILLED = """
 import os, signal, sys
-from medil import store
+from medil.training import build_store as store
 write = store._write_array
 def killed(group, name, *rest):
     write(group, name, *rest)

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from medil.checkpoint import read_progress
 from medil.config import DataConfig
-from medil.engine import STATE, Autoencoding
 from medil.errors import InputError
-from medil.pool import Pool, real_scans
-from medil.prefetch import Prefetcher
-from medil.store import Store, build_store
-from medil.stored import open_store
+from medil.training.autoencoder import STATE, Autoencoding
+from medil.training.build_store import Store, build_store
+from medil.training.dataset import Pool, real_scans
+from medil.training.prefetch import Prefetcher
+from medil.training.state import read_progress
+from medil.training.store import open_store
 from tests.images import refused, write_nifti
 from tests.store_images import write_images
 
@@ -140,7 +140,7 @@ def test_contradictions_about_the_store_are_refused(train, made, tmp_path):
 
 
 def test_without_scans_a_share_of_one_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("medil.pool.available_files", lambda name: [])
+    monkeypatch.setattr("medil.training.dataset.available_files", lambda name: [])
     with pytest.raises(InputError, match="name a store"):
         Pool(DataConfig(subjects=1, real_share=1.0), tmp_path, 0)
     with pytest.raises(InputError, match="from 0 to 1"):

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from medil import train as training
-from medil.autoencoder import MedIL
-from medil.checkpoint import (
+from medil.config import PRESETS, ModelConfig, preset
+from medil.errors import InputError
+from medil.model.autoencoder import MedIL
+from medil.model.weights import (
     load_model,
     load_release,
     load_state,
@@ -14,8 +15,7 @@ from medil.checkpoint import (
     save_weights,
     start_from,
 )
-from medil.config import PRESETS, ModelConfig, preset
-from medil.errors import InputError
+from medil.training import update as training
 from tests.run_training import block_scans, config_of
 
 TEST = PRESETS["test"]
@@ -156,7 +156,7 @@ def test_releases_are_found_by_name_or_said_to_be_missing():
 
 
 def test_the_release_is_small_enough_to_ship():
-    from medil.checkpoint import RELEASES
+    from medil.model.weights import RELEASES
 
     assert (RELEASES / "tiny.safetensors").stat().st_size < 4e6
     assert (RELEASES / "base.safetensors").stat().st_size <= 16 * 2**20

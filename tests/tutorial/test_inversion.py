@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from medil.ceiling import best_latent
 from medil.errors import InputError
 from medil.grid import Grid
+from medil.tutorial.inversion import best_latent
 from medil.volume import Volume
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from medil.grid import Grid, centres_mm
-from medil.implicit import IntegratedLTE, LiteralLTE, Trilinear
-from medil.reference import mode
-from medil.toys import (
+from medil.layers.operators import IntegratedLTE, LiteralLTE, Trilinear
+from medil.layers.reference import mode
+from medil.tutorial.spectral_bias import (
     LocalTexture,
     Renderer,
     fit,

@@ -9,7 +9,7 @@ import pytest
 
 from eval.metrics.topology import SPECK_MM3, Topology, per_cm3, topology, white_surface
 from medil.errors import InputError
-from medil.phantoms import cortex, render
+from medil.synth.phantoms import cortex, render
 
 
 def betti_numbers(solid: np.ndarray) -> tuple[int, int, int]:

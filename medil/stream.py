@@ -19,10 +19,10 @@ from nibabel.volumeutils import seek_tell
 from torch import Tensor
 
 from medil.errors import InputError
-from medil.files import atomic_output
-from medil.formats import Source, full_shape, nifti_image, written_suffix
 from medil.grid import Grid
-from medil.memory import GB, choose
+from medil.io.nifti import Source, full_shape, nifti_image, written_suffix
+from medil.system.files import atomic_output
+from medil.system.memory import GB, choose
 from medil.volume import Volume, save
 
 Slabs = Iterator[tuple[int, Tensor]]  # first index along the axis, and [D, H, W] float32

@@ -1,0 +1,90 @@
+"""The state of a run in one safetensors file: all that it needs to go on as if never stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from medil.errors import InputError
+from medil.model.weights import read_tensors
+from medil.system.files import atomic_output
+from medil.training.losses import Adversary
+
+STATE_FORMAT = "medil-training-2"
+
+
+def save_state(
+    path: Path,
+    model: nn.Module,
+    ema: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    progress: dict,
+    adversary: Adversary | None = None,
+) -> None:
+    """Write everything a run needs to go on as if it had never stopped, at once or not at all.
+
+    Args:
+        path: Where; a file that exists is replaced.
+        model: The weights that training moves.
+        ema: Their average.
+        optimiser: Of the model.
+        progress: Steps, time and seed, JSON-able; steps draw their own numbers from it.
+        adversary: With its own optimiser, where there is one.
+    """
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items()}
+    tensors["random.torch"] = torch.get_rng_state()
+    if adversary:
+        tensors |= {f"adversary.{k}": v for k, v in adversary.state_tensors().items()}
+    with atomic_output(path, force=True) as temporary:
+        meta = {"format": STATE_FORMAT, "progress": json.dumps(progress)}
+        save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, temporary, meta)
+
+
+def read_progress(path: Path) -> dict:
+    """The `progress` in a state file."""
+    return json.loads(read_tensors(path, STATE_FORMAT)[1]["progress"])
+
+
+def load_state(
+    path: Path,
+    model: nn.Module,
+    ema: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    adversary: Adversary | None = None,
+) -> dict:
+    """Put a run, and torch's random numbers, back where `save_state` left them.
+
+    Returns:
+        The run's `progress`.
+
+    Raises:
+        InputError: Unreadable, or of another model.
+    """
+    tensors, meta = read_tensors(path, STATE_FORMAT)
+    names = ("model", "ema", "optimiser", "random", "adversary")
+    parts: dict[str, dict[str, Tensor]] = {name: {} for name in names}
+    for name, value in tensors.items():
+        part, key = name.split(".", 1)
+        parts[part][key] = value
+    state = optimiser.state_dict()
+    state["state"] = {}
+    for name, value in parts["optimiser"].items():
+        index, key = name.split(".", 1)
+        state["state"].setdefault(int(index), {})[key] = value
+    try:
+        model.load_state_dict(parts["model"])
+        ema.load_state_dict(parts["ema"])
+        optimiser.load_state_dict(state)
+        if adversary:
+            adversary.load_state_tensors(parts["adversary"])
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise InputError(f"{path} does not fit the model of this run's config.json.") from error
+    torch.set_rng_state(parts["random"]["torch"])
+    return json.loads(meta["progress"])
