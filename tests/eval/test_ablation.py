@@ -18,7 +18,7 @@ from eval.ablation import report as ablation_report
 from eval.ablation import score as ablation_score
 from eval.ablation.blocks import FINER, WHOLE, Question
 from eval.ablation.forest import forest_figure
-from eval.arms.catalogue import train as ablation_train
+from eval.arms import train as ablation_train
 from eval.coders.lapped import lapped
 from medil.config import TEST, RunConfig
 from medil.errors import InputError

@@ -299,7 +299,7 @@ def test_an_interrupt_is_passed_on_and_waited_for(tmp_path):
     parent = listen + (
         "import os, signal, sys, threading, time\n"
         "from pathlib import Path\n"
-        "from medil import verbs_evaluate as v\n"
+        "import medil.cli.evaluate as v\n"
         "v.PATIENCE_S = 4\n"
         "def press():\n"
         "    while not Path('ready').exists(): time.sleep(0.02)\n"

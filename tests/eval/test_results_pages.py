@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 from eval import rows
-from eval.ablation.page import gains as results_gains
-from eval.ablation.page import results as results_pages
 from eval.evaluate import report as evaluate_report
+from eval.pages import gains as results_gains
+from eval.pages import results as results_pages
 from eval.pictures import filterable as results_tables
 from medil.errors import InputError
 from tests.eval.test_report import recorded as reconstruction_rows

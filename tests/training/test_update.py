@@ -7,15 +7,9 @@ import torch
 from medil.config import PRESETS, ModelConfig, preset
 from medil.errors import InputError
 from medil.model.autoencoder import MedIL
-from medil.model.weights import (
-    load_model,
-    load_release,
-    load_state,
-    save_state,
-    save_weights,
-    start_from,
-)
+from medil.model.weights import load_model, load_release, save_weights, start_from
 from medil.training import update as training
+from medil.training.state import load_state, save_state
 from tests.run_training import block_scans, config_of
 
 TEST = PRESETS["test"]
