@@ -21,7 +21,7 @@ install: $(READY)
 # The stamp makes a second call instant; the lock and pyproject.toml make it stale.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
-	  || { echo "medil needs Python 3.11 to 3.13; say which with PYTHON=python3.12" >&2; exit 1; }
+	  || { echo "medil-book needs Python 3.11 to 3.13; say which with PYTHON=python3.12" >&2; exit 1; }
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) \
 	  || $(PYTHON) -m virtualenv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock

@@ -126,7 +126,7 @@ def _client(n_workers: int, scheduler: str | None, stack: ExitStack):
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise InputError(
-            "several processes need Dask; install it with: pip install 'medil[eval]', "
+            "several processes need Dask; install it with: pip install 'medil-book[eval]', "
             "or stay in one with --workers 0."
         ) from error
     stack.enter_context(

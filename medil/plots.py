@@ -70,7 +70,7 @@ def panels(rows: int, columns: int, panel_in: tuple[float, float] = (2.7, 2.7)):
     try:
         from matplotlib import pyplot
     except ImportError as error:
-        raise InputError("pictures need matplotlib: pip install 'medil[plots]'.") from error
+        raise InputError("pictures need matplotlib: pip install 'medil-book[plots]'.") from error
     with pyplot.rc_context({**STYLE, "axes.prop_cycle": pyplot.cycler(color=COLOURS)}):
         size_in = (columns * panel_in[0], rows * panel_in[1])
         figure, axes = pyplot.subplots(

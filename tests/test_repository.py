@@ -95,7 +95,7 @@ def test_every_dependency_and_extra_is_locked():
         if extra not in NOT_INSTALLED
     ]
     wanted = [*project()["project"]["dependencies"], *(name for extra in extras for name in extra)]
-    names = {plain(re.split(r"[\[<>=!~ ]", name)[0]) for name in wanted} - {"medil"}
+    names = {plain(re.split(r"[\[<>=!~ ]", name)[0]) for name in wanted} - {"medil-book"}
     assert names <= set(pins())
 
 
@@ -103,6 +103,19 @@ def test_the_lock_pins_releases_from_an_index_alone():
     for name, version in pins().items():
         assert re.fullmatch(r"[\w.]+", version), f"{name}=={version}"
         assert not name.startswith("nvidia")
+
+
+def test_install_hints_name_our_distribution_and_not_the_stranger_s():
+    hint = re.compile(r"pip install [`'\"]?medil\b(?!-book)|['\"]medil\\?\[[a-z]+,?")
+    hits = {p.name for p in text_files() if hint.search(p.read_text("utf-8"))}
+    assert hits <= {"README.md", Path(__file__).name}  # README warns of `pip install medil`
+
+
+def test_the_distribution_is_named_medil_book_wherever_a_reader_looks(wheel):
+    assert project()["project"]["name"] == "medil-book"
+    assert Path(wheel.filename).name.startswith("medil_book-")
+    for page in ("README.md", "CITATION.cff", "CHANGELOG.md"):
+        assert "medil-book" in (ROOT / page).read_text("utf-8"), page
 
 
 def test_no_path_of_a_machine_is_written_down():

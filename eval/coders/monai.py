@@ -95,7 +95,7 @@ def _loaded(path: Path, net: tuple[tuple[str, Any], ...]) -> nn.Module:
         from monai.networks.nets import AutoencoderKL
     except ImportError as error:
         raise InputError(
-            "this coder is MONAI's; install it with: pip install 'medil[rivals]'."
+            "this coder is MONAI's; install it with: pip install 'medil-book[rivals]'."
         ) from error
     model = AutoencoderKL(**dict(net))
     try:

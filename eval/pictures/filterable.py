@@ -23,7 +23,9 @@ def prepare_tables():
         from itables import options
         from itables.javascript import generate_init_offline_itables_html
     except ImportError as error:
-        raise InputError("filterable tables need itables: pip install 'medil[book]'.") from error
+        raise InputError(
+            "filterable tables need itables: pip install 'medil-book[book]'."
+        ) from error
     from IPython.display import HTML
 
     return HTML(generate_init_offline_itables_html(options.dt_bundle))

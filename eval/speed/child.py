@@ -148,7 +148,7 @@ def autoencoder_kl(channels: list[int], latent_channels: int) -> Any:
         from monai.networks.nets import AutoencoderKL
     except ImportError as error:
         raise InputError(
-            "the rival is MONAI's; install it with: pip install 'medil[rivals]'."
+            "the rival is MONAI's; install it with: pip install 'medil-book[rivals]'."
         ) from error
     levels = len(channels)
     with torch.random.fork_rng():

@@ -43,7 +43,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         import click
     except ImportError:
-        return _say("the command line needs click; install it with: pip install 'medil[cli]'.")
+        return _say("the command line needs click; install it with: pip install 'medil-book[cli]'.")
     from medil.cli.images import medil
 
     _hush_libraries()

@@ -269,7 +269,7 @@ def _unet(config: FlowConfig, channels_in: int, channels_out: int) -> nn.Module:
         from monai.networks.nets import DiffusionModelUNet
     except ImportError as error:
         raise InputError(
-            "sampling needs MONAI and einops; install them with: pip install 'medil[sample]'."
+            "sampling needs MONAI and einops; install them with: pip install 'medil-book[sample]'."
         ) from error
     return DiffusionModelUNet(
         3, channels_in, channels_out, num_res_blocks=config.blocks, channels=config.channels,

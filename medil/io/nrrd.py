@@ -31,7 +31,7 @@ def _pynrrd() -> Any:
         import nrrd
     except ImportError as error:
         raise InputError(
-            "NRRD files need pynrrd; install it with: pip install 'medil[nrrd]'."
+            "NRRD files need pynrrd; install it with: pip install 'medil-book[nrrd]'."
         ) from error
     return nrrd
 

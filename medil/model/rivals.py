@@ -101,7 +101,7 @@ def monai_autoencoder(config: ModelConfig, channels_in: int, strides: tuple[int,
         from monai.networks.nets import AutoencoderKL
     except ImportError as error:
         raise InputError(
-            "the fixed-size rival is MONAI's; install it with: pip install 'medil[rivals]'."
+            "the fixed-size rival is MONAI's; install it with: pip install 'medil-book[rivals]'."
         ) from error
     c, levels = config, len(strides) + 1
     widths = [c.width_encoder, c.width_fine, c.width_latent]

@@ -268,7 +268,7 @@ def mni152_datasets() -> ModuleType:
     try:
         from nilearn import datasets
     except ImportError as error:
-        raise InputError("MNI152 comes with nilearn: pip install 'medil[data]'.") from error
+        raise InputError("MNI152 comes with nilearn: pip install 'medil-book[data]'.") from error
     return datasets
 
 

@@ -30,7 +30,7 @@ def launch(devices: int | None = None, accelerator: str = "auto") -> Any:
     try:
         from lightning_fabric import Fabric
     except ImportError as error:
-        raise InputError("training needs Fabric: pip install 'medil[train]'.") from error
+        raise InputError("training needs Fabric: pip install 'medil-book[train]'.") from error
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     if accelerator == "cuda" and not torch.cuda.is_available():

@@ -108,5 +108,5 @@ def _board(out: Path, step: int) -> Any:
     try:
         return TensorBoardLogger(out, name="tensorboard", version="", purge_step=step + 1)
     except ModuleNotFoundError:
-        tqdm.write("no TensorBoard curves; for them: pip install 'medil[train]'")
+        tqdm.write("no TensorBoard curves; for them: pip install 'medil-book[train]'")
         return None

@@ -227,7 +227,7 @@ def _load_lpips(net: str) -> nn.Module:
         from lpips import LPIPS  # type: ignore[import-not-found]
     except ImportError as error:
         raise InputError(
-            "the perceptual loss needs lpips: pip install 'medil[perceptual]'."
+            "the perceptual loss needs lpips: pip install 'medil-book[perceptual]'."
         ) from error
     return LPIPS(net=net, verbose=False).eval().requires_grad_(False)
 
@@ -268,7 +268,7 @@ class Adversary:
             from monai.networks.nets import PatchDiscriminator
         except ImportError as error:
             raise InputError(
-                "the adversarial loss needs MONAI: pip install 'medil[rivals]'."
+                "the adversarial loss needs MONAI: pip install 'medil-book[rivals]'."
             ) from error
         self.kind, self.least = kind, 8 * 2**layers
         with torch.random.fork_rng(devices=[]):

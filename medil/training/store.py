@@ -256,5 +256,7 @@ def zarr_3() -> Any:
     except ImportError:
         zarr = None
     if zarr is None or int(zarr.__version__.split(".")[0]) < 3:
-        raise InputError("a patch store needs Zarr 3; install it with: pip install 'medil[store]'.")
+        raise InputError(
+            "a patch store needs Zarr 3; install it with: pip install 'medil-book[store]'."
+        )
     return zarr

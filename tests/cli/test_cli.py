@@ -57,7 +57,7 @@ def test_help_imports_nothing_heavy():
 
 def test_without_click_one_sentence_says_what_to_install(monkeypatch, run_medil):
     monkeypatch.setitem(sys.modules, "click", None)
-    refused(run_medil("info"), "pip install 'medil[cli]'")
+    refused(run_medil("info"), "pip install 'medil-book[cli]'")
 
 
 # What the verbs do

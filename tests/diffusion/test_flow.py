@@ -123,7 +123,7 @@ def test_a_grid_that_does_not_fold_is_refused():
 
 def test_without_einops_one_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "einops", None)
-    with pytest.raises(InputError, match=r"pip install 'medil\[sample\]'"):
+    with pytest.raises(InputError, match=r"pip install 'medil-book\[sample\]'"):
         tiny_flow()
 
 

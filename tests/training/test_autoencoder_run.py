@@ -94,7 +94,7 @@ def test_a_run_goes_on_without_tensorboard_and_says_so(tmp_path, monkeypatch, ca
 
     monkeypatch.setattr("lightning_fabric.loggers.TensorBoardLogger", missing)
     run(tmp_path, steps=1)
-    assert "medil[train]" in capsys.readouterr().out
+    assert "medil-book[train]" in capsys.readouterr().out
     assert len(log(tmp_path)) == 1 and not (tmp_path / "tensorboard").exists()
 
 

@@ -306,6 +306,6 @@ def test_no_store_and_no_zarr_are_one_sentence(images, tmp_path, monkeypatch):
         Store(tmp_path / "nothing")
     monkeypatch.setitem(sys.modules, "zarr", None)
     for call in (lambda: Store(tmp_path), lambda: build_store(images, tmp_path / "s")):
-        with pytest.raises(InputError, match=r"pip install 'medil\[store\]'"):
+        with pytest.raises(InputError, match=r"pip install 'medil-book\[store\]'"):
             call()
     assert not (tmp_path / "s").exists()

@@ -25,7 +25,7 @@ def full(volume: np.ndarray) -> np.ndarray:
 
 def monai_ms_ssim(truth, estimate, peak, weights=MS_SSIM_WEIGHTS) -> float:
     torch = pytest.importorskip("torch")
-    regression = pytest.importorskip("monai.metrics.regression", reason="needs medil[rivals]")
+    regression = pytest.importorskip("monai.metrics.regression", reason="needs medil-book[rivals]")
     metric = regression.MultiScaleSSIMMetric(3, data_range=peak, weights=weights)
     a, b = (torch.from_numpy(v).float()[None, None] for v in (estimate, truth))
     return float(metric(a, b))
