@@ -52,7 +52,7 @@ def test_an_unknown_preset_lists_those_there_are():
 @pytest.mark.parametrize(
     ("wrong", "word"),
     [
-        ({"operator": "cubic"}, "cubic"),
+        ({"architecture": "cubic"}, "cubic"),
         ({"latent_channels": 7}, "latent_channels"),
         ({"latent_spacing_mm": 0.0}, "above zero"),
         ({"closed_form": False, "latent_channels": 0}, "above zero"),

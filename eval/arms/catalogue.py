@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from medil.config import OPERATORS, ModelConfig
+from medil.config import ModelConfig
+from medil.layers.operators import OPERATORS
 
 TRUNK = ModelConfig(
     width_encoder=32, width_latent=48, width_fine=32, depth_encoder=1, depth_latent=3,

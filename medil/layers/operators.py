@@ -13,10 +13,13 @@ MLP at the voxel's centre.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from medil.config import ModelConfig
+from medil.errors import InputError
 from medil.grid import Grid
 from medil.layers.bases import cubic_bspline, local_fourier
 from medil.layers.blocks import at_least_float, silent, unfold
@@ -105,20 +108,54 @@ class SubPixel(nn.Module):
         return resample_cubic(unfold(self.spread(features), self.factor), fixed, voxels)
 
 
-def make_operator(config: ModelConfig, kind: str, channels_in: int, channels_out: int) -> nn.Module:
-    """The resampling operator that a configuration names."""
-    channels = channels_in, channels_out
-    if kind == "integrated":
-        return IntegratedLTE(*channels, config.harmonics)
-    if kind == "integrated-content":
-        return ContentLTE(*channels, config.harmonics)
-    if kind == "fixed-mlp":
-        return FixedMLP(*channels, plane_waves(config.harmonics), config.hidden)
-    if kind == "literal":
-        return LiteralLTE(*channels, config.frequencies, config.hidden)
-    if kind == "liif":
-        return LIIF(*channels, config.hidden)
-    if kind == "subpixel":
-        pitch_mm = config.latent_spacing_mm / config.fine_per_latent
-        return SubPixel(*channels, max(1, round(pitch_mm / config.working_mm)))
-    return Trilinear(*channels, config.hidden)
+@dataclass(frozen=True)
+class Operator:
+    """How a configuration makes an operator.
+
+    Args:
+        make: (configuration, channels in, channels out) to the layer, which has a `reach`.
+        encodes: Whether an encoder can resample with it too.
+    """
+
+    make: Callable[[ModelConfig, int, int], nn.Module]
+    encodes: bool = False
+
+
+def _voxels_per_cell(config: ModelConfig) -> int:
+    """How many voxels of `working_mm` fit in a fine feature cell, an axis."""
+    pitch_mm = config.latent_spacing_mm / config.fine_per_latent
+    return max(1, round(pitch_mm / config.working_mm))
+
+
+OPERATORS = {  # the one list: whatever stands here can be trained, tested and compared
+    "integrated": Operator(lambda c, i, o: IntegratedLTE(i, o, c.harmonics), encodes=True),
+    "integrated-content": Operator(lambda c, i, o: ContentLTE(i, o, c.harmonics)),
+    "fixed-mlp": Operator(lambda c, i, o: FixedMLP(i, o, plane_waves(c.harmonics), c.hidden)),
+    "literal": Operator(lambda c, i, o: LiteralLTE(i, o, c.frequencies, c.hidden), encodes=True),
+    "liif": Operator(lambda c, i, o: LIIF(i, o, c.hidden)),
+    "trilinear": Operator(lambda c, i, o: Trilinear(i, o, c.hidden), encodes=True),
+    "subpixel": Operator(lambda c, i, o: SubPixel(i, o, _voxels_per_cell(c))),
+}
+ENCODER_OPERATORS = tuple(name for name, operator in OPERATORS.items() if operator.encodes)
+
+
+def make_operator(
+    config: ModelConfig, kind: str, channels_in: int, channels_out: int, encodes: bool = False
+) -> nn.Module:
+    """The resampling operator of a name in `OPERATORS`.
+
+    Args:
+        config: Gives the operator's dials.
+        kind: Its name.
+        channels_in: C of the features.
+        channels_out: C of the result.
+        encodes: The operator is the encoder's.
+
+    Raises:
+        InputError: No such operator, or one that encoders cannot use.
+    """
+    known = ENCODER_OPERATORS if encodes else tuple(OPERATORS)
+    if kind not in known:
+        field = "encoder_operator" if encodes else "operator"
+        raise InputError(f"{field} must be one of {', '.join(known)}, not {kind!r}.")
+    return OPERATORS[kind].make(config, channels_in, channels_out)

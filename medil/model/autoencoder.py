@@ -53,7 +53,7 @@ class Intake(nn.Module):
             self.stem = nn.Sequential(
                 Conv3d(channels_in, self.width, 3, padding=1), *residual_blocks(self.width, 1)
             )
-            operator: Any = make_operator(config, self.kind, self.width, self.width)
+            operator: Any = make_operator(config, self.kind, self.width, self.width, encodes=True)
             self.operator = operator
             self.mix = nn.Conv3d(self.width + 3, self.width, 1)
             coefficients = 5 * config.frequencies if self.kind == "literal" else 0

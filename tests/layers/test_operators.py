@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from medil.config import OPERATORS, ModelConfig
+from medil.config import ModelConfig
+from medil.errors import InputError
 from medil.grid import Grid, centres_mm, sample_trilinear
 from medil.layers import reference
-from medil.layers.operators import SubPixel, make_operator, resample_cubic
-from medil.layers.pointwise import neighbours
+from medil.layers.operators import OPERATORS, Operator, SubPixel, make_operator, resample_cubic
+from medil.layers.pointwise import Trilinear, neighbours
 
 NODES = Grid.from_spacing((4, 5, 6), (4.0, 3.0, 5.0), (3, -2, 1)).rotated((1, 2, 3), 17)
 PARALLEL = NODES.with_spacing((1.3, 2.1, 6.0)).shifted((0.4, -0.3, 0.2))
@@ -40,6 +41,28 @@ def some_voxels(grid, count=6):
 
 def head(layer):
     return lambda numbers: layer.mlp(torch.from_numpy(numbers)).numpy()
+
+
+# The table
+
+
+@pytest.mark.parametrize("kind", ["magic", ""])
+def test_a_name_without_an_operator_is_refused(kind):
+    with pytest.raises(InputError, match=rf"operator must be one of integrated, .*not {kind!r}"):
+        make_operator(SMALL, kind, 3, 1)
+
+
+def test_an_operator_that_cannot_encode_is_refused_in_an_encoder():
+    make_operator(SMALL, "liif", 3, 1)
+    with pytest.raises(InputError, match=r"encoder_operator must be one of .*not 'liif'"):
+        make_operator(SMALL, "liif", 3, 1, encodes=True)
+
+
+def test_one_entry_in_the_table_makes_a_new_operator(monkeypatch):
+    made = Operator(lambda config, *channels: Trilinear(*channels, config.hidden + 1))
+    monkeypatch.setitem(OPERATORS, "wider", made)
+    assert make_operator(SMALL, "wider", 3, 1).mlp[0].out_features == SMALL.hidden + 1
+    assert [type(make_operator(SMALL, kind, 3, 1)) for kind in OPERATORS][-1] is Trilinear
 
 
 # Slow loops

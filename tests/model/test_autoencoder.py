@@ -158,12 +158,13 @@ def test_constant_and_all_nan_images_are_refused(spline):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"operator": "magic"}, {"latent_channels": 4}, {"latent_spacing_mm": -1.0}],
-    ids=["operator", "channels", "spacing"],
-)
+    [{"operator": "magic"}, {"encoder_operator": "liif"}, {"latent_channels": 4},
+     {"latent_spacing_mm": -1.0}],
+    ids=["operator", "encoder", "channels", "spacing"],
+)  # fmt: skip
 def test_impossible_configurations_are_refused(wrong):
     with pytest.raises(InputError):
-        ModelConfig(**wrong)
+        MedIL(ModelConfig(**wrong))
 
 
 def test_an_image_too_large_for_the_memory_is_refused_with_numbers(spline, monkeypatch):

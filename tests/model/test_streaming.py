@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from medil.config import ENCODER_OPERATORS, OPERATORS, ModelConfig, preset
+from medil.config import ModelConfig, preset
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
 from medil.io.intensity import Intensity
+from medil.layers.operators import ENCODER_OPERATORS, OPERATORS
 from medil.model.autoencoder import MedIL
 from medil.model.streaming import course_of
 from medil.model.streaming_conv import Course

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from medil.config import OPERATORS, PRESETS, ModelConfig
+from medil.config import PRESETS, ModelConfig
 from medil.grid import Grid
 from medil.layers.bases import cubic_bspline
-from medil.layers.operators import make_operator
+from medil.layers.operators import OPERATORS, make_operator
 from medil.model.autoencoder import MedIL
 from medil.model.tiles import cuts, support
 
