@@ -15,12 +15,11 @@ from pathlib import Path
 
 from eval import changes
 from eval.ablation import report as ablation_report
+from eval.experiments import EXPERIMENTS
 from eval.extrapolation import report as extrapolation_report
 from eval.generation import report as generation_report
 from eval.latent_consistency import report as consistency_report
-from eval.patch_vs_whole import report as patch_report
 from eval.reconstruction import report as reconstruction_report
-from eval.robustness import report as robustness_report
 from eval.rows import RESULTS, pack, parts
 from eval.speed import report as speed_report
 from eval.tables import markdown, provenance, scan_name
@@ -38,8 +37,7 @@ def generation_tables(folder: Path, out: Path) -> list[Path]:
 OTHERS: tuple[Callable[[Path, Path], list[Path]], ...] = (
     consistency_report.tables,
     extrapolation_report.tables,
-    robustness_report.tables,
-    patch_report.tables,
+    *(experiment.write for experiment in EXPERIMENTS),
     generation_tables,
     speed_report.tables,
 )

@@ -302,20 +302,25 @@ def _records(path: Path) -> Iterable[dict[str, Any]]:
         yield record
 
 
-def newest(frame: pd.DataFrame, experiment: str) -> pd.DataFrame:
-    """An experiment's rows, each arm in its newest configuration and weights.
+def newest(
+    frame: pd.DataFrame,
+    latest_by: tuple[str, ...] = ("config_hash", "weights_sha256"),
+    key: tuple[str, ...] = WHAT,
+) -> pd.DataFrame:
+    """The rows that count: each arm in its newest configuration and weights.
 
-    Raises:
-        InputError: The experiment has no rows.
+    Args:
+        frame: Rows of one experiment.
+        latest_by: Within an arm, only rows that agree in these fields with its newest row.
+        key: Of rows that agree in these fields, the newest.
+
+    Returns:
+        Rows in the order of recording.
     """
-    frame = frame[frame["experiment"] == experiment].sort_values("recorded_at", kind="stable")
-    if frame.empty:
-        raise InputError(
-            f"there are no rows on {experiment.replace('_', ' ')}; run: python -m eval.{experiment}"
-        )
-    for name in ("config_hash", "weights_sha256"):
-        frame = frame[frame[name] == frame.groupby("arm")[name].transform("last")]
-    return latest(frame)
+    ordered = frame.sort_values("recorded_at", kind="stable")
+    for name in latest_by:
+        ordered = ordered[ordered[name] == ordered.groupby("arm")[name].transform("last")]
+    return ordered.drop_duplicates(list(key), keep="last").reset_index(drop=True)
 
 
 def latest(frame: pd.DataFrame) -> pd.DataFrame:

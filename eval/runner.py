@@ -16,7 +16,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
 from tqdm import tqdm
 
@@ -194,37 +193,6 @@ def command(
     except KeyboardInterrupt:
         print("\nstopped; what was recorded stays, and the same command goes on", file=sys.stderr)
         return STOPPED
-
-
-def experiment(
-    name: str,
-    doc: str | None,
-    tasks: Callable[[str, str, rows.Provenance], Sequence[Task]],
-    verdict: Callable[[pd.DataFrame], str],
-    arguments: Sequence[str] | None = None,
-) -> int:
-    """The command line of an experiment: measure what is not recorded, say what all rows say.
-
-    Args:
-        name: Of the experiment, its module `eval.NAME` and its rows file.
-        doc: Of the module.
-        tasks: From profile, release and provenance.
-        verdict: Of the rows, in words.
-        arguments: As typed; those of this process when None.
-
-    Returns:
-        0, 2 after one sentence about bad input, 130 after Ctrl-C.
-    """
-
-    def body(options: argparse.Namespace) -> None:
-        path = rows_file(options.out, name)
-        provenance = rows.Provenance.now(options.profile)
-        todo = tasks(options.profile, options.release, provenance)
-        added = run(todo, path, options.workers, options.scheduler)
-        print(f"{added} new rows in {name}.jsonl")
-        print(verdict(rows.read_rows(path)))
-
-    return command(body, parser(f"eval.{name}", doc), arguments)
 
 
 def rows_file(out: Path, experiment: str) -> Path:

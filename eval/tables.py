@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from eval.stats import compare
 from medil.system.files import atomic_output
 
 
@@ -74,6 +75,24 @@ def times(spacing: str) -> str:
 
 def signed_db(difference_db: float) -> str:
     return f"{abs(difference_db):.2f} dB {'above' if difference_db >= 0 else 'below'}"
+
+
+def means(frame: pd.DataFrame, keys: list[str], sort: bool = False) -> pd.DataFrame:
+    """Mean over subjects with its 95 % interval: one line a group.
+
+    Args:
+        frame: Rows of one measurement a subject in each group; values that are NaN do not count.
+        keys: Columns that make a group.
+        sort: By the keys; groups as they are first met otherwise.
+
+    Returns:
+        The keys, `mean`, `low`, `high`, `unit` and `n` subjects.
+    """
+    lines = []
+    for key, group in frame.dropna(subset="value").groupby(keys, sort=sort):
+        pair = compare(group["value"].to_numpy()[:, None])
+        lines.append((*key, pair.mean, pair.low, pair.high, group["unit"].iloc[0], pair.n_subjects))
+    return pd.DataFrame(lines, columns=[*keys, "mean", "low", "high", "unit", "n"])
 
 
 def write(contents: Mapping[str, pd.DataFrame | str], out: Path) -> list[Path]:

@@ -18,14 +18,13 @@ import pandas as pd
 
 from eval.ablation import report as ablation_report
 from eval.evaluate import report as evaluate_report
+from eval.experiments import EXPERIMENTS as FRAMED
 from eval.extrapolation import report as extrapolation_report
 from eval.generation import report as generation_report
 from eval.latent_consistency import report as consistency_report
 from eval.metrics import METRICS
-from eval.patch_vs_whole import report as patch_report
 from eval.pictures.filterable import filterable
 from eval.reconstruction import report as reconstruction_report
-from eval.robustness import report as robustness_report
 from eval.rows import RESULTS, latest, parts, read_rows
 from eval.speed import report as speed_report
 from eval.tables import provenance
@@ -97,14 +96,7 @@ EXPERIMENTS = (
         "latent_consistency", "Latent consistency", "Does a head keep its latent on another grid?",
         "python -m eval.latent_consistency --profile quick", consistency_report.tables,
     ),
-    Experiment(
-        "robustness", "Robustness", "What do noise, motion and shading do to it?",
-        "python -m eval.robustness --profile quick", robustness_report.tables,
-    ),
-    Experiment(
-        "patch_vs_whole", "Patch against whole", "Do tiles leave seams or drift?",
-        "python -m eval.patch_vs_whole --profile quick", patch_report.tables,
-    ),
+    *(Experiment(e.name, e.title, e.question, e.command, e.write) for e in FRAMED),
     Experiment(
         "generation", "Sampling", "Are sampled heads like real ones, varied, and as asked for?",
         "python -m eval.generation --profile quick", generation_report.tables,

@@ -1,1 +1,19 @@
-"""Patches against the whole: what a halo gives back, and what seams and drift are left."""
+"""Patches against the whole: what a halo gives back, and what seams and drift are left.
+
+Held-out blocks are rebuilt by patches and at once; how far the two lie apart is recorded.
+
+    python -m eval.patch_vs_whole --profile quick
+"""
+
+from eval.experiment import Experiment
+from eval.patch_vs_whole import measure, report
+
+EXPERIMENT = Experiment(
+    name=measure.NAME,
+    title="Patch against whole",
+    question="Do tiles leave seams or drift?",
+    tasks=measure.tasks,
+    factors=measure.factors,
+    tables=report.tables,
+    verdict=report.verdict,
+)

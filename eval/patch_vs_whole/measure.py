@@ -10,10 +10,12 @@ because its weight is set by a mean over the whole axis.
 
 from __future__ import annotations
 
+import argparse
 import time
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import torch
 
 from eval import metrics, rows
@@ -27,7 +29,7 @@ from medil.grid import Grid
 from medil.model.base import LatentAutoencoder
 from medil.volume import robust_intensity
 
-EXPERIMENT = "patch_vs_whole"
+NAME = "patch_vs_whole"
 BLOCK_MM = 96.0
 CASES = (  # side and halo in mm, each patch on its own scale or not
     *((32, halo, False) for halo in (0, 4, 8, 16)),
@@ -69,21 +71,29 @@ def reach_condition(halo_mm: int) -> str:
     return f"reach, halo {halo_mm} mm"
 
 
+def factors(conditions: pd.Series) -> pd.DataFrame:
+    """Side and halo in mm and whose scale; the side is 0 for the reach along a bar."""
+    side = conditions.str.extract(r"^(\d+) mm patches")[0].fillna("0").astype(int)
+    halo = conditions.str.extract(r"halo (\d+) mm")[0].astype(int)
+    own = conditions.str.endswith("own scale")
+    return pd.DataFrame({"side_mm": side, "halo_mm": halo, "own_scale": own})
+
+
 def cases(profile: str) -> tuple[Case, ...]:
     """What a profile asks."""
     return CASES + (() if profile == "quick" else GPU_CASES)
 
 
-def tasks(profile: str, release: str, provenance: rows.Provenance) -> list[Task]:
+def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task]:
     """One task a head."""
-    arms, asked = release_coders(release), cases(profile)
+    arms, asked = release_coders(options.release), cases(options.profile)
     return [
         Task(
             subject.name,
             wanted(subject, arms, asked),
             partial(measure, subject, arms, asked, provenance),
         )
-        for subject in heads(profile)
+        for subject in heads(options.profile)
     ]
 
 
@@ -94,7 +104,7 @@ def wanted(
     questions = [(condition(case), metric) for case in asked for metric in OF_PATCHES]
     questions += [(reach_condition(h), metric) for h in REACH_HALOS_MM for metric in OF_REACH]
     return frozenset(
-        (EXPERIMENT, subject.name, arm.name, question, metric, arm.config_hash(DEFINITION),
+        (NAME, subject.name, arm.name, question, metric, arm.config_hash(DEFINITION),
          subject.data_sha256, arm.weights_sha256)
         for arm in arms
         for question, metric in questions
@@ -120,7 +130,7 @@ def measure(
             found += rows.of_values(
                 values,
                 UNITS,
-                experiment=EXPERIMENT,
+                experiment=NAME,
                 subject=subject.name,
                 arm=arm.name,
                 condition=question,

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 
-from eval import stats
 from eval import tables as shared
-from eval.patch_vs_whole.measure import EXPERIMENT, OF_PATCHES, OF_REACH
-from eval.rows import newest as newest_rows
-from eval.rows import recorded
+from eval.patch_vs_whole.measure import NAME, OF_PATCHES, OF_REACH
 
 ARMS = {"medil": "MedIL", "medil_splines": "MedIL, splines alone"}
 ROUNDING_PERCENT = 1e-4  # of the peak: float32 sums in another order differ by less
@@ -26,51 +21,21 @@ HEADERS = {
 }
 
 
-def newest(frame: pd.DataFrame) -> pd.DataFrame:
-    """The experiment's rows of the newest weights, with side, halo and scale as columns.
-
-    Args:
-        frame: Recorded rows.
-
-    Returns:
-        The rows; `side_mm` is 0 for the reach along a bar.
-
-    Raises:
-        InputError: The experiment has no rows.
-    """
-    frame = newest_rows(frame, EXPERIMENT)
-    side = frame["condition"].str.extract(r"^(\d+) mm patches")[0].fillna("0").astype(int)
-    halo = frame["condition"].str.extract(r"halo (\d+) mm")[0].astype(int)
-    own = frame["condition"].str.endswith("own scale")
-    return frame.assign(side_mm=side, halo_mm=halo, own_scale=own)
-
-
-def means(frame: pd.DataFrame) -> pd.DataFrame:
+def means(rows: pd.DataFrame) -> pd.DataFrame:
     """One line an arm, side, halo, scale and metric: the mean over heads, and its interval."""
-    lines = []
-    keys = ["arm", "side_mm", "own_scale", "halo_mm", "metric"]
-    for key, group in newest(frame).groupby(keys, sort=True):
-        values = group["value"].dropna().to_numpy()
-        if values.size:
-            found = stats.compare(values[:, None])
-            lines.append(
-                dict(zip(keys, key, strict=True))
-                | {"mean": found.mean, "low": found.low, "high": found.high}
-                | {"n": found.n_subjects}
-            )
-    return pd.DataFrame(lines)
+    return shared.means(rows, ["arm", "side_mm", "own_scale", "halo_mm", "metric"], sort=True)
 
 
-def patches_table(frame: pd.DataFrame) -> pd.DataFrame:
+def patches_table(rows: pd.DataFrame) -> pd.DataFrame:
     """One line an arm, patch side, scale and halo: mean and interval of each metric, for people."""
-    table = means(frame)
+    table = means(rows)
     table = table[table["side_mm"] > 0]
     return _for_people(table, ["Code", "Patch side (mm)", "Scale", "Halo (mm)"], OF_PATCHES)
 
 
-def reach_table(frame: pd.DataFrame) -> pd.DataFrame:
+def reach_table(rows: pd.DataFrame) -> pd.DataFrame:
     """One line an arm and halo: how much a bar's first part still changes, for people."""
-    table = means(frame)
+    table = means(rows)
     table = table[table["side_mm"] == 0]
     return _for_people(table, ["Code", "Halo (mm)"], OF_REACH)
 
@@ -96,19 +61,9 @@ def _for_people(table: pd.DataFrame, index: list[str], wanted: tuple[str, ...]) 
 # In words
 
 
-def verdict(frame: pd.DataFrame) -> str:
-    """What a halo gives back, in the words the numbers allow.
-
-    Args:
-        frame: Recorded rows.
-
-    Returns:
-        Lines of text, with n and 95 % intervals over heads.
-
-    Raises:
-        InputError: The experiment has no rows.
-    """
-    table = means(frame)
+def verdict(rows: pd.DataFrame) -> str:
+    """What a halo gives back: lines of text, with n and 95 % intervals over heads."""
+    table = means(rows)
     opening = (
         f"Blocks of n = {table['n'].max()} held-out heads [95 % interval over heads], patches on "
         "the whole's latent cells."
@@ -192,22 +147,6 @@ def _told(metric: str, mean: float, low: float, high: float) -> str:
     return f"{mean} [{low}, {high}]"
 
 
-def tables(folder: Path, out: Path) -> list[Path]:
-    """Write ``patch_vs_whole.csv``, ``patch_vs_whole_reach.csv`` and ``patch_vs_whole.txt``.
-
-    Args:
-        folder: Holds ``patch_vs_whole.jsonl``.
-        out: Of the tables; made with its parents.
-
-    Returns:
-        What was written; nothing where no rows are recorded.
-    """
-    frame = recorded(folder, EXPERIMENT)
-    if frame is None:
-        return []
-    contents = {
-        f"{EXPERIMENT}.csv": patches_table(frame),
-        f"{EXPERIMENT}_reach.csv": reach_table(frame),
-        f"{EXPERIMENT}.txt": verdict(frame),
-    }
-    return shared.write(contents, out)
+def tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Tables by file stem."""
+    return {NAME: patches_table(rows), f"{NAME}_reach": reach_table(rows)}

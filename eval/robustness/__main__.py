@@ -1,23 +1,6 @@
-"""Damage held-out blocks in stated amounts, code them, and record what comes of it.
+"""`python -m eval.robustness`."""
 
-    python -m eval.robustness --profile quick
-
-A run goes on where the last one stopped, and ends with what all recorded rows say.
-"""
-
-from __future__ import annotations
-
-from collections.abc import Sequence
-
-from eval.robustness.measure import EXPERIMENT, tasks
-from eval.robustness.report import verdict
-from eval.runner import experiment
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0, 2 after one sentence about bad input, 130 after Ctrl-C."""
-    return experiment(EXPERIMENT, __doc__, tasks, verdict, arguments)
-
+from eval.robustness import EXPERIMENT
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(EXPERIMENT.main())

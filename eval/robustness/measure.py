@@ -9,11 +9,13 @@ damaged block lies from that of the clean one, over how far the blocks themselve
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
+import pandas as pd
 
 from eval import metrics, rows
 from eval.coders.base import Coder, Kept, codec_coders, loaded, release_coders
@@ -33,7 +35,7 @@ from eval.robustness.heads import SPACING_MM, block_of, cut_box, heads
 from eval.runner import Task
 from eval.subjects import Scan, Subject
 
-EXPERIMENT = "robustness"
+NAME = "robustness"
 CODECS = ("dct_ball", "bspline")
 INPUT, CLEAN, RENDERED = "against the input", "against the clean block", "between renderings"
 SCORES = {"psnr": "dB", "ssim": "1", "hfen": "1", "fsc_05_mm": "mm"}
@@ -76,19 +78,25 @@ def coders(release: str) -> list[Coder]:
     return [*release_coders(release), *codecs]
 
 
-def tasks(profile: str, release: str, provenance: rows.Provenance) -> list[Task]:
+def factors(conditions: pd.Series) -> pd.DataFrame:
+    """What `condition` joined: kind, level, where and against."""
+    split = conditions.str.split(" | ", expand=True, regex=False)
+    return split.set_axis(["kind", "level", "where", "against"], axis="columns")
+
+
+def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task]:
     """One task a head."""
-    arms = coders(release)
+    arms = coders(options.release)
     return [
         Task(subject.name, wanted(subject, arms), partial(measure, subject, arms, provenance))
-        for subject in heads(profile)
+        for subject in heads(options.profile)
     ]
 
 
 def wanted(subject: Subject, arms: list[Coder]) -> frozenset[tuple[str, ...]]:
     """The identities of a head's rows."""
     return frozenset(
-        (EXPERIMENT, subject.name, arm.name, condition(damage, region, other), metric,
+        (NAME, subject.name, arm.name, condition(damage, region, other), metric,
          arm.config_hash(DEFINITION), subject.data_sha256, arm.weights_sha256)
         for arm in arms
         for damage in DAMAGES
@@ -125,7 +133,7 @@ def measure(
                 found += rows.of_values(
                     values,
                     UNITS,
-                    experiment=EXPERIMENT,
+                    experiment=NAME,
                     subject=subject.name,
                     arm=arm.name,
                     condition=condition(damage, region, other),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,9 +12,7 @@ from eval import tables as shared
 from eval.coders.base import TITLES
 from eval.robustness import damage as damages
 from eval.robustness.damage import BRAIN, DAMAGES, FAR, NEAR
-from eval.robustness.measure import CLEAN, EXPERIMENT, INPUT, RENDERED
-from eval.rows import newest as newest_rows
-from eval.rows import recorded
+from eval.robustness.measure import CLEAN, INPUT, NAME, RENDERED
 
 MODEL, SPLINES, LINEAR = "medil", "medil_splines", ("dct_ball", "bspline")
 ARMS = {MODEL: "MedIL", SPLINES: "MedIL, splines alone", **{c: TITLES[c] for c in LINEAR}}
@@ -24,42 +21,23 @@ FEW = 5  # heads, of which a bootstrap cannot say much
 WHOLE = 0.05  # so far from 1, and no farther, counts as passed through
 
 
-def newest(frame: pd.DataFrame) -> pd.DataFrame:
-    """The experiment's rows, each arm in its newest configuration and weights, in parts.
+def metrics_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every metric of every arm under every damage: the mean over heads, and its interval.
 
     Args:
-        frame: Recorded rows.
-
-    Returns:
-        The rows, with columns `kind`, `level`, `where` and `against` from the condition.
-
-    Raises:
-        InputError: The experiment has no rows.
-    """
-    frame = newest_rows(frame, EXPERIMENT)
-    split = frame["condition"].str.split(" | ", expand=True, regex=False)
-    return frame.assign(kind=split[0], level=split[1], where=split[2], against=split[3])
-
-
-def metrics_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Every metric of every arm under every damage: the mean over heads, and its interval.
+        rows: Prepared rows, as in all of this module.
 
     Returns:
         Damage, strength, where, compared with, metric, arm, mean, 95 % interval, unit, n.
     """
-    lines = []
-    keys = ["kind", "level", "where", "against", "metric", "arm"]
-    for key, group in newest(frame).groupby(keys, sort=False):
-        values = group["value"].dropna().to_numpy()
-        if not values.size:
-            continue
-        found = stats.compare(values[:, None])
-        lines.append(
-            dict(zip(("Damage", "Strength", "Where", "Compared", "Metric", "Arm"), key))
-            | {"Mean": found.mean, "Low": found.low, "High": found.high}
-            | {"Unit": group["unit"].iloc[0], "n": found.n_subjects}
-        )
-    table = pd.DataFrame(lines)
+    table = shared.means(rows, ["kind", "level", "where", "against", "metric", "arm"])
+    table = table.set_axis(
+        [
+            *("Damage", "Strength", "Where", "Compared", "Metric", "Arm"),
+            *("Mean", "Low", "High", "Unit", "n"),
+        ],
+        axis="columns",
+    )
     return table.sort_values(
         ["Damage", "Strength", "Where", "Arm"], key=_order, kind="stable", ignore_index=True
     )
@@ -77,7 +55,7 @@ def _order(column: pd.Series) -> pd.Series:
     return column.map(lambda name: (place.get(name, len(known)), name))
 
 
-def robustness_table(frame: pd.DataFrame) -> pd.DataFrame:
+def robustness_table(rows: pd.DataFrame) -> pd.DataFrame:
     """One line a damage, strength, place and arm, for people.
 
     Returns:
@@ -85,7 +63,7 @@ def robustness_table(frame: pd.DataFrame) -> pd.DataFrame:
         95 % interval over heads; PSNR against what was given and against the clean block;
         n heads.
     """
-    table = metrics_table(frame)
+    table = metrics_table(rows)
     lines = []
     for key, group in table.groupby(["Damage", "Strength", "Where", "Arm"], sort=False):
         told = {(r.Compared, r.Metric): r for r in group.itertuples(index=False)}
@@ -121,19 +99,8 @@ def robustness_table(frame: pd.DataFrame) -> pd.DataFrame:
 # In words
 
 
-def verdict(frame: pd.DataFrame) -> str:
-    """What each kind of damage comes to, in the words its numbers allow.
-
-    Args:
-        frame: Recorded rows.
-
-    Returns:
-        Lines of text, with n and 95 % intervals over heads.
-
-    Raises:
-        InputError: The experiment has no rows.
-    """
-    rows = newest(frame)
+def verdict(rows: pd.DataFrame) -> str:
+    """What each kind of damage comes to: lines of text, with n and 95 % intervals over heads."""
     n = rows["subject"].nunique()
     opening = (
         f"Blocks of n = {n} held-out heads [95 % interval over heads]. Passed on: change of the "
@@ -259,22 +226,6 @@ def _text(found: stats.Paired) -> str:
     return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
-def tables(folder: Path, out: Path) -> list[Path]:
-    """Write ``robustness.csv``, ``robustness_metrics.csv`` and ``robustness.txt``.
-
-    Args:
-        folder: Holds ``robustness.jsonl``.
-        out: Of the tables; made with its parents.
-
-    Returns:
-        What was written; nothing where no rows are recorded.
-    """
-    frame = recorded(folder, EXPERIMENT)
-    if frame is None:
-        return []
-    contents = {
-        f"{EXPERIMENT}.csv": robustness_table(frame),
-        f"{EXPERIMENT}_metrics.csv": metrics_table(frame).round(4),
-        f"{EXPERIMENT}.txt": verdict(frame),
-    }
-    return shared.write(contents, out)
+def tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Tables by file stem."""
+    return {NAME: robustness_table(rows), f"{NAME}_metrics": metrics_table(rows).round(4)}

@@ -17,7 +17,6 @@ from eval.ablation import measure as ablation
 from eval.ablation import report as ablation_report
 from eval.ablation import score as ablation_score
 from eval.ablation.blocks import FINER, WHOLE, Question
-from eval.ablation.forest import forest_figure
 from eval.arms import train as ablation_train
 from eval.coders.lapped import lapped
 from medil.config import TEST, RunConfig
@@ -418,15 +417,6 @@ def test_a_quick_run_agrees_only_if_its_signs_do(recorded):
     truth = recorded("a")
     assert "yes" in ablation_report.agreement(recorded("b", lead_db=0.2, seeds=1), truth)
     assert ": no (" in ablation_report.agreement(recorded("c", lead_db=-0.2), truth)
-
-
-def test_the_forest_plot_has_a_line_a_pair_with_n_and_marks_zero(recorded):
-    scores, _ = ablation_report.newest(rows.read_rows(recorded()))
-    pairs = ablation_report.pairs_table(ablation_report.tables_of(scores)).head(5)
-    axes = forest_figure(pairs, "toy").axes[0]
-    labels = [t.get_text() for t in axes.get_yticklabels()]
-    assert len(labels) == 5 and all("n = 6 × 3" in t for t in labels)
-    assert "dB" in axes.get_xlabel()
 
 
 def test_missing_rows_are_one_sentence_and_exit_2(tmp_path, capsys):

@@ -11,9 +11,7 @@ import torch
 
 from eval import rows
 from eval.coders.base import CodecCoder, ReleaseCoder
-from eval.patch_vs_whole import __main__ as command_line
-from eval.patch_vs_whole import measure, report
-from eval.patch_vs_whole.pictures import figure, seam_figure
+from eval.patch_vs_whole import EXPERIMENT, measure, report
 from eval.robustness import heads
 from eval.subjects import Scan, Subject
 from medil.errors import InputError
@@ -51,13 +49,13 @@ def small(head, spline_model):
 @pytest.fixture(scope="module")
 def folder(small, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("patches") / "rows"
-    assert command_line.main(["--out", str(folder), "--workers", "0"]) == 0
+    assert EXPERIMENT.main(["--out", str(folder), "--workers", "0"]) == 0
     return folder
 
 
 @pytest.fixture
 def frame(folder) -> pd.DataFrame:
-    return rows.read_rows(folder / "patch_vs_whole.jsonl")
+    return EXPERIMENT.recorded(folder)
 
 
 def test_one_patch_is_the_whole_and_a_halo_brings_more_nearer_to_it(spline_model, head):
@@ -108,7 +106,7 @@ def test_what_is_recorded_is_what_was_promised_and_only_once(small, folder, fram
     found = set(frame[list(rows.IDENTITY)].itertuples(index=False, name=None))
     assert found == set(measure.wanted(small, arms, CASES))
     assert len(found) == len(frame)
-    assert command_line.main(["--out", str(folder), "--workers", "0"]) == 0
+    assert EXPERIMENT.main(["--out", str(folder), "--workers", "0"]) == 0
     assert "0 new rows" in capsys.readouterr().out
 
 
@@ -118,7 +116,7 @@ def test_other_coders_have_no_cells_to_share():
 
 
 def test_conditions_are_read_back_as_they_were_asked(frame):
-    found = report.newest(frame)
+    found = frame
     patches = found[found["side_mm"] > 0]
     asked = set(patches[["side_mm", "halo_mm", "own_scale"]].itertuples(index=False, name=None))
     assert asked == set(CASES)
@@ -139,33 +137,8 @@ def test_verdict_says_what_the_numbers_allow(frame):
     assert "within 2 % of the whole's at no halo tried" in told
 
 
-def test_tables_are_written_from_rows_and_only_then(folder, tmp_path):
-    assert report.tables(tmp_path / "empty", tmp_path) == []
-    written = report.tables(folder, tmp_path / "tables")
-    assert [p.name for p in written] == [
-        "patch_vs_whole.csv", "patch_vs_whole_reach.csv", "patch_vs_whole.txt"
-    ]  # fmt: skip
-    table = pd.read_csv(written[0])
+def test_the_table_says_that_one_patch_is_the_whole(frame):
+    table = report.patches_table(frame)
     assert set(table["Code"]) == set(report.ARMS.values())
     one = table[table["Patch side (mm)"] == 32].iloc[0]
     assert one["Difference (% of peak)"] == "0 [0, 0]" and one["n"] == 1
-
-
-def test_without_rows_the_report_says_what_to_run(frame):
-    with pytest.raises(InputError, match=r"python -m eval\.patch_vs_whole"):
-        report.verdict(frame.assign(experiment="other"))
-
-
-def test_figures_show_the_rows(frame, small, spline_model, monkeypatch):
-    axes = figure(frame).axes
-    line = next(entry for entry in axes[0].lines if entry.get_label() == "MedIL, 16 mm patches")
-    table = report.means(frame)
-    expected = table[
-        (table["arm"] == "medil") & (table["side_mm"] == 16) & (table["metric"] == "difference")
-    ]
-    np.testing.assert_allclose(line.get_xdata(), [0, 8])
-    np.testing.assert_allclose(line.get_ydata(), expected["mean"])
-    monkeypatch.setattr("eval.patch_vs_whole.pictures.BLOCK_MM", 32.0)
-    drawn = seam_figure(spline_model, small, side_mm=16.0, halos_mm=(0.0, 32.0))
-    with_seams, without = drawn.axes[1].images[0], drawn.axes[2].images[0]
-    assert np.abs(with_seams.get_array()).max() > 0 == np.abs(without.get_array()).max()

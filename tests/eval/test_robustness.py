@@ -12,9 +12,8 @@ import torch
 
 from eval import rows
 from eval.coders.base import Coder, Kept
-from eval.robustness import __main__ as command_line
+from eval.robustness import EXPERIMENT, heads, measure, report
 from eval.robustness import damage as damages
-from eval.robustness import heads, measure, pictures, report
 from eval.robustness.damage import BRAIN, DAMAGES, FAR, NEAR, do
 from eval.subjects import Scan, Subject
 from medil.errors import InputError
@@ -57,7 +56,7 @@ def head() -> Scan:
 def subject(head):
     """That head, and blocks of its size."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (damages, measure, pictures):
+        for module in (damages, measure):
             patch.setattr(module, "BLOCK_MM", SIDES_MM)
         yield Subject("toy", "a" * 64, (), lambda: head)
 
@@ -156,7 +155,7 @@ def folder(subject, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def frame(folder) -> pd.DataFrame:
-    return rows.read_rows(folder / "robustness.jsonl")
+    return EXPERIMENT.recorded(folder)
 
 
 def test_what_is_recorded_is_what_was_promised(subject, frame):
@@ -173,8 +172,7 @@ def test_an_echo_passes_on_its_share_of_every_damage(frame):
 
 
 def test_an_echo_is_true_to_its_input_and_no_cleaner_than_it(frame):
-    own = report.newest(frame)
-    own = own[own["arm"] == "medil"]
+    own = frame[frame["arm"] == "medil"]
     given = own[(own["against"] == measure.INPUT) & (own["metric"] == "psnr")]
     assert given["value"].isna().all() and len(given) == 13  # exact: no bound
     clean = own[(own["against"] == measure.CLEAN) & (own["metric"] == "psnr")]
@@ -198,6 +196,15 @@ def test_change_of_an_echo_is_the_damage_in_percent_of_the_peak(subject, head, f
     assert row.loc["change", "value"] == pytest.approx(expected)
 
 
+def test_the_table_lists_damages_in_the_order_in_which_they_are_done(frame):
+    table = report.robustness_table(frame)
+    damage = [(d.kind, d.level) for d in DAMAGES]
+    listed = table[["Damage", "Strength"]].drop_duplicates().itertuples(index=False, name=None)
+    assert list(listed) == damage
+    line = table[(table["Strength"] == "SNR 5") & (table["Code"] == "DCT, lowest ball")].iloc[0]
+    assert line["Passed on"] == "0.50 [0.50, 0.50]" and line["n"] == 1
+
+
 # Running and reporting
 
 
@@ -210,9 +217,9 @@ def few(subject, monkeypatch):
 
 def test_a_second_run_computes_nothing(few, tmp_path, capsys):
     arguments = ["--out", str(tmp_path / "rows"), "--workers", "0"]
-    assert command_line.main(arguments) == 0
+    assert EXPERIMENT.main(arguments) == 0
     before = (tmp_path / "rows/robustness.jsonl").read_bytes()
-    assert command_line.main(arguments) == 0
+    assert EXPERIMENT.main(arguments) == 0
     assert (tmp_path / "rows/robustness.jsonl").read_bytes() == before
     out = capsys.readouterr().out
     assert "0 new rows in robustness.jsonl" in out and "n = 1 held-out heads" in out
@@ -246,40 +253,10 @@ def test_newer_weights_replace_older_rows(frame):
         weights_sha256="b" * 64, value=0.25,
         recorded_at=frame["recorded_at"].max() + pd.Timedelta(hours=1),
     )  # fmt: skip
-    table = report.metrics_table(pd.concat([frame, later]))
+    table = report.metrics_table(EXPERIMENT.prepare(pd.concat([frame, later])))
     passed = table[table["Metric"] == "passed_on"].set_index("Arm")["Mean"]
     np.testing.assert_allclose(passed["medil"], 0.25)
     np.testing.assert_allclose(passed["dct_ball"], 0.5)
-
-
-def test_tables_are_written_from_rows_and_only_then(folder, tmp_path):
-    assert report.tables(tmp_path / "empty", tmp_path) == []
-    written = report.tables(folder, tmp_path / "tables")
-    assert [p.name for p in written] == [
-        "robustness.csv", "robustness_metrics.csv", "robustness.txt"
-    ]  # fmt: skip
-    table = pd.read_csv(written[0])
-    damage = [(d.kind, d.level) for d in DAMAGES]
-    found = list(table[["Damage", "Strength"]].drop_duplicates().itertuples(index=False, name=None))
-    assert found == damage  # in the order in which they are done
-    line = table[(table["Strength"] == "SNR 5") & (table["Code"] == "DCT, lowest ball")].iloc[0]
-    assert line["Passed on"] == "0.50 [0.50, 0.50]" and line["n"] == 1
-
-
-def test_without_rows_the_report_says_what_to_run(frame):
-    with pytest.raises(InputError, match=r"python -m eval\.robustness"):
-        report.verdict(frame.assign(experiment="other"))
-
-
-def test_figures_show_the_rows(frame, subject):
-    left, right = pictures.figure(frame).axes
-    shown = {line.get_label(): line.get_xdata() for line in left.lines if len(line.get_xdata()) > 2}
-    np.testing.assert_allclose(shown["MedIL"], 1.0, rtol=1e-6)
-    np.testing.assert_allclose(shown["DCT, lowest ball"], 0.5, rtol=1e-6)
-    assert len(left.get_yticks()) == 13 and len(right.get_yticks()) == 14
-    drawn = pictures.damage_figure(subject, Echo())
-    given, rendered = drawn.axes[1].images[0], drawn.axes[6].images[0]
-    np.testing.assert_allclose(given.get_array(), rendered.get_array())
 
 
 def test_a_damage_is_a_value_that_travels():

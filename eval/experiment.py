@@ -1,0 +1,164 @@
+"""The one shape of every experiment: what it asks, how it is measured, what its rows say.
+
+An experiment is a folder ``eval/NAME`` whose ``__init__`` holds ``EXPERIMENT``. Its tasks give
+rows (`eval.runner`), its rows give tables and a verdict; this frame runs, reads and writes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from eval import rows, runner, tables
+from medil.errors import InputError
+
+Tables = Mapping[str, pd.DataFrame]  # file stem -> table
+NEWEST = ("config_hash", "weights_sha256")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment.
+
+    Args:
+        name: Of its package ``eval.NAME``, its rows file and, as a prefix, of its tables.
+        title: Name for people.
+        question: The question that it answers, one sentence.
+        tasks: From parsed options and provenance to the tasks that measure it; trains or draws
+            what they need first.
+        tables: From prepared rows (`prepare`) to tables by file stem. Pure; tables without
+            lines are not written.
+        verdict: From prepared rows to lines of text; None where no verdict is drawn.
+        factors: From the stored conditions to one column a factor, index kept. The text of a
+            condition is parsed here and nowhere else.
+        latest_by: Within an arm, only rows that agree in these fields with its newest row count.
+        key: Of rows that agree in these fields, the newest counts.
+        select: Replaces `latest_by` and `key` where an experiment needs a rule of its own.
+        options: Adds options of its own to the command line.
+        summary: Text that the command prints at its end; the verdict when None.
+        profiles: Sizes of the experiment.
+        quick_out: Where the quick profile writes its rows; the recorded rows' folder when None.
+        workers: Processes by default; None: all cores, 0: the command's own process.
+        how: The command that records it, for people; ``python -m eval.NAME`` when empty.
+        float_format: Of fractions in the CSV files.
+    """
+
+    name: str
+    title: str
+    question: str
+    tasks: Callable[[argparse.Namespace, rows.Provenance], Iterable[runner.Task]]
+    tables: Callable[[pd.DataFrame], Tables] | None = None
+    verdict: Callable[[pd.DataFrame], str] | None = None
+    factors: Callable[[pd.Series], pd.DataFrame] | None = None
+    latest_by: tuple[str, ...] = NEWEST
+    key: tuple[str, ...] = rows.WHAT
+    select: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+    options: Callable[[argparse.ArgumentParser], None] | None = None
+    summary: Callable[[pd.DataFrame], str] | None = None
+    profiles: tuple[str, ...] = runner.PROFILES
+    quick_out: Path | None = None
+    workers: int | None = None
+    how: str = ""
+    float_format: str | None = None
+
+    @property
+    def command(self) -> str:
+        """The command that records it."""
+        return self.how or f"python -m eval.{self.name}"
+
+    # Rows
+
+    def prepare(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The rows that count, with a column for each factor of their condition.
+
+        Args:
+            frame: Recorded rows, those of other experiments among them.
+
+        Returns:
+            The newest rows (`latest_by`, `key`), in the order of recording.
+
+        Raises:
+            InputError: No row of this experiment.
+        """
+        if frame.empty or not (frame["experiment"] == self.name).any():
+            raise InputError(f"there are no rows on {self.title.lower()}; run: {self.command}")
+        frame = frame.sort_values("recorded_at", kind="stable")
+        if self.select is not None:
+            frame = self.select(frame)
+        else:
+            frame = rows.newest(frame[frame["experiment"] == self.name], self.latest_by, self.key)
+        if self.factors is None:
+            return frame
+        return frame.assign(**self.factors(frame["condition"]))
+
+    def recorded(self, folder: str | Path = rows.RESULTS) -> pd.DataFrame | None:
+        """The prepared rows of a folder; None where nothing is recorded that counts."""
+        frame = rows.recorded(folder, self.name)
+        try:
+            return None if frame is None else self.prepare(frame)
+        except InputError:
+            return None
+
+    # Tables
+
+    def contents(self, frame: pd.DataFrame) -> dict[str, str]:
+        """Tables and verdict of prepared rows: file name to text."""
+        made = self.tables(frame) if self.tables else {}
+        texts = {
+            f"{stem}.csv": table.to_csv(index=False, float_format=self.float_format)
+            for stem, table in made.items()
+            if len(table)
+        }
+        return texts | ({f"{self.name}_verdict.txt": self.verdict(frame)} if self.verdict else {})
+
+    def write(self, folder: Path, out: Path) -> list[Path]:
+        """Write tables and verdict of what a folder holds.
+
+        Args:
+            folder: Of the rows.
+            out: Of the tables; made with its parents.
+
+        Returns:
+            The files; none where nothing is recorded.
+        """
+        frame = self.recorded(folder)
+        return [] if frame is None else tables.write(self.contents(frame), out)
+
+    # Command line
+
+    def parser(self) -> argparse.ArgumentParser:
+        """The options: those of every experiment, then its own."""
+        doc = sys.modules[f"eval.{self.name}"].__doc__
+        made = runner.parser(f"eval.{self.name}", doc, self.profiles)
+        made.set_defaults(out=None, workers=self.workers)
+        if self.options is not None:
+            self.options(made)
+        return made
+
+    def main(self, arguments: Sequence[str] | None = None) -> int:
+        """Measure what is not recorded yet, then print what all rows say.
+
+        Args:
+            arguments: Of the command line; those of this process when None.
+
+        Returns:
+            0, 2 after one sentence about bad input, 130 after Ctrl-C.
+        """
+        return runner.command(self._run, self.parser(), arguments)
+
+    def _run(self, options: argparse.Namespace) -> None:
+        quick = self.quick_out if options.profile == "quick" else None
+        options.path = runner.rows_file(options.out or quick or rows.RESULTS, self.name)
+        provenance = rows.Provenance.now(options.profile)
+        todo = list(self.tasks(options, provenance))
+        added = runner.run(todo, options.path, options.workers, options.scheduler)
+        print(f"{added} new rows in {self.name}.jsonl")
+        say = self.summary or self.verdict
+        frame = self.recorded(options.path.parent)
+        if say is not None and frame is not None:
+            print(say(frame))

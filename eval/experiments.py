@@ -1,0 +1,11 @@
+"""The one list of experiments, in the order in which pages show them."""
+
+from __future__ import annotations
+
+from eval import patch_vs_whole, robustness
+from eval.experiment import Experiment
+
+EXPERIMENTS: tuple[Experiment, ...] = (
+    robustness.EXPERIMENT,
+    patch_vs_whole.EXPERIMENT,
+)
