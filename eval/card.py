@@ -18,10 +18,11 @@ from eval.coders.base import release_arm
 from eval.reconstruction.report import GAIN, NATIVE, current
 from eval.rows import RESULTS, read_rows
 from medil.data.manifest import entries
+from medil.data.releases import RELEASES, release_path
 from medil.errors import InputError
 from medil.model.autoencoder import MedIL
 from medil.model.codecs import LINEAR_CODECS
-from medil.model.weights import RELEASES, load_release, release_config
+from medil.model.weights import load_release, release_config
 from medil.system.files import atomic_output
 
 TEXT = """# Model card: {name}
@@ -144,7 +145,7 @@ def card(name: str, model: MedIL, frame: pd.DataFrame) -> str:
         name=name,
         purpose=f"The `{name}` autoencoder of this repository, trained by its own code.",
         parameters=sum(p.numel() for p in model.parameters()),
-        megabytes=(RELEASES / f"{name}.safetensors").stat().st_size / 1e6,
+        megabytes=release_path(name).stat().st_size / 1e6,
         channels=config.model.latent_channels,
         pitch=config.model.latent_spacing_mm,
         operator=f"{config.model.operator} LTE on cubic B-splines",

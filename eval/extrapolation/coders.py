@@ -20,11 +20,12 @@ from eval import rows
 from eval.coders.base import Coder, Interpolation, Kept, codec_coders
 from eval.extrapolation.blocks import Block
 from eval.extrapolation.train import TITLES, Run
+from medil.data.releases import release_path
 from medil.grid import Grid
 from medil.model.autoencoder import MedIL
 from medil.model.base import LatentAutoencoder
 from medil.model.streaming import slabs
-from medil.model.weights import RELEASES, load_any
+from medil.model.weights import load_any
 from medil.volume import Volume
 
 CODECS = ("dct_ball", "bspline")
@@ -138,7 +139,7 @@ def arm_coder(run: Run, folder: Path) -> PhasedCoder:
 
 def release_coders(release: str) -> list[PhasedCoder]:
     """The release, which has seen many voxel sizes, with and without its network."""
-    path = RELEASES / f"{release}.safetensors"
+    path = release_path(release)
     names = (RELEASE, f"release {release}", False), (SPLINES, f"release {release}, splines", True)
     return [PhasedCoder(path, name, title, splines_alone=alone) for name, title, alone in names]
 

@@ -19,10 +19,10 @@ from eval.generation.verdict import samples, verdict
 from eval.rows import RESULTS, digest, read_rows
 from medil.config import FlowConfig
 from medil.data.manifest import entries
+from medil.data.releases import RELEASES, release_path
 from medil.diffusion.flow import LatentFlow
 from medil.diffusion.training import RELEASE_NAME, load_flow_release
 from medil.errors import InputError
-from medil.model.weights import RELEASES
 from medil.synth.attributes import ATTRIBUTES
 from medil.system.files import atomic_output
 
@@ -129,7 +129,7 @@ def card(name: str, flow: LatentFlow, frame: pd.DataFrame) -> str:
         name=stem,
         autoencoder=name,
         parameters=sum(p.numel() for p in flow.parameters()),
-        megabytes=(RELEASES / f"{stem}.safetensors").stat().st_size / 1e6,
+        megabytes=release_path(stem).stat().st_size / 1e6,
         channels=len(known.std),
         shape=" x ".join(map(str, known.grid.shape)),
         pitch=known.grid.spacing_mm[0],

@@ -1,1 +1,1 @@
-"""Published data sets: addresses, hashes, licences, and one scan to begin with."""
+"""Published data sets and released weights: addresses, hashes, licences; one scan to begin with."""

@@ -11,7 +11,7 @@ import hashlib
 import os
 import tomllib
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -27,8 +27,8 @@ SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One published file.
+class PublishedFile:
+    """A file that anybody can check: where it lies, and what its bytes are.
 
     Args:
         path: Where it lies in a mirror or the cache, such as ``ct/ct-64.nrrd``.
@@ -36,10 +36,6 @@ class Entry:
         sha256: Of its bytes, 64 hexadecimal digits.
         bytes: Its size.
         licence: Under which it may be used.
-        split: ``train`` or ``test``; all files of a subject share it.
-        dataset: The name of its manifest.
-        subject: Whose image it is, unique within the data set.
-        citation: What to cite when using it.
     """
 
     path: str
@@ -47,6 +43,19 @@ class Entry:
     sha256: str
     bytes: int
     licence: str
+
+
+@dataclass(frozen=True)
+class Entry(PublishedFile):
+    """One file of a data set.
+
+    Args:
+        split: ``train`` or ``test``; all files of a subject share it.
+        dataset: The name of its manifest.
+        subject: Whose image it is, unique within the data set.
+        citation: What to cite when using it.
+    """
+
     split: str
     dataset: str
     subject: str
@@ -100,43 +109,45 @@ def entries(name: str, split: str | None = None) -> list[Entry]:
     return [e for e in found if split in (None, e.split)]
 
 
-def local_paths(entry: Entry) -> Iterator[Path]:
-    """Where a file may lie on this computer: the mirror, if one is set, then the cache."""
+def local_paths(entry: PublishedFile, nearby: Iterable[Path] = ()) -> Iterator[Path]:
+    """Where a file may lie: `nearby`, the mirror if one is set, the cache."""
+    yield from nearby
     if mirror := os.environ.get("MEDIL_DATA_MIRROR"):
         yield Path(mirror) / entry.path
     yield _cache_path(entry)
 
 
-def _cache_path(entry: Entry) -> Path:
+def _cache_path(entry: PublishedFile) -> Path:
     cache = os.environ.get("MEDIL_CACHE")
     return (Path(cache) if cache else Path.home() / ".cache" / "medil") / entry.path
 
 
-def available(entry: Entry) -> bool:
+def available(entry: PublishedFile, nearby: Iterable[Path] = ()) -> bool:
     """Whether `fetch` would need no network."""
-    return any(path.is_file() for path in local_paths(entry))
+    return any(path.is_file() for path in local_paths(entry, nearby))
 
 
-def fetch(entry: Entry) -> Path:
+def fetch(entry: PublishedFile, nearby: Iterable[Path] = ()) -> Path:
     """A local, verified copy of a file; downloads it if there is none.
 
     Args:
-        entry: From `entries`.
+        entry: From `entries`, or another published file.
+        nearby: Paths to look at before the mirror and the cache.
 
     Returns:
-        Its path in the mirror or the cache.
+        Its path.
 
     Raises:
         InputError: The bytes are not the published ones, or there is no network.
     """
-    for path in local_paths(entry):
+    for path in local_paths(entry, nearby):
         if path.is_file():
             _verify(path, entry)
             return path
     return _download(entry, _cache_path(entry))
 
 
-def reachable(entry: Entry) -> bool:
+def reachable(entry: PublishedFile) -> bool:
     """Whether a file is here or could be downloaded just now.
 
     Raises:
@@ -151,7 +162,7 @@ def reachable(entry: Entry) -> bool:
     return True
 
 
-def _verify(path: Path, entry: Entry) -> None:
+def _verify(path: Path, entry: PublishedFile) -> None:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != entry.sha256:
@@ -161,7 +172,7 @@ def _verify(path: Path, entry: Entry) -> None:
         )
 
 
-def _download(entry: Entry, target: Path) -> Path:
+def _download(entry: PublishedFile, target: Path) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -172,7 +183,7 @@ def _download(entry: Entry, target: Path) -> Path:
     with atomic_output(target) as temporary:
         try:
             digest = _stream(entry, temporary)
-        except (OSError, HTTPException) as error:  # URLError and time-outs are OSErrors
+        except (OSError, ValueError, HTTPException) as error:  # URLError is an OSError
             reason = getattr(error, "reason", error)
             raise InputError(
                 f"{entry.path} could not be downloaded ({reason}): connect "
@@ -186,7 +197,7 @@ def _download(entry: Entry, target: Path) -> Path:
     return target
 
 
-def _stream(entry: Entry, target: Path) -> str:
+def _stream(entry: PublishedFile, target: Path) -> str:
     """Copy the address to a file; give back the SHA-256 of what came."""
     digest, name = hashlib.sha256(), Path(entry.path).name
     with (

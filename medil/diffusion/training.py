@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from medil.config import FlowConfig, FlowRun, FlowTraining, flow_preset
+from medil.data.releases import release_path
 from medil.diffusion.flow import (
     LatentFlow,
     Measure,
@@ -28,7 +29,7 @@ from medil.diffusion.latents import LatentSet, draw_heads, encode_heads
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.layers.blocks import fold
-from medil.model.weights import RELEASES, load_release, read_tensors, weights_digest
+from medil.model.weights import load_release, read_tensors, weights_digest
 from medil.synth.attributes import ATTRIBUTES, Spread
 from medil.system.device import placed
 from medil.system.files import atomic_output
@@ -343,16 +344,13 @@ def _read_measure(
 
 
 def load_flow_release(name: str = "tiny") -> LatentFlow:
-    """A released flow by the name of its preset.
+    """A released flow by the name of its preset; see `release_path`.
 
     Raises:
-        InputError: No such preset, or one that has not been trained yet.
+        InputError: No such preset, one that has not been trained yet, or no copy of its weights.
     """
     flow_preset(name)
-    path = RELEASES / f"{RELEASE_NAME.format(name)}.safetensors"
-    if not path.is_file():
-        raise InputError(f"the latent diffusion model {name!r} has not been trained yet.")
-    return load_flow(path)
+    return load_flow(release_path(RELEASE_NAME.format(name)))
 
 
 __all__ = [

@@ -11,7 +11,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from medil.config import PRESETS, RunConfig
+from medil.config import RunConfig
+from medil.config import preset as named_preset
+from medil.data.releases import release_path
 from medil.errors import InputError
 from medil.layers.blocks import ResidualBlock, silent
 from medil.model.autoencoder import MedIL
@@ -20,7 +22,6 @@ from medil.model.rivals import build
 from medil.system.files import atomic_output
 
 FORMAT = "medil-weights-1"
-RELEASES = Path(__file__).parents[1] / "releases"
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -157,26 +158,21 @@ def cumulative(facts: dict, name: str) -> float:
 
 
 def load_release(name: str = "tiny") -> MedIL:
-    """A release that comes with the package.
+    """A released autoencoder by the name of its preset; see `release_path`.
 
     Raises:
-        InputError: No such preset, or one that has not been trained yet.
+        InputError: No such preset, one that has not been trained yet, or no copy of its weights.
 
     Example:
         >>> load_release("paper")
         Traceback (most recent call last):
         medil.errors.InputError: the release 'paper' has not been trained yet; there is: tiny, base.
     """
-    path = RELEASES / f"{name}.safetensors"
-    if not path.is_file():
-        have = ", ".join(n for n in PRESETS if (RELEASES / f"{n}.safetensors").is_file()) or "none"
-        if name in PRESETS:
-            raise InputError(f"the release {name!r} has not been trained yet; there is: {have}.")
-        raise InputError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}.")
-    return load_model(path, preset=name)
+    named_preset(name)
+    return load_model(release_path(name), preset=name)
 
 
 def release_config(name: str) -> RunConfig:
     """The configuration that a release was trained with, from inside its weights file."""
-    _, meta = read_tensors(RELEASES / f"{name}.safetensors", FORMAT)
+    _, meta = read_tensors(release_path(name), FORMAT)
     return RunConfig.from_json(meta["config"])

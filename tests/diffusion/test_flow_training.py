@@ -221,12 +221,12 @@ def test_other_files_are_refused(tmp_path, spline_model):
 
 
 def test_releases_are_named_by_their_preset(tmp_path, monkeypatch):
-    monkeypatch.setattr(flow_train, "RELEASES", tmp_path)
     with pytest.raises(InputError, match="no preset 'huge'; choose one of test, tiny, base"):
         load_flow_release("huge")
-    with pytest.raises(InputError, match="'test' has not been trained yet"):
+    with pytest.raises(InputError, match="'test-ldm' has not been trained yet"):
         load_flow_release("test")
     save_flow(tiny_flow(LATENTS), FLOW_PRESETS["test"], tmp_path / "test-ldm.safetensors", {})
+    monkeypatch.setattr(flow_train, "release_path", lambda name: tmp_path / f"{name}.safetensors")
     assert load_flow_release("test").known.grid == BOX
 
 

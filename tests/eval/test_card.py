@@ -3,8 +3,9 @@ import pytest
 from eval.card import card, trained_on
 from eval.reconstruction.report import current
 from eval.rows import RESULTS, read_rows
+from medil.data.releases import RELEASES
 from medil.errors import InputError
-from medil.model.weights import RELEASES, load_release
+from medil.model.weights import load_release
 
 
 @pytest.mark.parametrize("name", ["tiny", "base"])

@@ -3,8 +3,8 @@ import pytest
 from eval.generation.card import card, conditions_table, networks
 from eval.rows import RESULTS, read_rows
 from medil.config import FLOW_PRESETS
+from medil.data.releases import RELEASES
 from medil.errors import InputError
-from medil.model.weights import RELEASES
 from medil.synth.attributes import ATTRIBUTES
 
 pytest.importorskip("einops", reason="needs the extra `sample`")

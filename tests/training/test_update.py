@@ -150,7 +150,7 @@ def test_releases_are_found_by_name_or_said_to_be_missing():
 
 
 def test_the_release_is_small_enough_to_ship():
-    from medil.model.weights import RELEASES
+    from medil.data.releases import RELEASES
 
     assert (RELEASES / "tiny.safetensors").stat().st_size < 4e6
     assert (RELEASES / "base.safetensors").stat().st_size <= 16 * 2**20

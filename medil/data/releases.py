@@ -1,0 +1,77 @@
+"""Released weights: in the package, in a local mirror, in the cache, or downloaded.
+
+The wheel carries `tiny` alone, a checkout every release. `releases/manifest.toml` holds the
+SHA-256 of each file, which is checked wherever the file was.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+
+import medil
+from medil.data.manifest import PublishedFile, available, fetch
+from medil.errors import InputError
+
+RELEASES = Path(__file__).parents[1] / "releases"
+
+
+def releases() -> dict[str, PublishedFile]:
+    """Every release by name (``tiny``, ``tiny-ldm``), in the order of the manifest.
+
+    The `url` of a file is empty where `MEDIL_REPOSITORY_URL`, the address at which the
+    repository is published, is not set.
+    """
+    table = tomllib.loads((RELEASES / "manifest.toml").read_text(encoding="utf-8"))
+    repository = os.environ.get("MEDIL_REPOSITORY_URL", "").rstrip("/")
+    return {
+        Path(row["path"]).stem: PublishedFile(
+            path=f"releases/{row['path']}",
+            url=repository
+            and table["url"].format(
+                repository=repository, version=medil.__version__, file=row["path"]
+            ),
+            sha256=row["sha256"],
+            bytes=row["bytes"],
+            licence=table["licence"],
+        )
+        for row in table["file"]
+    }
+
+
+def release_path(name: str) -> Path:
+    """A verified local copy of a release's weights; downloads it if there is none.
+
+    It is looked for in the package, in `MEDIL_DATA_MIRROR` (beside the data or in
+    ``releases/``) and in the cache.
+
+    Args:
+        name: Of the release: a preset's, with ``-ldm`` for its latent diffusion model.
+
+    Returns:
+        The path of a safetensors file.
+
+    Raises:
+        InputError: No such release, other bytes than published, or no copy and no address.
+
+    Example:
+        >>> release_path("tiny").name
+        'tiny.safetensors'
+    """
+    known = releases()
+    if name not in known:
+        alike = ", ".join(n for n in known if n.endswith("-ldm") == name.endswith("-ldm"))
+        raise InputError(f"the release {name!r} has not been trained yet; there is: {alike}.")
+    published = known[name]
+    file = Path(published.path).name
+    nearby = [RELEASES / file]
+    if mirror := os.environ.get("MEDIL_DATA_MIRROR"):
+        nearby.append(Path(mirror) / file)
+    if not (published.url or available(published, nearby)):
+        raise InputError(
+            f"the installed package does not carry the weights of {name!r}; set MEDIL_DATA_MIRROR "
+            "to the folder medil/releases of a checkout, or MEDIL_REPOSITORY_URL to the address "
+            "of the repository."
+        )
+    return fetch(published, nearby)
