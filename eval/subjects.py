@@ -20,7 +20,7 @@ from medil.data.manifest import Entry, available, entries, fetch, reachable
 from medil.data.samples import mni152_template
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.model.codecs import cell_average
+from medil.regrid import cell_average
 from medil.synth.anatomy import label_anatomy
 from medil.synth.cohort import CohortConfig, draw_subject, native_grid, scan
 from medil.volume import Volume, load

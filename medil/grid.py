@@ -19,9 +19,9 @@ import torch
 from nibabel import orientations
 from torch import Tensor
 
-from medil.affine import Triple, as_triple, check_affine
 from medil.errors import InputError
 
+Triple = tuple[float, float, float]
 MAX_AXIS_VOXELS = 2.0**40  # beyond it even the index of a voxel loses its fractions
 
 
@@ -184,10 +184,6 @@ class Grid:
         """[..., 3] voxel indices to [..., 3] in -1 ... 1, which are the *outer faces*."""
         return (2 * np.asarray(index_vox, dtype=np.float64) + 1) / np.asarray(self.shape) - 1
 
-    def norm_to_index(self, coord_norm: np.ndarray) -> np.ndarray:
-        """[..., 3] coordinates in -1 ... 1 (outer faces) to [..., 3] voxel indices."""
-        return ((np.asarray(coord_norm, dtype=np.float64) + 1) * np.asarray(self.shape) - 1) / 2
-
     def axis_offsets_mm(self, axis: int, origin: Grid) -> np.ndarray:
         """Voxel centres along one axis, measured along that axis from another grid's first centre.
 
@@ -346,26 +342,51 @@ def centres_mm(grid: Grid) -> Tensor:
     return index_vox @ affine[:3, :3].T + affine[:3, 3]  # [D, H, W, 3]
 
 
-def sample_trilinear(values: Tensor, grid: Grid, points_mm: Tensor) -> Tensor:
-    """Trilinear interpolation at any points; outside the box the edge value goes on.
-
-    The one place where (i, j, k) turns into the (x, y, z) of `grid_sample`.
+def as_triple(value: float | Sequence[float], name: str) -> Triple:
+    """Three finite positive numbers from one number or three.
 
     Args:
-        values: [B, C, D, H, W] on `grid`.
-        grid: Where the values lie.
-        points_mm: [..., 3] RAS+ points, in mm.
+        value: One number for all axes, or one for each voxel axis.
+        name: What to call it in an error.
 
     Returns:
-        [B, C, ...] values at the points, in the dtype of `values`.
+        Three floats.
+
+    Raises:
+        InputError: Not one or three numbers, or any is not finite and above zero.
     """
-    inverse = torch.from_numpy(np.linalg.inv(grid.affine_vox2ras))
-    points = points_mm.to(torch.float64)
-    index_vox = points @ inverse[:3, :3].T.to(points.device) + inverse[:3, 3].to(points.device)
-    sizes = torch.tensor(grid.shape, dtype=torch.float64, device=points.device)
-    coord_norm = (2 * index_vox + 1) / sizes - 1
-    xyz = coord_norm.flip(-1).reshape(1, -1, 1, 1, 3).to(values)  # grid_sample wants W, H, D
-    sampled = torch.nn.functional.grid_sample(
-        values, xyz.expand(len(values), -1, -1, -1, -1), padding_mode="border", align_corners=False
-    )
-    return sampled.reshape(*values.shape[:2], *points_mm.shape[:-1])
+    numbers = np.atleast_1d(np.asarray(value, dtype=np.float64))
+    if numbers.shape not in ((1,), (3,)):
+        raise InputError(f"{name} takes one number or three, not {numbers.size}: {value}.")
+    triple = tuple(float(n) for n in np.broadcast_to(numbers, (3,)))
+    if not all(math.isfinite(n) and n > 0 for n in triple):
+        raise InputError(f"{name} must be finite and above zero, not {value}.")
+    return triple  # type: ignore[return-value]
+
+
+def check_affine(affine_vox2ras: np.ndarray) -> np.ndarray:
+    """A float64 copy of a usable voxel-to-RAS+ affine.
+
+    Args:
+        affine_vox2ras: [4, 4], mm.
+
+    Returns:
+        [4, 4] float64, read-only.
+
+    Raises:
+        InputError: Wrong shape, NaN or Inf, all zero, or singular.
+    """
+    affine = np.array(affine_vox2ras, dtype=np.float64)
+    if affine.shape != (4, 4):
+        raise InputError(f"the affine must be 4 x 4, not {' x '.join(map(str, affine.shape))}.")
+    if not np.isfinite(affine).all():
+        raise InputError("the affine holds NaN or Inf; repair the header before using this image.")
+    if not affine[:3, :3].any():
+        raise InputError("the affine is zero; repair the header before using this image.")
+    if not np.allclose(affine[3], (0, 0, 0, 1)):
+        raise InputError(f"the affine's last row must be 0 0 0 1, not {affine[3].tolist()}.")
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if (spacing == 0).any() or abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-6:
+        raise InputError("the affine is singular (two voxel axes coincide); repair the header.")
+    affine.setflags(write=False)
+    return affine

@@ -33,6 +33,14 @@ def oblique_grid(grid: Grid) -> Grid:
     return grid.rotated((1.0, 2.0, -0.5), 17.0)
 
 
+@pytest.fixture(params=["straight", "oblique", "LPS", "LIA"])
+def any_grid(request, grid: Grid, oblique_grid: Grid) -> Grid:
+    """Straight, oblique and flipped grids."""
+    if request.param == "straight":
+        return grid
+    return oblique_grid if request.param == "oblique" else oblique_grid.reoriented(request.param)[0]
+
+
 @pytest.fixture
 def mirror(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The local mirror of published data, where there is one."""

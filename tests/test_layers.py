@@ -11,8 +11,8 @@ CORE = {"torch", "numpy", "scipy", "nibabel", "safetensors", "tqdm"}
 
 # A room, or a file at the top, imports from itself and from its left.
 ROOMS = (
-    *("errors", "config", "system", "affine", "grid", "io", "volume", "stream", "latent"),
-    *("synth", "data", "layers", "model", "training", "diffusion", "tutorial", "plots", "cli"),
+    *("errors", "config", "system", "grid", "io", "regrid", "volume", "latent", "synth", "data"),
+    *("layers", "model", "training", "diffusion", "tutorial", "plots", "cli"),
 )
 
 

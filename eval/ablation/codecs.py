@@ -11,9 +11,9 @@ from tqdm import tqdm
 from eval import rows
 from eval.ablation.blocks import FINER, WHOLE, Question
 from eval.ablation.score import DEFINITION, EXPERIMENT, METRICS, scores, snapshot_rows
-from eval.coders.base import render_samples
 from eval.coders.lapped import lapped
 from medil.model.codecs import LINEAR_CODECS, ORACLE_CODECS, Codec
+from medil.regrid import resample
 
 CODECS: dict[str, Codec] = LINEAR_CODECS | {"lapped": lapped} | ORACLE_CODECS
 LATENT_MM, LATENT_CHANNELS = 4.0, 8  # what the codecs' size is taken from
@@ -34,7 +34,7 @@ def record_codecs(
         return LATENT_CHANNELS * q.latent_grid(LATENT_MM).n_voxels
 
     def interpolate(q: Question) -> np.ndarray:
-        return render_samples(q.x.double().numpy(), q.grid, q.target)
+        return resample(q.x.double().numpy(), q.grid, q.target)
 
     jobs: dict[str, tuple[Callable, list[Question], Callable]] = {
         name: (

@@ -29,8 +29,9 @@ from eval.subjects import INTERPOLATED
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.model.base import LatentAutoencoder
-from medil.model.codecs import CODECS, LINEAR_CODECS, cell_average, cubic_resample
+from medil.model.codecs import CODECS, LINEAR_CODECS
 from medil.model.weights import load_any, load_release
+from medil.regrid import resample
 from medil.volume import Volume, robust_intensity
 
 MEDIL, DEFAULT = "medil", "tiny"  # the arm of the release that comes first, and that release
@@ -227,7 +228,7 @@ class CodecCoder(Coder):
 
     def decode(self, kept: Kept, grid: Grid) -> np.ndarray:
         """Cubic splines through the rebuilt voxels; [D, H, W] float64."""
-        return render_samples(*kept.what, grid)
+        return resample(*kept.what, grid)
 
 
 class Interpolation(Coder):
@@ -242,7 +243,7 @@ class Interpolation(Coder):
 
     def decode(self, kept: Kept, grid: Grid) -> np.ndarray:
         """Cubic splines through the voxels; [D, H, W] float64."""
-        return render_samples(*kept.what, grid)
+        return resample(*kept.what, grid)
 
 
 class Scan(Interpolation):
@@ -250,36 +251,6 @@ class Scan(Interpolation):
 
     name, title = "scan", "The scan itself"
     conditions = ("native -> native",)
-
-
-def render_samples(data: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
-    """A volume on a parallel grid with nothing learned: cubic splines, averaged over cells.
-
-    Where target cells are larger than voxels, the splines are sampled several times in each
-    cell and averaged, so coarser targets are anti-aliased and finer ones are interpolated.
-
-    Args:
-        data: [D, H, W] on `grid`.
-        grid: Where the data lies.
-        target: A parallel grid.
-
-    Returns:
-        [D', H', W'] float64 on `target`.
-    """
-    ratio = np.asarray(target.spacing_mm) / np.asarray(grid.spacing_mm)
-    parts = np.maximum(1, np.rint(ratio)).astype(int)
-    inner = target.resized(np.asarray(target.shape) * parts)
-    if _same_voxels(grid, inner):
-        return cell_average(data, grid, target)
-    return cell_average(cubic_resample(data, grid, inner), inner, target)
-
-
-def _same_voxels(grid: Grid, other: Grid) -> bool:
-    """Whether every voxel of `other` that lies in `grid` is one of its voxels."""
-    corners = grid.ras_to_index(other.index_to_ras([(0, 0, 0), np.asarray(other.shape) - 1]))
-    span = np.asarray(other.shape) - 1
-    whole = np.abs(corners - np.rint(corners)).max() < 1e-6
-    return whole and bool(np.abs(corners[1] - corners[0] - span).max() < 1e-6)
 
 
 def latent_numbers(grid: Grid, spacing_mm: float, channels: int) -> int:

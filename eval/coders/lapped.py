@@ -14,7 +14,8 @@ import numpy as np
 
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.model.codecs import RIDGE, Coded, apply_separable, coarse_shape
+from medil.model.codecs import RIDGE, Coded, coarse_shape
+from medil.regrid import apply_separable
 
 KEPT = 2  # bands an axis, the lowest of four
 REACH = 2.0  # cells to each side

@@ -27,9 +27,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from eval.coders.base import Coder, Kept, render_samples
+from eval.coders.base import Coder, Kept
 from medil.errors import InputError
 from medil.grid import Grid
+from medil.regrid import resample
 from medil.volume import Volume, robust_intensity
 
 
@@ -72,7 +73,7 @@ class MonaiCoder(Coder):
         box = volume.grid.covering(self.working_mm)
         shape = [-(-n // self.stride) * self.stride for n in box.shape]
         working = box.crop((0, 0, 0), shape)
-        samples = render_samples(x, volume.grid, box)
+        samples = resample(x, volume.grid, box)
         samples = np.pad(samples, [(0, m - n) for m, n in zip(shape, box.shape)], mode="edge")
         mean, _ = self._network().encode(torch.from_numpy(samples).float()[None, None])
         return Kept((mean, working, intensity), mean.numel())
@@ -82,7 +83,7 @@ class MonaiCoder(Coder):
         """Decode, then resample: [D, H, W] float64 on `grid`."""
         mean, working, intensity = kept.what
         x = self._network().decode(mean)[0, 0]
-        return render_samples(intensity.inverse(x).double().numpy(), working, grid)
+        return resample(intensity.inverse(x).double().numpy(), working, grid)
 
     def _network(self) -> nn.Module:
         frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in self.net.items()}

@@ -23,7 +23,7 @@ from eval.subjects import Scan, Subject
 from medil.data.manifest import datasets, entries
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.io.nifti import SUFFIXES, suffix_of
+from medil.io.source import SUFFIXES, suffix_of
 from medil.system.memory import require_memory
 from medil.volume import Volume, load, replace_nonfinite, robust_intensity
 

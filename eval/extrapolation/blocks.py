@@ -32,7 +32,7 @@ from eval.rows import digest
 from medil.data.manifest import Entry
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.model.codecs import cell_average
+from medil.regrid import cell_average
 from medil.synth.cohort import Subject, draw_subject
 from medil.synth.cortex import cortex
 from medil.synth.phantom import render

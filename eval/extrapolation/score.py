@@ -32,7 +32,7 @@ from eval.metrics.tissue import thresholds
 from eval.metrics.topology import per_cm3, topology, white_surface
 from eval.rows import of_values, spacing_text
 from eval.runner import Task
-from medil.model.codecs import cell_average
+from medil.regrid import cell_average
 
 EXPERIMENT = "extrapolation"
 VERSION = 1  # part of every hash: raise it when scoring itself changes

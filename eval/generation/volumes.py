@@ -26,6 +26,7 @@ from eval.rows import digest
 from medil.diffusion.latents import VERSION, box_grid, draw_heads, encode_heads, read_head
 from medil.diffusion.sampling import check_pair, sample_means
 from medil.grid import Grid
+from medil.regrid import apply_separable, box_weights
 from medil.system.files import atomic_output
 
 KEPT_LATENTS = 4  # of a set, to be rendered on other grids
@@ -56,13 +57,8 @@ def grid() -> Grid:
 
 def averaged(volume: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Means of a volume over the voxels of a coarser grid of the same box, [D, H, W]."""
-    for axis, count in enumerate(shape):
-        n = volume.shape[axis]
-        edges, cells = np.arange(count + 1) * n / count, np.arange(n)
-        upper = np.minimum(edges[1:, None], cells + 1)
-        shares = np.clip(upper - np.maximum(edges[:-1, None], cells), 0, None) * count / n
-        volume = np.moveaxis(np.tensordot(shares, volume, (1, axis)), 0, axis)
-    return volume.astype(np.float32)
+    weights = [box_weights(n, count) for n, count in zip(volume.shape, shape, strict=True)]
+    return apply_separable(volume, weights).astype(np.float32)
 
 
 def held_out(n: int, first: int = 0, folder: Path = FOLDER) -> Heads:

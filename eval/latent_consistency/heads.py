@@ -22,7 +22,8 @@ from eval.subjects import COHORT_SEED, MADE_VERSION, Scan, brain_at_1_mm
 from medil.data.manifest import Entry, available, entries, fetch
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.model.codecs import cell_average, cubic_resample, frequencies_per_mm
+from medil.model.codecs import frequencies_per_mm
+from medil.regrid import cell_average, cubic_resample
 from medil.synth.anatomy import Anatomy, label_anatomy, tissue_anatomy
 from medil.synth.cohort import draw_subject
 from medil.volume import robust_intensity

@@ -25,7 +25,7 @@ from eval.reconstruction.release import release_rows
 from eval.rows import spacing_text
 from eval.subjects import CONDITIONS, Case, Scan, Subject, subjects
 from medil.errors import InputError
-from medil.model.codecs import cell_average
+from medil.regrid import cell_average
 from medil.volume import Volume
 
 EXPERIMENT = "reconstruction"

@@ -158,7 +158,7 @@ def decode(
 ) -> None:
     """Render a latent file on its native grid, at a voxel size, or like another image."""
     from medil.latent import Latent
-    from medil.stream import check_room
+    from medil.volume import check_room
 
     check_image_output(output, force)
     encoded = Latent.load(latent)
@@ -196,8 +196,7 @@ def reconstruct(
 
     Without --spacing or --like the output has the input's shape, orientation and affine.
     """
-    from medil.stream import check_room
-    from medil.volume import Intensity, load
+    from medil.volume import Intensity, check_room, load
 
     check_image_output(output, force)
     intensity = Intensity(*window) if window else None

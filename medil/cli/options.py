@@ -65,7 +65,7 @@ def render_to_file(
     memory_bytes: int | None,
 ) -> None:
     """Decode into a file, slab by slab, under a bar where somebody watches."""
-    from medil.stream import save_slabs
+    from medil.volume import save_slabs
 
     def make_slabs(axis: int, descending: bool):
         return model.decode_slabs(
@@ -94,7 +94,7 @@ def target(
         InputError: Both options, or a spacing that is not above zero or larger than the
             image.
     """
-    from medil.affine import as_triple
+    from medil.grid import as_triple
     from medil.volume import load
 
     if spacing_mm and other:
@@ -117,7 +117,7 @@ def target(
 
 def check_image_output(path: Path, replace: bool) -> None:
     """Refuse an output that `save` would refuse, before minutes of work."""
-    from medil.io.nifti import written_suffix
+    from medil.io.source import written_suffix
 
     written_suffix(path)
     check_output(path, replace)

@@ -107,8 +107,8 @@ def sample(
     from medil.cli.options import render_to_file, tell
     from medil.diffusion.sampling import keep_to, line
     from medil.diffusion.sampling import sample as sample_latents
-    from medil.stream import check_room
     from medil.synth.attributes import outside
+    from medil.volume import check_room
 
     line(steps)  # refuses a senseless number
     if seen:

@@ -85,7 +85,7 @@ def _found_at(place: str) -> dict[str, str]:
 
 def _images(paths: Iterable[Path]) -> list[Path]:
     """Files by their endings, without the hidden ones that file managers leave."""
-    from medil.io.nifti import SUFFIXES
+    from medil.io.source import SUFFIXES
 
     shown = (p for p in paths if p.is_file() and not p.name.startswith("."))
     return sorted(p for p in shown if p.name.lower().endswith(tuple(SUFFIXES)))

@@ -14,7 +14,7 @@ import numpy as np
 
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.io.nifti import Source, check_dtype, native, spatial_shape
+from medil.io.source import Source, check_dtype, native, spatial_shape
 from medil.system.memory import require_memory
 
 SIGNS_TO_RAS = {

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medil.grid import Grid, centres_mm, sample_trilinear
+from medil.grid import Grid, centres_mm
 from medil.layers.blocks import at_least_float, mlp
 from medil.layers.literal_fast import render
+from medil.regrid import sample_trilinear
 
 QUERIES_PER_CHUNK = 2**15
 

@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import fft, ndimage
+from scipy import fft
 
 from medil.errors import InputError
 from medil.grid import Grid
+from medil.regrid import apply_separable, checked, overlap_matrix, spline_matrix
 
 RIDGE = 1e-10  # of the mean diagonal: keeps the normal equations solvable, moves nothing
 
@@ -93,9 +94,9 @@ def cubic(data: np.ndarray, grid: Grid, n_numbers: int) -> Coded:
     shape = coarse_shape(grid, n_numbers)
     operators = []
     for n_fine, n_coarse in zip(grid.shape, shape, strict=True):
-        average = _overlap_matrix(np.linspace(0, n_fine, n_coarse + 1), np.arange(n_fine + 1.0))
-        to_coefficients = np.linalg.inv(_spline_matrix(n_coarse, n_coarse))
-        operators.append(_spline_matrix(n_fine, n_coarse) @ to_coefficients @ average)
+        average = overlap_matrix(np.linspace(0, n_fine, n_coarse + 1), np.arange(n_fine + 1.0))
+        to_coefficients = np.linalg.inv(spline_matrix(n_coarse, n_coarse))
+        operators.append(spline_matrix(n_fine, n_coarse) @ to_coefficients @ average)
     return Coded(apply_separable(volume, operators), math.prod(shape))
 
 
@@ -112,7 +113,7 @@ def bspline(data: np.ndarray, grid: Grid, n_numbers: int) -> Coded:
     shape = coarse_shape(grid, n_numbers)
     operators = []
     for n_fine, n_coarse in zip(grid.shape, shape, strict=True):
-        basis = _spline_matrix(n_fine, n_coarse)
+        basis = spline_matrix(n_fine, n_coarse)
         normal = basis.T @ basis
         normal += RIDGE * np.trace(normal) / n_coarse * np.eye(n_coarse)
         operators.append(basis @ np.linalg.solve(normal, basis.T))
@@ -127,73 +128,6 @@ LINEAR_CODECS: dict[str, Codec] = {
 }
 ORACLE_CODECS: dict[str, Codec] = {"dct_best": dct_best}
 CODECS: dict[str, Codec] = LINEAR_CODECS | ORACLE_CODECS
-
-
-# The other thing rivals need: a volume on another grid, with nothing learned
-
-
-def cell_average(data: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
-    """The mean of a volume over each cell of a parallel grid: proper downsampling.
-
-    Args:
-        data: [D, H, W] on `grid`, each voxel taken as constant over its cell.
-        grid: Where the data lies.
-        target: A parallel grid. A cell that is partly outside takes the mean of what is
-            inside; one wholly outside gets 0.
-
-    Returns:
-        [D', H', W'] float64 on `target`.
-
-    Raises:
-        InputError: Shapes differ, or the grids are not parallel.
-    """
-    volume = _checked(data, grid, 1)
-    if not grid.is_parallel_to(target):
-        raise InputError("cell averages need parallel grids; use cubic_resample for oblique ones.")
-    operators = [_overlap_matrix(*_edges_mm(grid, target, axis)) for axis in range(3)]
-    return apply_separable(volume, operators)
-
-
-def cubic_resample(data: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
-    """Cubic spline interpolation at the voxel centres of any grid.
-
-    No anti-aliasing: for coarser targets use `cell_average`. The splines are those of
-    `cubic`; outside the box the value at its face goes on.
-
-    Args:
-        data: [D, H, W] on `grid`.
-        grid: Where the data lies.
-        target: Any grid; parallel ones take three small matrices, oblique ones longer.
-
-    Returns:
-        [D', H', W'] float64 on `target`.
-
-    Raises:
-        InputError: Shapes differ.
-    """
-    volume = _checked(data, grid, 1)
-    if not grid.is_parallel_to(target):
-        return _cubic_oblique(volume, grid, target)
-    operators = []
-    for axis, n in enumerate(grid.shape):
-        position = target.axis_offsets_mm(axis, origin=grid) / grid.spacing_mm[axis]
-        basis = _spline_basis(np.clip(position, -0.5, n - 0.5), n)
-        operators.append(basis @ np.linalg.inv(_spline_matrix(n, n)))
-    return apply_separable(volume, operators)
-
-
-def _cubic_oblique(volume: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
-    coefficients = ndimage.spline_filter(volume, order=3, mode="reflect")
-    result = np.empty(target.shape)
-    rows = np.stack(np.meshgrid(*map(np.arange, target.shape[1:]), indexing="ij"), axis=-1)
-    for i in range(target.shape[0]):  # by plane: all query points at once need 24 bytes a voxel
-        index = np.concatenate([np.full_like(rows[..., :1], i), rows], axis=-1)  # [H', W', 3]
-        source = grid.ras_to_index(target.index_to_ras(index))
-        source = np.clip(source, -0.5, np.asarray(grid.shape) - 0.5)
-        result[i] = ndimage.map_coordinates(
-            coefficients, np.moveaxis(source, -1, 0), order=3, mode="reflect", prefilter=False
-        )
-    return result
 
 
 # The pieces
@@ -265,60 +199,6 @@ def _snapped(size: float) -> float:
     return float(round(size)) if abs(size - round(size)) < 1e-6 else size
 
 
-def apply_separable(volume: np.ndarray, operators: Sequence[np.ndarray]) -> np.ndarray:
-    """[D, H, W] with one [n_out, n_in] matrix applied along each axis."""
-    for axis, operator in enumerate(operators):
-        volume = np.moveaxis(np.tensordot(operator, volume, axes=(1, axis)), 0, axis)
-    return np.ascontiguousarray(volume)
-
-
-def _spline_matrix(n_fine: int, n_coarse: int) -> np.ndarray:
-    """[n_fine, n_coarse] cubic B-splines at coarse centres, seen at fine centres.
-
-    Both grids fill one box: ``c = (i + 0.5) * n_coarse / n_fine - 0.5``.
-    """
-    return _spline_basis((np.arange(n_fine) + 0.5) * n_coarse / n_fine - 0.5, n_coarse)
-
-
-def _spline_basis(position: np.ndarray, n_centres: int) -> np.ndarray:
-    """[Q, n] cubic B-splines at 0 ... n - 1, seen at positions from -0.5 to n - 0.5.
-
-    Coefficients beyond an edge mirror those inside (half-sample symmetry, as in the DCT-II).
-    """
-    matrix = np.zeros((len(position), n_centres))
-    for centre in range(-2, n_centres + 2):
-        inside = centre % (2 * n_centres)
-        inside = min(inside, 2 * n_centres - 1 - inside)
-        matrix[:, inside] += _cubic_bspline(position - centre)
-    return matrix
-
-
-def _cubic_bspline(x: np.ndarray) -> np.ndarray:
-    """The centred cubic B-spline, support -2 ... 2."""
-    x = np.abs(x)
-    near = 2 / 3 - x**2 + x**3 / 2
-    far = np.clip(2 - x, 0, None) ** 3 / 6
-    return np.where(x < 1, near, far)
-
-
-def _overlap_matrix(edges_out: np.ndarray, edges_in: np.ndarray) -> np.ndarray:
-    """[n_out, n_in] share of each input cell in the mean over each output cell."""
-    low = np.maximum(edges_out[:-1, None], edges_in[None, :-1])
-    high = np.minimum(edges_out[1:, None], edges_in[None, 1:])
-    overlap = np.clip(high - low, 0, None)
-    covered = overlap.sum(axis=1, keepdims=True)
-    return np.divide(overlap, covered, out=np.zeros_like(overlap), where=covered > 1e-9)
-
-
-def _edges_mm(grid: Grid, target: Grid, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cell faces of the target and of the grid along one axis, from one origin, in mm."""
-    faces = []
-    for g in (target, grid):
-        first_mm = g.axis_offsets_mm(axis, grid)[0] - g.spacing_mm[axis] / 2
-        faces.append(first_mm + np.arange(g.shape[axis] + 1) * g.spacing_mm[axis])
-    return faces[0], faces[1]
-
-
 def _radius(per_axis: Sequence[np.ndarray]) -> np.ndarray:
     return np.sqrt(per_axis[0] ** 2 + per_axis[1] ** 2 + per_axis[2] ** 2)  # [D, H, W]
 
@@ -346,9 +226,6 @@ def _rebuilt(coefficients: np.ndarray, keep: np.ndarray) -> Coded:
 
 
 def _checked(data: np.ndarray, grid: Grid, n_numbers: int) -> np.ndarray:
-    volume = np.asarray(data, dtype=np.float64)
-    if volume.shape != grid.shape:
-        raise InputError(f"the data has shape {volume.shape} but its grid {grid.shape}.")
     if n_numbers < 1:
         raise InputError(f"a codec keeps at least one number, not {n_numbers}.")
-    return volume
+    return checked(data, grid)

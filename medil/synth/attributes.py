@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from medil.errors import InputError
-from medil.grid import Grid, centres_mm, sample_trilinear
+from medil.grid import Grid, centres_mm
+from medil.regrid import sample_trilinear
 from medil.synth.anatomy import OUTER_CSF, VENTRICLES, Anatomy
 from medil.synth.subject import Subject
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from medil.errors import InputError
-from medil.grid import Grid, centres_mm, sample_trilinear
+from medil.grid import Grid, centres_mm
+from medil.regrid import sample_trilinear
 from medil.synth.anatomy import FINE, Anatomy
 from medil.synth.appearance import LATTICE_MM, Range, paint, smooth_noise
 

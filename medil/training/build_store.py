@@ -25,9 +25,10 @@ from tqdm import tqdm
 
 from medil.errors import InputError
 from medil.io.intensity import Intensity, replace_nonfinite, robust_intensity
-from medil.io.nifti import suffix_of
+from medil.io.source import suffix_of
+from medil.regrid import box_average
 from medil.system.files import make_folder
-from medil.training.patches import box_average, prepare_scan
+from medil.training.patches import prepare_scan
 from medil.training.store import FORMAT, Coding, Store, patches, read_facts, store_facts, zarr_3
 from medil.volume import Volume, load
 

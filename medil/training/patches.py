@@ -20,6 +20,7 @@ from torch.nn import functional
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.io.intensity import Intensity, replace_nonfinite, robust_intensity
+from medil.regrid import box_average
 from medil.volume import Volume
 
 FOREGROUND = 0.02  # on the 0 ... 1 scale: air is darker
@@ -247,25 +248,6 @@ def coarser(x: Tensor, grid: Grid, factor: Sequence[int]) -> tuple[Tensor, Grid]
     scale[:3, 3] = (np.array(factor) - 1) / 2
     depth, height, width = x.shape[2:]
     return x, Grid((depth, height, width), grid.affine_vox2ras @ scale)
-
-
-def box_average(data: Tensor, shape: Sequence[int]) -> Tensor:
-    """Average to fewer voxels of the same box; a voxel on a border counts for its share.
-
-    Args:
-        data: [D, H, W] float32.
-        shape: At most the data's own.
-
-    Returns:
-        [d, h, w].
-    """
-    for axis, (n, wanted) in enumerate(zip(data.shape, shape, strict=True)):
-        edges = np.arange(wanted + 1) * n / wanted  # in voxels
-        low, high, first = edges[:-1, None], edges[1:, None], np.arange(n)
-        shared = np.minimum(high, first + 1) - np.maximum(low, first)
-        weights = torch.from_numpy(shared.clip(min=0) * wanted / n).to(data)
-        data = torch.tensordot(weights, data.movedim(axis, 0), 1).movedim(0, axis)
-    return data
 
 
 def shrunk(scan: Scan, shape: tuple[int, int, int]) -> Tensor:

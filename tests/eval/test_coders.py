@@ -84,20 +84,6 @@ def test_coders_travel_to_another_process_and_keep_their_hash(weights, ball):
         )
 
 
-def test_samples_are_averaged_on_coarser_grids_and_interpolated_on_finer_ones(grid, rng):
-    data = rng.normal(size=grid.shape)
-    coarse = grid.crop((0, 0, 0), (6, 8, 9)).resized((3, 4, 3))
-    blocks = data[:6].reshape(3, 2, 4, 2, 3, 3).mean(axis=(1, 3, 5))
-    np.testing.assert_allclose(coders.render_samples(data, grid, coarse), blocks)
-    np.testing.assert_allclose(coders.render_samples(data, grid, grid), data)
-    crop = grid.crop((2, 1, 3), (4, 5, 4))
-    np.testing.assert_allclose(coders.render_samples(data, grid, crop), data[2:6, 1:6, 3:7])
-    ramp = lambda g: centres_mm(g).numpy() @ (1.0, 0.2, 0.3)  # noqa: E731
-    wide = Grid.from_spacing((60, 60, 60), 1.0)
-    fine = wide.crop((24, 24, 24), (8, 8, 8)).with_spacing(0.4)
-    np.testing.assert_allclose(coders.render_samples(ramp(wide), wide, fine), ramp(fine), atol=1e-6)
-
-
 MINE = """
 from __future__ import annotations
 from dataclasses import dataclass

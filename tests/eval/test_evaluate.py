@@ -50,14 +50,15 @@ def test_truths_are_exact_means_at_the_same_place_in_mm():
 
 OWN = """
 import numpy as np
-from eval.coders.base import Coder, Kept, render_samples
+from eval.coders.base import Coder, Kept
+from medil.regrid import resample
 
 class Copy(Coder):
     name, title, config = "copy", "Every voxel", {}
     def encode(self, volume):
         return Kept((volume.data.double().numpy(), volume.grid), volume.grid.n_voxels)
     def decode(self, kept, grid):
-        return render_samples(*kept.what, grid)
+        return resample(*kept.what, grid)
 
 def make():
     return Copy()

@@ -17,8 +17,8 @@ from eval.extrapolation.score import answered, metrics_of
 from medil.config import RunConfig
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.model.codecs import cell_average
 from medil.model.weights import load_any, save_weights
+from medil.regrid import cell_average
 from medil.synth.anatomy import label_anatomy
 from medil.training.patches import prepare_scan
 from medil.training.update import draw_step

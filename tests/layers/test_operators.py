@@ -6,10 +6,11 @@ import torch
 
 from medil.config import ModelConfig
 from medil.errors import InputError
-from medil.grid import Grid, centres_mm, sample_trilinear
+from medil.grid import Grid, centres_mm
 from medil.layers import reference
 from medil.layers.operators import OPERATORS, Operator, SubPixel, make_operator, resample_cubic
 from medil.layers.pointwise import Trilinear, neighbours
+from medil.regrid import sample_trilinear
 
 NODES = Grid.from_spacing((4, 5, 6), (4.0, 3.0, 5.0), (3, -2, 1)).rotated((1, 2, 3), 17)
 PARALLEL = NODES.with_spacing((1.3, 2.1, 6.0)).shifted((0.4, -0.3, 0.2))

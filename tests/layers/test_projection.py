@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from medil.grid import Grid, centres_mm, sample_trilinear
+from medil.grid import Grid, centres_mm
 from medil.layers.bases import cubic_bspline, local_fourier
 from medil.layers.projection import (
     analyse,
@@ -12,6 +12,7 @@ from medil.layers.projection import (
     least_squares,
     synthesise,
 )
+from medil.regrid import sample_trilinear
 
 NODES = Grid.from_spacing((5, 6, 7), 4.0, (3, -2, 1)).rotated((1, 2, 3), 17)
 

@@ -13,12 +13,9 @@ from medil.grid import Grid, centres_mm
 from medil.model.codecs import (
     CODECS,
     LINEAR_CODECS,
-    apply_separable,
     bspline,
-    cell_average,
     coarse_shape,
     cubic,
-    cubic_resample,
     dct_ball,
     dct_best,
     dct_cube,
@@ -168,56 +165,9 @@ def test_coarse_grid_is_never_smaller_than_asked_nor_larger_than_the_fine_one(n,
     assert all(1 <= m <= f for m, f in zip(sizes, grid.shape, strict=True))
 
 
-def test_cell_average_keeps_a_ramp_in_mm_and_the_total(grid, rng):
-    ramp_mm = centres_mm(grid).numpy() @ (0.3, -1.0, 2.0)
-    target = grid.resized((9, 7, 11))
-    expected = centres_mm(target).numpy() @ (0.3, -1.0, 2.0)
-    np.testing.assert_allclose(cell_average(ramp_mm, grid, target), expected, atol=1e-9)
-    data = rng.normal(size=grid.shape)
-    uneven = cell_average(data, grid, grid.resized((5, 8, 4)))
-    assert uneven.mean() == pytest.approx(data.mean(), abs=1e-12)
-
-
-def test_cell_average_over_whole_blocks_is_the_block_mean(rng):
-    grid = Grid.from_spacing((8, 6, 4), 1.0)
-    data = rng.normal(size=grid.shape)
-    blocks = data.reshape(4, 2, 3, 2, 2, 2).mean(axis=(1, 3, 5))
-    np.testing.assert_allclose(cell_average(data, grid, grid.with_spacing(2.0)), blocks)
-
-
-def test_cubic_resample_keeps_a_smooth_field_at_oblique_points_in_mm():
-    grid = Grid.from_spacing((40, 44, 42), (1.0, 0.9, 1.1), origin_mm=(-20, -20, -20))
-    field = lambda p: np.sin(p[..., 0] / 5) + np.cos(p[..., 1] / 4 + p[..., 2] / 6)  # noqa: E731
-    target = grid.crop((12, 12, 12), (10, 9, 8)).rotated((1, 2, 3), 17.0)
-    result = cubic_resample(field(centres_mm(grid).numpy()), grid, target)
-    np.testing.assert_allclose(result, field(centres_mm(target).numpy()), atol=2e-4)
-
-
-def test_cubic_resample_of_parallel_grids_equals_the_path_of_oblique_ones(grid, rng):
-    data = rng.normal(size=grid.shape)
-    target = grid.shifted((0.3, -0.4, 0.5)).with_spacing((0.8, 1.1, 2.0))
-    tilted = target.rotated((0, 0, 1), 1e-3)  # oblique by 0.001 degrees
-    fast, slow = (cubic_resample(data, grid, g) for g in (target, tilted))
-    np.testing.assert_allclose(fast, slow, atol=2e-3)
-
-
-def test_cubic_resample_at_the_same_voxels_is_the_identity(grid, rng):
-    data = rng.normal(size=grid.shape)
-    np.testing.assert_allclose(cubic_resample(data, grid, grid), data, atol=1e-10)
-
-
-def test_separable_operators_equal_the_full_tensor_product(rng):
-    data = rng.normal(size=(3, 4, 5))
-    a, b, c = rng.normal(size=(2, 3)), rng.normal(size=(6, 4)), rng.normal(size=(3, 5))
-    expected = np.einsum("ai,bj,ck,ijk->abc", a, b, c, data)
-    np.testing.assert_allclose(apply_separable(data, (a, b, c)), expected)
-
-
 def test_bad_input_is_one_sentence(grid):
     data = np.zeros(grid.shape)
     with pytest.raises(InputError, match="at least one number, not 0"):
         dct_ball(data, grid, 0)
     with pytest.raises(InputError, match="its grid"):
         bspline(data[1:], grid, 10)
-    with pytest.raises(InputError, match="parallel grids"):
-        cell_average(data, grid, grid.rotated((0, 0, 1), 10))

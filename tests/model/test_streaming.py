@@ -22,9 +22,8 @@ from medil.layers.operators import ENCODER_OPERATORS, OPERATORS
 from medil.model.autoencoder import MedIL
 from medil.model.streaming import course_of
 from medil.model.streaming_conv import Course
-from medil.stream import check_room, save_slabs
 from medil.system.device import find_device
-from medil.volume import Volume, load, save
+from medil.volume import Volume, check_room, load, save, save_slabs
 from tests.images import refused, write_nifti
 
 UNIT = Intensity(0.0, 1.0)

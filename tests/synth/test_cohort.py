@@ -10,7 +10,8 @@ import torch
 from torch.nn import functional
 
 from medil.errors import InputError
-from medil.grid import Grid, centres_mm, sample_trilinear
+from medil.grid import Grid, centres_mm
+from medil.regrid import sample_trilinear
 from medil.synth.anatomy import TISSUES, label_anatomy, refine_labels, tissue_anatomy
 from medil.synth.appearance import draw_means, paint, smooth_noise
 from medil.synth.cohort import (

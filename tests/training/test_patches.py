@@ -4,14 +4,7 @@ import torch
 
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
-from medil.training.patches import (
-    box_average,
-    coarser,
-    global_step,
-    patch_step,
-    prepare_scan,
-    random_phase,
-)
+from medil.training.patches import coarser, global_step, patch_step, prepare_scan, random_phase
 from medil.volume import Volume
 
 
@@ -146,14 +139,3 @@ def test_a_step_says_which_scan_it_shows():
     scans = [prepare_scan(volume, name="one"), prepare_scan(volume, 0.0, name="never")]
     names = {patch_step(scans, 4.0, 12.0, 1, 0.0, rng_of(s)).name for s in range(8)}
     assert names == {"one"} and global_step(scans, 4.0, 12.0, rng_of(0)).name == "one"
-
-
-def test_box_averages_keep_the_mean_and_a_ramp():
-    grid = Grid.from_spacing((9, 10, 7), (1.0, 1.5, 2.0))
-    ramp = centres_mm(grid).sum(-1)
-    small = box_average(ramp, (4, 5, 7))
-    assert small.mean().item() == pytest.approx(ramp.mean().item())
-    exact = centres_mm(grid.resized((4, 5, 7))).sum(-1)
-    torch.testing.assert_close(small[:, :, 3], exact[:, :, 3], rtol=0, atol=0.06)
-    whole = box_average(ramp, (3, 5, 7))  # three and two voxels in one
-    torch.testing.assert_close(whole, centres_mm(grid.resized((3, 5, 7))).sum(-1))

@@ -10,16 +10,10 @@ import pytest
 import torch
 
 from medil.errors import InputError
+from medil.regrid import box_average
 from medil.training import build_store as building
 from medil.training.build_store import CHUNK, COARSEST, Store, build_store, encoded, patches
-from medil.training.patches import (
-    box_average,
-    global_step,
-    patch_step,
-    prepare_scan,
-    random_block,
-    shrunk,
-)
+from medil.training.patches import global_step, patch_step, prepare_scan, random_block, shrunk
 from medil.volume import Intensity, load
 from tests.images import write_nifti
 from tests.store_images import stored_head, write_images

@@ -1,0 +1,148 @@
+"""What an image file said beyond its values, and the checks that every format shares.
+
+Readers give the values *as stored* (disk order, unscaled) and a `Source` that says what
+they mean; writers take the same two back. Nothing here resamples, reorders or scales.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medil.errors import InputError
+from medil.grid import Grid
+
+SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".nrrd", ".nhdr")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a file said beyond its values, so that it can be given back as it was.
+
+    Args:
+        kind: ``nifti1``, ``nifti2``, ``mgh`` or ``nrrd``.
+        grid: The grid in the order of the file, in mm.
+        dtype: On disk, in native byte order.
+        header: A copy of the header, in the format's own type.
+        slope: ``value = stored * slope + inter``.
+        inter: See `slope`.
+        tail: Trailing axes of size 1 that the file had.
+        notes: Sentences on what had to be assumed.
+    """
+
+    kind: str
+    grid: Grid
+    dtype: np.dtype
+    header: Any = field(repr=False, compare=False)
+    slope: float = 1.0
+    inter: float = 0.0
+    tail: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether stored numbers and values differ."""
+        return (self.slope, self.inter) != (1.0, 0.0)
+
+    @property
+    def orientation(self) -> str:
+        """Axis codes in the order of the file."""
+        return self.grid.orientation
+
+    @property
+    def codes(self) -> tuple[int, int] | None:
+        """(qform_code, sform_code) of a NIfTI file, else None."""
+        if not self.kind.startswith("nifti"):
+            return None
+        return int(self.header["qform_code"]), int(self.header["sform_code"])
+
+    @property
+    def units(self) -> tuple[str, str]:
+        """Units of space and time as the file names them."""
+        return self.header.get_xyzt_units() if self.kind.startswith("nifti") else ("mm", "unknown")
+
+
+def suffix_of(path: str | Path) -> str:
+    """The image suffix of a name, such as ``.nii.gz``.
+
+    Raises:
+        InputError: None that is known.
+    """
+    name = Path(path).name.lower()
+    for suffix in SUFFIXES:
+        if name.endswith(suffix):
+            return suffix
+    raise InputError(f"{path}: unknown extension; images end in {', '.join(SUFFIXES)}.")
+
+
+def written_suffix(path: str | Path) -> str:
+    """The image suffix of a name that shall be written.
+
+    Raises:
+        InputError: None that is known, or .nhdr.
+    """
+    suffix = suffix_of(path)
+    if suffix == ".nhdr":
+        raise InputError(f"{path}: .nhdr is read only; write .nrrd, which is one file.")
+    return suffix
+
+
+def spatial_shape(
+    shape: tuple[int, ...], volume_index: int | None
+) -> tuple[tuple[int, int, int], tuple[int, ...], int]:
+    """Sort out the axes of an image of any rank.
+
+    Args:
+        shape: As in the file, space first.
+        volume_index: Which volume of a 4-D image, or None.
+
+    Returns:
+        The three sizes of space, the trailing axes of size 1 to keep, the volume's index.
+
+    Raises:
+        InputError: Fewer than three axes, an axis of size 0, several volumes and none
+            chosen, or a choice that does not exist.
+    """
+    sizes = " x ".join(map(str, shape))
+    if len(shape) < 3:
+        raise InputError(f"the image is {len(shape)}-D ({sizes}); medil needs a 3-D volume.")
+    if 0 in shape:
+        raise InputError(f"the image has an axis of size 0 ({sizes}); there is nothing to read.")
+    n_volumes = math.prod(shape[3:])
+    if n_volumes == 1:
+        if volume_index not in (None, 0):
+            raise InputError(f"--volume {volume_index} does not exist: the image has one volume.")
+        return shape[:3], shape[3:], 0  # type: ignore[return-value]
+    if len([n for n in shape[3:] if n > 1]) > 1:
+        raise InputError(f"the image is {len(shape)}-D ({sizes}); medil reads 3-D and 4-D images.")
+    if volume_index is None:
+        raise InputError(
+            f"the image is 4-D ({sizes}): pass --volume K to pick one, "
+            f"with K from 0 to {n_volumes - 1}."
+        )
+    if not 0 <= volume_index < n_volumes:
+        raise InputError(f"--volume {volume_index} does not exist; K is 0 to {n_volumes - 1}.")
+    return shape[:3], (), volume_index  # type: ignore[return-value]
+
+
+def check_dtype(dtype: np.dtype) -> None:
+    """Refuse what is not one real number a voxel.
+
+    Raises:
+        InputError: Complex, RGB(A), or another kind.
+    """
+    if dtype.fields or dtype.kind == "V":
+        raise InputError("the image holds colours (RGB); medil reads one number a voxel.")
+    if dtype.kind == "c":
+        raise InputError("the image is complex; save its magnitude as an image of its own.")
+    if dtype.kind not in "biuf":
+        raise InputError(f"the image stores {dtype}, which is not a number.")
+
+
+def native(dtype: np.dtype) -> np.dtype:
+    """The same kind in native byte order; long double becomes float64."""
+    return np.dtype(np.float64) if dtype.itemsize > 8 else dtype.newbyteorder("=")
