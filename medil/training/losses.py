@@ -224,7 +224,7 @@ def _load_lpips(net: str) -> nn.Module:
             "or set perceptual_weight to 0."
         )
     try:
-        from lpips import LPIPS  # type: ignore[import-not-found]
+        from lpips import LPIPS
     except ImportError as error:
         raise InputError(
             "the perceptual loss needs lpips: pip install 'medil-book[perceptual]'."
