@@ -104,6 +104,30 @@ class Experiment:
         except InputError:
             return None
 
+    # Pages
+
+    @property
+    def nothing(self) -> str:
+        """What a page prints where nothing is recorded: Markdown."""
+        return f"*Nothing is recorded yet. Record it with* `{self.command}`."
+
+    def shown(
+        self, frame: pd.DataFrame | None, table: Callable[[pd.DataFrame], pd.DataFrame]
+    ) -> str:
+        """One table of prepared rows as Markdown; `nothing` where it has no lines."""
+        made = pd.DataFrame() if frame is None else table(frame)
+        return self.nothing if made.empty else tables.markdown(made)
+
+    def sentences(self, frame: pd.DataFrame | None, *topics: str) -> str:
+        """The verdict's lines that hold one of the topics (all without topics): a list."""
+        lines = self.verdict(frame).splitlines() if self.verdict and frame is not None else []
+        chosen = [line for line in lines if not topics or any(topic in line for topic in topics)]
+        return "\n".join(f"- {line}" for line in chosen) or self.nothing
+
+    def origin(self, frame: pd.DataFrame | None) -> str:
+        """When, at which commit and on what prepared rows were recorded: Markdown."""
+        return self.nothing if frame is None else f"*{tables.provenance(frame)}*"
+
     # Tables
 
     def contents(self, frame: pd.DataFrame) -> dict[str, str]:

@@ -34,14 +34,15 @@ class Task:
 
     Args:
         name: Whom the progress bar names.
-        wanted: The identities (`eval.rows.IDENTITY`) of the rows that it will give.
+        wanted: The identities (`eval.rows.IDENTITY`) of the rows that it will give; None where
+            every run measures and records them again, as timings are.
         measure: Gives the rows. It may run in another process: a `functools.partial` of a
             module's function, which loads volumes and weights itself and depends on nothing
             but its arguments.
     """
 
     name: str
-    wanted: frozenset[tuple[str, ...]]
+    wanted: frozenset[tuple[str, ...]] | None
     measure: Measure
 
 
@@ -89,31 +90,33 @@ def run(
         InputError: No such scheduler, or what a task says about its input.
     """
     recorded = rows.recorded_identities(path)
-    waiting = [task for task in tasks if not task.wanted <= recorded]
+    waiting = [task for task in tasks if task.wanted is None or not task.wanted <= recorded]
     if not waiting:
         return 0
     added = 0
     with ExitStack() as stack, tqdm(total=len(waiting), unit="task") as bar:
-        for name, found in _results(waiting, workers, scheduler, stack):
-            fresh = [r for r in found if r.identity not in recorded]
-            added += rows.append_rows(path, fresh)
-            bar.set_postfix_str(name)
+        for task, found in _results(waiting, workers, scheduler, stack):
+            again = task.wanted is None
+            added += rows.append_rows(
+                path, [r for r in found if again or r.identity not in recorded]
+            )
+            bar.set_postfix_str(task.name)
             bar.update()
     return added
 
 
 def _results(
     tasks: Sequence[Task], workers: int | None, scheduler: str | None, stack: ExitStack
-) -> Iterator[tuple[str, list[rows.Row]]]:
-    """Tasks' names and rows, as they end."""
+) -> Iterator[tuple[Task, list[rows.Row]]]:
+    """Tasks and their rows, as they end."""
     n_workers = min(len(tasks), os.cpu_count() or 1) if workers is None else workers
     if scheduler is None and n_workers == 0:
-        yield from ((task.name, task.measure()) for task in tasks)
+        yield from ((task, task.measure()) for task in tasks)
         return
     client = _client(n_workers, scheduler, stack)
     from distributed import as_completed
 
-    futures = {client.submit(task.measure, pure=False): task.name for task in tasks}
+    futures = {client.submit(task.measure, pure=False): task for task in tasks}
     for future in as_completed(list(futures)):
         yield futures.pop(future), future.result()
 

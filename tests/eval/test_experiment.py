@@ -89,6 +89,26 @@ def test_rows_of_others_alone_say_what_to_run(toy, tmp_path):
         toy.prepare(frame.assign(experiment="other"))
 
 
+def test_a_timing_is_recorded_again_on_every_run(toy, tmp_path):
+    again = runner.Task("someone", None, partial(list, [row(3.0)]))
+    for n in (1, 2):
+        assert runner.run([again], tmp_path / "toy.jsonl", workers=0) == 1
+        assert len(rows.read_rows(tmp_path / "toy.jsonl")) == n
+
+
+def test_pages_show_tables_and_sentences_or_say_what_to_run(toy, tmp_path):
+    rows.append_rows(tmp_path / "toy.jsonl", [row(1.0)])
+    found = toy.recorded(tmp_path)
+    assert toy.shown(found, lambda f: f[["level"]]) == "| level |\n| :--- |\n| low |"
+    assert toy.sentences(found, "mean") == toy.sentences(found) == "- mean 1.0 dB, n = 1"
+    assert "Recorded" in toy.origin(found)
+    nothing = (
+        toy.shown(None, pd.DataFrame), toy.sentences(None), toy.sentences(found, "absent"),
+        toy.origin(None),
+    )  # fmt: skip
+    assert set(nothing) == {"*Nothing is recorded yet. Record it with* `python -m eval.toy`."}
+
+
 @each_experiment
 def test_its_command_explains_itself(one, capsys):
     with pytest.raises(SystemExit) as ended:
