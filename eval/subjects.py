@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from eval.metrics import brain_mask, head_mask
 from eval.rows import array_digest, digest
@@ -214,7 +215,7 @@ def brain_at_1_mm() -> tuple[Scan, str]:
     )
 
 
-def cut(scan_: Scan, centre_mm: Sequence[float], sides_mm: Sequence[float]) -> Scan:
+def cut(scan_: Scan, centre_mm: ArrayLike, sides_mm: Sequence[float]) -> Scan:
     """The whole voxels of a scan in a box along its axes, as a scan of its own.
 
     Args:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from nibabel import orientations
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from medil.errors import InputError
@@ -52,7 +53,7 @@ class Grid:
         cls,
         shape: Sequence[int],
         spacing_mm: float | Sequence[float],
-        origin_mm: Sequence[float] = (0.0, 0.0, 0.0),
+        origin_mm: ArrayLike = (0.0, 0.0, 0.0),
         directions: np.ndarray | None = None,
     ) -> Grid:
         """A grid from its voxel size.
@@ -170,17 +171,17 @@ class Grid:
 
     # From index to mm and back
 
-    def index_to_ras(self, index_vox: np.ndarray) -> np.ndarray:
+    def index_to_ras(self, index_vox: ArrayLike) -> np.ndarray:
         """[..., 3] voxel indices (fractions allowed) to [..., 3] RAS+ points in mm."""
         index = np.asarray(index_vox, dtype=np.float64)
         return index @ self.affine_vox2ras[:3, :3].T + self.affine_vox2ras[:3, 3]
 
-    def ras_to_index(self, points_mm: np.ndarray) -> np.ndarray:
+    def ras_to_index(self, points_mm: ArrayLike) -> np.ndarray:
         """[..., 3] RAS+ points in mm to [..., 3] voxel indices (fractions)."""
         offset_mm = np.asarray(points_mm, dtype=np.float64) - self.affine_vox2ras[:3, 3]
         return offset_mm @ np.linalg.inv(self.affine_vox2ras[:3, :3]).T
 
-    def index_to_norm(self, index_vox: np.ndarray) -> np.ndarray:
+    def index_to_norm(self, index_vox: ArrayLike) -> np.ndarray:
         """[..., 3] voxel indices to [..., 3] in -1 ... 1, which are the *outer faces*."""
         return (2 * np.asarray(index_vox, dtype=np.float64) + 1) / np.asarray(self.shape) - 1
 
@@ -261,7 +262,7 @@ class Grid:
         origin_mm = self.centre_mm + self.directions @ first_mm
         return Grid.from_spacing(shape, spacing_mm, origin_mm, self.directions)
 
-    def crop(self, start: Sequence[int], shape: Sequence[int]) -> Grid:
+    def crop(self, start: ArrayLike, shape: Sequence[int] | np.ndarray) -> Grid:
         """A block of this grid's voxels; start may be negative and reach outside (padding).
 
         Args:
@@ -273,9 +274,9 @@ class Grid:
         """
         affine = self.affine_vox2ras.copy()
         affine[:3, 3] = self.index_to_ras(np.asarray(start))
-        return Grid(tuple(shape), affine)  # type: ignore[arg-type]
+        return Grid(tuple(shape), affine)
 
-    def shifted(self, offset_mm: Sequence[float]) -> Grid:
+    def shifted(self, offset_mm: ArrayLike) -> Grid:
         """This grid moved by (R, A, S) mm."""
         affine = self.affine_vox2ras.copy()
         affine[:3, 3] += np.asarray(offset_mm, dtype=np.float64)
@@ -364,7 +365,7 @@ def as_triple(value: float | Sequence[float], name: str) -> Triple:
     return triple  # type: ignore[return-value]
 
 
-def check_affine(affine_vox2ras: np.ndarray) -> np.ndarray:
+def check_affine(affine_vox2ras: ArrayLike) -> np.ndarray:
     """A float64 copy of a usable voxel-to-RAS+ affine.
 
     Args:
