@@ -1,6 +1,7 @@
 """What a reader of the repository relies on: one version, a wheel of medil alone, whole pages."""
 
 import importlib.util
+import pkgutil
 import re
 import subprocess
 import sys
@@ -153,8 +154,28 @@ def test_the_interface_page_documents_every_module():
     assert documented == modules
 
 
+def test_every_path_and_name_in_contributing_exists():
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    for quoted in re.findall(r"`([^`\s]+)`", text):
+        if re.fullmatch(r"(?:medil|eval)(?:\.\w+)+", quoted):
+            pkgutil.resolve_name(quoted)
+        elif re.search(r"/|\.(?:py|md|lock)$", quoted) and "NAME" not in quoted:
+            assert quoted == ".venv/bin" or (ROOT / quoted).exists(), quoted
+    for module in re.findall(r"python -m ([\w.]+)", text):
+        assert importlib.util.find_spec(module), module
+    for verb in re.findall(r"\bmake (\w+)", text):
+        assert re.search(rf"^{verb}:", (ROOT / "Makefile").read_text("utf-8"), re.M), verb
+
+
+def test_contributing_answers_six_questions():
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    answers = re.split(r"^### ", text.partition("## Habits")[0], flags=re.M)[1:]
+    assert len(answers) == 6
+    assert all(re.search(r"^1\. ", answer, re.M) for answer in answers)
+
+
 def test_links_between_pages_lead_somewhere():
-    for page in [*(ROOT / "book").glob("*.md"), ROOT / "README.md"]:
+    for page in [*(ROOT / "book").glob("*.md"), *ROOT.glob("[RC]*.md")]:
         for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
             if not link.startswith(("http", "#", "mailto")):
                 assert (page.parent / link.split("#")[0]).exists(), f"{page.name}: {link}"
