@@ -1,4 +1,4 @@
-# The verbs of daily work. `make book` and `make test` are all that a newcomer needs.
+# Daily work. `make book` and `make test` are all that a newcomer needs.
 
 PYTHON  ?= python3
 PROFILE ?= quick
@@ -13,12 +13,12 @@ help:
 	@echo "              (PROFILE=quick, gpu or paper; quick is the default)"
 	@echo "make test     install, run the default test suite (ARGS='-k grid' to choose)"
 	@echo "make lint     ruff (lint, format) and mypy"
-	@echo "make install  .venv with every locked version, medil in editable form"
+	@echo "make install  .venv with every locked version, this checkout in editable form"
 	@echo "make clean    remove what was built; .venv stays"
 
 install: $(READY)
 
-# The stamp makes a second call instant; the lock and pyproject.toml make it stale.
+# The stamp makes a second call instant, until requirements.lock or pyproject.toml change.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
 	  || { echo "medil-book needs Python 3.11 to 3.13; say which with PYTHON=python3.12" >&2; exit 1; }

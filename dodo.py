@@ -1,9 +1,9 @@
 """How the book is built (`make book`): execute what changed, then render every page.
 
 Notebooks run in papermill, each in a process of its own and two at a time. A notebook is
-out of date when it, its profile, the data mirror, the package, the evaluation code, the released
-weights or the recorded rows changed in content; a `touch` changes nothing. The book goes to a
-folder of its own first and takes the place of the last one only when it is whole.
+executed again when the content of any input changed: the notebook, its profile, the data mirror,
+the package, the evaluation, the released weights or the recorded rows. The book is built in a
+folder of its own and replaces the last one only when it is complete.
 """
 
 from __future__ import annotations
@@ -41,26 +41,26 @@ DOIT_CONFIG = {
 
 
 def files(*patterns: str) -> list[str]:
-    """Files of the checkout that match, sorted, caches left out."""
-    found = {path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()}
-    return sorted(str(path) for path in found if "__pycache__" not in path.parts)
+    """Files of the checkout that match the patterns, sorted, without caches."""
+    matches = {path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()}
+    return sorted(str(path) for path in matches if "__pycache__" not in path.parts)
 
 
 NOTEBOOKS = [Path(name) for name in files("notebooks/[0-9][0-9]_*.ipynb")]
 
 
 def sources() -> list[str]:
-    """What a number or a figure of the book may come from, besides the notebook itself."""
+    """Files that a number or a figure may come from, besides the notebook itself."""
     return files("medil/**/*", "eval/**/*", "data_manifests/*", "requirements.lock")
 
 
 def outside() -> dict[str, str]:
-    """What changes a notebook's output and is no file of the checkout."""
+    """Inputs of a notebook that are not files of the checkout."""
     return {"profile": PROFILE, "mirror": os.environ.get("MEDIL_DATA_MIRROR", "")}
 
 
 def task_tables():
-    """Tables of the book, from the recorded rows."""
+    """Write the tables of the book from the recorded rows."""
     return {
         "actions": [[sys.executable, "-m", "eval.report"]],
         "file_dep": sources(),
@@ -69,7 +69,7 @@ def task_tables():
 
 
 def task_execute():
-    """One executed copy of each notebook."""
+    """Execute each notebook into a copy."""
     for notebook in NOTEBOOKS:
         yield {
             "name": notebook.stem,
@@ -82,7 +82,7 @@ def task_execute():
 
 
 def task_book():
-    """The rendered book."""
+    """Render the book."""
     executed = [str(EXECUTED / path.name) for path in NOTEBOOKS]
     return {
         "actions": [build],
@@ -94,9 +94,9 @@ def task_book():
 
 
 def execute(notebook: Path, target: Path):
-    """Run one notebook; its executed copy appears only when every cell has run."""
+    """Execute one notebook; the copy appears only if every cell ran."""
     print(f"executing {notebook.name} ({PROFILE})", flush=True)
-    part = BUILD / "running" / notebook.name  # stays for a look when a cell fails
+    part = BUILD / "running" / notebook.name  # stays for inspection when a cell fails
     for path in (part, target):
         path.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "papermill", str(notebook), str(part)]
@@ -114,7 +114,7 @@ def execute(notebook: Path, target: Path):
 
 
 def kernel_environment() -> dict[str, str]:
-    """The environment of a notebook: this interpreter's kernel, and a fair share of the cores."""
+    """The environment of a notebook: this interpreter's kernel, and its share of the cores."""
     share = max(1, (os.cpu_count() or 1) // DOIT_CONFIG["num_process"])
     return {
         "OMP_NUM_THREADS": str(share),
@@ -126,7 +126,7 @@ def kernel_environment() -> dict[str, str]:
 
 
 def publishable(notebook: dict) -> dict:
-    """An executed notebook without papermill's traces, its parameters hidden.
+    """Remove papermill's metadata from an executed notebook and hide its parameters.
 
     Raises:
         ValueError: A cell that draws has no alt text.
@@ -147,7 +147,7 @@ def publishable(notebook: dict) -> dict:
 
 
 def build():
-    """Stage the pages, render them with warnings as errors, then swap the result in."""
+    """Stage the pages, render them with warnings as errors, then replace the last book."""
     from eval.pages.results import pack_rows
     from eval.rows import RESULTS
 
@@ -160,8 +160,8 @@ def build():
     command += ["--path-output", str(out)]
     ran = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if ran.returncode != 0:
-        told = ran.stderr.split("Traceback")[0]
-        return TaskFailed(f"the book did not build; the last good one stays.\n{told}")
+        reason = ran.stderr.split("Traceback")[0]
+        return TaskFailed(f"the book did not build; the last good one stays.\n{reason}")
     rendered = out / "_build/html"
     copy_mathjax(rendered / "_static/mathjax")
     pack_rows(RESULTS, rendered / "rows")
@@ -171,7 +171,7 @@ def build():
 
 
 def stage() -> None:
-    """A folder of links that looks like the checkout, with executed notebooks in it."""
+    """Link the pages into a folder that mirrors the checkout, with executed notebooks."""
     shutil.rmtree(STAGE, ignore_errors=True)
     links = {
         "CHANGELOG.md": ROOT / "CHANGELOG.md",
@@ -186,12 +186,12 @@ def stage() -> None:
 
 
 def repository_url() -> str | None:
-    """Where the checkout is published, for the launch and edit buttons; None leaves them out."""
+    """The public address of the repository, for launch buttons; None leaves them out."""
     return os.environ.get("MEDIL_REPOSITORY_URL")
 
 
 def config() -> Path:
-    """The book's settings, with the address of the repository where one is known."""
+    """Write the book's settings, with the address of the repository if it is known."""
     text = (ROOT / "_config.yml").read_text("utf-8")
     if url := repository_url():
         text += f"\nrepository:\n  url: {url}\n  branch: main\n  path_to_book: ''\n"
@@ -202,7 +202,7 @@ def config() -> Path:
 
 
 def copy_mathjax(folder: Path) -> None:
-    """MathJax beside the pages, so that they ask no other host for it."""
+    """Copy MathJax beside the pages, so that they load nothing from other hosts."""
     spec = find_spec("sphinx-mathjax-offline")
     package = Path(spec.origin).parent / "static/mathjax"
     for name in MATHJAX:
