@@ -87,29 +87,6 @@ def window_of(volume: Volume) -> Window:
     return float(low), float(high if high > low else low + 1)
 
 
-def three_planes(
-    volume: Volume,
-    title: str = "",
-    point_mm: Sequence[float] | None = None,
-    window: Window | None = None,
-) -> Figure:
-    """Sagittal, coronal and axial planes through one point.
-
-    Args:
-        volume: What to show.
-        title: Written above.
-        point_mm: (R, A, S) in mm; the middle of the volume when None.
-        window: Intensities shown black and white; `window_of` the volume when None.
-
-    Returns:
-        The figure.
-
-    Raises:
-        InputError: The point lies outside the volume.
-    """
-    return compare([volume], [title], point_mm, window)
-
-
 def compare(
     volumes: Sequence[Volume],
     titles: Sequence[str],

@@ -17,7 +17,7 @@ def cell(source: str, **metadata) -> dict:
 
 
 def figure(**metadata) -> dict:
-    drawn = cell("plots.three_planes(scan)", **metadata)
+    drawn = cell("plots.compare([scan])", **metadata)
     drawn["outputs"] = [{"output_type": "display_data", "data": {"image/png": "iVBORw0K"}}]
     return drawn
 
@@ -71,7 +71,7 @@ def test_a_figure_without_alt_text_is_not_published(papermill, tmp_path):
     target = tmp_path / "executed/00_start.ipynb"
     result = dodo.execute(tmp_path / "00_start.ipynb", target)
     assert isinstance(result, TaskFailed)
-    assert "three_planes(scan)" in result.get_msg()
+    assert "compare([scan])" in result.get_msg()
     assert not target.exists()
 
 

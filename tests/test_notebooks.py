@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-DRAWING = {"three_planes", "compare", "error_maps", "spectra", "show", "savefig"}
+DRAWING = {"compare", "error_maps", "spectra", "show", "savefig"}
 EMPTY_WORDS = ("a plot", "plot of", "a figure", "figure of", "an image", "image of", "a picture")
 MOST_LINES = 25
 

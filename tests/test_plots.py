@@ -12,7 +12,6 @@ from medil.plots import (
     error_maps,
     radial_power,
     spectra,
-    three_planes,
     training_steps,
 )
 from medil.training.patches import Step
@@ -35,6 +34,10 @@ def marked(grid: Grid) -> Volume:
 
 def panels_of(figure) -> list:
     return [ax for ax in figure.axes if ax.images and ax.get_xlabel()]
+
+
+def three_planes(volume: Volume, point_mm=None):
+    return compare([volume], [""], point_mm)
 
 
 def brightest_mm(ax) -> tuple[float, float]:

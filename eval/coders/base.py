@@ -22,7 +22,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import torch
 
 from eval import rows
 from eval.subjects import INTERPOLATED
@@ -32,7 +31,7 @@ from medil.model.base import LatentAutoencoder
 from medil.model.codecs import CODECS, LINEAR_CODECS
 from medil.model.weights import load_any, load_release
 from medil.regrid import resample
-from medil.volume import Volume, robust_intensity
+from medil.volume import Volume
 
 MEDIL, DEFAULT = "medil", "tiny"  # the arm of the release that comes first, and that release
 TITLES = {
@@ -161,43 +160,6 @@ class ReleaseCoder(Coder):
         """The rendering on any grid; [D, H, W] float64."""
         model = loaded(self.release)
         return model.decode(kept.what, grid, linear_only=self.splines_alone).data.double().numpy()
-
-
-class ModelCoder(Coder):
-    """Any model of the package that is at hand, such as an arm that was just trained.
-
-    Args:
-        model: On the CPU.
-        name: As in the rows.
-        title: For people.
-        autocast: Work in bfloat16 where torch thinks it safe, as training does.
-    """
-
-    def __init__(
-        self, model: LatentAutoencoder, name: str, title: str = "", autocast: bool = False
-    ) -> None:
-        self.model, self.name, self.title = model.eval(), name, title or name
-        self.autocast = autocast
-        self.config = asdict(model.config) | {"autocast": autocast}
-        self.weights_sha256 = rows.weights_digest(model)
-
-    @torch.inference_mode()
-    def encode(self, volume: Volume) -> Kept:
-        """The latent's mean, where it lies, and the intensity scale."""
-        intensity = robust_intensity(volume.data)
-        cells = self.model.latent_grid(volume.grid)
-        x = intensity.forward(volume.data)[None, None].to(self.model.haar)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
-            mean, _ = self.model.encode_tensor(x, volume.grid, cells)
-        return Kept((mean, cells, intensity), mean[0].numel())
-
-    @torch.inference_mode()
-    def decode(self, kept: Kept, grid: Grid) -> np.ndarray:
-        """The rendering on any grid; [D, H, W] float64."""
-        mean, cells, intensity = kept.what
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
-            x = self.model.decode_tensor(mean, cells, grid)
-        return intensity.inverse(x[0, 0].float().cpu()).double().numpy()
 
 
 # Nothing learned

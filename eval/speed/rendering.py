@@ -11,12 +11,11 @@ from torch import Tensor
 from eval.speed import ceilings, clock
 from eval.speed.clock import Spread
 from eval.speed.findings import CEILING, INTEGRATED, LITERAL, Found, where
-from eval.speed.literal_forms import COMPILED, EXACT, REDUCED, coefficients, compiles, forms
+from eval.speed.literal_forms import coefficients, forms
 from eval.speed.naive import naive_lte
 from eval.speed.renderers import Job, Scene, closed_form, literal, peers
 from eval.speed.sizes import Sizes
 from eval.speed.work import integrated_work, literal_work
-from medil.layers.pointwise import LiteralLTE
 
 NAIVE = "naive"
 SHORT_S = 0.1  # what takes less is repeated within a round
@@ -87,22 +86,13 @@ def literal_forms_found(sizes: Sizes, device: str, integrated: Job) -> tuple[lis
     """
     scene, layer = Scene.drawn(sizes.cells, 64, device), literal(64, device=device)
     ours = {name: scene.job(form) for name, form in forms(layer).items()}
-    if COMPILED in ours:
-        ours[COMPILED]()
-        if not compiles():
-            del ours[COMPILED], ours[REDUCED]
     naive = scene.job(partial(naive_lte, layer))
-    maps = {
-        "maps": partial(coefficients, layer, scene.features),
-        "maps, bf16": partial(_reduced, layer, scene.features),
-    }
     kept: dict[str, Tensor] = {}
     jobs = {name: _keeping(kept, name, job) for name, job in {NAIVE: naive, **ours}.items()}
-    jobs |= {**maps, "integrated": integrated}
+    jobs |= {"maps": partial(coefficients, layer, scene.features), "integrated": integrated}
     times = clock.interleaved(jobs, sizes.rounds_slow, wait=waiter(device), at_least_s=SHORT_S)
-    bare = {name: _less(times[name], times["maps, bf16" if name == REDUCED else "maps"])
-            for name in (NAIVE, *ours)}  # fmt: skip
-    apart = differences(kept[NAIVE], {n: kept[n] for n in EXACT if n in ours})
+    bare = {name: _less(times[name], times["maps"]) for name in (NAIVE, *ours)}
+    apart = differences(kept[NAIVE], {name: kept[name] for name in ours})
     work, n_voxels = literal_work(scene, layer), scene.voxels.n_voxels
     found = []
     for name in (NAIVE, *ours):
@@ -117,11 +107,6 @@ def literal_forms_found(sizes: Sizes, device: str, integrated: Job) -> tuple[lis
             values["ratio_to_naive_maps_given"] = clock.ratios(bare[NAIVE], bare[name])
         found.append(Found(name, LITERAL, scene.sizes, values, n_voxels, device=where(device)))
     return found, clock.ratios(times[NAIVE], times["integrated"])
-
-
-def _reduced(layer: LiteralLTE, features: Tensor) -> None:
-    with torch.autocast(features.device.type, dtype=torch.bfloat16):
-        coefficients(layer, features)
 
 
 def _less(seconds: list[float], others: list[float]) -> list[float]:

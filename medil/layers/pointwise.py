@@ -87,10 +87,9 @@ def local_ensemble(
 def is_fast(nodes: Grid, voxels: Grid, features: Tensor) -> bool:
     """Whether `literal_fast.render` is the faster form: parallel grids and no gradients.
 
-    It goes row by row, which a processor's caches like and a card, row by row, does not.
-
-    With gradients it gives the same ones, but took twice as long as `local_ensemble`, forward
-    and backward, on patches of 24 and 40 voxels a side, in as much memory.
+    It works row by row, which suits the caches of a CPU but not a GPU. Its gradients are right,
+    but on patches of 24 and 40 voxels a side forward and backward took twice as long as with
+    `local_ensemble`, in as much memory.
     """
     slow = torch.is_grad_enabled() or features.is_cuda
     return nodes.is_parallel_to(voxels) and not slow
@@ -116,12 +115,9 @@ class LiteralLTE(nn.Module):
 
     Attributes:
         reach: How far beyond a voxel's faces it looks, in feature cells.
-        compiled: Set it to render with `torch.compile` wherever `is_fast`; falls back, with a
-            warning, where there is no compiler.
     """
 
     reach = 2
-    compiled: bool = False
 
     def __init__(self, channels_in: int, channels_out: int, frequencies: int, hidden: int) -> None:
         super().__init__()
@@ -136,7 +132,7 @@ class LiteralLTE(nn.Module):
         frequency = at_least_float(self.frequency(features))  # [B, 3K, d, h, w], one by one
         phase = at_least_float(self.phase(cell_size(nodes, voxels, features)))  # [K]
         if is_fast(nodes, voxels, features):
-            return render(amplitude, frequency, phase, self.mlp, nodes, voxels, self.compiled)
+            return render(amplitude, frequency, phase, self.mlp, nodes, voxels)
         return self.plain(amplitude, frequency, phase, nodes, voxels)
 
     def plain(
@@ -176,11 +172,9 @@ class FixedMLP(nn.Module):
 
     Attributes:
         reach: How far beyond a voxel's faces it looks, in feature cells.
-        compiled: As in `LiteralLTE`.
     """
 
     reach = 2
-    compiled: bool = False
     waves: Tensor
 
     def __init__(self, channels_in: int, channels_out: int, waves: Tensor, hidden: int) -> None:
@@ -197,7 +191,7 @@ class FixedMLP(nn.Module):
         if is_fast(nodes, voxels, features):
             waves = self.waves.to(amplitude).reshape(1, -1, 1, 1, 1)
             frequency = waves.expand(len(amplitude), -1, *nodes.shape)  # the same in every cell
-            return render(amplitude, frequency, phase, self.mlp, nodes, voxels, self.compiled)
+            return render(amplitude, frequency, phase, self.mlp, nodes, voxels)
         return self.plain(amplitude, phase, nodes, voxels)
 
     def plain(self, amplitude: Tensor, phase: Tensor, nodes: Grid, voxels: Grid) -> Tensor:

@@ -93,6 +93,11 @@ def test_outwards_undoes_inwards():
     torch.testing.assert_close(again, latents.latents, atol=1e-5, rtol=0)
 
 
+def from_norm(coord_norm: np.ndarray) -> np.ndarray:
+    """RAS+ points, in mm, of coordinates in -1 ... 1 across the box."""
+    return BOX.index_to_ras(((coord_norm + 1) * np.array(BOX.shape) - 1) / 2)
+
+
 @pytest.mark.parametrize("cell", [(0, 0, 0), (2, 5, 7), (11, 7, 4)])
 def test_a_bump_lies_in_the_inner_cell_that_place_says(cell):
     flow = tiny_flow()
@@ -102,14 +107,14 @@ def test_a_bump_lies_in_the_inner_cell_that_place_says(cell):
     assert inner.count_nonzero() == 1
     there = inner[0].sum(0).nonzero()[0].tolist()
     coord_norm = flow.place[(slice(None), *there)].numpy()
-    centre_mm = BOX.index_to_ras(BOX.norm_to_index(coord_norm))
+    centre_mm = from_norm(coord_norm)
     offset_mm = BOX.index_to_ras(np.array(cell)) - centre_mm
     np.testing.assert_allclose(np.abs(offset_mm), 2.0, atol=1e-4)  # half a latent cell
 
 
 def test_places_are_the_centres_of_cells_in_mm():
     coord_norm = places((6, 4, 4)).movedim(0, -1).numpy()
-    found_mm = BOX.index_to_ras(BOX.norm_to_index(coord_norm))
+    found_mm = from_norm(coord_norm)
     np.testing.assert_allclose(found_mm, centres_mm(BOX.resized((6, 4, 4))), atol=1e-4)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from eval.coders import base as coders
-from eval.coders.base import CodecCoder, Interpolation, Kept, ModelCoder, ReleaseCoder
+from eval.coders.base import CodecCoder, Interpolation, Kept
 from medil.config import preset
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
@@ -64,14 +64,6 @@ def test_network_and_splines_share_one_latent_and_a_silent_network_adds_nothing(
     kept = network.encode(ball)
     same = splines.decode(kept, ball.grid)
     np.testing.assert_allclose(network.decode(kept, ball.grid), same, atol=1e-2)
-
-
-def test_a_model_at_hand_scores_as_its_file_does(weights, spline_model, ball):
-    by_file, at_hand = ReleaseCoder(weights), ModelCoder(spline_model, "arm")
-    assert at_hand.weights_sha256 == by_file.weights_sha256
-    one = by_file.decode(by_file.encode(ball), ball.grid)
-    other = at_hand.decode(at_hand.encode(ball), ball.grid)
-    np.testing.assert_allclose(other, one, atol=1e-2)
 
 
 def test_coders_travel_to_another_process_and_keep_their_hash(weights, ball):

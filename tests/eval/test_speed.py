@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -396,12 +395,7 @@ def test_an_unknown_part_is_refused_in_one_sentence(tmp_path, capsys):
 
 
 @torch.inference_mode()
-def test_without_a_compiler_a_small_run_gives_every_other_arm(monkeypatch):
-    def no_compiler() -> SimpleNamespace:
-        return SimpleNamespace(works=False)
-
-    monkeypatch.setattr("medil.layers.literal_fast.compiler", no_compiler)
-    monkeypatch.setattr("eval.speed.literal_forms.compiler", no_compiler)
+def test_a_small_run_gives_every_arm(monkeypatch):
     sizes = replace(
         command_line.SIZES["quick"], cells=4, cells_integrated=4, rounds_slow=1, rounds_fast=1
     )

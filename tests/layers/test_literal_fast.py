@@ -1,14 +1,12 @@
 """Literal LTE by products of phasors: equal to one query at a time, on every kind of grid."""
 
-import warnings
-
 import numpy as np
 import pytest
 import torch
 
 from medil.grid import Grid
-from medil.layers import fused, reference
 from medil.layers import literal_fast as separable
+from medil.layers import reference
 from medil.layers.blocks import at_least_float
 from medil.layers.content_lte import plane_waves
 from medil.layers.pointwise import LIIF, FixedMLP, LiteralLTE, Trilinear, cell_size
@@ -136,48 +134,6 @@ def test_rows_that_do_not_fit_one_step_change_nothing(monkeypatch):
     torch.testing.assert_close(in_steps, whole, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-12), (torch.float32, 1e-5),
-                                              (torch.bfloat16, 2e-2)])  # fmt: skip
-def test_a_layer_in_one_pass_is_the_layer_in_two(dtype, tolerance, monkeypatch):
-    monkeypatch.setattr(fused, "ONE_PASS_ROWS", 1)
-    rng = torch.Generator().manual_seed(4)
-    rows, weight, bias = (torch.randn(n, generator=rng).to(dtype) for n in ((50, 6), (7, 6), (7,)))
-    two = torch.relu(rows.double() @ weight.T.double() + bias.double())
-    with torch.no_grad():
-        one = fused.relu_linear(rows, weight, bias, fused.packed(weight))
-    assert one.dtype == dtype
-    torch.testing.assert_close(one.double(), two, rtol=tolerance, atol=tolerance)
-    weight.requires_grad_()
-    fused.relu_linear(
-        rows, weight, bias, fused.packed(weight)
-    ).sum().backward()  # gradients still flow
-    expected = (two > 0).double().T @ rows.double()
-    torch.testing.assert_close(weight.grad.double(), expected, rtol=tolerance, atol=5 * tolerance)
-
-
-def test_short_products_in_one_pass_are_the_local_ensemble(monkeypatch):
-    monkeypatch.setattr(fused, "ONE_PASS_ROWS", 1)
-    monkeypatch.setattr(separable, "PRODUCT_ROWS", 5)
-    voxels = TARGETS["reaching outside"]
-    operator, x = layer(dtype=torch.float32), features(dtype=torch.float32)
-    with torch.no_grad():
-        slow = plain(operator, x, NODES, voxels)
-        torch.testing.assert_close(operator(x, NODES, voxels), slow, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("longest", [1, 5, 10**6])
-def test_blocks_of_a_plane_are_even_and_hold_every_voxel_once(longest):
-    voxels = TARGETS["finer, shifted, anisotropic"]
-    geometry = separable.Geometry.between(NODES, voxels, torch.zeros(()))
-    blocks, share = separable.block_index(geometry, longest)
-    sizes = [len(cell) for cell, _, _ in blocks]
-    n_voxels = voxels.shape[1] * voxels.shape[2]
-    assert sum(sizes) == len(share) == 4 * n_voxels
-    assert max(sizes) <= 4 * longest
-    assert max(sizes) - min(sizes) <= 4
-    torch.testing.assert_close(share.reshape(-1, 4).sum(1), torch.ones(n_voxels))
-
-
 def test_oblique_grids_take_the_plain_form():
     voxels = TARGETS["finer, shifted, anisotropic"].rotated((1, 0, 1), 20)
     operator, x = layer(), features()
@@ -218,72 +174,3 @@ def test_reduced_precision_touches_the_mlp_and_not_the_angles():
         assert low.dtype == torch.float32
         error = (low - high).square().mean().sqrt() / high.std()
         assert 0 < error < 0.02
-
-
-def blocks_without_compiling(monkeypatch) -> None:
-    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    separable.compiler.cache_clear()
-
-
-@pytest.fixture
-def fresh_compiler():
-    separable.compiler.cache_clear()
-    yield
-    separable.compiler.cache_clear()
-
-
-@pytest.mark.parametrize("name", TARGETS)
-def test_blocks_are_the_rows(name, monkeypatch, fresh_compiler):
-    blocks_without_compiling(monkeypatch)
-    monkeypatch.setattr(separable, "VOXELS_PER_BLOCK", 16)
-    nodes, voxels = grids(name)
-    operator, x = layer(), features(nodes)
-    with torch.no_grad():
-        rows = operator(x, nodes, voxels)
-        operator.compiled = True
-        torch.testing.assert_close(operator(x, nodes, voxels), rows, rtol=1e-9, atol=1e-9)
-
-
-def test_without_a_compiler_it_says_so_once_and_renders_all_the_same(monkeypatch, fresh_compiler):
-    def refuse(function, **_):
-        def run(*_):
-            raise RuntimeError("No working C++ compiler found")
-
-        return run
-
-    monkeypatch.setattr(torch, "compile", refuse)
-    voxels = TARGETS["finer, shifted, anisotropic"]
-    operator, x = layer(), features()
-    with torch.no_grad():
-        eager = operator(x, NODES, voxels)
-        operator.compiled = True
-        with pytest.warns(RuntimeWarning, match="No working C\\+\\+ compiler.*same values") as told:
-            first = operator(x, NODES, voxels)
-        assert len(told) == 1
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            second = operator(x, NODES, voxels)
-    torch.testing.assert_close(first, eager, rtol=0, atol=1e-12)
-    torch.testing.assert_close(second, eager, rtol=0, atol=1e-12)
-
-
-def test_compiling_is_not_for_training(monkeypatch, fresh_compiler):
-    monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
-    operator, x = layer(), features().requires_grad_()
-    operator.compiled = True
-    operator(x, NODES, TARGETS["coarser"]).sum().backward()
-    assert x.grad.abs().max() > 0
-
-
-@pytest.mark.slow
-def test_compiled_is_eager_on_grids_of_two_sizes(fresh_compiler):
-    operator, x = layer(dtype=torch.float32), features(dtype=torch.float32)
-    with torch.no_grad():
-        for name in ("finer, shifted, anisotropic", "coarser"):
-            operator.compiled = False
-            eager = operator(x, NODES, TARGETS[name])
-            operator.compiled = True
-            fast = operator(x, NODES, TARGETS[name])
-            if not separable.compiler().works:
-                pytest.skip("no compiler here")
-            torch.testing.assert_close(fast, eager, rtol=0, atol=1e-5)
