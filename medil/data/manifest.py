@@ -1,8 +1,8 @@
-"""Data that others published: where it is, what its bytes must be, and who may train on it.
+"""Published data: addresses, hashes, licences, and which files may be trained on.
 
-A manifest is one TOML file a data set in `data_manifests/` of a checkout. A file is looked
-for in a local mirror (`MEDIL_DATA_MIRROR`), then in the cache (`MEDIL_CACHE`, or
-~/.cache/medil), and only then downloaded; its SHA-256 is checked every time.
+Each data set has a manifest, a TOML file in `data_manifests/` of a checkout. `fetch` looks for a
+file in the local mirror (`MEDIL_DATA_MIRROR`) and in the cache (`MEDIL_CACHE`, or
+~/.cache/medil), downloads it otherwise, and checks its SHA-256 every time.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file that anybody can check: where it lies, and what its bytes are.
+    """A published file, which its hash identifies.
 
     Args:
-        path: Where it lies in a mirror or the cache, such as ``ct/ct-64.nrrd``.
-        url: Its public address, with the commit in it.
-        sha256: Of its bytes, 64 hexadecimal digits.
-        bytes: Its size.
-        licence: Under which it may be used.
+        path: Relative path in a mirror or the cache, such as ``ct/ct-64.nrrd``.
+        url: Public address, with the commit in it.
+        sha256: SHA-256 of its bytes, 64 hexadecimal digits.
+        bytes: Size.
+        licence: Licence of the file.
     """
 
     path: str
@@ -51,8 +51,8 @@ class Entry(PublishedFile):
 
     Args:
         split: ``train`` or ``test``; all files of a subject share it.
-        dataset: The name of its manifest.
-        subject: Whose image it is, unique within the data set.
+        dataset: Name of its manifest.
+        subject: The person, unique within the data set.
         citation: What to cite when using it.
     """
 
@@ -86,11 +86,11 @@ def entries(name: str, split: str | None = None) -> list[Entry]:
     """The files of one data set.
 
     Args:
-        name: Such as ``open_ms_t1``.
-        split: Only ``train`` or only ``test``; everything when None.
+        name: Name of the data set, such as ``open_ms_t1``.
+        split: ``train`` or ``test``; None for both.
 
     Returns:
-        One `Entry` a file, in the order of the manifest.
+        One `Entry` per file, in the order of the manifest.
 
     Raises:
         InputError: An unknown data set or split.
@@ -110,7 +110,7 @@ def entries(name: str, split: str | None = None) -> list[Entry]:
 
 
 def local_paths(entry: PublishedFile, nearby: Iterable[Path] = ()) -> Iterator[Path]:
-    """Where a file may lie: `nearby`, the mirror if one is set, the cache."""
+    """Paths where a file may lie: `nearby`, the mirror if one is set, the cache."""
     yield from nearby
     if mirror := os.environ.get("MEDIL_DATA_MIRROR"):
         yield Path(mirror) / entry.path
@@ -123,12 +123,12 @@ def _cache_path(entry: PublishedFile) -> Path:
 
 
 def available(entry: PublishedFile, nearby: Iterable[Path] = ()) -> bool:
-    """Whether `fetch` would need no network."""
+    """Whether a local copy exists, so that `fetch` needs no network."""
     return any(path.is_file() for path in local_paths(entry, nearby))
 
 
 def fetch(entry: PublishedFile, nearby: Iterable[Path] = ()) -> Path:
-    """A local, verified copy of a file; downloads it if there is none.
+    """Return a verified local copy of a file; download it if there is none.
 
     Args:
         entry: From `entries`, or another published file.
@@ -148,10 +148,10 @@ def fetch(entry: PublishedFile, nearby: Iterable[Path] = ()) -> Path:
 
 
 def reachable(entry: PublishedFile) -> bool:
-    """Whether a file is here or could be downloaded just now.
+    """Whether `fetch` succeeds: a local copy exists or can be downloaded.
 
     Raises:
-        InputError: A copy is here and is damaged: a stand-in would hide that.
+        InputError: A local copy is damaged; a stand-in would hide that.
     """
     try:
         fetch(entry)
@@ -198,7 +198,7 @@ def _download(entry: PublishedFile, target: Path) -> Path:
 
 
 def _stream(entry: PublishedFile, target: Path) -> str:
-    """Copy the address to a file; give back the SHA-256 of what came."""
+    """Download to a file and return the SHA-256 of its bytes."""
     digest, name = hashlib.sha256(), Path(entry.path).name
     with (
         urllib.request.urlopen(entry.url, timeout=TIMEOUT_S) as response,

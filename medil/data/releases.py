@@ -1,7 +1,7 @@
-"""Released weights: in the package, in a local mirror, in the cache, or downloaded.
+"""Released weights: from the package, a local mirror, the cache, or by download.
 
 The wheel carries `tiny` alone, a checkout every release. `releases/manifest.toml` holds the
-SHA-256 of each file, which is checked wherever the file was.
+SHA-256 of each file, which is checked every time.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ RELEASES = Path(__file__).parents[1] / "releases"
 def releases() -> dict[str, PublishedFile]:
     """Every release by name (``tiny``, ``tiny-ldm``), in the order of the manifest.
 
-    The `url` of a file is empty where `MEDIL_REPOSITORY_URL`, the address at which the
-    repository is published, is not set.
+    The `url` is empty unless `MEDIL_REPOSITORY_URL` holds the public address of the repository.
     """
     table = tomllib.loads((RELEASES / "manifest.toml").read_text(encoding="utf-8"))
     repository = os.environ.get("MEDIL_REPOSITORY_URL", "").rstrip("/")
@@ -41,16 +40,16 @@ def releases() -> dict[str, PublishedFile]:
 
 
 def release_path(name: str) -> Path:
-    """A verified local copy of a release's weights; downloads it if there is none.
+    """Return a verified local copy of released weights; download them if there is none.
 
-    It is looked for in the package, in `MEDIL_DATA_MIRROR` (beside the data or in
+    The file is looked for in the package, in `MEDIL_DATA_MIRROR` (at the top or in
     ``releases/``) and in the cache.
 
     Args:
-        name: Of the release: a preset's, with ``-ldm`` for its latent diffusion model.
+        name: Name of a preset; with ``-ldm`` for its latent diffusion model.
 
     Returns:
-        The path of a safetensors file.
+        Path of the safetensors file.
 
     Raises:
         InputError: No such release, other bytes than published, or no copy and no address.

@@ -1,4 +1,4 @@
-"""One real scan to begin with, and what stands in for it where there is none."""
+"""One real scan to begin with, and its stand-in where it is not available."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SCAN = "open_ms_t1/longitudinal_patient01_study1_T1W.nii.gz"
 def real_scan() -> tuple[Volume, str]:
     """A raw T1-weighted head as a scanner wrote it, held out of all training.
 
-    It comes from the mirror, the cache or its published address. Where none of them has
-    it, the MNI152 average takes its place, and the sentence says so.
+    It comes from the mirror, the cache or its published address. Otherwise the MNI152 average
+    takes its place, and the sentence says so.
 
     Returns:
-        The volume on its native grid, and one sentence on what it is.
+        The volume on its native grid, and one sentence that describes it.
 
     Raises:
         InputError: A local copy does not hold the published bytes, there are no manifests
@@ -30,14 +30,14 @@ def real_scan() -> tuple[Volume, str]:
     """
     entry = next(e for e in entries("open_ms_t1") if e.path == SCAN)
     if reachable(entry):
-        return load(fetch(entry)), _told(entry)
+        return load(fetch(entry)), _description(entry)
     return mni152_template(), (
         "The real scan is not on this computer and could not be downloaded, so the MNI152 "
         "template takes its place: an average of many heads at 1 mm, smoother than any scan."
     )
 
 
-def _told(entry: Entry) -> str:
+def _description(entry: Entry) -> str:
     return (
         f"A raw T1-weighted scan of a person whom training never sees: {Path(entry.path).name} "
         f"of {entry.dataset} ({entry.licence})."
