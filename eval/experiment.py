@@ -30,7 +30,7 @@ class Experiment:
         title: Name for people.
         question: The question that it answers, one sentence.
         tasks: From parsed options and provenance to the tasks that measure it; trains or draws
-            what they need first.
+            what they need first. None where `run` replaces it.
         tables: From prepared rows (`prepare`) to tables by file stem. Pure; tables without
             lines are not written.
         verdict: From prepared rows to lines of text; None where no verdict is drawn.
@@ -41,6 +41,7 @@ class Experiment:
         select: Replaces `latest_by` and `key` where an experiment needs a rule of its own.
         options: Adds options of its own to the command line.
         summary: Text that the command prints at its end; the verdict when None.
+        run: Replaces measuring and printing, for a command that does more than that.
         profiles: Sizes of the experiment.
         quick_out: Where the quick profile writes its rows; the recorded rows' folder when None.
         workers: Processes by default; None: all cores, 0: the command's own process.
@@ -51,7 +52,7 @@ class Experiment:
     name: str
     title: str
     question: str
-    tasks: Callable[[argparse.Namespace, rows.Provenance], Iterable[runner.Task]]
+    tasks: Callable[[argparse.Namespace, rows.Provenance], Iterable[runner.Task]] | None
     tables: Callable[[pd.DataFrame], Tables] | None = None
     verdict: Callable[[pd.DataFrame], str] | None = None
     factors: Callable[[pd.Series], pd.DataFrame] | None = None
@@ -60,6 +61,7 @@ class Experiment:
     select: Callable[[pd.DataFrame], pd.DataFrame] | None = None
     options: Callable[[argparse.ArgumentParser], None] | None = None
     summary: Callable[[pd.DataFrame], str] | None = None
+    run: Callable[[argparse.Namespace], None] | None = None
     profiles: tuple[str, ...] = runner.PROFILES
     quick_out: Path | None = None
     workers: int | None = None
@@ -131,14 +133,16 @@ class Experiment:
     # Tables
 
     def contents(self, frame: pd.DataFrame) -> dict[str, str]:
-        """Tables and verdict of prepared rows: file name to text."""
+        """Tables, verdict and provenance of prepared rows: file name to text."""
         made = self.tables(frame) if self.tables else {}
         texts = {
             f"{stem}.csv": table.to_csv(index=False, float_format=self.float_format)
             for stem, table in made.items()
             if len(table)
         }
-        return texts | ({f"{self.name}_verdict.txt": self.verdict(frame)} if self.verdict else {})
+        if self.verdict:
+            texts[f"{self.name}_verdict.txt"] = self.verdict(frame)
+        return texts | {f"{self.name}_provenance.txt": tables.provenance(frame)}
 
     def write(self, folder: Path, out: Path) -> list[Path]:
         """Write tables and verdict of what a folder holds.
@@ -173,7 +177,7 @@ class Experiment:
         Returns:
             0, 2 after one sentence about bad input, 130 after Ctrl-C.
         """
-        return runner.command(self._run, self.parser(), arguments)
+        return runner.command(self.run or self._run, self.parser(), arguments)
 
     def _run(self, options: argparse.Namespace) -> None:
         quick = self.quick_out if options.profile == "quick" else None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from eval import patch_vs_whole, robustness
+from eval import patch_vs_whole, reconstruction, robustness
 from eval.experiment import Experiment
 
 EXPERIMENTS: tuple[Experiment, ...] = (
+    reconstruction.EXPERIMENT,
     robustness.EXPERIMENT,
     patch_vs_whole.EXPERIMENT,
 )

@@ -204,6 +204,8 @@ def rows_file(out: Path, experiment: str) -> Path:
     Raises:
         InputError: The folder cannot be made.
     """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; name a folder.")
     if not out.parent.is_dir():
         raise InputError(f"{out.parent} does not exist; make that folder first.")
     out.mkdir(exist_ok=True)

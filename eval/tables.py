@@ -69,6 +69,17 @@ def with_sign(value: float, n: int = 2) -> str:
     return "" if pd.isna(value) else f"{round(value, n) + 0.0:+.{n}f}"  # no "-0.00"
 
 
+def with_interval(mean: float, low: float, high: float, n: int = 2, sign: bool = False) -> str:
+    """A mean and its interval.
+
+    Example:
+        >>> with_interval(0.25, -0.031, 0.5)
+        '0.25 [-0.03, 0.50]'
+    """
+    text = with_sign if sign else decimals
+    return f"{text(mean, n)} [{text(low, n)}, {text(high, n)}]"
+
+
 def times(spacing: str) -> str:
     return spacing.replace(" x ", " × ")
 

@@ -19,9 +19,8 @@ def tables(tmp_path_factory) -> Path:
 
 
 def test_every_table_is_written(tables):
-    assert sorted(path.name for path in tables.iterdir()) == sorted(
-        p.name for p in GOLDEN.iterdir()
-    )
+    written = {path.name for path in tables.iterdir() if not path.stem.endswith("provenance")}
+    assert written == {path.name for path in GOLDEN.iterdir()}
 
 
 @pytest.mark.parametrize("name", CSV)

@@ -12,9 +12,10 @@ where ``make()`` in ``mine.py`` gives one coder or a list of them.
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,7 @@ import numpy as np
 
 from eval import rows
 from eval.subjects import INTERPOLATED
+from medil.config import PRESETS
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.model.base import LatentAutoencoder
@@ -34,13 +36,17 @@ from medil.regrid import resample
 from medil.volume import Volume
 
 MEDIL, DEFAULT = "medil", "tiny"  # the arm of the release that comes first, and that release
+SPLINES = "_splines"  # ends the arm of a release whose network is left out
 TITLES = {
     "cubic": "Averaged, then cubic splines",
     "dct_cube": "DCT, lowest cube",
     "dct_ball": "DCT, lowest ball",
     "bspline": "B-spline, least squares",
     "dct_best": "DCT, largest (oracle)",
+    "interpolation": "Cubic interpolation of every voxel",
+    "scan": "The scan itself",
 }
+SUFFIX = ".safetensors"  # of weights in a file
 KINDS = ("learned", "network left out", "linear codec", "oracle, not a rival", "no compression")
 
 
@@ -115,14 +121,47 @@ class Coder(ABC):
 @lru_cache(maxsize=2)
 def loaded(release: str) -> LatentAutoencoder:
     """A released model by name, or weights by path, ready to run on the CPU."""
-    model = load_any(Path(release)) if release.endswith(".safetensors") else load_release(release)
+    model = load_any(Path(release)) if release.endswith(SUFFIX) else load_release(release)
     return model.eval()
 
 
 def release_arm(release: str) -> str:
-    """What rows call a release, or weights in a file: `medil`, or another release by its name."""
-    plain = release == DEFAULT or release.endswith(".safetensors")
-    return MEDIL if plain else f"{MEDIL}_{release}"
+    """The arm of a release, or of weights in a file, which never has that of a release.
+
+    Example:
+        >>> [release_arm(name) for name in ("tiny", "base", "runs/3 mm/weights.safetensors")]
+        ['medil', 'medil_base', 'medil_3_mm']
+    """
+    if not release.endswith(SUFFIX):
+        return MEDIL if release == DEFAULT else f"{MEDIL}_{release}"
+    path = Path(release).absolute()
+    name = path.stem if path.stem != "weights" else path.parent.name  # as `medil train` calls it
+    name = re.sub("[^a-z0-9]+", "_", name.lower()).strip("_")
+    taken = not name or name in PRESETS or f"_{name}".endswith(SPLINES)
+    return f"{MEDIL}_{name}_weights" if taken else f"{MEDIL}_{name}"
+
+
+def models(arms: Iterable[str]) -> list[str]:
+    """Those arms that are MedIL with its network, the first release first."""
+    found = {a for a in arms if f"{a}_".startswith(f"{MEDIL}_") and not a.endswith(SPLINES)}
+    return sorted(found, key=lambda arm: (arm != MEDIL, arm))
+
+
+def title_of(arm: str) -> str:
+    """An arm for people: of any release, or of `TITLES`; another arm keeps its name."""
+    if not models([arm.removesuffix(SPLINES)]):
+        return TITLES.get(arm, arm)
+    name = arm.removesuffix(SPLINES).removeprefix(MEDIL).removeprefix("_")
+    return f"MedIL {name}".strip() + (", splines alone" if arm.endswith(SPLINES) else "")
+
+
+def kind_of(arm: str) -> str:
+    """One of `KINDS`; ``other`` for an arm that is neither a release nor in `TITLES`."""
+    if models([arm.removesuffix(SPLINES)]):
+        return "network left out" if arm.endswith(SPLINES) else "learned"
+    if arm in CODECS:
+        return "linear codec" if arm in LINEAR_CODECS else "oracle, not a rival"
+    return "no compression" if arm in TITLES else "other"
 
 
 class ReleaseCoder(Coder):
@@ -138,11 +177,8 @@ class ReleaseCoder(Coder):
         if splines_alone and not model.config.closed_form:
             raise InputError("these weights have no closed form that could be rendered alone.")
         self.release, self.splines_alone = release, splines_alone
-        arm = release_arm(release)
-        name = "MedIL" if arm == MEDIL else f"MedIL {release}"
-        self.name = f"{arm}_splines" if splines_alone else arm
-        self.title = f"{name}, splines alone" if splines_alone else name
-        self.kind = "network left out" if splines_alone else "learned"
+        self.name = release_arm(release) + (SPLINES if splines_alone else "")
+        self.title, self.kind = title_of(self.name), kind_of(self.name)
         self.config = asdict(model.config)
         self.weights_sha256 = rows.weights_digest(model)
 
@@ -177,8 +213,7 @@ class CodecCoder(Coder):
     def __init__(self, codec: str, latent_spacing_mm: float, channels: int) -> None:
         if codec not in CODECS:
             raise InputError(f"there is no codec {codec!r}; choose from {', '.join(CODECS)}.")
-        self.name, self.title = codec, TITLES[codec]
-        self.kind = "linear codec" if codec in LINEAR_CODECS else "oracle, not a rival"
+        self.name, self.title, self.kind = codec, TITLES[codec], kind_of(codec)
         self.latent_spacing_mm, self.channels = latent_spacing_mm, channels
         self.config = {"latent_spacing_mm": latent_spacing_mm, "latent_channels": channels}
 
@@ -196,7 +231,7 @@ class CodecCoder(Coder):
 class Interpolation(Coder):
     """Cubic interpolation of every voxel: no compression, a rival where detail is missing."""
 
-    name, title, kind = "interpolation", "Cubic interpolation of every voxel", "no compression"
+    name, title, kind = "interpolation", TITLES["interpolation"], "no compression"
     conditions = INTERPOLATED
 
     def encode(self, volume: Volume) -> Kept:
@@ -211,7 +246,7 @@ class Interpolation(Coder):
 class Scan(Interpolation):
     """The scan itself, on its own grid: what the count of its pieces and handles should be."""
 
-    name, title = "scan", "The scan itself"
+    name, title = "scan", TITLES["scan"]
     conditions = ("native -> native",)
 
 

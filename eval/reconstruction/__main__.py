@@ -1,6 +1,6 @@
-"""`python -m eval.reconstruction`: see `eval.reconstruction.measure`."""
+"""`python -m eval.reconstruction`."""
 
-from eval.reconstruction.measure import main
+from eval.reconstruction import EXPERIMENT
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(EXPERIMENT.main())

@@ -1,11 +1,4 @@
-"""Encode held-out volumes, render them on several grids, and score every arm on each.
-
-The arms are the release, what its splines render without the network, and every codec of
-`medil.model.codecs` with as many numbers as the latent (`eval.coders.base`). Run again, it computes
-only what is not yet recorded.
-
-    python -m eval.reconstruction --profile quick
-"""
+"""Encode held-out volumes, render them on several grids, and score every arm on each."""
 
 from __future__ import annotations
 
@@ -14,21 +7,21 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eval import metrics, rows, runner
+from eval import metrics, rows
 from eval.coders.base import Coder, Kept, all_coders, loaded
 from eval.reconstruction.release import release_rows
 from eval.rows import spacing_text
+from eval.runner import Task
 from eval.subjects import CONDITIONS, Case, Scan, Subject, subjects
 from medil.errors import InputError
 from medil.regrid import cell_average
 from medil.volume import Volume
 
-EXPERIMENT = "reconstruction"
+NAME = "reconstruction"
 DEFINITION = {  # what the numbers mean; another meaning is another configuration
     "version": 2,
     "metrics": metrics.DEFINITION,
@@ -69,7 +62,7 @@ def measure(
     subject: Subject,
     todo: Sequence[Pair],
     provenance: rows.Provenance,
-    experiment: str = EXPERIMENT,
+    experiment: str = NAME,
     cases: Mapping[str, Callable[[Scan], Case]] = CONDITIONS,
 ) -> list[rows.Row]:
     """Rows of one subject for (condition, arm) pairs; each volume is encoded once an arm."""
@@ -110,14 +103,28 @@ def timed(function: Callable, *arguments: Any) -> tuple[Any, float]:
     return function(*arguments), time.perf_counter() - started
 
 
-def tasks(
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """``--arms``: some arms alone."""
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="some arms, as in the rows (all)")
+
+
+def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task]:
+    """One task a subject, and one that records what the release is."""
+    coders = chosen(all_coders(options.release), options.arms)
+    about = release_rows(loaded(options.release), options.release, provenance)
+    release = Task("release", frozenset(row.identity for row in about), partial(list, about))
+    recorded = rows.recorded_identities(options.path)
+    return [release, *subject_tasks(subjects(options.profile), coders, recorded, provenance)]
+
+
+def subject_tasks(
     people: Sequence[Subject],
     coders: Sequence[Coder],
     recorded: set[tuple[str, ...]],
     provenance: rows.Provenance,
-    experiment: str = EXPERIMENT,
+    experiment: str = NAME,
     cases: Mapping[str, Callable[[Scan], Case]] = CONDITIONS,
-) -> list[runner.Task]:
+) -> list[Task]:
     """One task a subject, of the pairs that are not recorded yet.
 
     Args:
@@ -138,15 +145,8 @@ def tasks(
         if todo:
             whole = frozenset().union(*(wanted[pair] for pair in todo))
             work = partial(measure, subject, todo, provenance, experiment, cases)
-            found.append(runner.Task(subject.name, whole, work))
+            found.append(Task(subject.name, whole, work))
     return found
-
-
-def record_release(release: str, path: Path, provenance: rows.Provenance) -> int:
-    """Record what the release is, unless these weights already are; how many rows."""
-    recorded = rows.recorded_identities(path)
-    found = release_rows(loaded(release), release, provenance)
-    return rows.append_rows(path, [r for r in found if r.identity not in recorded])
 
 
 def chosen(coders: Sequence[Coder], names: Sequence[str] | None) -> Sequence[Coder]:
@@ -159,21 +159,3 @@ def chosen(coders: Sequence[Coder], names: Sequence[str] | None) -> Sequence[Cod
     if unknown := set(names or ()) - set(known):
         raise InputError(f"there is no arm {min(unknown)}; choose from {', '.join(known)}.")
     return [coder for coder in coders if names is None or coder.name in names]
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; 0, or 2 after one sentence about bad input."""
-    options = runner.parser("eval.reconstruction", __doc__)
-    options.add_argument("--arms", nargs="+", metavar="ARM", help="some arms, as in the rows (all)")
-    return runner.command(_main, options, arguments)
-
-
-def _main(options: argparse.Namespace) -> None:
-    path = runner.rows_file(options.out, EXPERIMENT)
-    coders = chosen(all_coders(options.release), options.arms)
-    provenance = rows.Provenance.now(options.profile)
-    added = record_release(options.release, path, provenance)
-    recorded = rows.recorded_identities(path)
-    todo = tasks(subjects(options.profile), coders, recorded, provenance)
-    added += runner.run(todo, path, options.workers, options.scheduler)
-    print(f"{added} new rows in {EXPERIMENT}.jsonl")

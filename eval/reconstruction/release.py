@@ -6,7 +6,7 @@ from eval import rows
 from eval.coders.base import release_arm
 from medil.model.autoencoder import MedIL
 
-EXPERIMENT = "release"
+NAME = "release"
 FACTS = {  # fact that training wrote -> unit
     "minutes": "min",
     "step": "1",
@@ -38,7 +38,7 @@ def release_rows(model: MedIL, name: str, provenance: rows.Provenance) -> list[r
     mm3 = max(1, round(config.latent_spacing_mm**3))  # a latent cell, in voxels of 1 mm
     return [
         rows.Row(
-            experiment=EXPERIMENT,
+            experiment=NAME,
             subject=name,
             arm=release_arm(name),
             condition="as released",

@@ -1,34 +1,21 @@
-"""From the reconstruction's rows to its tables and its verdict: nothing here measures anything."""
+"""From the reconstruction's rows to its tables and its verdict; measures nothing."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pandas as pd
 
-from eval.reconstruction.measure import EXPERIMENT as RECONSTRUCTION
-from eval.reconstruction.release import EXPERIMENT as RELEASE
-from eval.rows import latest, read_rows
+from eval import rows
+from eval.coders.base import MEDIL, SPLINES, TITLES, kind_of, models, title_of
+from eval.reconstruction.measure import NAME
+from eval.reconstruction.release import NAME as RELEASE
 from eval.subjects import CONDITIONS
-from eval.tables import decimals, plain, provenance, scan_name, signed_db, times, with_sign, write
-from medil.errors import InputError
+from eval.tables import decimals, plain, scan_name, signed_db, times, with_sign
 from medil.model.codecs import LINEAR_CODECS
 
 NATIVE = "native -> native"
 SCAN = "scan"  # the arm that is no code: the scan itself
-ARMS = {  # arm in the rows -> name in tables, kind
-    "medil": ("MedIL", "learned"),
-    "medil_base": ("MedIL base", "learned"),
-    "medil_splines": ("MedIL, splines alone", "network left out"),
-    "cubic": ("Averaged, then cubic splines", "linear codec"),
-    "dct_cube": ("DCT, lowest cube", "linear codec"),
-    "dct_ball": ("DCT, lowest ball", "linear codec"),
-    "bspline": ("B-spline, least squares", "linear codec"),
-    "dct_best": ("DCT, largest (oracle)", "oracle, not a rival"),
-    "scan": ("The scan itself", "no compression"),
-    "interpolation": ("Cubic interpolation of every voxel", "no compression"),
-}
 SHORT = {"cubic": "cubic", "dct_cube": "cube", "dct_ball": "ball", "bspline": "B-spline"}
 METRICS = {  # metric in the rows -> header, decimals
     "psnr": ("PSNR (dB)", 2),
@@ -49,73 +36,72 @@ STRUCTURE = {  # those of the second table, about detail and anatomy
     "lpips": ("LPIPS", 3),
 }
 GAIN = "Above best linear (dB)"
+SAME_SIZE = 1.25  # codecs whose count of numbers differs by no more are of a model's size
 
 
-def current(frame: pd.DataFrame) -> pd.DataFrame:
-    """The newest row of each measurement, of each arm's newest weights only.
+def newest(frame: pd.DataFrame) -> pd.DataFrame:
+    """The newest row of each measurement and size, of each arm's newest weights only.
 
     A table must not mix two versions of a release: rows of older weights are left out even
-    where the newer ones were not measured. Other experiments are left out.
+    where the newer ones were not measured. Codecs of two sizes stay apart.
     """
-    frame = frame[frame["experiment"].isin([RECONSTRUCTION, RELEASE])]
-    newest = latest(frame).sort_values("recorded_at", kind="stable")
-    last = newest.groupby("arm")["weights_sha256"].last()
-    # Chosen before `latest`, so that a re-measured old release cannot hide the new one.
-    return latest(frame[frame["weights_sha256"] == frame["arm"].map(last)])
+    frame = frame[frame["experiment"].isin([NAME, RELEASE])]
+    return rows.newest(frame, ("weights_sha256",), (*rows.WHAT, "numbers_kept"))
 
 
 def wide(frame: pd.DataFrame) -> pd.DataFrame:
-    """One line a subject, condition and arm, one column a metric, and the gain in dB.
+    """One line a subject, condition, arm and size; one column a metric; the gain in dB.
 
     Args:
-        frame: Rows of the experiment, one a metric.
+        frame: Prepared rows.
 
     Returns:
-        The fields that say what was measured, the metrics by their names in the rows, and
-        `gain_db`: PSNR minus that of the best linear codec on the same subject and condition.
+        The fields that say what was measured; the metrics by their names in the rows; `rival`
+        and `rival_db`, the best linear codec of the same size on that subject and condition,
+        and its PSNR; `gain_db`, the line's PSNR minus that. NaN where no such codec is recorded.
     """
     what = ["subject", "condition", "arm", "spacing_in_mm", "spacing_out_mm"]
     what += ["numbers_kept", "numbers_per_voxel"]
+    frame = frame[frame["experiment"] == NAME]
     table = frame.pivot_table(index=what, columns="metric", values="value", aggfunc="last")
-    table = table.reset_index()
-    linear = table[table["arm"].isin(LINEAR_CODECS)]
-    best = linear.groupby(["subject", "condition"])["psnr"].max().rename("best_linear_db")
-    table = table.join(best, on=["subject", "condition"])
-    table["gain_db"] = table["psnr"] - table["best_linear_db"]
-    return table
+    columns = dict.fromkeys([*what, *METRICS, *frame["metric"].unique()])
+    table = table.reset_index().reindex(columns=list(columns))
+    table = table.join(_best_linear(table))
+    return table.assign(gain_db=table["psnr"] - table["rival_db"])
 
 
-def key_subject(table: pd.DataFrame) -> str:
-    """The real brain at 1 mm, or what stands in for it.
+def _best_linear(table: pd.DataFrame) -> pd.DataFrame:
+    """`rival` and `rival_db` of each line that has one."""
+    linear = table[table["arm"].isin(LINEAR_CODECS)].dropna(subset="psnr")
+    keys = ["subject", "condition"]
+    linear = linear[[*keys, "arm", "numbers_kept", "psnr"]]
+    pairs = table.reset_index(names="line").merge(linear, on=keys, suffixes=("", "_linear"))
+    size = (pairs["numbers_kept_linear"] / pairs["numbers_kept"]).map(math.log).abs()
+    nearest = size == size.groupby([pairs["line"], pairs["arm_linear"]]).transform("min")
+    fair = (size <= math.log(SAME_SIZE)) | pairs["arm"].map(kind_of).eq("no compression")
+    best = pairs[nearest & fair].sort_values("psnr_linear", ascending=False, kind="stable")
+    best = best.drop_duplicates("line").set_index("line")
+    return best[["arm_linear", "psnr_linear"]].set_axis(["rival", "rival_db"], axis="columns")
 
-    Raises:
-        InputError: Nothing at 1 mm was recorded on its own grid.
-    """
+
+def key_subject(table: pd.DataFrame) -> str | None:
+    """The real brain at 1 mm, or what stands in for it; None where nothing at 1 mm is recorded."""
     at_1_mm = table[(table["condition"] == NATIVE) & (table["spacing_in_mm"] == "1")]
     names = sorted(at_1_mm["subject"].unique(), key=lambda n: not n.startswith("cross_sectional"))
-    if not names:
-        raise InputError("the rows hold no volume at 1 mm on its own grid; record one first.")
-    return names[0]
+    return names[0] if names else None
+
+
+def of_key_subject(table: pd.DataFrame) -> pd.DataFrame:
+    """Its lines on its own grid."""
+    return table[(table["subject"] == key_subject(table)) & (table["condition"] == NATIVE)]
 
 
 def reconstruction_table(table: pd.DataFrame) -> pd.DataFrame:
     """Every arm on the key volume at 1 mm inside the brain, best PSNR first."""
-    chosen = table[
-        (table["arm"] != SCAN)
-        & (table["subject"] == key_subject(table))
-        & (table["condition"] == NATIVE)
-    ]
-    result = _display(chosen.sort_values("psnr", ascending=False, kind="stable"))
-    return result.drop(
-        columns=[
-            "Scan",
-            "Condition",
-            "Encoded at (mm)",
-            "Rendered at (mm)",
-            "Numbers kept",
-            "NRMSE",
-        ]
-    )
+    chosen = of_key_subject(table)
+    chosen = chosen[chosen["arm"] != SCAN].sort_values("psnr", ascending=False, kind="stable")
+    constant = ["Scan", "Condition", "Encoded at (mm)", "Rendered at (mm)", "Numbers kept", "NRMSE"]
+    return _display(chosen).drop(columns=constant)
 
 
 def structure_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -123,12 +109,12 @@ def structure_table(table: pd.DataFrame) -> pd.DataFrame:
 
     LPIPS is there only where the weights of its network could be loaded.
     """
-    chosen = table[(table["subject"] == key_subject(table)) & (table["condition"] == NATIVE)]
-    order = chosen["psnr"].where(chosen["arm"] != SCAN, float("inf"))  # an exact copy
+    chosen = of_key_subject(table)
+    order = chosen["psnr"].where(chosen["arm"] != SCAN, math.inf)  # an exact copy
     chosen = chosen.loc[order.sort_values(ascending=False, kind="stable").index]
-    lines = {"Code": [ARMS.get(a, (a, ""))[0] for a in chosen["arm"]]}
+    lines = {"Code": [title_of(arm) for arm in chosen["arm"]]}
     for name, (header, places) in STRUCTURE.items():
-        values = chosen[name] if name in chosen else pd.Series(float("nan"), chosen.index)
+        values = chosen[name] if name in chosen else pd.Series(math.nan, chosen.index)
         missing = "weights not available" if name == "lpips" else ""
         lines[header] = [decimals(v, places) or missing for v in values]
     return pd.DataFrame(lines | {"n": 1})
@@ -144,29 +130,29 @@ def grids_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def renderings_table(table: pd.DataFrame) -> pd.DataFrame:
     """One line a subject and pair of grids: the model, its splines, the best linear codec."""
-    lines = []
     order = {name: place for place, name in enumerate(CONDITIONS)}  # its own grid first
-    groups = table.groupby(["subject", "condition"])
-    for _, group in sorted(groups, key=lambda pair: (pair[0][0], order.get(pair[0][1], 99))):
-        arms = group.set_index("arm")
-        linear = arms[arms.index.isin(LINEAR_CODECS)]["psnr"]
-        if "medil" not in arms.index or linear.empty:
-            continue
-        model, best = arms.loc["medil"], linear.idxmax()
-        lines.append(
-            {
-                "Scan": scan_name(model["subject"]),
-                "In (mm)": times(model["spacing_in_mm"]),
-                "Out (mm)": times(model["spacing_out_mm"]),
-                "Numbers per voxel": f"{model['numbers_per_voxel']:.3f}",
-                "MedIL (dB)": f"{model['psnr']:.2f}",
-                "Splines alone (dB)": decimals(arms["psnr"].get("medil_splines"), 2),
-                "Best linear codec (dB)": f"{linear[best]:.2f} ({SHORT[best]})",
-                "MedIL above it (dB)": with_sign(model["gain_db"]),
-                "Base above it (dB)": with_sign(arms["gain_db"].get("medil_base", math.nan)),
-                "n": 1,
-            }
-        )
+    lines = []
+    for arm in models(table["arm"])[:1]:
+        title, base = title_of(arm), f"{MEDIL}_base"
+        own = table[table["arm"] == arm].dropna(subset="rival_db")
+        own = own.assign(order=own["condition"].map(order).fillna(len(order)))
+        others = table.set_index(["subject", "condition", "arm"])
+        for line in own.sort_values(["subject", "order"], kind="stable").to_dict("records"):
+            beside = others.loc[line["subject"], line["condition"]]
+            lines.append(
+                {
+                    "Scan": scan_name(line["subject"]),
+                    "In (mm)": times(line["spacing_in_mm"]),
+                    "Out (mm)": times(line["spacing_out_mm"]),
+                    "Numbers per voxel": f"{line['numbers_per_voxel']:.3f}",
+                    f"{title} (dB)": f"{line['psnr']:.2f}",
+                    "Splines alone (dB)": decimals(beside["psnr"].get(f"{arm}{SPLINES}"), 2),
+                    "Best linear codec (dB)": f"{line['rival_db']:.2f} ({SHORT[line['rival']]})",
+                    f"{title} above it (dB)": with_sign(line["gain_db"]),
+                    "Base above it (dB)": with_sign(beside["gain_db"].get(base, math.nan)),
+                    "n": 1,
+                }
+            )
     return pd.DataFrame(lines)
 
 
@@ -177,7 +163,7 @@ def codecs_table(table: pd.DataFrame) -> pd.DataFrame:
     for arm, group in sorted(native.groupby("arm"), key=lambda pair: -pair[1]["psnr"].mean()):
         lines.append(
             {
-                "Codec": ARMS[arm][0],
+                "Codec": TITLES[arm],
                 "Numbers per voxel, mean": f"{group['numbers_per_voxel'].mean():.3f}",
                 "PSNR, mean (dB)": f"{group['psnr'].mean():.2f}",
                 "Lowest (dB)": f"{group['psnr'].min():.2f}",
@@ -195,59 +181,78 @@ def release_table(frame: pd.DataFrame) -> pd.DataFrame:
     known = frame[frame["experiment"] == RELEASE]
     lines = []
     for name, own in known.groupby("subject", sort=False):
-        lines += [
-            {"Release": name, "Quantity": r.metric.replace("_", " "), "Value": plain(r.value),
-             "Unit": r.unit}
-            for r in own.itertuples()
-        ]  # fmt: skip
+        lines += [(name, r.metric.replace("_", " "), plain(r.value), r.unit)
+                  for r in own.itertuples()]  # fmt: skip
         measured = frame[frame["arm"] == own["arm"].iloc[0]]
-        for title, column in (
-            ("weights, SHA-256", "weights_sha256"),
-            ("measured at commit", "commit"),
-        ):
-            lines += [
-                {"Release": name, "Quantity": title, "Value": v[:12],
-                 "Unit": "first 12 digits"}
-                for v in measured[column].unique()
-            ]  # fmt: skip
+        for title, column in (("weights, SHA-256", "weights_sha256"),
+                              ("measured at commit", "commit")):  # fmt: skip
+            lines += [(name, title, v[:12], "first 12 digits") for v in measured[column].unique()]
     return pd.DataFrame(lines, columns=["Release", "Quantity", "Value", "Unit"])
 
 
-def verdict(table: pd.DataFrame) -> str:
-    """One or two sentences: does the model beat the best linear codec of its size?"""
-    subject = key_subject(table)
-    chosen = table[(table["subject"] == subject) & (table["condition"] == NATIVE)]
-    chosen = chosen.set_index("arm")
-    if "medil" not in chosen.index:
-        raise InputError(f"the rows hold no MedIL result on {subject}; record one first.")
-    model, linear = chosen.loc["medil"], chosen[chosen.index.isin(LINEAR_CODECS)]
-    best = linear["psnr"].idxmax()
-    sentence = (
-        f"On {scan_name(subject)} at 1 mm, inside the brain, MedIL reaches {model['psnr']:.2f} dB "
-        f"with {model['numbers_kept']:,.0f} numbers ({model['numbers_per_voxel']:.3f} per voxel): "
-        f"{signed_db(model['gain_db'])} the best linear codec of that size "
-        f"({ARMS[best][0]}, {chosen.loc[best, 'psnr']:.2f} dB); n = 1 volume."
-    )
-    native = table[(table["arm"] == "medil") & (table["condition"] == NATIVE)]["gain_db"]
-    if len(native) > 1:
-        sentence += (
-            f" On its own grid, each of n = {len(native)} held-out volumes: mean "
-            f"{signed_db(native.mean())}, from {native.min():+.2f} to {native.max():+.2f} dB; "
-            f"{(native > 0).sum()} of {len(native)} above."
-        )
-    return sentence + base_words(table)
+def tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Tables by file stem."""
+    table = wide(frame)
+    return {
+        NAME: reconstruction_table(table),
+        f"{NAME}_structure": structure_table(table),
+        f"{NAME}_grids": grids_table(table),
+        "renderings": renderings_table(table),
+        "codecs": codecs_table(table),
+        "release": release_table(frame),
+    }
 
 
-def base_words(table: pd.DataFrame) -> str:
-    """A sentence on the larger release beside the small one; none if it was not measured."""
-    native = table[table["condition"] == NATIVE].pivot(
-        index="subject", columns="arm", values="psnr"
+def verdict(frame: pd.DataFrame) -> str:
+    """Does a model beat the best linear codec of its size? Two or three sentences."""
+    table = wide(frame)
+    arms = models(table["arm"])
+    if not arms:
+        return "No model is recorded, only codes that nothing was learned for."
+    native = table[(table["arm"] == arms[0]) & (table["condition"] == NATIVE)]
+    sentences = [_on_key_subject(table, arms[0]), _over_all(native["gain_db"].dropna())]
+    sentences += [_beside(table, arms[0], other) for other in arms[1:]]
+    return " ".join(filter(None, sentences))
+
+
+def _on_key_subject(table: pd.DataFrame, arm: str) -> str:
+    found = of_key_subject(table).set_index("arm")
+    if arm not in found.index:
+        return f"{title_of(arm)} is not recorded on a volume at 1 mm on its own grid."
+    line = found.loc[arm]
+    reached = (
+        f"On {scan_name(line['subject'])} at 1 mm, inside the brain, {title_of(arm)} reaches "
+        f"{line['psnr']:.2f} dB with {line['numbers_kept']:,.0f} numbers "
+        f"({line['numbers_per_voxel']:.3f} per voxel)"
     )
-    if "medil_base" not in native:
-        return ""
-    apart = (native["medil_base"] - native["medil"]).dropna()
+    if pd.isna(line["gain_db"]):
+        return f"{reached}; n = 1 volume. No linear codec of that size is recorded beside it."
     return (
-        f" The larger release `base` lies {signed_db(apart.mean())} the small one (mean of "
+        f"{reached}: {signed_db(line['gain_db'])} the best linear codec of that size "
+        f"({title_of(line['rival'])}, {line['rival_db']:.2f} dB); n = 1 volume."
+    )
+
+
+def _over_all(gains_db: pd.Series) -> str:
+    if len(gains_db) < 2:
+        return ""
+    n = len(gains_db)
+    return (
+        f"Over n = {n} held-out volumes, each on its own grid, it lies "
+        f"{signed_db(gains_db.mean())} the best codec on average, from {gains_db.min():+.2f} to "
+        f"{gains_db.max():+.2f} dB; {(gains_db > 0).sum()} of {n} above."
+    )
+
+
+def _beside(table: pd.DataFrame, arm: str, other: str) -> str:
+    """Another model beside the first one; empty where they share no volume."""
+    both = table[(table["condition"] == NATIVE) & table["arm"].isin([arm, other])]
+    db = both.pivot(index="subject", columns="arm", values="psnr").reindex(columns=[arm, other])
+    apart = (db[other] - db[arm]).dropna()
+    if apart.empty:
+        return ""
+    return (
+        f"{title_of(other)} lies {signed_db(apart.mean())} {title_of(arm)} (mean over "
         f"n = {len(apart)} volumes, from {apart.min():+.2f} to {apart.max():+.2f} dB)."
     )
 
@@ -256,8 +261,8 @@ def _display(table: pd.DataFrame) -> pd.DataFrame:
     """Columns and headers for people; every column in one number of decimals."""
     result = pd.DataFrame(
         {
-            "Code": [ARMS.get(a, (a, ""))[0] for a in table["arm"]],
-            "Kind": [ARMS.get(a, ("", "other"))[1] for a in table["arm"]],
+            "Code": [title_of(arm) for arm in table["arm"]],
+            "Kind": [kind_of(arm) for arm in table["arm"]],
             "Scan": [scan_name(s) for s in table["subject"]],
             "Condition": table["condition"].to_numpy(),
             "Encoded at (mm)": [times(s) for s in table["spacing_in_mm"]],
@@ -272,34 +277,3 @@ def _display(table: pd.DataFrame) -> pd.DataFrame:
         result[header] = [decimals(v, places) for v in table[name]]
     result["n"] = 1
     return result
-
-
-def tables(rows_path: Path, out: Path) -> list[Path]:
-    """Write every table of the reconstruction.
-
-    Args:
-        rows_path: Its rows, or the folder that holds ``reconstruction.jsonl``.
-        out: Folder of the tables; made with its parents.
-
-    Returns:
-        What was written.
-
-    Raises:
-        InputError: No rows, or none that the tables need.
-    """
-    path = rows_path / f"{RECONSTRUCTION}.jsonl" if rows_path.is_dir() else rows_path
-    frame = current(read_rows(path))
-    table = wide(frame[frame["experiment"] == RECONSTRUCTION])
-    return write(
-        {
-            "reconstruction.csv": reconstruction_table(table),
-            "reconstruction_structure.csv": structure_table(table),
-            "reconstruction_grids.csv": grids_table(table),
-            "renderings.csv": renderings_table(table),
-            "codecs.csv": codecs_table(table),
-            "release.csv": release_table(frame),
-            "verdict.txt": verdict(table),
-            "provenance.txt": provenance(frame),
-        },
-        out,
-    )

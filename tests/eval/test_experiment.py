@@ -64,8 +64,9 @@ def test_newer_weights_of_an_arm_replace_all_of_its_older_rows(toy, tmp_path):
 def test_tables_and_verdict_are_written_and_empty_tables_are_not(toy, tmp_path):
     rows.append_rows(tmp_path / "toy.jsonl", [row(1.0)])
     written = toy.write(tmp_path, tmp_path / "out")
-    assert [path.name for path in written] == ["toy.csv", "toy_verdict.txt"]
+    assert [path.name for path in written] == ["toy.csv", "toy_verdict.txt", "toy_provenance.txt"]
     assert written[1].read_text() == "mean 1.0 dB, n = 1\n"
+    assert "1 rows" in written[2].read_text()
     assert toy.write(tmp_path / "nowhere", tmp_path / "other") == []
     assert not (tmp_path / "other").exists()
 
@@ -80,6 +81,12 @@ def test_the_command_measures_what_is_missing_and_prints_the_verdict(toy, tmp_pa
 def test_a_missing_folder_is_one_sentence(toy, tmp_path, capsys):
     assert toy.main(["--out", str(tmp_path / "a" / "b")]) == 2
     assert "make that folder first" in capsys.readouterr().err
+
+
+def test_a_file_where_a_folder_should_be_is_one_sentence(toy, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert toy.main(["--out", str(tmp_path / "file")]) == 2
+    assert "is a file; name a folder" in capsys.readouterr().err
 
 
 def test_rows_of_others_alone_say_what_to_run(toy, tmp_path):
