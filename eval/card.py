@@ -9,19 +9,20 @@ scans it never saw, and what it cannot do. Every number comes from the weights o
 from __future__ import annotations
 
 import argparse
-import math
+import sys
 from pathlib import Path
 
 import pandas as pd
 
 from eval.coders.base import release_arm
-from eval.reconstruction.report import GAIN, NATIVE, current
-from eval.rows import RESULTS, read_rows
+from eval.reconstruction import EXPERIMENT
+from eval.reconstruction.measure import NAME
+from eval.reconstruction.report import GAIN, NATIVE, wide
+from eval.rows import RESULTS
 from medil.data.manifest import entries
 from medil.data.releases import RELEASES, release_path
 from medil.errors import InputError
 from medil.model.autoencoder import MedIL
-from medil.model.codecs import LINEAR_CODECS
 from medil.model.weights import load_release, release_config
 from medil.system.files import atomic_output
 
@@ -86,17 +87,15 @@ Recorded at commit `{row_commit}`, {device}, {recorded}.
 
 def results_table(frame: pd.DataFrame, arm: str) -> str:
     """One Markdown row a subject: PSNR of a release's arm and of the best linear codec."""
-    native = frame[(frame["condition"] == NATIVE) & (frame["metric"] == "psnr")]
+    table = wide(frame)
     lines = [
         f"| scan | voxels (mm) | MedIL PSNR (dB) | best linear (dB) | {GAIN} |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for subject, rows in native.groupby("subject"):
-        by_arm = rows.set_index("arm")["value"]
-        linear = by_arm[by_arm.index.isin(list(LINEAR_CODECS))].max()
-        voxels = rows["spacing_in_mm"].iloc[0]
-        ours = by_arm.get(arm, math.nan)
-        lines.append(f"| {subject} | {voxels} | {ours:.2f} | {linear:.2f} | {ours - linear:+.2f} |")
+    lines += [
+        f"| {r.subject} | {r.spacing_in_mm} | {r.psnr:.2f} | {r.rival_db:.2f} | {r.gain_db:+.2f} |"
+        for r in table[(table["condition"] == NATIVE) & (table["arm"] == arm)].itertuples()
+    ]
     return "\n".join(lines)
 
 
@@ -125,7 +124,7 @@ def card(name: str, model: MedIL, frame: pd.DataFrame) -> str:
     Args:
         name: Of the release.
         model: From `load_release`.
-        frame: Rows of ``eval.reconstruction``.
+        frame: Prepared rows of ``eval.reconstruction``.
 
     Returns:
         Markdown.
@@ -133,9 +132,7 @@ def card(name: str, model: MedIL, frame: pd.DataFrame) -> str:
     Raises:
         InputError: No row of these weights yet.
     """
-    rows = current(frame)
-    rows = rows[rows["experiment"] == "reconstruction"]
-    own = rows[rows["arm"] == release_arm(name)]
+    own = frame[(frame["experiment"] == NAME) & (frame["arm"] == release_arm(name))]
     if own.empty:
         raise InputError("no row of this release yet; run python -m eval.reconstruction first.")
     newest = own.sort_values("recorded_at").iloc[-1]
@@ -173,24 +170,31 @@ def card(name: str, model: MedIL, frame: pd.DataFrame) -> str:
         subjects=data.subjects,
         label_maps=len(entries("synthseg_labels", "train")),
         real_share=data.real_share,
-        table=results_table(rows, release_arm(name)),
+        table=results_table(frame, release_arm(name)),
         row_commit=newest["commit"],
         device=newest["device"],
         recorded=f"{newest['recorded_at']:%Y-%m-%d}",
     )
 
 
-def main() -> None:
-    """Write the card of a release beside its weights."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--release", default="tiny")
-    parser.add_argument("--rows", type=Path, default=RESULTS)
-    options = parser.parse_args()
-    frame = read_rows(options.rows / "reconstruction.jsonl")
-    text = card(options.release, load_release(options.release), frame)
+def main(arguments: list[str] | None = None) -> int:
+    """Write the card of a release beside its weights; 0, or 2 after one sentence."""
+    parser = argparse.ArgumentParser(prog="python -m eval.card", description=__doc__)
+    parser.add_argument("--release", default="tiny", help="which released weights (tiny)")
+    parser.add_argument("--rows", type=Path, default=RESULTS, help="folder of recorded rows")
+    options = parser.parse_args(arguments)
+    try:
+        frame = EXPERIMENT.recorded(options.rows)
+        if frame is None:
+            raise InputError(f"no rows on reconstruction; run {EXPERIMENT.command} first.")
+        text = card(options.release, load_release(options.release), frame)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
     with atomic_output(RELEASES / f"{options.release}.md", force=True) as temporary:
         temporary.write_text(text)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

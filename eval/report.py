@@ -19,7 +19,6 @@ from eval.experiments import EXPERIMENTS
 from eval.extrapolation import report as extrapolation_report
 from eval.generation import report as generation_report
 from eval.latent_consistency import report as consistency_report
-from eval.reconstruction import report as reconstruction_report
 from eval.rows import RESULTS, pack, parts
 from eval.speed import report as speed_report
 from eval.tables import markdown, provenance, scan_name
@@ -37,38 +36,38 @@ def generation_tables(folder: Path, out: Path) -> list[Path]:
 OTHERS: tuple[Callable[[Path, Path], list[Path]], ...] = (
     consistency_report.tables,
     extrapolation_report.tables,
-    *(experiment.write for experiment in EXPERIMENTS),
     generation_tables,
     speed_report.tables,
 )
 
 
-def write(rows_path: Path, out: Path) -> list[Path]:
-    """Write the tables of every experiment that is recorded.
+def write(folder: Path, out: Path) -> list[Path]:
+    """Write tables and verdict of every experiment that is recorded.
 
     Args:
-        rows_path: The folder of rows, or the reconstruction's rows in it.
-        out: Folder of the tables; made with its parents.
+        folder: Of the rows.
+        out: Of the tables; made with its parents.
 
     Returns:
         What was written.
 
     Raises:
-        InputError: The reconstruction is not recorded, which other tables lean on.
+        InputError: Nothing is recorded there.
     """
-    folder = rows_path if rows_path.is_dir() else rows_path.parent
-    written = reconstruction_report.tables(rows_path, out)
+    written = [path for experiment in EXPERIMENTS for path in experiment.write(folder, out)]
     if parts(ablation := folder / "ablation.jsonl"):
         written += ablation_report.write(ablation, out)
     for tables in OTHERS:
         written += tables(folder, out)
+    if not written:
+        raise InputError(f"nothing is recorded in {folder}; run: {EXPERIMENTS[0].command}")
     return written
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0, or 2 after one sentence about missing rows."""
     parser = argparse.ArgumentParser(prog="python -m eval.report", description=__doc__)
-    parser.add_argument("--rows", type=Path, default=RESULTS, help="rows file or folder")
+    parser.add_argument("--rows", type=Path, default=RESULTS, help="folder of recorded rows")
     parser.add_argument("--out", type=Path, default=TABLES, help="folder of the tables")
     parser.add_argument("--pack", action="store_true", help="first pack the rows of the folder")
     options = parser.parse_args(arguments)
@@ -81,7 +80,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     for path in written:
         print(path)
-    print((options.out / "verdict.txt").read_text(encoding="utf-8").strip())
+    for path in written:
+        if path.stem.endswith("_verdict"):
+            print(path.read_text(encoding="utf-8").splitlines()[0])
     print(changes.summary(options.rows))
     return 0
 

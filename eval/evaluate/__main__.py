@@ -33,7 +33,7 @@ def tasks(plan: Plan, path: Path, provenance: rows.Provenance) -> list[runner.Ta
     """One task a volume, of what its report does not hold yet."""
     people = [subject(found, tuple(CASES)) for found in plan.volumes]
     recorded = rows.recorded_identities(path)
-    return reconstruction.tasks(people, arms(plan), recorded, provenance, EXPERIMENT, CASES)
+    return reconstruction.subject_tasks(people, arms(plan), recorded, provenance, EXPERIMENT, CASES)
 
 
 def wanted(plan: Plan) -> frozenset[tuple[str, ...]]:

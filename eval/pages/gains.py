@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from eval import reconstruction
 from eval.evaluate import report as evaluate_report
 from eval.evaluate.inputs import PLAN, read_plan, subject
 from eval.evaluate.report import NATIVE
 from eval.metrics import METRICS, peak_intensity, psnr
 from eval.pages.results import Recorded
-from eval.reconstruction import report as reconstruction_report
 from eval.rows import latest
 from eval.subjects import Subject, subjects
 from medil.errors import InputError
@@ -33,7 +33,7 @@ def rows_of_gains(found: list[Recorded]) -> pd.DataFrame:
     if "evaluate" in by_name:
         return evaluate_report.newest(by_name["evaluate"])
     if "reconstruction" in by_name:
-        return reconstruction_report.current(by_name["reconstruction"])
+        return reconstruction.EXPERIMENT.prepare(by_name["reconstruction"])
     raise InputError("no scan is recorded; run: python -m eval.reconstruction --profile quick")
 
 

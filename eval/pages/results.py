@@ -24,7 +24,6 @@ from eval.generation import report as generation_report
 from eval.latent_consistency import report as consistency_report
 from eval.metrics import METRICS
 from eval.pictures.filterable import filterable
-from eval.reconstruction import report as reconstruction_report
 from eval.rows import RESULTS, latest, parts, read_rows
 from eval.speed import report as speed_report
 from eval.tables import provenance
@@ -80,10 +79,7 @@ def ablation_tables(folder: Path, out: Path) -> list[Path]:
 
 
 EXPERIMENTS = (
-    Experiment(
-        "reconstruction", "Reconstruction", "What does a latent keep, beside codes of its size?",
-        "python -m eval.reconstruction --profile quick", reconstruction_report.tables,
-    ),
+    *(Experiment(e.name, e.title, e.question, e.command, e.write) for e in FRAMED),
     Experiment(
         "ablation", "Ablation", "Is LTE worth it?",
         "python -m eval.ablation --profile gpu", ablation_tables,
@@ -96,7 +92,6 @@ EXPERIMENTS = (
         "latent_consistency", "Latent consistency", "Does a head keep its latent on another grid?",
         "python -m eval.latent_consistency --profile quick", consistency_report.tables,
     ),
-    *(Experiment(e.name, e.title, e.question, e.command, e.write) for e in FRAMED),
     Experiment(
         "generation", "Sampling", "Are sampled heads like real ones, varied, and as asked for?",
         "python -m eval.generation --profile quick", generation_report.tables,

@@ -34,13 +34,13 @@ def ball(rng) -> Volume:
 
 def test_every_codec_keeps_at_least_as_many_numbers_as_the_latent(weights, ball):
     arms = {a.name: a for a in coders.all_coders(weights)}
-    assert set(arms) == {"medil", "medil_splines", *CODECS, "interpolation", "scan"}
+    assert set(arms) == {"medil_m", "medil_m_splines", *CODECS, "interpolation", "scan"}
     kept = {name: arm.encode(ball).numbers for name, arm in arms.items()}
-    assert kept["medil"] == 8 * 7 * 6 * 6  # ceil of 25, 22, 23 mm over 4 mm, 8 channels
+    assert kept["medil_m"] == 8 * 7 * 6 * 6  # ceil of 25, 22, 23 mm over 4 mm, 8 channels
     assert kept["interpolation"] == ball.grid.n_voxels
     for name in CODECS:
-        assert kept["medil"] <= kept[name] <= 1.1 * kept["medil"]
-    assert kept["dct_ball"] == kept["dct_cube"] == kept["medil"]
+        assert kept["medil_m"] <= kept[name] <= 1.1 * kept["medil_m"]
+    assert kept["dct_ball"] == kept["dct_cube"] == kept["medil_m"]
     assert all(arm.kind in coders.KINDS and arm.title for arm in arms.values())
 
 
@@ -166,6 +166,13 @@ def test_monai_s_autoencoder_meets_any_grid_through_its_own(tmp_path, spacing_mm
         wrong.encode(volume)
 
 
-def test_rows_tell_releases_apart_and_a_file_is_the_first():
-    names = [coders.release_arm(name) for name in ("tiny", "base", "runs/a.safetensors")]
-    assert names == ["medil", "medil_base", "medil"]
+def test_weights_in_a_file_have_an_arm_of_their_own():
+    paths = ("runs/a.safetensors", "runs/My run/weights.safetensors", "base.safetensors")
+    names = [coders.release_arm(name) for name in ("tiny", "base", *paths, "x_splines.safetensors")]
+    own = ["medil_a", "medil_my_run", "medil_base_weights", "medil_x_splines_weights"]
+    assert names == ["medil", "medil_base", *own]
+    assert coders.models([*names, "medil_splines", "dct_ball", "copy"]) == sorted(names)
+    titles = [coders.title_of(arm) for arm in ("medil_my_run", "medil_base_splines", "copy")]
+    assert titles == ["MedIL my_run", "MedIL base, splines alone", "copy"]
+    kinds = [coders.kind_of(arm) for arm in ("medil_a", "medil_a_splines", "dct_best", "copy")]
+    assert kinds == ["learned", "network left out", "oracle, not a rival", "other"]

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from eval import metrics, rows, runner
 from eval.coders.base import CodecCoder, Interpolation, all_coders, release_coders
+from eval.reconstruction import EXPERIMENT
 from eval.reconstruction import measure as reconstruction
 from eval.subjects import CONDITIONS, INTERPOLATED, Scan, Subject, subjects, whole_blocks
 from medil.config import preset
@@ -101,13 +102,13 @@ def test_tasks_name_the_rows_they_give_and_a_second_run_computes_nothing(
     tmp_path, weights, subject, provenance
 ):
     path, arms = tmp_path / "reconstruction.jsonl", all_coders(weights)
-    todo = reconstruction.tasks([subject], arms, set(), provenance)
+    todo = reconstruction.subject_tasks([subject], arms, set(), provenance)
     added = runner.run(todo, path, workers=0)
     n_pairs = len(BLOCKS) * (2 + len(CODECS)) + len(set(BLOCKS) & set(INTERPOLATED)) + 1
     assert added == len(metrics.scored()) * n_pairs
     recorded = rows.recorded_identities(path)
     assert todo[0].wanted == recorded
-    assert reconstruction.tasks([subject], arms, recorded, provenance) == []
+    assert reconstruction.subject_tasks([subject], arms, recorded, provenance) == []
     frame = rows.read_rows(path)
     scored = frame[frame["metric"].isin(["psnr", "ssim", "hfen"]) & (frame["arm"] != "scan")]
     assert scored["value"].notna().all()
@@ -127,8 +128,8 @@ def test_new_weights_are_measured_again_but_codecs_are_not(
         next(other.parameters()).add_(1e-3)
     path = save_weights(other, preset("test"), tmp_path / "other.safetensors", {}, half=False)
     again = [*release_coders(str(path)), CodecCoder("dct_ball", 4.0, 8)]
-    (task,) = reconstruction.tasks([subject], again, recorded, provenance)
-    assert {identity[2] for identity in task.wanted} == {"medil", "medil_splines"}
+    (task,) = reconstruction.subject_tasks([subject], again, recorded, provenance)
+    assert {identity[2] for identity in task.wanted} == {"medil_other", "medil_other_splines"}
 
 
 def test_a_crash_loses_only_the_subject_it_hit(tmp_path, subject, provenance):
@@ -137,7 +138,7 @@ def test_a_crash_loses_only_the_subject_it_hit(tmp_path, subject, provenance):
 
     path = tmp_path / "reconstruction.jsonl"
     people = [subject, replace(subject, name="hit", load=crash)]
-    todo = reconstruction.tasks(people, [CodecCoder("cubic", 4.0, 8)], set(), provenance)
+    todo = reconstruction.subject_tasks(people, [CodecCoder("cubic", 4.0, 8)], set(), provenance)
     with pytest.raises(KeyboardInterrupt):
         runner.run(todo, path, workers=0)
     assert set(rows.read_rows(path)["subject"]) == {"ball"}
@@ -193,7 +194,7 @@ def test_the_template_stands_in_when_no_data_is_at_hand(monkeypatch, tmp_path):
 def test_bad_input_is_one_sentence_and_exit_2(tmp_path, capsys):
     with pytest.raises(InputError, match="quick, gpu or paper"):
         subjects("huge")
-    assert reconstruction.main(["--release", "no-such-preset", "--out", str(tmp_path)]) == 2
+    assert EXPERIMENT.main(["--release", "no-such-preset", "--out", str(tmp_path)]) == 2
     assert "no-such-preset" in capsys.readouterr().err
-    assert reconstruction.main(["--arms", "jpeg", "--out", str(tmp_path)]) == 2
+    assert EXPERIMENT.main(["--arms", "jpeg", "--out", str(tmp_path)]) == 2
     assert "there is no arm jpeg" in capsys.readouterr().err

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from eval import report, rows
-from eval.reconstruction import report as reconstruction_report
-from medil.errors import InputError
+from eval import report, rows, tables
+from eval.reconstruction import EXPERIMENT
+from eval.reconstruction import report as of_rows
 
 BRAIN = "cross_sectional_patient07_T1_MNI"
 DB = {  # made-up numbers of this test
@@ -51,27 +51,33 @@ def recorded(subject=BRAIN, condition="native -> native", gain_db=0.0, **changes
         row = replace(base, arm=arm, **{**weights, **(changes if learned else {})})
         value = db + gain_db * (arm == "medil")
         found += [
-            replace(row, metric=m, value=value if m == "psnr" else 0.5)
-            for m in reconstruction_report.METRICS
+            replace(row, metric=m, value=value if m == "psnr" else 0.5) for m in of_rows.METRICS
         ]
     return found
+
+
+def record(folder, *parts):
+    """Write rows into a folder, and give the prepared ones."""
+    folder.mkdir(exist_ok=True)
+    for part in parts:
+        rows.append_rows(folder / "reconstruction.jsonl", part)
+    return EXPERIMENT.recorded(folder)
 
 
 @pytest.fixture
 def written(tmp_path):
     """Tables of two subjects, one of which the model loses on."""
-    path = tmp_path / "reconstruction.jsonl"
-    rows.append_rows(path, recorded())
-    rows.append_rows(path, recorded(condition="native -> 2 mm"))
-    rows.append_rows(path, recorded("head", gain_db=-3.0))
-    report.write(path, tmp_path / "tables")
+    record(
+        tmp_path, recorded(), recorded(condition="native -> 2 mm"), recorded("head", gain_db=-3.0)
+    )
+    report.write(tmp_path, tmp_path / "tables")
     return tmp_path / "tables"
 
 
 def test_reconstruction_table_is_sorted_and_differences_are_to_the_best_linear_codec(written):
     table = pd.read_csv(written / "reconstruction.csv")
     assert list(table["PSNR (dB)"]) == sorted(DB.values(), reverse=True)
-    gains = dict(zip(table["Code"], table[reconstruction_report.GAIN], strict=True))
+    gains = dict(zip(table["Code"], table[of_rows.GAIN], strict=True))
     assert gains["MedIL"] == 1.75  # 30 - 28.25: the ball, and not the oracle, is the rival
     assert gains["DCT, lowest ball"] == 0.0
     assert gains["DCT, largest (oracle)"] == 4.75
@@ -84,7 +90,7 @@ def test_grids_table_has_every_subject_condition_and_arm(written):
     table = pd.read_csv(written / "reconstruction_grids.csv")
     assert len(table) == 3 * len(DB)
     lost = table[(table["Scan"] == "head") & (table["Code"] == "MedIL")]
-    assert lost[reconstruction_report.GAIN].item() == -1.25
+    assert lost[of_rows.GAIN].item() == -1.25
 
 
 def test_renderings_table_sets_the_model_beside_its_best_linear_rival(written):
@@ -96,7 +102,7 @@ def test_renderings_table_sets_the_model_beside_its_best_linear_rival(written):
 
 
 def test_provenance_names_day_commit_device_and_weights(written):
-    text = (written / "provenance.txt").read_text()
+    text = (written / "reconstruction_provenance.txt").read_text()
     now = rows.Provenance.now("quick")
     assert text.startswith("Recorded 2026-01-01 at commit " + now.commit[:7])
     assert now.device in text and "wwwwwwwwwwww" in text
@@ -104,7 +110,7 @@ def test_provenance_names_day_commit_device_and_weights(written):
 
 def test_markdown_table_has_a_line_a_row_and_numbers_to_the_right():
     table = pd.DataFrame({"code": ["a", "b"], "PSNR (dB)": [1.5, 2.0], "SSIM": [0.98765, 1.0]})
-    lines = report.markdown(table).splitlines()
+    lines = tables.markdown(table).splitlines()
     assert lines[0] == "| code | PSNR (dB) | SSIM |"
     assert lines[1] == "| :--- | ---: | ---: |"
     assert lines[2:] == ["| a | 1.50 | 0.988 |", "| b | 2.00 | 1.000 |"]
@@ -124,57 +130,67 @@ def test_codecs_table_counts_volumes_on_their_own_grid(written):
 
 
 def test_verdict_says_who_won_by_how_much_and_on_how_many(written):
-    text = (written / "verdict.txt").read_text()
-    assert "MedIL reaches 30.00 dB with 931,040 numbers (0.129 per voxel)" in text
-    assert "1.75 dB above the best linear codec of that size (DCT, lowest ball, 28.25 dB)" in text
-    assert "n = 1 volume" in text
-    assert "n = 2 held-out volumes: mean 0.25 dB above, from -1.25 to +1.75 dB" in text
-    assert "1 of 2 above" in text
+    assert (written / "reconstruction_verdict.txt").read_text() == (
+        "On patient07 T1 MNI at 1 mm, inside the brain, MedIL reaches 30.00 dB with 931,040 "
+        "numbers (0.129 per voxel): 1.75 dB above the best linear codec of that size (DCT, lowest "
+        "ball, 28.25 dB); n = 1 volume. Over n = 2 held-out volumes, each on its own grid, it lies "
+        "0.25 dB above the best codec on average, from -1.25 to +1.75 dB; 1 of 2 above.\n"
+    )
 
 
 def test_verdict_says_below_when_the_model_loses(tmp_path):
-    path = tmp_path / "r.jsonl"
-    rows.append_rows(path, recorded(gain_db=-4.0))
-    report.write(path, tmp_path)
-    assert "2.25 dB below the best linear codec" in (tmp_path / "verdict.txt").read_text()
+    told = of_rows.verdict(record(tmp_path, recorded(gain_db=-4.0)))
+    assert "2.25 dB below the best linear codec" in told
 
 
 def test_rows_of_older_weights_do_not_mix_with_newer_ones(tmp_path):
-    path = tmp_path / "r.jsonl"
     later = "2026-02-01T00:00:00.000000+00:00"
-    rows.append_rows(path, recorded() + recorded("head"))
-    rows.append_rows(path, recorded(gain_db=1.0, weights_sha256="v" * 64, recorded_at=later))
-    table = reconstruction_report.wide(reconstruction_report.current(rows.read_rows(path)))
+    newer = recorded(gain_db=1.0, weights_sha256="v" * 64, recorded_at=later)
+    table = of_rows.wide(record(tmp_path, recorded() + recorded("head"), newer))
     ours = table[table["arm"] == "medil"]
     assert list(ours["subject"]) == [BRAIN] and ours["psnr"].item() == 31.0
     assert set(table["subject"]) == {BRAIN, "head"}  # the codecs of the other volume stay
 
 
 def test_a_larger_release_stands_beside_the_small_one_and_neither_hides_the_other(tmp_path):
-    path = tmp_path / "r.jsonl"
     later = "2026-02-01T00:00:00.000000+00:00"
-    rows.append_rows(path, recorded())
     larger = recorded(gain_db=-1.5, weights_sha256="v" * 64, recorded_at=later)
     larger = [replace(r, arm="medil_base") for r in larger if r.arm == "medil"]
-    rows.append_rows(path, larger)
-    table = reconstruction_report.wide(reconstruction_report.current(rows.read_rows(path)))
+    frame = record(tmp_path, recorded(), larger)
+    table = of_rows.wide(frame)
     assert {"medil", "medil_base"} < set(table["arm"])
-    told = reconstruction_report.base_words(table)
-    assert "`base` lies 1.50 dB below the small one (mean of n = 1 volumes" in told
-    line = reconstruction_report.renderings_table(table).iloc[0]
+    told = of_rows.verdict(frame)
+    assert "MedIL base lies 1.50 dB below MedIL (mean over n = 1 volumes" in told
+    line = of_rows.renderings_table(table).iloc[0]
     assert float(line["Base above it (dB)"]) == float(line["MedIL above it (dB)"]) - 1.5
-    assert reconstruction_report.base_words(table[table["arm"] != "medil_base"]) == ""
+    assert "base" not in of_rows.verdict(frame[frame["arm"] != "medil_base"])
+
+
+def test_a_model_of_another_size_stands_beside_codecs_of_its_own_size(tmp_path):
+    """Weights in a file at 3 mm, in the folder that holds the release and its codecs."""
+
+    def larger(row):
+        ours = {"medil": "medil_mine", "medil_splines": "medil_mine_splines"}
+        return replace(row, arm=ours.get(row.arm, row.arm), numbers_kept=2 * row.numbers_kept)
+
+    later = "2026-02-01T00:00:00.000000+00:00"
+    own = [larger(r) for r in recorded(gain_db=3.0, weights_sha256="v" * 64, recorded_at=later)]
+    own = [replace(r, value=r.value + 2 * (r.arm == "dct_ball")) for r in own]
+    table = of_rows.wide(record(tmp_path, recorded(), own)).set_index("arm")
+    assert table.loc["medil", ["gain_db", "rival_db"]].tolist() == [1.75, 28.25]
+    assert table.loc["medil_mine", ["gain_db", "rival_db"]].tolist() == [2.75, 30.25]
+    alone = [r for r in own if r.arm == "medil_mine"]
+    told = of_rows.verdict(record(tmp_path / "alone", alone))
+    assert "MedIL mine reaches 33.00 dB" in told and "No linear codec of that size" in told
 
 
 def test_release_table_holds_quantities_hash_and_commit(tmp_path, spline_model):
     from eval.reconstruction.release import release_rows
 
-    path = tmp_path / "r.jsonl"
     found = release_rows(spline_model, "test", rows.Provenance.now("quick"))
     weights = found[0].weights_sha256
-    rows.append_rows(path, recorded(weights_sha256=weights) + found)
-    report.write(path, tmp_path)
-    table = pd.read_csv(tmp_path / "release.csv").set_index("Quantity")["Value"]
+    frame = record(tmp_path, recorded(weights_sha256=weights) + found)
+    table = of_rows.release_table(frame).set_index("Quantity")["Value"]
     n_parameters = sum(p.numel() for p in spline_model.parameters())
     assert table["parameters"] == f"{n_parameters:,}"
     assert float(table["latent spacing"]) == 4.0
@@ -183,25 +199,35 @@ def test_release_table_holds_quantities_hash_and_commit(tmp_path, spline_model):
 
 def test_missing_rows_are_one_sentence_and_exit_2_and_write_nothing(tmp_path, capsys):
     out = tmp_path / "tables"
-    assert report.main(["--rows", str(tmp_path / "r.jsonl"), "--out", str(out)]) == 2
+    assert report.main(["--rows", str(tmp_path / "none"), "--out", str(out)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "python -m eval.reconstruction" in error
     assert not out.exists()
 
 
-def test_rows_without_the_key_volume_or_the_model_are_refused(tmp_path):
-    codecs_only = [r for r in recorded() if not r.arm.startswith("medil")]
-    rows.append_rows(tmp_path / "codecs.jsonl", codecs_only)
-    with pytest.raises(InputError, match="no MedIL result"):
-        report.write(tmp_path / "codecs.jsonl", tmp_path)
-    at_2_mm = [replace(r, spacing_in_mm="2") for r in recorded()]
-    rows.append_rows(tmp_path / "coarse.jsonl", at_2_mm)
-    with pytest.raises(InputError, match="no volume at 1 mm"):
-        report.write(tmp_path / "coarse.jsonl", tmp_path)
+PARTIAL = {  # arms that are recorded, or one voxel size: what the verdict says, tables
+    ("medil",): ("No linear codec of that size", 3),
+    ("cubic", "dct_ball"): ("No model is recorded", 4),
+    ("interpolation",): ("No model is recorded", 3),
+    tuple(DB): ("not recorded on a volume at 1 mm", 3),
+}
 
 
-def test_command_prints_the_verdict(tmp_path, capsys):
-    path = tmp_path / "r.jsonl"
-    rows.append_rows(path, recorded())
-    assert report.main(["--rows", str(path), "--out", str(tmp_path / "a" / "b")]) == 0
-    assert "MedIL reaches 30.00 dB" in capsys.readouterr().out
+@pytest.mark.parametrize("arms", PARTIAL, ids=lambda arms: "-".join(arms[:2]))
+def test_a_partial_record_gives_tables_with_gaps_and_a_sentence(tmp_path, arms):
+    spacing = "2" if arms == tuple(DB) else "1"
+    found = [replace(r, spacing_in_mm=spacing) for r in recorded() if r.arm in arms]
+    if arms == ("interpolation",):
+        found = [replace(r, arm="interpolation") for r in recorded() if r.arm == "cubic"]
+    words, n_tables = PARTIAL[arms]
+    record(tmp_path, found)
+    written = EXPERIMENT.write(tmp_path, tmp_path / "out")
+    assert words in (tmp_path / "out" / "reconstruction_verdict.txt").read_text()
+    assert sum(path.suffix == ".csv" for path in written) == n_tables
+
+
+def test_the_command_prints_what_it_wrote_and_the_first_line_of_every_verdict(tmp_path, capsys):
+    record(tmp_path, recorded())
+    assert report.main(["--rows", str(tmp_path), "--out", str(tmp_path / "a" / "b")]) == 0
+    told = capsys.readouterr().out
+    assert "MedIL reaches 30.00 dB" in told and "reconstruction_grids.csv" in told
