@@ -6,13 +6,18 @@ Nothing heavy is imported before a verb needs it, so `medil --help` answers at o
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from medil.errors import InputError
 from medil.system.memory import give_back_freed_blocks
+
+if TYPE_CHECKING:
+    import click
 
 BAD_INPUT, STOPPED, TERMINATED = 2, 130, 143
 
@@ -50,8 +55,9 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = medil.main(list(arguments) or ["--help"], prog_name="medil", standalone_mode=False)
     except (InputError, click.ClickException) as error:
-        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        return _say(text)
+        if isinstance(error, click.ClickException):
+            return _say(error.format_message())
+        return _say(with_options(str(error), medil))
     except (click.Abort, KeyboardInterrupt):
         return _say("stopped; nothing half-written was kept.", STOPPED)
     except (MemoryError, RuntimeError) as error:
@@ -59,6 +65,31 @@ def run(arguments: Sequence[str]) -> int:
             return _say("the memory ran out; choose larger voxels or a smaller image.")
         raise
     return code if isinstance(code, int) else 0
+
+
+def with_options(text: str, group: click.Group) -> str:
+    """A sentence of the library in the words of the command line.
+
+    Args:
+        text: Names parameters in backticks, such as `force=True` or `volume_index`.
+        group: The verbs, whose options say what each parameter is called.
+
+    Returns:
+        The text with --force and --volume in their place.
+    """
+    flags = {
+        option.name: max(option.opts, key=len)
+        for verb in group.commands.values()
+        for option in verb.params
+    }
+
+    def option(match: re.Match) -> str:
+        name, value = match.groups()
+        if name not in flags:
+            return match[0]
+        return flags[name] if value in (None, "True") else f"{flags[name]} {value}"
+
+    return re.sub(r"`(\w+)(?:=([^`]+))?`", option, text)
 
 
 def _say(text: str, code: int = BAD_INPUT) -> int:

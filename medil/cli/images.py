@@ -121,7 +121,7 @@ def encode(
     window: Window | None,
     preset: str | None,
     weights: Path | None,
-    memory: int | None,
+    memory_bytes: int | None,
     device: str,
 ) -> None:
     """Encode an image at its own grid into a latent file (.safetensors)."""
@@ -134,7 +134,7 @@ def encode(
     volume = load(file, volume_index)
     model = load_weights(preset, weights, device)
     tell("encoding ...")
-    model.encode(volume, intensity, memory_bytes=memory).save(output, force=force)
+    model.encode(volume, intensity, memory_bytes=memory_bytes).save(output, force=force)
 
 
 @medil.command(epilog="Example: medil decode scan.safetensors -o fine.nii.gz --spacing 0.7 0.7 0.7")
@@ -153,7 +153,7 @@ def decode(
     like: Path | None,
     preset: str | None,
     weights: Path | None,
-    memory: int | None,
+    memory_bytes: int | None,
     device: str,
 ) -> None:
     """Render a latent file on its native grid, at a voxel size, or like another image."""
@@ -166,7 +166,7 @@ def decode(
     check_room(output, grid)
     model = load_weights(preset, weights, device)
     tell("decoding ...")
-    render_to_file(model, encoded, grid, resembled, output, force, memory)
+    render_to_file(model, encoded, grid, resembled, output, force, memory_bytes)
 
 
 @medil.command(epilog="Example: medil reconstruct scan.nii.gz -o fine.nii.gz --spacing 1 1 1")
@@ -189,7 +189,7 @@ def reconstruct(
     like: Path | None,
     preset: str | None,
     weights: Path | None,
-    memory: int | None,
+    memory_bytes: int | None,
     device: str,
 ) -> None:
     """Encode an image and render it again, on its own grid or another.
@@ -205,10 +205,10 @@ def reconstruct(
     check_room(output, grid)
     model = load_weights(preset, weights, device)
     tell("encoding ...")
-    latent = model.encode(volume, intensity, memory_bytes=memory)
+    latent = model.encode(volume, intensity, memory_bytes=memory_bytes)
     del volume  # what it held is free for the rendering
     tell("decoding ...")
-    render_to_file(model, latent, grid, resembled, output, force, memory)
+    render_to_file(model, latent, grid, resembled, output, force, memory_bytes)
 
 
 @medil.command(epilog="Example: medil phantom ball -o ball.nii.gz --spacing 1 1 3")

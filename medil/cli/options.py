@@ -26,7 +26,7 @@ Spacing = tuple[float, float, float]
 def machine_options(verb: Callable) -> Callable:
     """Add --memory (as bytes) and --device to a verb."""
     verb = click.option(
-        "--memory", metavar="SIZE",
+        "--memory", "memory_bytes", metavar="SIZE",
         callback=lambda _, __, text: text if text is None else parse_size(text),
         help="What the process may hold, such as 2GB [default: half of what is free].",
     )(verb)  # fmt: skip

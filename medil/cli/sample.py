@@ -87,7 +87,7 @@ def sample(
     preset: str | None,
     weights: Path | None,
     autoencoder: Path | None,
-    memory: int | None,
+    memory_bytes: int | None,
     device: str,
 ) -> None:
     """Sample new heads and render each at one or more voxel sizes.
@@ -128,7 +128,7 @@ def sample(
         if latents:
             latent.save(paths["latent"], force=force)
         for ending, grid in grids.items():
-            render_to_file(model, latent, grid, latent.source, paths[ending], force, memory)
+            render_to_file(model, latent, grid, latent.source, paths[ending], force, memory_bytes)
 
 
 def read_conditions(texts: Sequence[str]) -> dict[str, float]:

@@ -115,17 +115,17 @@ def spatial_shape(
     n_volumes = math.prod(shape[3:])
     if n_volumes == 1:
         if volume_index not in (None, 0):
-            raise InputError(f"--volume {volume_index} does not exist: the image has one volume.")
+            raise InputError(f"`volume_index={volume_index}`, but the image has one volume.")
         return shape[:3], shape[3:], 0  # type: ignore[return-value]
     if len([n for n in shape[3:] if n > 1]) > 1:
         raise InputError(f"the image is {len(shape)}-D ({sizes}); medil reads 3-D and 4-D images.")
     if volume_index is None:
         raise InputError(
-            f"the image is 4-D ({sizes}): pass --volume K to pick one, "
+            f"the image is 4-D ({sizes}): pass `volume_index=K` to pick one, "
             f"with K from 0 to {n_volumes - 1}."
         )
     if not 0 <= volume_index < n_volumes:
-        raise InputError(f"--volume {volume_index} does not exist; K is 0 to {n_volumes - 1}.")
+        raise InputError(f"`volume_index={volume_index}`, but K is 0 to {n_volumes - 1}.")
     return shape[:3], (), volume_index  # type: ignore[return-value]
 
 

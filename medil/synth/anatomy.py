@@ -15,19 +15,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
-from nibabel import orientations
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
+from medil.volume import load
 
 FINE = 2  # label voxels per millimetre along each axis
 MARGIN_MM = 6  # air kept around the brain
+LABEL_MM = (0.4, 2.5)  # voxel sizes that a label map may have
 
 # T1w means, white matter near 0.9, and their spread over people: our choice, ordered as
 # in 3 T MPRAGE; the spread covers the contrast of other T1w sequences.
@@ -212,21 +212,16 @@ def label_anatomy(path: str | Path, skull_stripped: bool = True) -> Anatomy:
     """The anatomy of a FreeSurfer-numbered label map, such as SynthSeg's training maps.
 
     Args:
-        path: A label map of about 1 mm, .nii or .nii.gz, any axis-aligned orientation.
+        path: A label map of about 1 mm, in any format and orientation that `medil.load` reads.
         skull_stripped: Leave out the extra-cerebral labels (500 and above).
 
     Returns:
         The anatomy, cropped to the brain (or the head).
 
     Raises:
-        InputError: Missing file, or no brain label in it.
+        InputError: What `load_labels` refuses, or no brain label.
     """
-    if not Path(path).is_file():
-        raise InputError(f"there is no label map at {path}.")
-    image: Any = nib.load(path)
-    turn = orientations.io_orientation(image.affine)
-    labels = orientations.apply_orientation(np.asarray(image.dataobj), turn).astype(np.int32)
-    affine = image.affine @ orientations.inv_ornt_aff(turn, image.shape)
+    labels, whole = load_labels(path)
     tissue = (labels > 0) & (labels < 500)
     brain = tissue & (labels != OUTER_CSF)
     if not brain.any():
@@ -234,7 +229,7 @@ def label_anatomy(path: str | Path, skull_stripped: bool = True) -> Anatomy:
     kept = brain if skull_stripped else labels > 0
     box = crop_box(kept, MARGIN_MM)
     labels = np.where(tissue | (not skull_stripped), labels, 0)[box]
-    grid = Grid(brain.shape, affine).crop([s.start for s in box], labels.shape)
+    grid = whole.crop([s.start for s in box], labels.shape)
     numbers = np.unique(np.append(labels, 0))
     tissues = tuple(_tissue_of(int(n)) for n in numbers)
     outer = outline(brain[box]) if skull_stripped else open_faces(torch.ones(labels.shape))
@@ -248,6 +243,35 @@ def label_anatomy(path: str | Path, skull_stripped: bool = True) -> Anatomy:
         gaussian(ventricles, 6.0),
         numbers=tuple(int(n) for n in numbers),
     )
+
+
+def load_labels(path: str | Path) -> tuple[np.ndarray, Grid]:
+    """The labels of a segmentation, read as any other volume.
+
+    Args:
+        path: An image of whole numbers.
+
+    Returns:
+        [D, H, W] int32 and its grid, RAS+.
+
+    Raises:
+        InputError: What `medil.load` refuses, values that are no labels, or voxels far from
+            1 mm, as a header in the wrong unit makes them.
+    """
+    volume = load(path)
+    values, spacing_mm = volume.data.numpy(), volume.grid.spacing_mm
+    if not np.isfinite(values).all():
+        raise InputError(f"{path} holds NaN or Inf; a label map holds whole numbers.")
+    labels = values.astype(np.int32)
+    if not (labels == values).all() or labels.min() < 0:
+        raise InputError(f"{path} is no label map: it holds other values than 0, 1, 2, ...")
+    if min(spacing_mm) < LABEL_MM[0] or max(spacing_mm) > LABEL_MM[1]:
+        sizes = " x ".join(f"{s:.5g}" for s in spacing_mm)
+        raise InputError(
+            f"{path} has voxels of {sizes} mm, but label maps have about 1 mm; "
+            "see whether its header names the right unit."
+        )
+    return labels, volume.grid
 
 
 def _tissue_of(label: int) -> str:

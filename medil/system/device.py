@@ -34,7 +34,7 @@ def find_device(name: str = "auto") -> torch.device:
     if (name == "cuda" and not has_cuda) or (
         name == "mps" and not torch.backends.mps.is_available()
     ):
-        raise InputError(f"there is no {name} device here; say --device cpu or leave it out.")
+        raise InputError(f"there is no {name} device here; pass `device=cpu` or leave it out.")
     return torch.device(name)
 
 

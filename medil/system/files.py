@@ -30,7 +30,7 @@ def check_output(path: str | Path, force: bool = False) -> Path:
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file to write.")
     if path.exists() and not force:
-        raise InputError(f"{path} exists; choose another name or say --force to replace it.")
+        raise InputError(f"{path} exists; choose another name or pass `force=True` to replace it.")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"{path}: the folder {path.parent} may not be written to.")
     return path

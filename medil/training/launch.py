@@ -34,7 +34,7 @@ def launch(devices: int | None = None, accelerator: str = "auto") -> Any:
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     if accelerator == "cuda" and not torch.cuda.is_available():
-        raise InputError("there is no CUDA device here; say --accelerator cpu.")
+        raise InputError("there is no CUDA device here; pass `accelerator=cpu`.")
     started, nodes = started_processes()
     try:
         # Full precision to Fabric: `step_loss` casts by itself, with Fabric or without.
@@ -64,7 +64,7 @@ def check_batch(settings: TrainConfig | FlowTraining, processes: int) -> None:
     if settings.batch % (processes * settings.accumulate):
         raise InputError(
             f"a batch of {settings.batch} does not fall into equal parts for {processes} "
-            f"processes that accumulate {settings.accumulate}; choose another --batch."
+            f"processes that accumulate {settings.accumulate}; choose another `batch`."
         )
 
 

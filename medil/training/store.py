@@ -191,7 +191,7 @@ def open_store(out: Path, folder: Path | None, identity: str | None) -> Store | 
         return None
     noted = out / NOTE
     if not folder and not noted.is_file():
-        raise InputError(f"the run in {out} draws from a store; say where it is with --store.")
+        raise InputError(f"the run in {out} draws from a store; say where it is with `store`.")
     store = Store(folder or noted.read_text("utf-8").strip())
     if store.identity != identity:
         raise InputError(

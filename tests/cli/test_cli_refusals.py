@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from medil import cli
+from medil.cli import with_options
 from medil.volume import load, save
 from tests.images import refused, write_nifti
 
 click = pytest.importorskip("click", reason="click (extra cli) is not installed")
+
+ROOT = Path(__file__).parents[2]
 
 # Bad input
 
@@ -33,7 +39,7 @@ click = pytest.importorskip("click", reason="click (extra cli) is not installed"
         (["--preset", "huge"], "no preset 'huge'"),
         (["--weights", "gone.safetensors"], "gone.safetensors"),
         (["--window", 100, -100], "low < high"),
-        (["--volume", 3], "--volume 3 does not exist"),
+        (["--volume", 3], "--volume 3, but the image has one volume"),
         (["--colour", "red"], "--colour"),
     ],
 )
@@ -55,7 +61,7 @@ def test_too_fine_a_spacing_says_voxels_needed_and_free_disk(run_medil, scan, tm
     ("name", "words"),
     [
         ("missing/out.nii", "does not exist"),
-        ("there.nii", "--force"),
+        ("there.nii", "or pass --force to"),
         ("out.png", "unknown extension"),
         ("", "unknown extension"),
     ],
@@ -91,7 +97,7 @@ def test_images_with_nothing_in_them_are_refused(run_medil, scan, tmp_path, valu
 @pytest.mark.parametrize(
     ("name", "words"),
     [("gone.nii", "does not exist"), ("text.nii", "not a whole, readable"), ("dir.nii", "folder"),
-     ("cut.nii.gz", "not a whole, readable"), ("four.nii", "--volume K"), ("flat.nii", "2-D")],
+     ("cut.nii.gz", "not a whole, readable"), ("four.nii", "--volume K to"), ("flat.nii", "2-D")],
 )  # fmt: skip
 def test_bad_images_are_refused_by_every_verb(run_medil, scan, tmp_path, verb, name, words):
     (tmp_path / "text.nii").write_text("not an image" * 99)
@@ -194,3 +200,20 @@ def test_main_leaves_with_the_exit_code(monkeypatch):
     with pytest.raises(SystemExit) as left:
         cli.main(["x"])
     assert left.value.code == 2
+
+
+# How the library's sentences become those of the command line
+
+
+def test_options_stand_where_the_library_names_parameters():
+    sentence = "`force=True`, `volume_index=3`, `memory_bytes`, `warm_start_from`, `tiny`"
+    from medil.cli.images import medil
+
+    assert with_options(sentence, medil) == "--force, --volume 3, --memory, --from, `tiny`"
+
+
+def test_the_library_never_names_an_option():
+    for path in sorted((ROOT / "medil").rglob("*.py")):
+        tree = ast.parse(path.read_text("utf-8")) if "cli" not in path.parts else ast.Module([], [])
+        for raised in (node for node in ast.walk(tree) if isinstance(node, ast.Raise)):
+            assert not re.search(r"(^|[ '])--[a-z]", ast.unparse(raised)), path

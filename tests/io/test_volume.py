@@ -218,7 +218,7 @@ def test_one_volume_of_a_nrrd_with_a_list_axis_can_be_picked(tmp_path, grid, rng
         "space origin": grid.affine_vox2ras[:3, 3],
     }
     nrrd.write(str(tmp_path / "in.nrrd"), data, header)
-    with pytest.raises(InputError, match="--volume K"):
+    with pytest.raises(InputError, match="volume_index=K"):
         load(tmp_path / "in.nrrd")
     volume = load(tmp_path / "in.nrrd", volume_index=1)
     np.testing.assert_array_equal(volume.data, data[1])

@@ -33,7 +33,7 @@ def bad_files(folder, grid):
     yield "cut.mgz", lambda p: truncate(write_mgh(p, data, affine)), "not a whole, readable"
     yield "cut.nrrd", lambda p: truncate(write_nrrd_file(p, data)), "not a"
     yield "flat.nii", lambda p: write_nifti(p, data[..., 0], affine), "2-D (7 x 8)"
-    yield "many.nii", lambda p: write_nifti(p, np.stack([data] * 3, -1), affine), "--volume K"
+    yield "many.nii", lambda p: write_nifti(p, np.stack([data] * 3, -1), affine), "volume_index=K"
     yield "more.nii", lambda p: write_nifti(p, np.zeros((2,) * 5, "i2"), affine), "5-D"
     yield "zero.nii", lambda p: write_sform(p, data, np.zeros((4, 4))), "zero"
     yield "nan.nii", lambda p: write_sform(p, data, np.full((4, 4), np.nan)), "NaN"
@@ -133,7 +133,7 @@ def test_outputs_are_refused_before_anything_is_written(tmp_path, grid):
     (tmp_path / "there.nii").write_text("old")
     for path, words in [
         (tmp_path / "missing" / "a.nii", "does not exist"),
-        (tmp_path / "there.nii", "--force"),
+        (tmp_path / "there.nii", "force=True"),
         (tmp_path / "a.xyz", "unknown extension"),
         (tmp_path / "a", "unknown extension"),
         (tmp_path / "a.nhdr", "read only"),

@@ -266,12 +266,35 @@ def test_impossible_settings_say_why(bad, word):
 
 
 def test_a_label_map_that_is_none_says_so(tmp_path):
-    with pytest.raises(InputError, match="no label map"):
+    with pytest.raises(InputError, match="does not exist"):
         label_anatomy(tmp_path / "missing.nii.gz")
-    path = tmp_path / "air.nii.gz"
-    nib.save(nib.Nifti1Image(np.zeros((5, 6, 7), np.float32), np.eye(4)), path)
-    with pytest.raises(InputError, match="no FreeSurfer brain label"):
-        label_anatomy(path)
+    path, labels = tmp_path / "labels.nii.gz", np.full((5, 6, 7), 3, np.float32)
+    part, hole = labels + 0.5, np.where(np.arange(7) == 2, np.nan, labels)
+    for values, affine, unit, words in (
+        (0 * labels, np.eye(4), "mm", "no FreeSurfer brain label"),
+        (part, np.eye(4), "mm", "other values than 0, 1, 2"),
+        (-labels, np.eye(4), "mm", "other values than 0, 1, 2"),
+        (hole, np.eye(4), "mm", "NaN or Inf"),
+        (labels, np.diag([1.0, 1, 0, 1]), "mm", "singular"),
+        (labels, np.eye(4), "meter", "1000 x 1000 x 1000 mm, .* the right unit"),
+        (labels, np.eye(4), "micron", "0.001 x 0.001 x 0.001 mm"),
+    ):
+        image = nib.Nifti1Image(values.astype(np.float32), np.eye(4))
+        image.set_sform(affine, 1)
+        image.header.set_xyzt_units(unit)
+        nib.save(image, path)
+        with pytest.raises(InputError, match=words):
+            label_anatomy(path)
+
+
+def test_a_label_map_in_another_unit_is_the_same_anatomy(label_path, toy, tmp_path):
+    image = nib.load(label_path)
+    image.header.set_xyzt_units("meter")
+    image.set_sform(np.diag([1e-3, 1e-3, 1e-3, 1]) @ image.affine, 1)
+    image.set_qform(None, 0)
+    nib.save(image, tmp_path / "metres.nii.gz")
+    again = label_anatomy(tmp_path / "metres.nii.gz")
+    assert again.grid.is_close(toy.grid) and torch.equal(again.labels, toy.labels)
 
 
 # Several at a time, and on any device
