@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CORE = {"torch", "numpy", "scipy", "nibabel", "safetensors", "tqdm"}
+CORE = {"torch", "numpy", "scipy", "nibabel", "psutil", "safetensors", "tqdm"}
 
 # A room, or a file at the top, imports from itself and from its left.
 ROOMS = (

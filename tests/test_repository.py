@@ -81,7 +81,7 @@ def test_the_wheel_needs_the_core_dependencies_alone(wheel):
     name = next(name for name in wheel.namelist() if name.endswith("METADATA"))
     required = re.findall(r"^Requires-Dist: ([\w-]+)(.*)$", wheel.read(name).decode(), re.M)
     core = {dependency for dependency, rest in required if "extra ==" not in rest}
-    assert core == {"torch", "numpy", "scipy", "nibabel", "safetensors", "tqdm"}
+    assert core == {"torch", "numpy", "scipy", "nibabel", "psutil", "safetensors", "tqdm"}
 
 
 def test_versions_agree():

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
+
 from medil.errors import InputError
 
 GB = 1e9
@@ -37,27 +39,17 @@ def parse_size(text: str) -> int:
     return int(n_bytes)
 
 
-def free_memory_bytes(meminfo: Path = Path("/proc/meminfo"), group: Path | None = None) -> int:
-    """Memory that can be had without swapping.
+def free_memory_bytes(group: Path | None = None) -> int:
+    """Memory that can be had without swapping, in this machine and in its control group.
 
     Args:
-        meminfo: The kernel's report; other systems fall back to `os.sysconf`.
         group: Folder of the control group (cgroup v2) whose limit counts; this process's
             own when None.
 
     Returns:
-        Bytes; physical memory where what is free cannot be known.
+        Bytes.
     """
-    return min(_free_in_machine(meminfo), _free_in_group(group or _own_group()))
-
-
-def _free_in_machine(meminfo: Path) -> int:
-    try:
-        lines = meminfo.read_text().splitlines()
-        return next(int(s.split()[1]) * 1024 for s in lines if s.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf(pages)
+    return min(psutil.virtual_memory().available, _free_in_group(group or _own_group()))
 
 
 def _own_group(root: Path = Path("/sys/fs/cgroup")) -> Path:
@@ -82,16 +74,9 @@ def _free_in_group(group: Path) -> int:
     return max(0, limit - used + int(facts.get("inactive_file", 0)))
 
 
-def resident_bytes(statm: Path = Path("/proc/self/statm")) -> int:
-    """Memory that this process holds now; its peak so far where the kernel does not tell."""
-    try:
-        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError, ValueError):
-        import resource
-        import sys
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+def resident_bytes() -> int:
+    """Memory that this process holds now."""
+    return psutil.Process().memory_info().rss
 
 
 def give_back_freed_blocks(least_bytes: int = 5_000_000) -> None:
@@ -140,7 +125,7 @@ def choose(
             return candidate
     raise InputError(
         f"{what} needs at least {_rounded_up(need)} of memory, but the budget is "
-        f"{budget / GB:,.2f} GB; {'name a larger --memory or ' if memory_bytes else ''}"
+        f"{budget / GB:,.2f} GB; {'name a larger `memory_bytes` or ' if memory_bytes else ''}"
         "choose larger voxels or a smaller box."
     )
 

@@ -13,7 +13,7 @@ import pytest
 
 from medil.errors import InputError
 from medil.system.files import atomic_output, check_output, make_folder
-from medil.system.memory import free_memory_bytes, require_memory
+from medil.system.memory import require_memory
 
 
 def test_an_output_appears_at_once_and_whole(tmp_path):
@@ -54,7 +54,7 @@ def test_outputs_that_cannot_be_are_refused(tmp_path):
     for path, words in [
         (tmp_path / "missing" / "a", "does not exist"),
         (tmp_path, "is a folder"),
-        (tmp_path / "there", "--force"),
+        (tmp_path / "there", "force=True"),
         (tmp_path / "there" / "a", "does not exist"),
     ]:
         with pytest.raises(InputError, match=words):
@@ -70,13 +70,6 @@ def test_only_the_last_level_of_a_folder_is_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
         make_folder(tmp_path / "file")
-
-
-def test_free_memory_is_read_from_the_kernel_or_estimated(tmp_path):
-    report = tmp_path / "meminfo"
-    report.write_text("MemTotal:  9000 kB\nMemAvailable:   2000 kB\n")
-    assert free_memory_bytes(report) == 2000 * 1024
-    assert free_memory_bytes(tmp_path / "missing") > 2**20
 
 
 def test_a_job_that_does_not_fit_says_voxels_needed_and_free(monkeypatch):
