@@ -33,7 +33,7 @@ def bad_files(folder, grid):
     yield "cut.mgz", lambda p: truncate(write_mgh(p, data, affine)), "not a whole, readable"
     yield "cut.nrrd", lambda p: truncate(write_nrrd_file(p, data)), "not a"
     yield "flat.nii", lambda p: write_nifti(p, data[..., 0], affine), "2-D (7 x 8)"
-    yield "many.nii", lambda p: write_nifti(p, np.stack([data] * 3, -1), affine), "volume_index=K"
+    yield "many.nii", lambda p: write_nifti(p, np.stack([data] * 3, -1), affine), "to pick one"
     yield "more.nii", lambda p: write_nifti(p, np.zeros((2,) * 5, "i2"), affine), "5-D"
     yield "zero.nii", lambda p: write_sform(p, data, np.zeros((4, 4))), "zero"
     yield "nan.nii", lambda p: write_sform(p, data, np.full((4, 4), np.nan)), "NaN"
