@@ -136,7 +136,11 @@ CONDITIONS: dict[str, Callable[[Scan], Case]] = {
     "native -> 1 mm": lambda s: _to_ideal(s, 1.0),
 }
 # Where interpolating every voxel of the scan is a rival (elsewhere it copies the truth).
-INTERPOLATED = ("2 mm -> 1 mm", "native -> thin slices -> native", "native -> 1 mm")
+INTERPOLATED: tuple[str, ...] = (
+    "2 mm -> 1 mm",
+    "native -> thin slices -> native",
+    "native -> 1 mm",
+)
 OF_1_MM = tuple(CONDITIONS)[:4]
 OF_THICK_SLICES = ("native -> native", *tuple(CONDITIONS)[4:6])
 OF_MADE = ("native -> native", "native -> 1 mm")

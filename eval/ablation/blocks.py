@@ -295,7 +295,8 @@ def _inside(brain: np.ndarray, grid: Grid, rng: np.random.Generator) -> np.ndarr
 
 def write_questions(path: Path, found: Sequence[Question]) -> None:
     """Keep questions of one subject in a safetensors file."""
-    tensors, facts = {}, []
+    tensors: dict[str, Tensor] = {}
+    facts = []
     for i, q in enumerate(found):
         tensors |= {f"{i}.truth": q.truth.contiguous(), f"{i}.mask": q.mask.contiguous()}
         if q.x is not q.truth:

@@ -62,7 +62,9 @@ def basis(n_voxels: int, n_cells: int) -> np.ndarray:
         centre = cell + 0.5
         for band in range(KEPT):
             images = (position, -position, 2 * n_cells - position)  # folded at both faces
-            columns.append(sum(_function(x - centre, band) for x in images).mean(axis=1))
+            columns.append(
+                np.sum([_function(x - centre, band) for x in images], axis=0).mean(axis=1)
+            )
     return np.stack(columns, axis=1)
 
 

@@ -85,7 +85,7 @@ class MonaiCoder(Coder):
         x = self._network().decode(mean)[0, 0]
         return resample(intensity.inverse(x).double().numpy(), working, grid)
 
-    def _network(self) -> nn.Module:
+    def _network(self) -> Any:
         frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in self.net.items()}
         return _loaded(self.weights, tuple(frozen.items()))
 

@@ -92,7 +92,8 @@ def keep_rows(path: Path, folder: Path, wanted: frozenset[tuple[str, ...]]) -> N
 def notebooks(volumes: Sequence[Checked]) -> dict[str, tuple[dict, dict[str, str]]]:
     """Page name -> notebook and its parameters: the tables, then a page for each scan."""
     template = json.loads((TEMPLATES / "volume.ipynb").read_text("utf-8"))
-    pages = {"09_results": (json.loads(RESULTS_PAGE.read_text("utf-8")), {})}
+    pages: dict[str, tuple[dict, dict[str, str]]] = {}
+    pages["09_results"] = (json.loads(RESULTS_PAGE.read_text("utf-8")), {})
     for number, volume in enumerate(volumes[:MOST_PAGES], start=1):
         page = json.loads(json.dumps(template).replace(TITLE, json.dumps(plain(volume.name))[1:-1]))
         pages[f"scan_{number:02d}"] = (page, {"volume": volume.name})

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -386,5 +387,7 @@ def read_plan(path: Path) -> Plan | None:
         return None
     lists = ("shape", "spacing_mm", "warnings")
     plan = json.loads(path.read_text("utf-8"))
-    volumes = [{k: tuple(v) if k in lists else v for k, v in r.items()} for r in plan["volumes"]]
+    volumes: list[dict[str, Any]] = [
+        {k: tuple(v) if k in lists else v for k, v in r.items()} for r in plan["volumes"]
+    ]
     return Plan(plan["release"], tuple(plan["coders"]), tuple(Checked(**r) for r in volumes))

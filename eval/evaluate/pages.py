@@ -61,7 +61,7 @@ def open_page(folder: Path, name: str) -> Page:
     """
     plan = read_plan(Path(folder) / PLAN)
     about = next((v for v in plan.volumes if v.name == name), None) if plan else None
-    if about is None:
+    if plan is None or about is None:
         raise InputError(f"this report has no volume called {name!r}.")
     rows = newest(read_rows(Path(folder) / f"{EXPERIMENT}.jsonl"))
     rows = rows[rows["subject"] == name]

@@ -141,10 +141,10 @@ def _text(line: pd.DataFrame, metric: str) -> str:
 def _told(metric: str, mean: float, low: float, high: float) -> str:
     """Seams and dB to three decimals; what spans decades to two figures."""
     if metric in ("seam", "psnr_gain"):
-        mean, low, high = (f"{round(v, 3) + 0.0:.3f}" for v in (mean, low, high))  # no "-0.000"
+        texts = [f"{round(v, 3) + 0.0:.3f}" for v in (mean, low, high)]  # no "-0.000"
     else:
-        mean, low, high = (f"{v:.2g}" for v in (mean, low, high))
-    return f"{mean} [{low}, {high}]"
+        texts = [f"{v:.2g}" for v in (mean, low, high)]
+    return f"{texts[0]} [{texts[1]}, {texts[2]}]"
 
 
 def tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -151,7 +151,8 @@ def measure(
 
 
 def _undamaged(clean: Scan) -> Damaged:
-    everything = tuple(slice(0, n) for n in clean.mask.shape)
+    d, h, w = clean.mask.shape
+    everything = (slice(0, d), slice(0, h), slice(0, w))
     return Damaged(clean.volume, everything, {damages.BRAIN: clean.mask})
 
 

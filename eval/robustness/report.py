@@ -124,8 +124,8 @@ def _passed(rows: pd.DataFrame, kind: str) -> str:
     ends = [levels[0], levels[-1]]
     told = []
     for arm in ARMS:
-        found = [_mean(passed, arm, level) for level in ends]
-        if all(f is not None for f in found):
+        found = [f for level in ends if (f := _mean(passed, arm, level)) is not None]
+        if len(found) == len(ends):
             told.append(f"{ARMS[arm]} {' and '.join(_text(f) for f in found)}")
     return (
         f"{kind.capitalize()}, {' and '.join(ends)}: {_fate(model)}; passed on "
@@ -136,8 +136,8 @@ def _passed(rows: pd.DataFrame, kind: str) -> str:
 def _nearer(rows: pd.DataFrame, ends: Sequence[str]) -> str:
     """Whether MedIL's rendering lies nearer to the clean block than what it was given."""
     rows = rows[rows["metric"] == "nearer"]
-    found = [_mean(rows, MODEL, level) for level in ends]
-    if any(f is None for f in found):
+    found = [f for level in ends if (f := _mean(rows, MODEL, level)) is not None]
+    if len(found) < len(ends):
         return ""
     told = [
         f"{abs(f.mean):.1f} dB {'nearer to' if f.mean > 0 else 'farther from'} the clean block"
@@ -177,8 +177,8 @@ def _against_linear(rows: pd.DataFrame) -> str:
 def _scale(rows: pd.DataFrame) -> list[str]:
     rows = rows[rows["arm"] == MODEL]
     change = rows[(rows["kind"] == damages.SCALE) & (rows["metric"] == "change")]
-    found = {d.level: _mean(change, MODEL, d.level) for d in DAMAGES if d.kind == damages.SCALE}
-    found = {level: f for level, f in found.items() if f is not None}
+    levels = [d.level for d in DAMAGES if d.kind == damages.SCALE]
+    found = {level: f for level in levels if (f := _mean(change, MODEL, level)) is not None}
     absorbed = [level for level, f in found.items() if f.high <= ABSORBED_PERCENT]
     sentences = []
     if absorbed:
@@ -206,8 +206,9 @@ def _places(rows: pd.DataFrame) -> list[str]:
         change = rows[(rows["kind"] == damage.kind) & (rows["metric"] == "change")]
         told = []
         for arm in (MODEL, *LINEAR):
-            found = [_mean(change[change["where"] == w], arm, damage.level) for w in (NEAR, FAR)]
-            if all(f is not None for f in found):
+            at = [change[change["where"] == place] for place in (NEAR, FAR)]
+            found = [f for part in at if (f := _mean(part, arm, damage.level)) is not None]
+            if len(found) == len(at):
                 told.append(f"{ARMS[arm]} {_text(found[0])} % and {_text(found[1])} %")
         if told:
             sentences.append(
