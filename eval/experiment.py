@@ -180,8 +180,10 @@ class Experiment:
         return runner.command(self.run or self._run, self.parser(), arguments)
 
     def _run(self, options: argparse.Namespace) -> None:
-        quick = self.quick_out if options.profile == "quick" else None
-        options.path = runner.rows_file(options.out or quick or rows.RESULTS, self.name)
+        if options.out is None and options.profile == "quick" and self.quick_out:
+            options.out = self.quick_out
+            self.quick_out.parent.mkdir(parents=True, exist_ok=True)
+        options.path = runner.rows_file(options.out or rows.RESULTS, self.name)
         provenance = rows.Provenance.now(options.profile)
         todo = list(self.tasks(options, provenance))
         added = runner.run(todo, options.path, options.workers, options.scheduler)

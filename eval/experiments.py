@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from eval import patch_vs_whole, reconstruction, robustness
+from eval import extrapolation, patch_vs_whole, reconstruction, robustness
 from eval.experiment import Experiment
 
 EXPERIMENTS: tuple[Experiment, ...] = (
     reconstruction.EXPERIMENT,
+    extrapolation.EXPERIMENT,
     robustness.EXPERIMENT,
     patch_vs_whole.EXPERIMENT,
 )

@@ -16,7 +16,6 @@ from pathlib import Path
 from eval import changes
 from eval.ablation import report as ablation_report
 from eval.experiments import EXPERIMENTS
-from eval.extrapolation import report as extrapolation_report
 from eval.generation import report as generation_report
 from eval.latent_consistency import report as consistency_report
 from eval.rows import RESULTS, pack, parts
@@ -35,7 +34,6 @@ def generation_tables(folder: Path, out: Path) -> list[Path]:
 
 OTHERS: tuple[Callable[[Path, Path], list[Path]], ...] = (
     consistency_report.tables,
-    extrapolation_report.tables,
     generation_tables,
     speed_report.tables,
 )

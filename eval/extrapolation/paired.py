@@ -1,22 +1,18 @@
 """Rows of this experiment as tables of subjects by seeds: levels, differences, intervals.
 
-Statistics are over made heads; phantoms, of which there are few, have a table of their own.
+Statistics are over synthetic heads; phantoms, of which there are few, have a table of their own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from eval.extrapolation.coders import RELEASE, SPLINES, TRUTH
-from eval.extrapolation.score import EXPERIMENT
 from eval.extrapolation.train import TITLES
-from eval.rows import RESULTS, read_rows
 from eval.stats import Paired, bootstrap_interval, compare
-from medil.errors import InputError
 
 NAMES = TITLES | {
     RELEASE: "release, many voxel sizes",
@@ -44,20 +40,8 @@ class Level:
     n_seeds: int
 
 
-def recorded(folder: Path = RESULTS) -> pd.DataFrame | None:
-    """The newest rows of each arm's newest recipe in a folder; None where there are none."""
-    try:
-        frame = read_rows(Path(folder) / f"{EXPERIMENT}.jsonl")
-    except InputError:
-        return None
-    frame = frame[frame["experiment"] == EXPERIMENT].sort_values("recorded_at", kind="stable")
-    newest = frame.drop_duplicates("arm", keep="last")["config_hash"]
-    frame = frame[frame["config_hash"].isin(newest)]
-    return frame.drop_duplicates(["subject", "arm", "condition", "metric", "seed"], keep="last")
-
-
 def of_heads(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of made heads."""
+    """The rows of synthetic heads."""
     return frame[~frame["subject"].str.startswith("cortex_phantom")]
 
 

@@ -1,9 +1,8 @@
-"""From the rows of this experiment to tables and the verdict: nothing here measures."""
+"""From prepared rows to the tables of this experiment."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 
@@ -20,30 +19,11 @@ from eval.extrapolation.paired import (
     interval,
     level,
     of_heads,
-    recorded,
     scores_of,
 )
-from eval.extrapolation.score import BANDS, EXPERIMENT, MISMATCH, PARTS, SURFACE, UNITS
-from eval.extrapolation.verdict import headline, verdict
-from eval.rows import RESULTS
+from eval.extrapolation.score import BANDS, MISMATCH, PARTS, SURFACE, UNITS
 from eval.stats import holm
-from medil.system.files import atomic_output
 
-__all__ = [
-    "NAMES",
-    "excess_table",
-    "false_table",
-    "gap",
-    "headline",
-    "of_heads",
-    "pairs_table",
-    "recorded",
-    "scores_of",
-    "tables",
-    "verdict",
-    "wide",
-]
-TABLES = Path("_build/tables")
 HEADINGS = {
     "psnr": "PSNR",
     "ssim": "SSIM",
@@ -150,22 +130,8 @@ def excess_table(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame
     return pd.DataFrame(lines)
 
 
-# Files
-
-
-def tables(folder: Path = RESULTS, out: Path = TABLES) -> list[Path]:
-    """Write the tables and the verdict, from rows only.
-
-    Args:
-        folder: Of the rows.
-        out: Of the tables; made with its parents.
-
-    Returns:
-        The files; none where nothing is recorded.
-    """
-    frame = recorded(folder)
-    if frame is None or frame.empty:
-        return []
+def tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Tables by file stem, from prepared rows."""
     heads = of_heads(frame)
     phantoms = frame[~frame.index.isin(heads.index)]
     details = [f"detail_{part}_{band}" for band in BANDS for part in PARTS if part != "error"]
@@ -176,14 +142,4 @@ def tables(folder: Path = RESULTS, out: Path = TABLES) -> list[Path]:
         "pairs": pairs_table(frame),
         "phantoms": wide(phantoms, ("psnr", *details[3:6], *SURFACE), 3),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    files = []
-    for name, table in made.items():
-        path = out / f"{EXPERIMENT}_{name}.csv"
-        with atomic_output(path, force=True) as temporary:
-            table.to_csv(temporary, index=False)
-        files.append(path)
-    path = out / f"{EXPERIMENT}_verdict.txt"
-    with atomic_output(path, force=True) as temporary:
-        temporary.write_text(verdict(frame) + "\n")
-    return [*files, path]
+    return {f"extrapolation_{name}": table for name, table in made.items()}

@@ -1,4 +1,4 @@
-"""What is measured of one block by one coder, as rows.
+"""The scores of one rendering of a block.
 
 Four questions are kept apart: how far the rendering is from the truth (PSNR, HFEN, SSIM,
 and band by band what is kept, smoothed and invented), to which size it agrees with the truth
@@ -8,33 +8,15 @@ and whether white matter has the truth's pieces and handles.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
-
 import numpy as np
 
-from eval import metrics, rows
-from eval.coders.base import Coder, Kept
-from eval.extrapolation.blocks import (
-    CONDITIONS,
-    HEAD_CONTENT_MM,
-    MARGIN_MM,
-    Block,
-    Source,
-    load_block,
-)
-from eval.extrapolation.coders import TRUTH, BlockCoder
+from eval import metrics
+from eval.extrapolation.blocks import CONDITIONS, HEAD_CONTENT_MM, MARGIN_MM, Block
 from eval.metrics.spectra import detail_split, effective_resolution_mm, fsc
 from eval.metrics.tissue import thresholds
 from eval.metrics.topology import per_cm3, topology, white_surface
-from eval.rows import of_values, spacing_text
-from eval.runner import Task
 from medil.regrid import cell_average
 
-EXPERIMENT = "extrapolation"
 VERSION = 1  # part of every hash: raise it when scoring itself changes
 BANDS = {  # cycles per mm; the latent's own cells hold little beyond 0.25
     "middle": (0.125, 0.25),
@@ -64,101 +46,6 @@ def bands_of(condition: str) -> dict[str, tuple[float, float]]:
     return {n: (a, min(b, limit_per_mm)) for n, (a, b) in BANDS.items() if a < limit_per_mm - 1e-9}
 
 
-def metrics_of(condition: str, arm: str) -> tuple[str, ...]:
-    """What is measured of an arm under a condition; of the truth, what is no comparison."""
-    if arm == TRUTH:
-        return (*SURFACE, MISMATCH)
-    details = [f"detail_{part}_{band}" for part in PARTS for band in bands_of(condition)]
-    return (*ERRORS, *details, *SURFACE, MISMATCH)
-
-
-def answered(coder: Coder, conditions: Sequence[str]) -> list[str]:
-    """The conditions in which a coder is a rival: interpolation where voxels have to be made."""
-    if coder.name != "interpolation":
-        return list(conditions)
-    return [c for c in conditions if CONDITIONS[c][0] != CONDITIONS[c][1]]
-
-
-def tasks(
-    sources: Sequence[Source], groups: dict[str, Sequence[Coder]], conditions: Sequence[str],
-    folder: Path, provenance: rows.Provenance,
-) -> list[Task]:  # fmt: skip
-    """One task a block and group of coders.
-
-    Args:
-        sources: The blocks.
-        groups: Coders that share a task, by a name for the progress bar.
-        conditions: Of `CONDITIONS`; each block answers those it can.
-        folder: Of blocks and weights.
-        provenance: Of this run; each row gets its coder's seed.
-
-    Returns:
-        The tasks, block by block.
-    """
-    return [
-        Task(
-            f"{source.name}, {name}",
-            wanted(source, coders, conditions),
-            partial(measure, source, tuple(coders), tuple(conditions), folder, provenance),
-        )
-        for source in sources
-        for name, coders in groups.items()
-    ]
-
-
-def wanted(
-    source: Source, coders: Sequence[Coder], conditions: Sequence[str]
-) -> frozenset[tuple[str, ...]]:
-    """The identities of the rows that coders give of a block."""
-    return frozenset(
-        (EXPERIMENT, source.name, coder.name, condition, metric, coder.config_hash(DEFINITION),
-         source.data_sha256, coder.weights_sha256)
-        for coder in coders
-        for condition in answered(coder, [c for c in conditions if c in source.conditions])
-        for metric in metrics_of(condition, coder.name)
-    )  # fmt: skip
-
-
-def measure(
-    source: Source, coders: Sequence[Coder], conditions: Sequence[str], folder: Path,
-    provenance: rows.Provenance,
-) -> list[rows.Row]:  # fmt: skip
-    """Rows of one block by some coders; every scan is encoded once an encoding."""
-    block, found = load_block(source, folder), []
-    kept_of: dict[tuple[str, float], tuple[Kept, float]] = {}
-    for coder in coders:
-        asked = coder.of(block) if isinstance(coder, BlockCoder) else coder
-        for condition in answered(coder, [c for c in conditions if c in source.conditions]):
-            in_mm, out_mm = CONDITIONS[condition]
-            key = (coder.encoding, in_mm)
-            if key not in kept_of:
-                started = time.perf_counter()
-                kept_of[key] = asked.encode(block.volume(in_mm)), time.perf_counter() - started
-            kept, encode_s = kept_of[key]
-            started = time.perf_counter()
-            estimate = asked.decode(kept, block.grid(out_mm))
-            time_s = encode_s + time.perf_counter() - started
-            values = scores(block, condition, estimate)
-            found += of_values(
-                {metric: values[metric] for metric in metrics_of(condition, coder.name)},
-                UNITS,
-                experiment=EXPERIMENT,
-                subject=source.name,
-                arm=coder.name,
-                condition=condition,
-                spacing_in_mm=spacing_text(block.grid(in_mm)),
-                spacing_out_mm=spacing_text(block.grid(out_mm)),
-                numbers_kept=int(kept.numbers),
-                n_voxels=block.grid(in_mm).n_voxels,
-                config_hash=coder.config_hash(DEFINITION),
-                data_sha256=source.data_sha256,
-                weights_sha256=coder.weights_sha256,
-                time_s=time_s,
-                provenance=replace(provenance, seed=getattr(coder, "seed", 0)),
-            )
-    return found
-
-
 def scores(block: Block, condition: str, estimate: np.ndarray) -> dict[str, float]:
     """Every metric of one rendering.
 
@@ -168,7 +55,7 @@ def scores(block: Block, condition: str, estimate: np.ndarray) -> dict[str, floa
         estimate: [D, H, W] on the block's grid of the rendered voxel size.
 
     Returns:
-        Metric to value, as `metrics_of` names them.
+        Metric to value.
     """
     in_mm, out_mm = CONDITIONS[condition]
     truth, mask = block.volumes[out_mm].double().numpy(), block.mask(out_mm)

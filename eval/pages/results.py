@@ -19,7 +19,6 @@ import pandas as pd
 from eval.ablation import report as ablation_report
 from eval.evaluate import report as evaluate_report
 from eval.experiments import EXPERIMENTS as FRAMED
-from eval.extrapolation import report as extrapolation_report
 from eval.generation import report as generation_report
 from eval.latent_consistency import report as consistency_report
 from eval.metrics import METRICS
@@ -83,10 +82,6 @@ EXPERIMENTS = (
     Experiment(
         "ablation", "Ablation", "Is LTE worth it?",
         "python -m eval.ablation --profile gpu", ablation_tables,
-    ),
-    Experiment(
-        "extrapolation", "Extrapolation", "Is detail finer than training recovered or invented?",
-        "python -m eval.extrapolation --profile quick", extrapolation_report.tables,
     ),
     Experiment(
         "latent_consistency", "Latent consistency", "Does a head keep its latent on another grid?",

@@ -9,11 +9,10 @@ import torch
 from scipy import ndimage
 
 from eval import rows, runner
-from eval.extrapolation import __main__ as command
-from eval.extrapolation import blocks, heads, report, score, train
+from eval.extrapolation import EXPERIMENT, blocks, heads, measure, paired, score, train, verdict
 from eval.extrapolation.blocks import CONDITIONS, Block, Source, block_grid
 from eval.extrapolation.coders import TRUTH, PhasedCoder, Truth, fixed_coders
-from eval.extrapolation.score import answered, metrics_of
+from eval.extrapolation.measure import answered, metrics_of
 from medil.config import RunConfig
 from medil.errors import InputError
 from medil.grid import Grid
@@ -61,7 +60,7 @@ def block() -> Block:
 @pytest.fixture
 def source(block, monkeypatch) -> Source:
     """That block as a source."""
-    monkeypatch.setattr(score, "load_block", lambda source, folder: block)
+    monkeypatch.setattr(measure, "load_block", lambda source, folder: block)
     return Source("toy", block.data_sha256, tuple(CONDITIONS), lambda: block)
 
 
@@ -287,7 +286,7 @@ def test_a_model_encodes_at_the_blocks_phase_and_renders_any_voxel(block, coder)
 def test_tasks_give_the_rows_that_they_announce(source, coder, tmp_path):
     conditions = ("1 -> 1", "1 -> 0.8")
     group = {"all": [Truth(), *fixed_coders(), coder]}
-    tasks = score.tasks([source], group, conditions, tmp_path, rows.Provenance.now("quick"))
+    tasks = measure.block_tasks([source], group, conditions, tmp_path, rows.Provenance.now("quick"))
     [task] = tasks
     found = task.measure()
     assert {row.identity for row in found} == task.wanted
@@ -298,21 +297,23 @@ def test_tasks_give_the_rows_that_they_announce(source, coder, tmp_path):
 
 def test_interpolation_answers_only_where_voxels_have_to_be_made():
     interpolation = fixed_coders()[-1]
-    assert answered(interpolation, list(CONDITIONS)) == ["1 -> 0.8", "1 -> 0.7", "1 -> 0.5"]
+    everywhere = Source("toy", "a" * 64, tuple(CONDITIONS), lambda: None)
+    finer = ["1 -> 0.8", "1 -> 0.7", "1 -> 0.5"]
+    assert answered(interpolation, everywhere, list(CONDITIONS)) == finer
     assert "psnr" not in metrics_of("1 -> 1", TRUTH)
 
 
 def test_profiles_train_each_arm_with_every_seed_first_seeds_first():
-    runs = command.PROFILES["gpu"].runs()
+    runs = measure.PROFILES["gpu"].runs()
     assert [run.seed for run in runs] == sorted(run.seed for run in runs)
     assert {(run.arm, run.seed) for run in runs} == {(a, s) for a in train.TITLES for s in range(3)}
 
 
 def test_train_only_scores_nothing(training, tmp_path, monkeypatch):
-    plan = command.Plan(("integrated",), 1, 2, 2, 1, 0)
-    monkeypatch.setitem(command.PROFILES, "quick", plan)
-    arguments = ["--train-only", "--data", str(tmp_path), "--workers", "0"]
-    assert command.main(arguments) == 0
+    plan = measure.Plan(("integrated",), 1, 2, 2, 1, 0)
+    monkeypatch.setitem(measure.PROFILES, "quick", plan)
+    arguments = ["--train-only", "--data", str(tmp_path), "--workers", "0", "--out", str(tmp_path)]
+    assert EXPERIMENT.main(arguments) == 0
     assert [run.done(tmp_path) for run in plan.runs()] == [True]
     assert not list(tmp_path.glob("*.jsonl"))
 
@@ -353,38 +354,38 @@ def recorded_rows(gain: float = 0.5, n_heads: int = 8, n_seeds: int = 3) -> list
 
 def test_the_verdict_says_what_the_rows_hold(tmp_path):
     rows.append_rows(tmp_path / "extrapolation.jsonl", recorded_rows())
-    frame = report.recorded(tmp_path)
-    found = report.gap(
-        report.scores_of(frame),
+    frame = EXPERIMENT.recorded(tmp_path)
+    found = paired.gap(
+        paired.scores_of(frame),
         ("integrated", "0.8 -> 0.8"),
         ("trilinear", "0.8 -> 0.8"),
         "detail_kept_fine",
     )
     assert found.low < 0.5 < found.high and found.high - found.low < 0.02
     assert (found.n_subjects, found.n_seeds) == (8, 3)
-    words = report.verdict(frame)
+    words = verdict.verdict(frame)
     assert "integrated LTE − trilinear (MedIL-Interp): +1.00" in words
     assert "it keeps most of the amplitude" in words
     assert "it keeps less than half of the amplitude" in words
     assert "+2.000 [+2.000, +2.000] handles per cm³" in words
     assert "8 heads × 3 seeds" in words and "Beware" not in words
-    answer = report.headline(frame).splitlines()[0]
+    answer = verdict.headline(frame).splitlines()[0]
     assert "smooths more than it invents: smoothed less invented +0.50" in answer
     assert "above zero, and +0.000 [+0.000, +0.000] in waves below 2 mm, no difference" in answer
 
 
 def test_few_heads_and_one_seed_are_named(tmp_path):
     rows.append_rows(tmp_path / "extrapolation.jsonl", recorded_rows(0.0, 3, 1))
-    words = report.verdict(report.recorded(tmp_path))
+    words = verdict.verdict(EXPERIMENT.recorded(tmp_path))
     assert "3 heads cannot reach p < 0.05" in words and "one seed" in words
 
 
 def test_tables_come_from_rows_alone(tmp_path):
-    assert report.tables(tmp_path, tmp_path / "none") == []
+    assert EXPERIMENT.write(tmp_path, tmp_path / "none") == []
     rows.append_rows(tmp_path / "extrapolation.jsonl", recorded_rows())
-    files = report.tables(tmp_path, tmp_path / "tables")
+    files = EXPERIMENT.write(tmp_path, tmp_path / "tables")
     names = [path.stem.removeprefix("extrapolation_") for path in files]
-    assert sorted(names) == ["detail", "errors", "pairs", "phantoms", "surface", "verdict"]
+    assert sorted(names) == ["detail", "errors", "pairs", "surface", "verdict"]
     surface = (tmp_path / "tables" / "extrapolation_surface.csv").read_text()
     assert "+2.000 [+2.000, +2.000]" in surface
 
@@ -394,6 +395,6 @@ def test_rows_of_an_older_recipe_do_not_count(tmp_path):
     old = [replace(row, config_hash="old", value=9.0) for row in recorded_rows(0.0, 2, 1)]
     rows.append_rows(path, old)
     rows.append_rows(path, [replace(r, recorded_at=rows.now_utc()) for r in recorded_rows()])
-    frame = report.recorded(tmp_path)
+    frame = EXPERIMENT.recorded(tmp_path)
     assert set(frame["config_hash"]) == {"c"}
     assert frame["subject"].nunique() == 8

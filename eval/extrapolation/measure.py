@@ -1,0 +1,200 @@
+"""What a profile trains and scores, and the rows of one block by some coders."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from eval import rows
+from eval.coders.base import Coder, Kept
+from eval.extrapolation.blocks import CONDITIONS, Source, draw_all, load_block, sources
+from eval.extrapolation.coders import (
+    TRUTH,
+    BlockCoder,
+    Truth,
+    arm_coder,
+    fixed_coders,
+    release_coders,
+)
+from eval.extrapolation.heads import FOLDER
+from eval.extrapolation.score import (
+    DEFINITION,
+    ERRORS,
+    MISMATCH,
+    PARTS,
+    SURFACE,
+    UNITS,
+    bands_of,
+    scores,
+)
+from eval.extrapolation.train import TITLES, Run, train_all
+from eval.runner import Task
+
+NAME = "extrapolation"
+KEY = (*rows.WHAT, "seed")
+QUICK_OUT = Path("_build/extrapolation/quick")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a profile trains and scores."""
+
+    arms: tuple[str, ...]
+    seeds: int
+    steps: int
+    heads: int  # to train on
+    subjects: int  # synthetic heads to score
+    phantoms: int  # to score
+    conditions: tuple[str, ...] = tuple(CONDITIONS)
+
+    def runs(self) -> list[Run]:
+        """Every run; all arms of one seed first, so that an interrupted night holds pairs."""
+        return [
+            Run(arm, seed, self.steps, self.heads)
+            for seed in range(self.seeds)
+            for arm in self.arms
+        ]
+
+    def sources(self) -> list[Source]:
+        """The blocks to score."""
+        return sources(self.subjects, self.phantoms)
+
+
+PROFILES = {
+    #             arms, seeds, steps, training heads, scored heads, phantoms
+    "quick": Plan(
+        ("integrated", "trilinear"), 1, 100, 3, 3, 1, ("1 -> 1", "0.8 -> 0.8", "1 -> 0.8")
+    ),
+    "gpu": Plan(tuple(TITLES), 3, 600, 16, 6, 2),
+    "paper": Plan(tuple(TITLES), 5, 10_000, 16, 20, 4),
+}
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this experiment."""
+    parser.add_argument("--train-only", action="store_true", help="train, score nothing")
+    parser.add_argument("--data", type=Path, default=FOLDER, help="folder of heads and weights")
+
+
+def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task]:
+    """One task a block and group of coders; arms are trained and blocks drawn first."""
+    plan, folder = PROFILES[options.profile], options.data
+    processes = (os.cpu_count() if options.workers is None else options.workers) or 1
+    train_all(plan.runs(), folder, processes)
+    if options.train_only:
+        return []
+    blocks = plan.sources()
+    draw_all(blocks, folder, processes)
+    groups = coders(plan, options.release, folder)
+    return block_tasks(blocks, groups, plan.conditions, folder, provenance)
+
+
+def coders(plan: Plan, release: str, folder: Path) -> dict[str, Sequence[Coder]]:
+    """Coders that share a task: each trained run, the release, and what learns nothing."""
+    trained = {
+        f"{run.arm}, seed {run.seed}": [arm_coder(run, folder)]
+        for run in plan.runs()
+        if run.path(folder).exists()
+    }
+    return {"fixed": [Truth(), *fixed_coders()], release: release_coders(release)} | trained
+
+
+def block_tasks(
+    blocks: Sequence[Source], groups: dict[str, Sequence[Coder]], conditions: Sequence[str],
+    folder: Path, provenance: rows.Provenance,
+) -> list[Task]:  # fmt: skip
+    """One task a block and group of coders, block by block.
+
+    Args:
+        blocks: To score.
+        groups: Coders that share a task, by a name for the progress bar.
+        conditions: Of `CONDITIONS`; each block answers those it can.
+        folder: Of blocks and weights.
+        provenance: Of this run; each row gets its coder's seed.
+    """
+    return [
+        Task(
+            f"{source.name}, {name}",
+            wanted(source, coders, conditions),
+            partial(measure, source, tuple(coders), tuple(conditions), folder, provenance),
+        )
+        for source in blocks
+        for name, coders in groups.items()
+    ]
+
+
+def metrics_of(condition: str, arm: str) -> tuple[str, ...]:
+    """What is measured of an arm under a condition; of the truth, what is no comparison."""
+    if arm == TRUTH:
+        return (*SURFACE, MISMATCH)
+    details = [f"detail_{part}_{band}" for part in PARTS for band in bands_of(condition)]
+    return (*ERRORS, *details, *SURFACE, MISMATCH)
+
+
+def answered(coder: Coder, source: Source, conditions: Sequence[str]) -> list[str]:
+    """The conditions of a block in which a coder is a rival.
+
+    Interpolation is one only where voxels have to be made.
+    """
+    possible = [c for c in conditions if c in source.conditions]
+    if coder.name != "interpolation":
+        return possible
+    return [c for c in possible if CONDITIONS[c][0] != CONDITIONS[c][1]]
+
+
+def wanted(
+    source: Source, coders: Sequence[Coder], conditions: Sequence[str]
+) -> frozenset[tuple[str, ...]]:
+    """The identities of the rows that coders give of a block."""
+    return frozenset(
+        (NAME, source.name, coder.name, condition, metric, coder.config_hash(DEFINITION),
+         source.data_sha256, coder.weights_sha256)
+        for coder in coders
+        for condition in answered(coder, source, conditions)
+        for metric in metrics_of(condition, coder.name)
+    )  # fmt: skip
+
+
+def measure(
+    source: Source, coders: Sequence[Coder], conditions: Sequence[str], folder: Path,
+    provenance: rows.Provenance,
+) -> list[rows.Row]:  # fmt: skip
+    """Rows of one block by some coders; coders of one encoding encode a scan once."""
+    block, measured = load_block(source, folder), []
+    kept_of: dict[tuple[str, float], tuple[Kept, float]] = {}
+    for coder in coders:
+        of_block = coder.of(block) if isinstance(coder, BlockCoder) else coder
+        for condition in answered(coder, source, conditions):
+            in_mm, out_mm = CONDITIONS[condition]
+            key = (coder.encoding, in_mm)
+            if key not in kept_of:
+                started = time.perf_counter()
+                kept_of[key] = of_block.encode(block.volume(in_mm)), time.perf_counter() - started
+            kept, encode_s = kept_of[key]
+            started = time.perf_counter()
+            estimate = of_block.decode(kept, block.grid(out_mm))
+            time_s = encode_s + time.perf_counter() - started
+            values = scores(block, condition, estimate)
+            measured += rows.of_values(
+                {metric: values[metric] for metric in metrics_of(condition, coder.name)},
+                UNITS,
+                experiment=NAME,
+                subject=source.name,
+                arm=coder.name,
+                condition=condition,
+                spacing_in_mm=rows.spacing_text(block.grid(in_mm)),
+                spacing_out_mm=rows.spacing_text(block.grid(out_mm)),
+                numbers_kept=int(kept.numbers),
+                n_voxels=block.grid(in_mm).n_voxels,
+                config_hash=coder.config_hash(DEFINITION),
+                data_sha256=source.data_sha256,
+                weights_sha256=coder.weights_sha256,
+                time_s=time_s,
+                provenance=replace(provenance, seed=getattr(coder, "seed", 0)),
+            )
+    return measured
