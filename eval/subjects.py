@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike
 
 from eval.metrics import brain_mask, head_mask
 from eval.rows import array_digest, digest
-from medil.data.manifest import Entry, available, entries, fetch, reachable
-from medil.data.samples import mni152_template
+from medil.data.manifest import Entry, entries, fetch, local_entries, reachable
+from medil.data.samples import LABEL_MAPS, mni152_template
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.regrid import cell_average
@@ -159,8 +159,8 @@ def subjects(profile: str) -> list[Subject]:
     n_made = {"quick": 1, "gpu": 4, "paper": 20}
     if profile not in n_made:
         raise InputError(f"a profile is quick, gpu or paper, not {profile!r}.")
-    real = [_real(e) for e in entries("open_ms_t1", "test") if available(e)]
-    maps = [e for e in entries("synthseg_labels", "test") if available(e)]
+    real = [_real(entry) for entry in local_entries("open_ms_t1", "test")]
+    maps = local_entries(LABEL_MAPS, "test")
     made = [_made(maps[k % len(maps)], k) for k in range(n_made[profile] if maps else 0)]
     if profile == "quick":
         real = [s for s in real if "study2" not in s.name]

@@ -28,10 +28,10 @@ from eval.metrics import brain_mask
 from eval.rows import digest
 from eval.subjects import template_subject
 from medil.config import DataConfig
-from medil.data.manifest import Entry, available, entries, fetch
+from medil.data.manifest import Entry, fetch, local_entries
+from medil.data.samples import anatomy_of, bytes_of, label_maps
 from medil.grid import Grid
 from medil.io.intensity import Intensity, robust_intensity
-from medil.synth.anatomy import Anatomy, label_anatomy, tissue_anatomy
 from medil.synth.cohort import CohortConfig, draw_subject, scan
 from medil.system.files import atomic_output
 from medil.training.patches import Scan, coarser, prepare_scan
@@ -115,8 +115,8 @@ def training_heads(count: int, folder: Path = FOLDER, workers: int = 1) -> list[
         The scans, equally weighted.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    maps: list[Entry | None] = [e for e in entries("synthseg_labels", "train") if available(e)]
-    sources = [(maps or [None])[i % max(1, len(maps))] for i in range(count)]
+    maps = label_maps("train")
+    sources = [maps[i % len(maps)] for i in range(count)]
     tasks = [(folder / _head_name(source, i), source, i) for i, source in enumerate(sources)]
     _each(draw_head, [t for t in tasks if not t[0].exists()], workers, "training heads")
     return [_head(path, 1 / count) for path, _, _ in tasks]
@@ -130,7 +130,7 @@ def head_spacing_mm(index: int) -> float:
 def draw_head(path: Path, source: Entry | None, index: int) -> None:
     """Draw and scan one training head into a file."""
     config = _style()
-    head = draw_subject(_anatomy(source), TRAIN_SEED, index, config)
+    head = draw_subject(anatomy_of(source), TRAIN_SEED, index, config)
     rng = np.random.default_rng([TRAIN_SEED, index, 9])
     spacing_mm = head_spacing_mm(index)
     low, high = head.head_mm
@@ -147,21 +147,13 @@ def _head(path: Path, weight: float) -> Scan:
 
 
 def _head_name(source: Entry | None, index: int) -> str:
-    recipe = [VERSION, _bytes_of(source), TRAIN_SEED, index, TRAIN_MM, repr(_style())]
+    recipe = [VERSION, bytes_of(source), TRAIN_SEED, index, TRAIN_MM, repr(_style())]
     return f"head_{index:02d}_{digest(recipe)[:12]}.safetensors"
 
 
 def _style() -> CohortConfig:
     data = DataConfig()
     return CohortConfig(noise=data.noise, texture=data.texture)
-
-
-def _anatomy(source: Entry | None) -> Anatomy:
-    return label_anatomy(fetch(source)) if source else tissue_anatomy()
-
-
-def _bytes_of(source: Entry | None) -> str:
-    return source.sha256 if source else "mni152"
 
 
 # Scored blocks
@@ -181,13 +173,12 @@ def questions(count: int, folder: Path = FOLDER, workers: int = 1) -> list[Quest
         Every question, by subject, place and condition.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    maps: list[Entry | None] = [e for e in entries("synthseg_labels", "test") if available(e)]
-    maps = maps or [None]
+    maps = label_maps("test")
     tasks: list[tuple[Path, Callable]] = [_real_task(folder)]
     for index in range(N_MADE):
         source = maps[index % len(maps)]
         name = f"made_{index}_from_{'map_' + source.subject if source else 'mni152'}"
-        recipe = digest([*_DEFINITION, _bytes_of(source), TEST_SEED, index, repr(_style())])
+        recipe = digest([*_DEFINITION, bytes_of(source), TEST_SEED, index, repr(_style())])
         path = folder / f"{name}_{recipe[:12]}.safetensors"
         tasks.append((path, partial(_made_blocks, name, recipe, source, index)))
     tasks = tasks[:count]
@@ -204,7 +195,7 @@ def draw_blocks(path: Path, make: Callable[[], list[Question]]) -> None:
 
 
 def _made_blocks(name: str, recipe: str, source: Entry | None, index: int) -> list[Question]:
-    head = draw_subject(_anatomy(source), TEST_SEED, index, _style())
+    head = draw_subject(anatomy_of(source), TEST_SEED, index, _style())
 
     def render(grid: Grid) -> Tensor:
         clean = head.render(grid)  # without noise: the operators are asked, not the scanner
@@ -231,10 +222,10 @@ def _made_blocks(name: str, recipe: str, source: Entry | None, index: int) -> li
 
 
 def _real_task(folder: Path) -> tuple[Path, Callable]:
-    wanted = [e for e in entries("open_ms_t1", "test") if "cross_sectional" in e.path]
-    entry = next((e for e in wanted if available(e)), None)
+    real = local_entries("open_ms_t1", "test")
+    entry = next((e for e in real if "cross_sectional" in e.path), None)
     name = entry.path.rsplit("/", 1)[-1].split(".")[0] if entry else "mni152_template"
-    recipe = digest([*_DEFINITION, AVERAGED, _bytes_of(entry), TEST_SEED])
+    recipe = digest([*_DEFINITION, AVERAGED, bytes_of(entry), TEST_SEED])
     path = folder / f"{name}_{recipe[:12]}.safetensors"
     return path, partial(_real_blocks, name, recipe, entry)
 

@@ -19,17 +19,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from eval.extrapolation.heads import (
-    FOLDER,
-    anatomy_of,
-    bytes_of,
-    in_processes,
-    label_maps,
-    style,
-)
+from eval.extrapolation.heads import FOLDER, in_processes, style
 from eval.metrics import brain_mask
 from eval.rows import digest
 from medil.data.manifest import Entry
+from medil.data.samples import anatomy_of, bytes_of, label_maps
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.regrid import cell_average

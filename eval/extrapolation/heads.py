@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from eval.rows import digest
 from medil.config import DataConfig
-from medil.data.manifest import Entry, available, entries, fetch
+from medil.data.manifest import Entry
+from medil.data.samples import anatomy_of, bytes_of, label_maps
 from medil.grid import Grid
-from medil.synth.anatomy import Anatomy, label_anatomy, tissue_anatomy
 from medil.synth.cohort import CohortConfig, draw_subject, scan
 from medil.system.files import atomic_output
 from medil.training.patches import Scan, prepare_scan
@@ -90,21 +90,6 @@ def style() -> CohortConfig:
     """How made heads look: as those that the release was trained on."""
     data = DataConfig()
     return CohortConfig(noise=data.noise, texture=data.texture)
-
-
-def label_maps(split: str) -> list[Entry | None]:
-    """Label maps that are at hand; None stands for MNI152's tissue maps where none is."""
-    return [e for e in entries("synthseg_labels", split) if available(e)] or [None]
-
-
-def anatomy_of(source: Entry | None) -> Anatomy:
-    """The anatomy of a label map, or of MNI152."""
-    return label_anatomy(fetch(source)) if source else tissue_anatomy()
-
-
-def bytes_of(source: Entry | None) -> str:
-    """The hash of a label map, or MNI152's name."""
-    return source.sha256 if source else "mni152"
 
 
 def in_processes(function, tasks: list[tuple], workers: int, what: str) -> None:

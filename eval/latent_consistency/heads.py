@@ -19,12 +19,13 @@ from torch import Tensor
 from eval.latent_consistency.conditions import BANDS_PER_MM, SAME
 from eval.rows import digest
 from eval.subjects import COHORT_SEED, MADE_VERSION, Scan, brain_at_1_mm
-from medil.data.manifest import Entry, available, entries, fetch
+from medil.data.manifest import Entry, local_entries
+from medil.data.samples import anatomy_of, bytes_of, label_maps
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.model.codecs import frequencies_per_mm
 from medil.regrid import cell_average, cubic_resample
-from medil.synth.anatomy import Anatomy, label_anatomy, tissue_anatomy
+from medil.synth.anatomy import Anatomy
 from medil.synth.cohort import draw_subject
 from medil.volume import robust_intensity
 
@@ -83,11 +84,10 @@ def heads(profile: str) -> list[Head]:
     counts = {"quick": 4, "gpu": 12, "paper": 40}
     if profile not in counts:
         raise InputError(f"a profile is quick, gpu or paper, not {profile!r}.")
-    maps: list[Entry | None] = [e for e in entries("synthseg_labels", "test") if available(e)]
-    maps = maps or [None]
-    real = [e for e in entries("open_ms_t1", "test") if "cross_sectional" in e.path]
+    maps = label_maps("test")
+    real = [e for e in local_entries("open_ms_t1", "test") if "cross_sectional" in e.path]
     made = [_made(maps[k % len(maps)], k) for k in range(counts[profile])]
-    return [_real(e) for e in real if available(e)] + made
+    return [_real(entry) for entry in real] + made
 
 
 def _real(entry: Entry) -> Head:
@@ -97,11 +97,10 @@ def _real(entry: Entry) -> Head:
 
 def _made(entry: Entry | None, index: int) -> Head:
     def make() -> Content:
-        return made_content(label_anatomy(fetch(entry)) if entry else tissue_anatomy(), index)
+        return made_content(anatomy_of(entry), index)
 
     source = f"map_{entry.subject}" if entry else "tissue_maps"
-    source_sha256 = entry.sha256 if entry else "mni152"
-    recipe = digest([MADE_VERSION, source_sha256, COHORT_SEED, index, FINE_MM])
+    recipe = digest([MADE_VERSION, bytes_of(entry), COHORT_SEED, index, FINE_MM])
     return Head(f"made_{index:02d}_from_{source}", recipe, FINE_MM, make)
 
 

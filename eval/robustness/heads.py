@@ -12,10 +12,10 @@ import torch
 from eval.metrics import brain_mask
 from eval.rows import digest
 from eval.subjects import COHORT_SEED, MADE_VERSION, Scan, Subject, brain_at_1_mm, template_subject
-from medil.data.manifest import Entry, available, entries, fetch
+from medil.data.manifest import Entry, available, entries
+from medil.data.samples import anatomy_of, bytes_of, label_maps
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.synth.anatomy import label_anatomy, tissue_anatomy
 from medil.synth.cohort import draw_subject
 from medil.volume import Volume
 
@@ -39,8 +39,7 @@ def heads(profile: str) -> list[Subject]:
     """
     if profile not in N_MADE:
         raise InputError(f"a profile is quick, gpu or paper, not {profile!r}.")
-    maps: list[Entry | None] = [e for e in entries("synthseg_labels", "test") if available(e)]
-    maps = maps or [None]
+    maps = label_maps("test")
     return [_real(), *(_made(maps[k % len(maps)], k) for k in range(N_MADE[profile]))]
 
 
@@ -55,13 +54,10 @@ def _real() -> Subject:
 
 def _made(entry: Entry | None, index: int) -> Subject:
     source = f"map_{entry.subject}" if entry else "tissue_maps"
-    source_sha256 = entry.sha256 if entry else "mni152"
-    recipe = digest([MADE_VERSION, source_sha256, COHORT_SEED, index, SPACING_MM, MARGIN_MM])
+    recipe = digest([MADE_VERSION, bytes_of(entry), COHORT_SEED, index, SPACING_MM, MARGIN_MM])
 
     def make() -> Scan:
-        head = draw_subject(
-            label_anatomy(fetch(entry)) if entry else tissue_anatomy(), COHORT_SEED, index
-        )
+        head = draw_subject(anatomy_of(entry), COHORT_SEED, index)
         low_mm, high_mm = head.head_mm[0] - MARGIN_MM, head.head_mm[1] + MARGIN_MM
         shape = np.ceil((high_mm - low_mm) / SPACING_MM).astype(int).tolist()
         grid = Grid.from_spacing(shape, SPACING_MM, (low_mm + SPACING_MM / 2).tolist())

@@ -127,6 +127,11 @@ def available(entry: PublishedFile, nearby: Iterable[Path] = ()) -> bool:
     return any(path.is_file() for path in local_paths(entry, nearby))
 
 
+def local_entries(name: str, split: str | None = None) -> list[Entry]:
+    """The `entries` of a data set whose files are on this computer."""
+    return [entry for entry in entries(name, split) if available(entry)]
+
+
 def fetch(entry: PublishedFile, nearby: Iterable[Path] = ()) -> Path:
     """Return a verified local copy of a file; download it if there is none.
 

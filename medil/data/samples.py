@@ -1,4 +1,4 @@
-"""One real scan to begin with, and its stand-in where it is not available."""
+"""One real scan and the label maps to begin with, and what stands in where they are missing."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from medil.data.manifest import Entry, entries, fetch, reachable
+from medil.data.manifest import Entry, entries, fetch, local_entries, reachable
 from medil.grid import Grid
-from medil.synth.anatomy import mni152_datasets
+from medil.synth.anatomy import Anatomy, label_anatomy, mni152_datasets, tissue_anatomy
 from medil.volume import Volume, load
 
+LABEL_MAPS = "synthseg_labels"
 SCAN = "open_ms_t1/longitudinal_patient01_study1_T1W.nii.gz"
 
 
@@ -56,3 +57,25 @@ def mni152_template() -> Volume:
     image = mni152_datasets().load_mni152_template(resolution=1)
     data = torch.from_numpy(image.get_fdata(dtype=np.float32).copy())
     return Volume(data, Grid(tuple(data.shape), image.affine))  # type: ignore[arg-type]
+
+
+def label_maps(split: str) -> list[Entry | None]:
+    """The published label maps of a split that are on this computer.
+
+    Args:
+        split: ``train`` or ``test``.
+
+    Returns:
+        The maps, or one None, which stands for the tissue maps of MNI152.
+    """
+    return [*local_entries(LABEL_MAPS, split)] or [None]
+
+
+def anatomy_of(label_map: Entry | None) -> Anatomy:
+    """The anatomy of one of `label_maps`."""
+    return label_anatomy(fetch(label_map)) if label_map else tissue_anatomy()
+
+
+def bytes_of(label_map: Entry | None) -> str:
+    """The hash of one of `label_maps`, for recipes of what is drawn on it."""
+    return label_map.sha256 if label_map else "mni152"

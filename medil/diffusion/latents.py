@@ -20,7 +20,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from medil.config import DataConfig
-from medil.data.manifest import available, entries, fetch
+from medil.data.manifest import fetch, local_entries
+from medil.data.samples import LABEL_MAPS
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.io.intensity import robust_intensity
@@ -92,7 +93,7 @@ def label_maps(split: str) -> list[Path]:
     Raises:
         InputError: None is here.
     """
-    found = [fetch(e) for e in entries("synthseg_labels", split) if available(e)]
+    found = [fetch(entry) for entry in local_entries(LABEL_MAPS, split)]
     if not found:
         raise InputError(
             "heads for sampling are drawn on label maps, and none is here; "

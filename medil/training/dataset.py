@@ -220,7 +220,7 @@ def training_maps() -> list[Map]:
 
 def available_files(name: str) -> list[Path]:
     """Files of a manifest's `train` split that need no network."""
-    return [manifest.fetch(e) for e in manifest.entries(name, "train") if manifest.available(e)]
+    return [manifest.fetch(entry) for entry in manifest.local_entries(name, "train")]
 
 
 def subject_path(folder: Path, index: int) -> Path:

@@ -84,7 +84,7 @@ def test_a_drawn_head_says_what_is_known_of_it(head):
 
 
 def test_without_label_maps_heads_are_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(latentset, "available", lambda entry: False)
+    monkeypatch.setattr("medil.data.manifest.available", lambda entry: False)
     with pytest.raises(InputError, match="MEDIL_DATA_MIRROR"):
         draw_heads("train", [0], tmp_path)
 

@@ -144,7 +144,7 @@ def test_heads_are_held_out(mirror):
 
 
 def test_heads_are_made_from_tissue_maps_where_no_data_is_at_hand(monkeypatch):
-    monkeypatch.setattr(scans, "available", lambda entry: False)
+    monkeypatch.setattr("medil.data.manifest.available", lambda entry: False)
     assert [h.name[-17:] for h in scans.heads("quick")] == ["_from_tissue_maps"] * 4
     with pytest.raises(InputError, match="quick, gpu or paper"):
         scans.heads("fast")
