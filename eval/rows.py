@@ -352,16 +352,6 @@ def array_digest(values: np.ndarray, affine_vox2ras: np.ndarray) -> str:
     return state.hexdigest()
 
 
-def weights_digest(module: torch.nn.Module) -> str:
-    """SHA-256 of a module's parameters and buffers by name, wherever they lie."""
-    state = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        state.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        flat = value.detach().cpu().contiguous().reshape(-1)
-        state.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
-    return state.hexdigest()
-
-
 @lru_cache(maxsize=1)
 def _checkout_state() -> tuple[str, bool]:
     """Commit, and whether files differ; ``MEDIL_COMMIT`` tells it to a copy without history."""

@@ -57,6 +57,7 @@ from eval.arms.train import (
 )
 from medil.config import RunConfig
 from medil.errors import InputError
+from medil.model.weights import weights_sha256
 from medil.training.patches import Scan
 
 RUN = "ablation-run"
@@ -188,7 +189,7 @@ def record_run(
         return rows.append_rows(path, run_rows(arm, values, *about))
     time_s, started_cpu = time.perf_counter() - started, clock(device)
     new = _scored_rows(arm, trained, found, config, hashed, provenance)
-    weights = rows.weights_digest(trained.by_steps.model)
+    weights = weights_sha256(trained.by_steps.model)
     values = {
         "cpu_s_per_step": (trained.cpu_s_per_step, "s"),
         "cpu_s_to_steps": (trained.by_steps.cpu_s, "s"),
@@ -213,7 +214,7 @@ def _scored_rows(
 
     new, done = [], {}  # the reference's two snapshots are one
     for budget, shot in zip(BUDGETS, (trained.by_steps, trained.by_time), strict=True):
-        weights = rows.weights_digest(shot.model)
+        weights = weights_sha256(shot.model)
         if weights not in done:
             done[weights] = scores(found, lambda q, shot=shot: answer(shot.model, q))
         new += snapshot_rows(arm, budget, done[weights], numbers, hashed, weights, provenance)
@@ -226,7 +227,7 @@ def _patch_rows(
     arm: str, shot: Snapshot, found: Sequence[Question], numbers: Callable, hashed: str,
     provenance: rows.Provenance,
 ) -> list[rows.Row]:  # fmt: skip
-    weights = rows.weights_digest(shot.model)
+    weights = weights_sha256(shot.model)
     return [
         row(
             EXPERIMENT,

@@ -31,7 +31,7 @@ from medil.errors import InputError
 from medil.grid import Grid
 from medil.model.base import LatentAutoencoder
 from medil.model.codecs import CODECS, LINEAR_CODECS
-from medil.model.weights import load_any, load_release
+from medil.model.weights import load_model, load_release, weights_sha256
 from medil.regrid import resample
 from medil.volume import Volume
 
@@ -121,7 +121,7 @@ class Coder(ABC):
 @lru_cache(maxsize=2)
 def loaded(release: str) -> LatentAutoencoder:
     """A released model by name, or weights by path, ready to run on the CPU."""
-    model = load_any(Path(release)) if release.endswith(SUFFIX) else load_release(release)
+    model = load_model(Path(release)) if release.endswith(SUFFIX) else load_release(release)
     return model.eval()
 
 
@@ -180,7 +180,7 @@ class ReleaseCoder(Coder):
         self.name = release_arm(release) + (SPLINES if splines_alone else "")
         self.title, self.kind = title_of(self.name), kind_of(self.name)
         self.config = asdict(model.config)
-        self.weights_sha256 = rows.weights_digest(model)
+        self.weights_sha256 = weights_sha256(model)
 
     @property
     def encoding(self) -> str:

@@ -16,7 +16,6 @@ from typing import Self
 import numpy as np
 import torch
 
-from eval import rows
 from eval.coders.base import Coder, Interpolation, Kept, codec_coders
 from eval.extrapolation.blocks import Block
 from eval.extrapolation.train import TITLES, Run
@@ -25,7 +24,7 @@ from medil.grid import Grid
 from medil.model.autoencoder import MedIL
 from medil.model.base import LatentAutoencoder
 from medil.model.streaming import slabs
-from medil.model.weights import load_any
+from medil.model.weights import load_model, weights_sha256
 from medil.volume import Volume
 
 CODECS = ("dct_ball", "bspline")
@@ -38,7 +37,7 @@ TRUTH = "truth"
 @lru_cache(maxsize=2)
 def loaded(path: Path) -> LatentAutoencoder:
     """Weights, ready to run on the CPU."""
-    return load_any(path)
+    return load_model(path)
 
 
 class BlockCoder(Coder):
@@ -88,7 +87,7 @@ class PhasedCoder(BlockCoder):
         self.config = asdict(model.config) | {"splines_alone": splines_alone, "phase": "block's"}
         if run:
             self.config |= {"steps": run.steps, "heads": run.heads}
-        self.weights_sha256 = rows.weights_digest(model)
+        self.weights_sha256 = weights_sha256(model)
 
     @property
     def encoding(self) -> str:

@@ -18,7 +18,7 @@ from eval.arms.train import recipe, train_arm
 from eval.rows import digest
 from medil.config import RunConfig
 from medil.model.base import LatentAutoencoder
-from medil.model.weights import load_any, load_release, save_weights
+from medil.model.weights import load_model, load_release, save_weights
 
 FOLDER = Path("_build/generation")
 RELEASE, BASE = "release", "base"
@@ -72,4 +72,4 @@ def autoencoder(
         trained = train_arm(arm_config(arm), scans, SEED, steps, None, title=TITLES[arm])
         facts = {"arm": arm, "seed": SEED, "step": steps, "training_loss": trained.loss}
         save_weights(trained.by_steps.model, arm_config(arm), path, facts, force=True)
-    return load_any(path)
+    return load_model(path)

@@ -19,7 +19,7 @@ from eval.latent_consistency.measure import (
 )
 from eval.runner import Task
 from medil.model.base import LatentAutoencoder
-from medil.model.weights import load_release
+from medil.model.weights import load_release, weights_sha256
 
 
 def tasks(profile: str, release: str, provenance: rows.Provenance) -> list[Task]:
@@ -94,7 +94,7 @@ def identities(
     cohort: Sequence[str] = (),
 ) -> list[tuple[str, ...]]:
     """What tells the rows of one head apart: `eval.rows.IDENTITY` tuples."""
-    weights = rows.weights_digest(model)
+    weights = weights_sha256(model)
     return [
         (EXPERIMENT, head.name, arm, condition, metric, names.config_hash(model, arm, cohort),
          head.data_sha256, weights)
@@ -144,7 +144,7 @@ def as_rows(
         provenance: Of this run.
         cohort: Hashes of all heads where they are compared.
     """
-    weights = rows.weights_digest(model)
+    weights = weights_sha256(model)
     hashes = {arm: names.config_hash(model, arm, cohort) for arm in names.arms(model)}
     return [
         rows.Row(

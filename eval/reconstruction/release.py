@@ -5,6 +5,7 @@ from __future__ import annotations
 from eval import rows
 from eval.coders.base import release_arm
 from medil.model.autoencoder import MedIL
+from medil.model.weights import weights_sha256
 
 NAME = "release"
 FACTS = {  # fact that training wrote -> unit
@@ -51,7 +52,7 @@ def release_rows(model: MedIL, name: str, provenance: rows.Provenance) -> list[r
             n_voxels=mm3,
             config_hash=rows.digest(facts.get("config_hash", "")),
             data_sha256="none",
-            weights_sha256=rows.weights_digest(model),
+            weights_sha256=weights_sha256(model),
             time_s=0.0,
             recorded_at=rows.now_utc(),
             provenance=provenance,

@@ -21,7 +21,7 @@ import pandas as pd
 from eval import rows
 from medil.errors import InputError
 from medil.model.base import LatentAutoencoder
-from medil.model.weights import load_any
+from medil.model.weights import load_model, weights_sha256
 
 EXPERIMENT = "training"
 MOST_POINTS = 120
@@ -128,7 +128,7 @@ def training_rows(
         n_voxels=max(1, round(config.latent_spacing_mm**3)),  # a latent cell, in voxels of 1 mm
         config_hash=rows.digest([facts.get("config_hash", ""), DEFINITION]),
         data_sha256="none",
-        weights_sha256=rows.weights_digest(model),
+        weights_sha256=weights_sha256(model),
         time_s=0.0,
         recorded_at=rows.now_utc(),
         provenance=of_the_run(facts, provenance),
@@ -180,7 +180,7 @@ def record(
     """
     if not out.parent.is_dir():
         raise InputError(f"{out.parent} does not exist; make that folder first.")
-    model = load_any(weights or folder / "weights.safetensors")
+    model = load_model(weights or folder / "weights.safetensors")
     found = training_rows(model, folder / "log.jsonl", name, rows.Provenance.now(profile))
     out.mkdir(exist_ok=True)
     path = out / f"{EXPERIMENT}.jsonl"

@@ -42,17 +42,22 @@ def load_weights(preset: str | None, weights: Path | None, device: str = "cpu") 
     """The model that --preset, --weights and --device name.
 
     Raises:
-        InputError: Unknown preset, unreadable weights, weights of another preset, or no
-            such device.
+        InputError: Unknown preset, unreadable weights, weights of another preset or of a
+            rival, or no such device.
     """
     from medil.config import preset as find_preset
+    from medil.model.autoencoder import MedIL
     from medil.model.weights import load_model, load_release
     from medil.system.device import find_device, placed
 
     found = find_device(device)
     if preset is not None:
         find_preset(preset)
-    return placed(load_model(weights, preset) if weights else load_release(preset or "tiny"), found)
+    model = load_model(weights, preset) if weights else load_release(preset or "tiny")
+    if not isinstance(model, MedIL):
+        name = model.config.architecture
+        raise InputError(f"{weights} holds weights of the rival {name!r}; only `eval` can use it.")
+    return placed(model, found)
 
 
 def render_to_file(

@@ -26,7 +26,7 @@ from medil.config import FlowConfig, FlowRun, FlowTraining
 from medil.diffusion.latents import LatentSet
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.layers.blocks import fold, unfold
+from medil.layers.blocks import depth_to_space, space_to_depth
 from medil.synth.attributes import ATTRIBUTES, Spread, standard_scores
 
 TIMES = 1000  # MONAI's steps between data and noise
@@ -144,11 +144,11 @@ class LatentFlow(nn.Module):
 
     def folded(self, latents: Tensor) -> Tensor:
         """[B, C, d, h, w] -> [B, C f^3, d/f, h/f, w/f]."""
-        return fold(latents, self.config.fold)
+        return space_to_depth(latents, self.config.fold)
 
     def outwards(self, inner: Tensor) -> Tensor:
         """Undoes `inwards`."""
-        return unfold(inner, self.config.fold) * self.std[:, None, None, None] + self.mean
+        return depth_to_space(inner, self.config.fold) * self.std[:, None, None, None] + self.mean
 
     def tell(self, asked: Sequence[Mapping[str, float]]) -> Tensor:
         """Conditions of a batch as numbers: [B, 2 n], scores, then whether each is given.

@@ -28,8 +28,8 @@ from medil.diffusion.flow import (
 from medil.diffusion.latents import LatentSet, draw_heads, encode_heads
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.layers.blocks import fold
-from medil.model.weights import load_release, read_tensors, weights_digest
+from medil.layers.blocks import space_to_depth
+from medil.model.weights import load_release, read_tensors, weights_id
 from medil.synth.attributes import ATTRIBUTES, Spread
 from medil.system.device import placed
 from medil.system.files import atomic_output
@@ -127,7 +127,7 @@ def draw_levels(
     while level is not None:
         chosen = torch.from_numpy(rng.integers(len(latents.latents), size=count))
         blocks = block_means(latents.latents[chosen], factor)
-        x = fold(level.centred(blocks), level.config.fold)
+        x = space_to_depth(level.centred(blocks), level.config.fold)
         shift = settings.shift if level.coarse is None else settings.given_shift
         noise, times = _normal(x, rng), draw_times(count, shift, rng).to(x.device)
         known = latents.known[chosen][:, columns].tolist()
@@ -319,7 +319,7 @@ def load_flow(path: str | Path) -> LatentFlow:
         flow.load_state_dict({name: value.float() for name, value in tensors.items()})
     except RuntimeError as error:
         raise InputError(f"{path} does not fit the model that its configuration names.") from error
-    flow.weights_id = weights_digest(flow)
+    flow.weights_id = weights_id(flow)
     flow.facts = {**json.loads(meta["facts"]), "config_hash": config.digest()}
     flow.settings = config
     return flow.eval()

@@ -88,7 +88,7 @@ def residual_blocks(channels: int, depth: int) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(channels) for _ in range(depth)))
 
 
-def silent(layer: nn.Conv3d | nn.Linear) -> nn.Conv3d | nn.Linear:
+def zero_init(layer: nn.Conv3d | nn.Linear) -> nn.Conv3d | nn.Linear:
     """The layer with zero weights: what it adds starts at nothing and grows by training."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
@@ -103,7 +103,7 @@ def mlp(channels_in: int, hidden: int, channels_out: int) -> nn.Sequential:
         nn.ReLU(),
         nn.Linear(hidden, hidden),
         nn.ReLU(),
-        silent(nn.Linear(hidden, channels_out)),
+        zero_init(nn.Linear(hidden, channels_out)),
     )
 
 
@@ -112,7 +112,7 @@ def at_least_float(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def unit_gain(network: nn.Module) -> None:
+def init_weights(network: nn.Module) -> None:
     """Start every layer of a network with unit gain, residual branches at a third.
 
     Our choice: PyTorch's default start shrinks the signal at every layer; convolutions did
@@ -130,7 +130,7 @@ def unit_gain(network: nn.Module) -> None:
             block.last.weight.data.mul_(0.3)
 
 
-def fold(x: Tensor, factor: int) -> Tensor:
+def space_to_depth(x: Tensor, factor: int) -> Tensor:
     """Blocks of voxels into channels: [B, C, f d, f h, f w] -> [B, C f^3, d, h, w]."""
     batch, channels, depth, height, width = x.shape
     blocks = x.reshape(
@@ -140,7 +140,7 @@ def fold(x: Tensor, factor: int) -> Tensor:
     return order.reshape(batch, -1, depth // factor, height // factor, width // factor)
 
 
-def unfold(x: Tensor, factor: int) -> Tensor:
+def depth_to_space(x: Tensor, factor: int) -> Tensor:
     """Channels back into blocks of voxels, the inverse of `fold`."""
     batch, channels, depth, height, width = x.shape
     blocks = x.reshape(batch, channels // factor**3, factor, factor, factor, depth, height, width)

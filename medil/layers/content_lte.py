@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medil.grid import Grid
-from medil.layers.blocks import at_least_float, silent
+from medil.layers.blocks import at_least_float, zero_init
 from medil.layers.pointwise import local_ensemble
 
 NUMBERS_PER_CHUNK = 2**24  # of the largest intermediate
@@ -152,8 +152,8 @@ class ContentLTE(nn.Module):
         waves = plane_waves(harmonics)
         self.register_buffer("waves", waves, persistent=False)
         self.channels_out = channels_out
-        self.amplitude = silent(nn.Conv3d(channels_in, 2 * len(waves) * channels_out, 1))
-        self.frequency = silent(nn.Conv3d(channels_in, 3 * len(waves), 1))
+        self.amplitude = zero_init(nn.Conv3d(channels_in, 2 * len(waves) * channels_out, 1))
+        self.frequency = zero_init(nn.Conv3d(channels_in, 3 * len(waves), 1))
 
     def coefficients(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Of every cell: amplitudes and frequencies.

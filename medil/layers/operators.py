@@ -22,7 +22,7 @@ from medil.config import ModelConfig
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.layers.bases import cubic_bspline, local_fourier
-from medil.layers.blocks import at_least_float, silent, unfold
+from medil.layers.blocks import at_least_float, depth_to_space, zero_init
 from medil.layers.content_lte import ContentLTE, plane_waves
 from medil.layers.pointwise import LIIF, FixedMLP, LiteralLTE, Trilinear
 from medil.layers.projection import least_squares, synthesise, synthesise_features
@@ -54,7 +54,7 @@ class IntegratedLTE(nn.Module):
         self.basis = local_fourier(harmonics)
         self.channels_out = channels_out
         n_amplitudes = channels_out * self.basis.n_functions**3
-        self.amplitude = silent(nn.Conv3d(channels_in, n_amplitudes, 1))
+        self.amplitude = zero_init(nn.Conv3d(channels_in, n_amplitudes, 1))
 
     def forward(self, features: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
         """[B, C, d, h, w] on `nodes` -> [B, channels_out, D, H, W] on `voxels`."""
@@ -100,12 +100,12 @@ class SubPixel(nn.Module):
         super().__init__()
         self.factor = factor
         self.reach = 1 + math.ceil((cubic_bspline().radius + SPLINE_MEMORY) / factor)
-        self.spread = silent(nn.Conv3d(channels_in, channels_out * factor**3, 3, padding=1))
+        self.spread = zero_init(nn.Conv3d(channels_in, channels_out * factor**3, 3, padding=1))
 
     def forward(self, features: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
         """[B, C, d, h, w] on `nodes` -> [B, channels_out, D, H, W] on `voxels`."""
         fixed = nodes.resized([self.factor * n for n in nodes.shape])
-        return resample_cubic(unfold(self.spread(features), self.factor), fixed, voxels)
+        return resample_cubic(depth_to_space(self.spread(features), self.factor), fixed, voxels)
 
 
 @dataclass(frozen=True)

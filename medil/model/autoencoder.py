@@ -21,7 +21,14 @@ from medil.errors import InputError
 from medil.grid import Grid
 from medil.latent import Latent
 from medil.layers.bases import local_fourier
-from medil.layers.blocks import Conv3d, fold, residual_blocks, silent, unfold, unit_gain
+from medil.layers.blocks import (
+    Conv3d,
+    depth_to_space,
+    init_weights,
+    residual_blocks,
+    space_to_depth,
+    zero_init,
+)
 from medil.layers.operators import make_operator
 from medil.layers.projection import analyse
 from medil.model.base import MIDDLE
@@ -33,7 +40,7 @@ from medil.system.memory import require_memory
 from medil.volume import Intensity, Volume, replace_nonfinite, robust_intensity
 
 
-class Intake(nn.Module):
+class Stem(nn.Module):
     """Native voxels -> features on the fine grid, the encoder's resampling operator.
 
     `integrated` analyses the image in the local Fourier functions of the fine grid, each
@@ -84,32 +91,32 @@ class MedIL(Piecewise):
         super().__init__(config)
         factor, c = config.fine_per_latent, config
         # Encoder
-        self.intake = Intake(config, self.channels_in)
+        self.intake = Stem(config, self.channels_in)
         self.encode_fine = residual_blocks(c.width_encoder, c.depth_encoder)
         self.encode_down = Conv3d(c.width_encoder * factor**3, c.width_latent, 1)
         self.encode_latent = residual_blocks(c.width_latent, c.depth_encoder)
         to_latent = Conv3d(c.width_latent, 2 * c.latent_channels, 1)
-        self.to_latent = silent(to_latent) if c.closed_form else to_latent
+        self.to_latent = zero_init(to_latent) if c.closed_form else to_latent
         # Decoder
         self.from_latent = Conv3d(c.latent_channels, c.width_latent, 3, padding=1)
         self.decode_latent = residual_blocks(c.width_latent, c.depth_latent)
         self.decode_up = Conv3d(c.width_latent, c.width_fine * factor**3, 1)
         self.decode_fine = residual_blocks(c.width_fine, c.depth_fine)
         self.render = make_operator(config, c.operator, c.width_fine, 1)
-        unit_gain(self)
+        init_weights(self)
 
-    def code(self, images: Tensor, grid: Grid, latent_grid: Grid) -> Tensor:
+    def encode_features(self, images: Tensor, grid: Grid, latent_grid: Grid) -> Tensor:
         """[B, channels_in, D, H, W] on `grid` -> [B, 2 C, d, h, w] on `latent_grid`."""
         h = self.encode_fine(self.intake(images, grid, self.fine_grid(latent_grid)))
-        h = self.encode_latent(self.encode_down(fold(h, self.config.fine_per_latent)))
+        h = self.encode_latent(self.encode_down(space_to_depth(h, self.config.fine_per_latent)))
         return self.to_latent(h)
 
     def decode_features(self, z: Tensor) -> Tensor:
         """[B, C, d, h, w] latents -> [B, width_fine, f d, f h, f w] features on the fine grid."""
         h = self.decode_latent(self.from_latent(z * self.latent_gain))
-        return self.decode_fine(unfold(self.decode_up(h), self.config.fine_per_latent))
+        return self.decode_fine(depth_to_space(self.decode_up(h), self.config.fine_per_latent))
 
-    def texture(self, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
+    def decode_residual(self, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
         """[B, C, d, h, w] on `latent_grid` -> [B, 1, D, H, W] on `grid`."""
         return self.render_features(self.decode_features(z), latent_grid, grid)
 

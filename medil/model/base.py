@@ -3,7 +3,7 @@
 With `closed_form` the latent is a least-squares projection on cubic B-splines plus what a
 network adds, and rendering is those splines plus a network's texture (our departure: the
 paper learns both ends). Without it both ends are the network's alone. `MedIL` and its rivals
-differ in two methods only, `code` and `texture`.
+differ in two methods only, `encode_features` and `decode_residual`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from medil.config import ModelConfig
 from medil.grid import Grid
 from medil.layers.bases import cubic_bspline
-from medil.layers.blocks import fold, unfold
+from medil.layers.blocks import depth_to_space, space_to_depth
 from medil.layers.projection import least_squares, synthesise
 
 MIDDLE = 0.4  # intensity that the latent's zero stands for, on the 0 ... 1 scale
@@ -50,8 +50,8 @@ def mix_channels(matrix: Tensor, x: Tensor) -> Tensor:
 class LatentAutoencoder(nn.Module, ABC):
     """Base of all arms: voxels -> mean and log-variance on a latent grid in mm -> voxels.
 
-    A subclass gives `code`, which turns images into 2 C numbers a latent cell (mean, then
-    log-variance), and `texture`, which renders latents on any grid.
+    A subclass has `encode_features`, which turns images into 2 C numbers a latent cell (mean,
+    then log-variance), and `decode_residual`, which renders latents on any grid.
 
     Args:
         config: The arm's shape.
@@ -65,7 +65,7 @@ class LatentAutoencoder(nn.Module, ABC):
         self.config = config
         self.weights_id = ""  # digest of trained weights
         self.facts: dict = {}  # of the run that trained them
-        self.channels_in = 2 if config.closed_form else 1  # of what `code` sees
+        self.channels_in = 2 if config.closed_form else 1  # of what `encode_features` sees
         self.register_buffer("haar", haar_matrix(config.fine_per_latent**3), persistent=False)
         gain = torch.full((config.latent_channels, 1, 1, 1), DETAIL_GAIN)
         gain[0] = 1.0
@@ -76,11 +76,11 @@ class LatentAutoencoder(nn.Module, ABC):
     # What an arm is
 
     @abstractmethod
-    def code(self, images: Tensor, grid: Grid, latent_grid: Grid) -> Tensor:
+    def encode_features(self, images: Tensor, grid: Grid, latent_grid: Grid) -> Tensor:
         """[B, channels_in, D, H, W] on `grid` -> [B, 2 C, d, h, w] on `latent_grid`."""
 
     @abstractmethod
-    def texture(self, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
+    def decode_residual(self, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
         """[B, C, d, h, w] on `latent_grid` -> [B, 1, D, H, W] on `grid`."""
 
     # Grids, and the shortcut on them
@@ -112,11 +112,11 @@ class LatentAutoencoder(nn.Module, ABC):
         """
         nodes = self.fine_grid(latent_grid)
         spline = least_squares(x - MIDDLE, cubic_bspline(), grid, nodes, self.config.ridge)
-        return mix_channels(self.haar, fold(spline, self.config.fine_per_latent))
+        return mix_channels(self.haar, space_to_depth(spline, self.config.fine_per_latent))
 
     def render_linear(self, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
         """What the closed form alone renders from a latent: [B, C, d, h, w] -> [B, 1, D, H, W]."""
-        spline = unfold(mix_channels(self.haar.T, z), self.config.fine_per_latent)
+        spline = depth_to_space(mix_channels(self.haar.T, z), self.config.fine_per_latent)
         nodes = self.fine_grid(latent_grid)
         return synthesise(spline[:, :, None, None, None], cubic_bspline(), nodes, grid) + MIDDLE
 
@@ -138,14 +138,14 @@ class LatentAutoencoder(nn.Module, ABC):
             projected = self.project(x, grid, latent_grid)
             residual = x - self.render_linear(projected, latent_grid, grid)
             images = torch.cat([images, RESIDUAL_GAIN * residual], dim=1)
-        mean, log_var = self.code(images, grid, latent_grid).float().chunk(2, dim=1)
+        mean, log_var = self.encode_features(images, grid, latent_grid).float().chunk(2, dim=1)
         if projected is not None:
             mean = mean + projected
         return mean, (log_var + self.config.log_var_start).clamp(-30, 10)
 
     def decode_tensor(self, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
         """Render latents on one grid: [B, C, d, h, w] -> [B, 1, D, H, W], 0 ... 1 scale."""
-        return self.compose(self.texture(z, latent_grid, grid), z, latent_grid, grid)
+        return self.compose(self.decode_residual(z, latent_grid, grid), z, latent_grid, grid)
 
     def compose(self, learned: Tensor, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
         """What the network rendered, on top of the shortcut or of the middle intensity."""

@@ -17,7 +17,7 @@ from medil.config import ModelConfig
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.layers.bases import local_fourier
-from medil.layers.blocks import at_least_float, residual_blocks, silent, unit_gain
+from medil.layers.blocks import at_least_float, init_weights, residual_blocks, zero_init
 from medil.layers.operators import resample_cubic
 from medil.layers.projection import synthesise
 from medil.model.autoencoder import MedIL
@@ -66,18 +66,18 @@ class ConvAE(LatentAutoencoder):
         if config.closed_form:
             last = self.net.decoder.blocks[-1]
             for layer in (self.net.quant_conv_mu, self.net.quant_conv_log_sigma, last):
-                silent(layer.conv)
+                zero_init(layer.conv)
 
     def working_grid(self, latent_grid: Grid) -> Grid:
         """The fixed grid under a latent grid."""
         return latent_grid.resized([self.factor * n for n in latent_grid.shape])
 
-    def code(self, images: Tensor, grid: Grid, latent_grid: Grid) -> Tensor:
+    def encode_features(self, images: Tensor, grid: Grid, latent_grid: Grid) -> Tensor:
         """[B, channels_in, D, H, W] on `grid` -> [B, 2 C, d, h, w] on `latent_grid`."""
         h = self.net.encoder(resample_cubic(images, grid, self.working_grid(latent_grid)))
         return torch.cat([self.net.quant_conv_mu(h), self.net.quant_conv_log_sigma(h)], dim=1)
 
-    def texture(self, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
+    def decode_residual(self, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
         """[B, C, d, h, w] on `latent_grid` -> [B, 1, D, H, W] on `grid`."""
         image = self.net.decoder(self.net.post_quant_conv(z * self.latent_gain))
         return resample_cubic(image, self.working_grid(latent_grid), grid)
@@ -148,7 +148,7 @@ class Resize(nn.Module):
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
         self.before = nn.Conv3d(channels_in, channels_in, 3, padding=1)
-        self.told = silent(nn.Linear(3, 2 * channels_in))
+        self.told = zero_init(nn.Linear(3, 2 * channels_in))
         self.after = nn.Conv3d(channels_in, channels_out, 1)
 
     def forward(self, x: Tensor, grid: Grid, target: Grid) -> Tensor:
@@ -185,21 +185,21 @@ class ResizingAE(LatentAutoencoder):
         self.encode_blocks = nn.ModuleList(residual_blocks(*size) for size in sizes)
         self.shrink = nn.ModuleList(Resize(a, b) for a, b in pairwise(widths))
         to_latent = nn.Conv3d(widths[-1], 2 * c.latent_channels, 1)
-        self.to_latent = silent(to_latent) if c.closed_form else to_latent
+        self.to_latent = zero_init(to_latent) if c.closed_form else to_latent
         self.from_latent = nn.Conv3d(c.latent_channels, widths[-1], 3, padding=1)
         self.decode_blocks = nn.ModuleList(residual_blocks(*size) for size in reversed(sizes))
         self.grow = nn.ModuleList(Resize(b, a) for b, a in pairwise(reversed(widths)))
-        self.to_image = silent(nn.Conv3d(widths[0], 1, 3, padding=1))
-        unit_gain(self)
+        self.to_image = zero_init(nn.Conv3d(widths[0], 1, 3, padding=1))
+        init_weights(self)
 
-    def code(self, images: Tensor, grid: Grid, latent_grid: Grid) -> Tensor:
+    def encode_features(self, images: Tensor, grid: Grid, latent_grid: Grid) -> Tensor:
         """[B, channels_in, D, H, W] on `grid` -> [B, 2 C, d, h, w] on `latent_grid`."""
         middle = between(grid, latent_grid)
         h = self.encode_blocks[0](self.from_image(images))
         h = self.encode_blocks[1](self.shrink[0](h, grid, middle))
         return self.to_latent(self.encode_blocks[2](self.shrink[1](h, middle, latent_grid)))
 
-    def texture(self, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
+    def decode_residual(self, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
         """[B, C, d, h, w] on `latent_grid` -> [B, 1, D, H, W] on `grid`."""
         middle = between(grid, latent_grid)
         h = self.decode_blocks[0](self.from_latent(z * self.latent_gain))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from medil.grid import Grid
 from medil.layers.bases import cubic_bspline
-from medil.layers.blocks import fold, unfold
+from medil.layers.blocks import depth_to_space, space_to_depth
 from medil.layers.projection import least_squares
 from medil.model.base import MIDDLE, RESIDUAL_GAIN, LatentAutoencoder, mix_channels
 from medil.model.streaming_conv import Course, Window, convolve, roll, under, whole_cells
@@ -55,7 +55,7 @@ def slabs(
 class Piecewise(LatentAutoencoder, ABC):
     """An autoencoder with MedIL's networks, which a subclass makes."""
 
-    intake: Any  # medil.model.autoencoder.Intake
+    intake: Any  # medil.model.autoencoder.Stem
     encode_fine: nn.Sequential
     encode_down: nn.Conv3d
     encode_latent: nn.Sequential
@@ -93,7 +93,9 @@ class Piecewise(LatentAutoencoder, ABC):
             projected = self.project_slabs(read, grid, latent_grid)
         take_in = partial(self._take_in, read, grid, latent_grid, projected)
         h = roll(self.encode_fine, map(take_in, cuts(latent_grid.shape[0], planes)), course)
-        h = map(lambda x: self.encode_down(fold(x, factor)), whole_cells(h, course, factor))
+        h = map(
+            lambda x: self.encode_down(space_to_depth(x, factor)), whole_cells(h, course, factor)
+        )
         h = map(self.to_latent, roll(self.encode_latent, h, course))
         coded = course.join(list(under(lambda: network_precision(self.device), h)))
         mean, log_var = coded.float().chunk(2, dim=1)
@@ -142,7 +144,7 @@ class Piecewise(LatentAutoencoder, ABC):
         dot = grid.crop((0, 0, 0), (1, 1, 1)), nodes.crop((0, 0, 0), (1, 1, 1))
         idle = least_squares(whole.new_ones(1, 1, 1, 1, 1), spline, *dot, ridge)
         coefficients = whole[..., 0, 0].transpose(1, 2).reshape(1, 1, d, h, w) / idle
-        return mix_channels(self.haar, fold(coefficients, self.config.fine_per_latent))
+        return mix_channels(self.haar, space_to_depth(coefficients, self.config.fine_per_latent))
 
     def planes_to_encode(self, grid: Grid, latent_grid: Grid, memory_bytes: int | None) -> int:
         """The thickest pieces, in latent cells, that the budget allows.
@@ -190,7 +192,7 @@ class Piecewise(LatentAutoencoder, ABC):
         """
         h = convolve(self.from_latent, course.cut(z * self.latent_gain, planes), course)
         h = roll(self.decode_latent, h, course)
-        h = map(lambda x: unfold(self.decode_up(x), self.config.fine_per_latent), h)
+        h = map(lambda x: depth_to_space(self.decode_up(x), self.config.fine_per_latent), h)
         h = roll(self.decode_fine, h, course)
         return under(lambda: network_precision(self.device, precision), h)
 

@@ -15,7 +15,7 @@ from medil.config import RunConfig
 from medil.config import preset as named_preset
 from medil.data.releases import release_path
 from medil.errors import InputError
-from medil.layers.blocks import ResidualBlock, silent
+from medil.layers.blocks import ResidualBlock, zero_init
 from medil.model.autoencoder import MedIL
 from medil.model.base import LatentAutoencoder
 from medil.model.rivals import build
@@ -24,13 +24,26 @@ from medil.system.files import atomic_output
 FORMAT = "medil-weights-1"
 
 
-def weights_digest(model: nn.Module) -> str:
-    """Sixteen hexadecimal digits of all weights, by name and value."""
+# Two digests of weights, both of them stored outside this repository, so neither can change
+
+
+def weights_id(model: nn.Module) -> str:
+    """Sixteen hexadecimal digits of all names and values: what latents and samplers store."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """SHA-256 of all names, kinds, shapes and values: what recorded results store."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+    return digest.hexdigest()
 
 
 def save_weights(
@@ -76,20 +89,7 @@ def read_tensors(path: str | Path, expected: str) -> tuple[dict[str, Tensor], di
     return tensors, meta
 
 
-def load_model(path: str | Path, preset: str | None = None) -> MedIL:
-    """The MedIL that a weights file describes, as `load_any`.
-
-    Raises:
-        InputError: As `load_any`, or the weights of a rival, which encodes no whole volumes.
-    """
-    model = load_any(path, preset)
-    if not isinstance(model, MedIL):
-        name = model.config.architecture
-        raise InputError(f"{path} holds weights of the rival {name!r}; only `eval` can use them.")
-    return model
-
-
-def load_any(path: str | Path, preset: str | None = None) -> LatentAutoencoder:
+def load_model(path: str | Path, preset: str | None = None) -> LatentAutoencoder:
     """The autoencoder, MedIL or a rival, that a weights file describes.
 
     Args:
@@ -111,7 +111,7 @@ def load_any(path: str | Path, preset: str | None = None) -> LatentAutoencoder:
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
     except RuntimeError as error:
         raise InputError(f"{path} does not fit the model that its configuration names.") from error
-    model.weights_id = weights_digest(model)
+    model.weights_id = weights_id(model)
     model.facts = {**json.loads(meta["facts"]), "config_hash": config.digest()}
     return model.eval()
 
@@ -142,7 +142,7 @@ def start_from(model: nn.Module, path: str | Path) -> dict:
         raise InputError(f"{path} holds weights of another model than the one to be trained.")
     model.load_state_dict({n: t.float() for n, t in tensors.items()}, strict=False)
     for block in new:
-        silent(block.last)
+        zero_init(block.last)
     return json.loads(meta["facts"])
 
 
@@ -169,7 +169,9 @@ def load_release(name: str = "tiny") -> MedIL:
         medil.errors.InputError: the release 'paper' has not been trained yet; there is: tiny, base.
     """
     named_preset(name)
-    return load_model(release_path(name), preset=name)
+    model = load_model(release_path(name), preset=name)
+    assert isinstance(model, MedIL)
+    return model
 
 
 def release_config(name: str) -> RunConfig:

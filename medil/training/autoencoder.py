@@ -22,7 +22,7 @@ from medil.config import RunConfig, preset
 from medil.errors import InputError
 from medil.model.base import LatentAutoencoder
 from medil.model.rivals import build
-from medil.model.weights import load_any, save_weights, start_from
+from medil.model.weights import load_model, save_weights, start_from
 from medil.training.dataset import Pool
 from medil.training.launch import check_batch, launch
 from medil.training.losses import Adversary, Perceptual
@@ -190,7 +190,7 @@ def warm_start(run: Run, path: Path) -> None:
     """
     earlier = start_from(run.bare, path)
     run.ema.load_state_dict(run.bare.state_dict())
-    run.progress["earlier"] = {"weights": load_any(path).weights_id, **earlier}
+    run.progress["earlier"] = {"weights": load_model(path).weights_id, **earlier}
 
 
 def train(

@@ -22,6 +22,7 @@ from eval.coders.lapped import lapped
 from medil.config import TEST, RunConfig
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
+from medil.model.weights import weights_sha256
 from medil.training import update as engine
 from medil.training.patches import prepare_scan
 from medil.volume import Volume
@@ -177,7 +178,7 @@ def test_snapshots_are_taken_at_the_step_and_at_the_time(heads, monkeypatch):
     assert (shorter.by_steps.steps, shorter.by_time.steps) == (3, 2)
     own = ablation_train.train_arm(config, heads, 0, steps=2, budget_s=None)
     assert own.by_steps.steps == own.by_time.steps == 2
-    digests = {rows.weights_digest(s.model) for s in (own.by_steps, own.by_time, shorter.by_time)}
+    digests = {weights_sha256(s.model) for s in (own.by_steps, own.by_time, shorter.by_time)}
     assert len(digests) == 1  # same seed, same two steps, whatever else was asked for
 
 

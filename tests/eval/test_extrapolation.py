@@ -16,7 +16,7 @@ from eval.extrapolation.measure import answered, metrics_of
 from medil.config import RunConfig
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.model.weights import load_any, save_weights
+from medil.model.weights import load_model, save_weights
 from medil.regrid import cell_average
 from medil.synth.anatomy import label_anatomy
 from medil.training.patches import prepare_scan
@@ -107,7 +107,7 @@ def test_training_hands_1_mm_to_the_optimiser_and_is_not_repeated(training, tmp_
     path = train.train_run(run, tmp_path)
     assert len(seen) == 3  # one unmeasured, two that count
     assert set(seen) == {((1.0,) * 3, (1.0,) * 3)}
-    facts = load_any(path).facts
+    facts = load_model(path).facts
     assert facts["training_mm"] == [[1.0, 1.0, 1.0]]
     assert (facts["step"], facts["seed"], facts["run"]) == (2, 0, run.digest)
     train.train_all([run], tmp_path)
@@ -117,8 +117,8 @@ def test_training_hands_1_mm_to_the_optimiser_and_is_not_repeated(training, tmp_
 def test_the_same_run_gives_the_same_weights_and_another_seed_others(training, tmp_path):
     (tmp_path / "again").mkdir()
     runs = [train.Run("integrated", seed, 2, 2) for seed in (0, 1)]
-    first, other = (load_any(train.train_run(run, tmp_path)).weights_id for run in runs)
-    again = load_any(train.train_run(runs[0], tmp_path / "again")).weights_id
+    first, other = (load_model(train.train_run(run, tmp_path)).weights_id for run in runs)
+    again = load_model(train.train_run(runs[0], tmp_path / "again")).weights_id
     assert first == again != other
 
 

@@ -12,7 +12,7 @@ from medil.diffusion.training import Flowing
 from medil.grid import Grid
 from medil.layers import banded_triton as gpu
 from medil.layers.banded import Band, plan
-from medil.layers.blocks import unit_gain
+from medil.layers.blocks import init_weights
 from medil.model.autoencoder import MedIL
 from medil.system.device import placed
 from medil.training.launch import launch
@@ -96,7 +96,7 @@ def scans(rng):
 def model_of(config, seed=0):
     torch.manual_seed(seed)
     model = MedIL(config.model)
-    unit_gain(model)
+    init_weights(model)
     for head in (model.to_latent, model.render.amplitude):  # which start silent
         torch.nn.init.normal_(head.weight, std=0.02)
     return model

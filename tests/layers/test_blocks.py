@@ -8,10 +8,10 @@ from medil.layers.blocks import (
     Conv3d,
     ResidualBlock,
     convolved,
-    fold,
+    depth_to_space,
     residual_blocks,
-    silent,
-    unfold,
+    space_to_depth,
+    zero_init,
 )
 
 
@@ -40,19 +40,19 @@ def test_a_patch_with_its_halo_equals_the_whole(x):
 
 def test_a_block_with_a_silent_end_is_the_identity(x):
     block = ResidualBlock(16)
-    silent(block.body[-1])
+    zero_init(block.body[-1])
     assert torch.equal(block(x), x)
 
 
-def test_fold_puts_the_eight_voxels_of_a_block_into_one_cell_s_channels():
+def test_space_to_depth_puts_the_eight_voxels_of_a_block_into_one_cell_s_channels():
     index = torch.arange(4 * 6 * 8.0).reshape(1, 1, 4, 6, 8)
-    folded = fold(index, 2)  # [1, 8, 2, 3, 4]
-    assert folded[0, :, 1, 2, 3].tolist() == index[0, 0, 2:4, 4:6, 6:8].flatten().tolist()
+    cells = space_to_depth(index, 2)  # [1, 8, 2, 3, 4]
+    assert cells[0, :, 1, 2, 3].tolist() == index[0, 0, 2:4, 4:6, 6:8].flatten().tolist()
 
 
-def test_unfold_undoes_fold(x):
+def test_depth_to_space_undoes_it(x):
     even = x[..., :8, :10, :10]
-    assert torch.equal(unfold(fold(even, 2), 2), even)
+    assert torch.equal(depth_to_space(space_to_depth(even, 2), 2), even)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -14,11 +14,11 @@ LATENT_GRID = GRID.covering(4.0).shifted((0.3, -0.9, 0.4))
 class Silent(LatentAutoencoder):
     """An arm whose networks say nothing, and which notes what its encoder was shown."""
 
-    def code(self, images, grid, latent_grid):
+    def encode_features(self, images, grid, latent_grid):
         self.seen = images
         return images.new_zeros(len(images), 2 * self.config.latent_channels, *latent_grid.shape)
 
-    def texture(self, z, latent_grid, grid):
+    def decode_residual(self, z, latent_grid, grid):
         return z.new_zeros(len(z), 1, *grid.shape)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medil.layers.blocks import residual_blocks, unit_gain
+from medil.layers.blocks import init_weights, residual_blocks
 from medil.model.streaming_conv import Course, Window, convolve, roll, whole_cells
 
 
 def small_network() -> torch.nn.Sequential:
     torch.manual_seed(1)
     network = torch.nn.Sequential(torch.nn.Conv3d(2, 3, 3, padding=1), *residual_blocks(3, 2))
-    unit_gain(network)
+    init_weights(network)
     return network
 
 

@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from medil.cli.options import load_weights
 from medil.config import RunConfig
 from medil.errors import InputError
 from medil.model.rivals import build
-from medil.model.weights import cumulative, load_any, load_model
+from medil.model.weights import cumulative, load_model
 from medil.training import autoencoder as engine
 from medil.training import launch as processes
 from medil.training.log import keep_until
@@ -326,6 +327,6 @@ def test_a_rival_trains_in_the_same_engine(tmp_path):
     config = replace(config_of(steps=1), model=model)
     engine.train(config, lambda step: block_scans(), tmp_path)
     weights = tmp_path / "weights.safetensors"
-    assert load_any(weights).config == model
+    assert load_model(weights).config == model
     with pytest.raises(InputError, match="rival 'conv'"):
-        load_model(weights)
+        load_weights(None, weights)

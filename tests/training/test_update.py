@@ -7,7 +7,14 @@ import torch
 from medil.config import PRESETS, ModelConfig, preset
 from medil.errors import InputError
 from medil.model.autoencoder import MedIL
-from medil.model.weights import load_model, load_release, save_weights, start_from
+from medil.model.weights import (
+    load_model,
+    load_release,
+    save_weights,
+    start_from,
+    weights_id,
+    weights_sha256,
+)
 from medil.training import update as training
 from medil.training.state import load_state, save_state
 from tests.run_training import block_scans, config_of
@@ -182,3 +189,20 @@ def test_the_latent_grid_starts_at_the_first_corner_of_the_volume(oblique_grid):
     corner = [-0.5, -0.5, -0.5]
     assert cells.index_to_ras(corner) == pytest.approx(grid.index_to_ras(corner), abs=1e-9)
     assert all(c >= e - 1e-6 for c, e in zip(cells.extent_mm, grid.extent_mm, strict=True))
+
+
+@pytest.mark.parametrize("digest", [weights_id, weights_sha256])
+def test_digests_of_weights_see_one_changed_weight(digest):
+    torch.manual_seed(0)
+    layer = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    before = digest(layer)
+    assert before == digest(layer)
+    with torch.no_grad():
+        layer[0].bias[1] += 1e-6
+    assert digest(layer) != before
+
+
+def test_digests_of_the_release_are_those_on_record():
+    release = load_release("tiny")
+    assert release.weights_id == weights_id(release) == "94f8c032f7a3f3dd"
+    assert weights_sha256(release).startswith("abf9bc2323f560d0")
