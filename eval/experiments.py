@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eval import extrapolation, patch_vs_whole, reconstruction, robustness
+from eval import extrapolation, generation, patch_vs_whole, reconstruction, robustness
 from eval.experiment import Experiment
 
 EXPERIMENTS: tuple[Experiment, ...] = (
@@ -10,4 +10,5 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     extrapolation.EXPERIMENT,
     robustness.EXPERIMENT,
     patch_vs_whole.EXPERIMENT,
+    generation.EXPERIMENT,
 )

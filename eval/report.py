@@ -16,7 +16,6 @@ from pathlib import Path
 from eval import changes
 from eval.ablation import report as ablation_report
 from eval.experiments import EXPERIMENTS
-from eval.generation import report as generation_report
 from eval.latent_consistency import report as consistency_report
 from eval.rows import RESULTS, pack, parts
 from eval.speed import report as speed_report
@@ -27,14 +26,8 @@ __all__ = ["TABLES", "main", "markdown", "provenance", "scan_name", "write"]
 TABLES = Path("_build/tables")
 
 
-def generation_tables(folder: Path, out: Path) -> list[Path]:
-    """Tables on sampled heads; nothing where none is recorded."""
-    return generation_report.tables(folder, out) if parts(folder / "generation.jsonl") else []
-
-
 OTHERS: tuple[Callable[[Path, Path], list[Path]], ...] = (
     consistency_report.tables,
-    generation_tables,
     speed_report.tables,
 )
 

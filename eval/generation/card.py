@@ -13,9 +13,9 @@ from pathlib import Path
 import pandas as pd
 
 from eval.card import trained_on
+from eval.generation import EXPERIMENT
 from eval.generation.autoencoders import RELEASE, RELEASED
-from eval.generation.report import newest
-from eval.generation.verdict import samples, verdict
+from eval.generation.verdict import by_set, samples, verdict
 from eval.rows import RESULTS, digest, read_rows
 from medil.config import FlowConfig
 from medil.data.manifest import entries
@@ -104,13 +104,13 @@ def conditions_table(flow: LatentFlow) -> str:
     return "\n".join(lines)
 
 
-def card(name: str, flow: LatentFlow, frame: pd.DataFrame) -> str:
+def card(name: str, flow: LatentFlow, rows: pd.DataFrame) -> str:
     """The card's text.
 
     Args:
         name: Of the release's preset.
         flow: From `load_flow_release`.
-        frame: Rows of ``eval.generation``.
+        rows: Prepared rows of ``eval.generation``.
 
     Returns:
         Markdown.
@@ -121,7 +121,7 @@ def card(name: str, flow: LatentFlow, frame: pd.DataFrame) -> str:
     if flow.settings is None:
         raise InputError("this flow was not loaded from a weights file.")
     pair = digest((flow.known.autoencoder_id, flow.weights_id))  # as in the rows
-    if not (frame["weights_sha256"] == pair).any():
+    if not (rows["weights_sha256"] == pair).any():
         raise InputError("no row of this release yet; run python -m eval.generation first.")
     known, facts, run = flow.known, flow.facts, flow.settings.train
     stem = RELEASE_NAME.format(name)
@@ -150,15 +150,14 @@ def card(name: str, flow: LatentFlow, frame: pd.DataFrame) -> str:
         heads=facts["heads"],
         label_maps=len(entries("synthseg_labels", "train")),
         conditions=conditions_table(flow),
-        results=verdict(frame) if name == RELEASED[RELEASE] else alone(frame, name),
+        results=verdict(rows) if name == RELEASED[RELEASE] else alone(rows, name),
     )
 
 
-def alone(frame: pd.DataFrame, name: str) -> str:
+def alone(rows: pd.DataFrame, name: str) -> str:
     """What rows say of a release that does not come first: how far its samples lie from heads."""
     (arm,) = (arm for arm, preset in RELEASED.items() if preset == name)
-    rows = newest(frame)
-    return samples(rows.set_index(["arm", "condition", "subject", "metric"])["value"], arm)
+    return samples(by_set(rows), arm)
 
 
 def main() -> None:
@@ -167,8 +166,8 @@ def main() -> None:
     parser.add_argument("--release", default="tiny")
     parser.add_argument("--rows", type=Path, default=RESULTS)
     options = parser.parse_args()
-    frame = read_rows(options.rows / "generation.jsonl")
-    text = card(options.release, load_flow_release(options.release), frame)
+    rows = EXPERIMENT.prepare(read_rows(options.rows / "generation.jsonl"))
+    text = card(options.release, load_flow_release(options.release), rows)
     path = RELEASES / f"{RELEASE_NAME.format(options.release)}.md"
     with atomic_output(path, force=True) as temporary:
         temporary.write_text(text)

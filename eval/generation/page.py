@@ -6,8 +6,7 @@ Every part runs without label maps: heads are drawn on the MNI152 anatomy, or sa
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,11 +14,8 @@ import torch
 from scipy.spatial.distance import pdist
 
 from eval.generation import sets
-from eval.generation.measure import brain_mask, measured
-from eval.generation.verdict import verdict
+from eval.generation.rulers import brain_mask, measure_attributes
 from eval.metrics.sets import ms_ssim_diversity, standardised
-from eval.rows import RESULTS, read_rows
-from eval.tables import markdown
 from medil.diffusion.flow import FLOOR, LatentFlow, block_means
 from medil.diffusion.latents import LatentSet, box_grid, style
 from medil.errors import InputError
@@ -33,40 +29,8 @@ from medil.synth.cohort import draw_subject, scan, tissue_anatomy
 from medil.synth.subject import Subject
 from medil.volume import Volume
 
-EXPERIMENT = "generation"
 SEED = 4711  # of the heads drawn here: in no training set
 SLAB_VOXELS = 2_000_000
-NOTHING = (
-    "*Nothing is recorded yet, so there is nothing to show here. Record it with* "
-    "`python -m eval.generation --profile gpu`."
-)
-
-
-def recorded(folder: Path = RESULTS) -> pd.DataFrame | None:
-    """The rows of the experiment, or None where nothing is recorded yet."""
-    try:
-        return read_rows(folder / f"{EXPERIMENT}.jsonl")
-    except InputError:
-        return None
-
-
-def said(frame: pd.DataFrame | None, *topics: str) -> str:
-    """The verdict's sentences that hold one of some words, as a list; all without words."""
-    try:
-        lines = [] if frame is None else verdict(frame).splitlines()
-    except InputError:
-        lines = []
-    chosen = [line for line in lines if not topics or any(topic in line for topic in topics)]
-    return "\n".join(f"- {line}" for line in chosen) or NOTHING
-
-
-def shown(frame: pd.DataFrame | None, table: Callable[[pd.DataFrame], pd.DataFrame]) -> str:
-    """A recorded table as Markdown, or the sentence that there is none."""
-    try:
-        found = pd.DataFrame() if frame is None else table(frame)
-    except InputError:
-        found = pd.DataFrame()
-    return NOTHING if found.empty else markdown(found)
 
 
 # Heads and latents
@@ -213,7 +177,7 @@ def looks(sample: Volume, reference: Volume, spreads: Mapping[str, Spread]) -> s
     data = sample.data.numpy()
     mask = brain_mask(data)
     whole = mask[data > 0.1].mean()
-    brain_ml, spread = measured(data)["brain"], spreads["brain"]
+    brain_ml, spread = measure_attributes(data)["brain"], spreads["brain"]
     within = spread.low <= brain_ml <= spread.high
     powers = [
         sets.band_power(v, brain_mask(v))[sets.SHARP_BAND] for v in (data, reference.data.numpy())
@@ -250,10 +214,9 @@ def agreement(one: float, two: float) -> str:
     """
     ratio = two / max(one, 1e-12)
     times = f"{ratio:,.0f}" if ratio < 1e4 else "over ten thousand"
-    told = "above" if ratio >= 10 else "below"
     return (
-        f"one sample differs from itself by {one:.2g}, from another sample by {two:.2g}. "
-        f"That is {times} times as much, {told} the ten that we ask for."
+        f"one sample differs from itself by {one:.2g}, from another sample by {two:.2g}, "
+        f"{times} times as much."
     )
 
 
@@ -290,7 +253,7 @@ def asked_samples(
         latents = sample(flow, model, seeds, requests, guidance, steps)
         for request, latent in zip(requests, latents, strict=True):
             (volume,) = rendered(model, latent, [grid])
-            found = measured(volume.data.numpy())
+            found = measure_attributes(volume.data.numpy())
             lines.append({"guidance": guidance, "asked": dict(request), "measured": found})
             volumes.append(volume)
     return pd.DataFrame(lines), volumes

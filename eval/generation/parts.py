@@ -18,7 +18,7 @@ from eval.generation import copies as memory
 from eval.generation import sets
 from eval.generation.autoencoders import RELEASE, RELEASED, autoencoder
 from eval.generation.flows import flow, render
-from eval.generation.measure import measured
+from eval.generation.rulers import measure_attributes
 from eval.generation.sets import Volumes
 from eval.generation.sizes import Sizes
 from eval.generation.volumes import (
@@ -199,7 +199,7 @@ def _pair(attribute: str) -> dict[str, str]:
 
 def _ruler(n: int, first: int, folder: Path) -> Found:
     heads = held_out(n, first, folder)
-    found = [measured(v) for v in heads.volumes]
+    found = [measure_attributes(v) for v in heads.volumes]
     return [
         {"asked": known[a], "measured": seen[a]}
         for known, seen in zip(heads.known, found, strict=True) for a in MEASURED
@@ -209,7 +209,7 @@ def _ruler(n: int, first: int, folder: Path) -> Found:
 def _controlled(profile: str, size: Sizes, attribute: str, weight: float, folder: Path) -> Found:
     asked = [{attribute: v} for v in spread_values(profile, attribute, folder)] * size.each
     heads = sampled(RELEASE, profile, CONTROL_SEED, len(asked), weight, asked, folder=folder)
-    seen = [measured(v)[attribute] for v in heads.volumes]
+    seen = [measure_attributes(v)[attribute] for v in heads.volumes]
     return [
         {"asked": one[attribute], "measured": value} for one, value in zip(asked, seen, strict=True)
     ]

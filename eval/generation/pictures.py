@@ -10,7 +10,7 @@ import torch
 
 from eval.generation import parts
 from eval.generation.autoencoders import RELEASE, TITLES
-from eval.generation.report import NAMES, agreement, control_pairs, newest
+from eval.generation.report import NAMES, agreement, control_pairs, wide
 from medil.diffusion.latents import box_grid
 from medil.plots import COLOURS, draw_plane, panels
 from medil.synth.attributes import ATTRIBUTES
@@ -42,21 +42,18 @@ def montage(volumes: Mapping[str, np.ndarray], spacing_mm: float = 2.0):
     return figure
 
 
-def control_figure(frame: pd.DataFrame, attribute: str = "ventricles"):
-    """What was asked against what was measured: the ruler first, then each weight.
+def control_figure(rows: pd.DataFrame, attribute: str = "ventricles"):
+    """The requested against the measured value: the ruler first, then each weight.
 
     Args:
-        frame: Recorded rows.
+        rows: Prepared rows.
         attribute: Which.
 
     Returns:
-        The figure; the dashed line is perfect obedience, the full one the fit.
-
-    Raises:
-        InputError: No rows.
+        The figure; the dashed line is perfect agreement, the solid one the fit.
     """
-    pairs = control_pairs(frame)
-    pairs = pairs[pairs["attribute"] == attribute]
+    pairs = control_pairs(rows)
+    pairs = pairs[pairs["what"] == attribute]
     groups = [("the ruler, held-out heads", pairs[pairs["arm"] == parts.RULER])]
     samples = pairs[pairs["arm"] == RELEASE]
     groups += [(f"samples, {how}", own) for how, own in samples.groupby("how")]
@@ -87,35 +84,30 @@ def _scatter(ax, own: pd.DataFrame, ends: list[float], colour: str) -> None:
     ax.set_aspect("equal", adjustable="datalim")
 
 
-def sharpness_figure(frame: pd.DataFrame):
+def sharpness_figure(rows: pd.DataFrame):
     """MS-SSIM, and spread of shape, against power in the 4-8 mm band.
 
     The line joins one held-out set after known blurs; marks are sets of samples. A set on
     the line differs from held-out heads by sharpness alone.
 
     Args:
-        frame: Recorded rows.
+        rows: Prepared rows.
 
     Returns:
         The figure.
-
-    Raises:
-        InputError: No rows.
     """
-    rows = newest(frame)
-    keys = ["arm", "condition", "subject"]
-    wide = rows.pivot(index=keys, columns="metric", values="value").reset_index()
+    table = wide(rows)
     figure, axes = panels(1, 2, panel_in=(4.0, 3.4))
     shown = (("ms_ssim", "MS-SSIM among heads"), ("shape_spread", "spread of shape (reference 1)"))
     names = [parts.blur_name(s) for s in parts.BLURS_MM]
-    soft = wide[(wide["arm"] == parts.HELD_OUT) & wide["condition"].isin(names)]
+    soft = table[(table["arm"] == parts.HELD_OUT) & table["condition"].isin(names)]
     soft = soft.set_index("condition").reindex([n for n in names if n in set(soft["condition"])])
     for ax, (metric, label) in zip(axes[0], shown, strict=True):
         if len(soft):
             ax.plot(soft["power_4_8_db"], soft[metric], "o-", color="#000000", ms=4,
                     label="held-out heads, blurred by 0 to 2 mm")  # fmt: skip
         for k, arm in enumerate(TITLES):
-            own = wide[(wide["arm"] == arm) & (wide["condition"] == parts.SAMPLED)]
+            own = table[(table["arm"] == arm) & (table["condition"] == parts.SAMPLED)]
             if len(own):
                 ax.plot(own["power_4_8_db"], own[metric], "D", color=COLOURS[k], label=NAMES[arm])
         ax.set(xlabel="power at 4-8 mm over the reference's (dB)", ylabel=label)

@@ -1,4 +1,4 @@
-"""Tables and sentences on sampled heads, from recorded rows; measures nothing.
+"""Tables on sampled heads, from prepared rows; measures nothing.
 
 Numbers of an arm are the mean over its seeds with the lowest and highest seed in brackets:
 a set of samples is one measurement. Control is judged over single samples, with a bootstrap
@@ -7,17 +7,11 @@ over them.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
 from eval.generation import parts
 from eval.generation.autoencoders import TITLES
-from eval.generation.sizes import EXPERIMENT
-from eval.rows import latest, read_rows
-from eval.tables import write
-from medil.errors import InputError
 from medil.synth.attributes import ATTRIBUTES
 
 NAMES = {**TITLES, **parts.RULERS}
@@ -35,28 +29,13 @@ SHOWN = {  # metric -> header and decimals
     "tissue_distance": ("Tissue shares off (%)", 1),
     "handles_per_cm3": ("Handles (1/cm3)", 2),
 }
-BAR_R2 = 0.8
-BAR_RATIO = 10.0
 SIMULATIONS = 2000
+FACTORS = ["arm", "condition", "what", "how", "matched_to", "subject"]
 
 
-def newest(frame: pd.DataFrame) -> pd.DataFrame:
-    """The experiment's newest rows, of the largest sets where profiles were mixed.
-
-    Raises:
-        InputError: There are none.
-    """
-    mine = frame[frame["experiment"] == EXPERIMENT]
-    if mine.empty:
-        raise InputError("sampling has no rows; record some: python -m eval.generation.")
-    profile = "gpu" if (mine["profile"] == "gpu").any() else mine["profile"].iloc[-1]
-    return latest(mine[mine["profile"] == profile])
-
-
-def _wide(frame: pd.DataFrame) -> pd.DataFrame:
-    """One line a set: arm, condition, subject, then its metrics."""
-    keys = ["arm", "condition", "subject"]
-    return frame.pivot(index=keys, columns="metric", values="value").reset_index()
+def wide(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line a set or sample: arm, condition with its factors, subject, then its metrics."""
+    return rows.pivot(index=FACTORS, columns="metric", values="value").reset_index()
 
 
 def _text(values: pd.Series, digits: int) -> str:
@@ -76,47 +55,39 @@ def _n(subjects: pd.Series) -> str:
     return count if len(subjects) == 1 else f"{count} x {len(subjects)} seeds"
 
 
-def arms_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Each set against held-out heads: rulers first, then rebuilt heads, then samples.
+def arms_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Each set against held-out heads: references first, then rebuilt heads, then samples.
 
     Args:
-        frame: Recorded rows.
+        rows: Prepared rows, as in all of this module.
 
     Returns:
         Heads, Set, n and the metrics of `SHOWN` as text, mean [lowest, highest seed].
-
-    Raises:
-        InputError: No rows.
     """
-    wide = _wide(newest(frame))
+    table = wide(rows)
     order = [(parts.HELD_OUT, parts.ANOTHER), (parts.TRAINING, parts.ANOTHER)]
     order += [(arm, c) for c in (parts.REBUILT, parts.SAMPLED) for arm in TITLES]
     lines = []
     for arm, condition in order:
-        own = wide[(wide["arm"] == arm) & (wide["condition"] == condition)]
+        own = table[(table["arm"] == arm) & (table["condition"] == condition)]
         if own.empty:
             continue
-        line = {"Heads": NAMES[arm], "Set": condition.split(",")[0], "n": _n(own["subject"])}
+        line = {"Heads": NAMES[arm], "Set": own["what"].iloc[0], "n": _n(own["subject"])}
         line |= {header: _text(own[m], digits) for m, (header, digits) in SHOWN.items()}
         lines.append(line)
     return pd.DataFrame(lines)
 
 
-def memory_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """How near to training heads each set comes, held-out heads and copies as rulers.
-
-    Raises:
-        InputError: No rows.
-    """
-    wide = _wide(newest(frame))
+def memory_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """How near to training heads each set comes, held-out heads and copies as references."""
     lines = []
-    for (arm, condition), own in wide.groupby(["arm", "condition"], sort=False):
+    for (arm, what, _), own in wide(rows).groupby(["arm", "what", "how"], sort=False):
         if "nearest" not in own or own["nearest"].isna().all():
             continue
         lines.append(
             {
                 "Heads": NAMES[str(arm)],
-                "Set": str(condition).split(",")[0],
+                "Set": what,
                 "n": _n(own["subject"]),
                 "Nearest training head (median RMS)": _text(own["nearest"], 4),
                 "Among training heads (median RMS)": _text(own["nearest_in_training"], 4),
@@ -130,28 +101,22 @@ def memory_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 # Control
 
+PAIRS = ["arm", "what", "how", "subject", "asked", "measured"]
 
-def control_pairs(frame: pd.DataFrame) -> pd.DataFrame:
-    """What was asked (or known) and what was measured.
+
+def control_pairs(rows: pd.DataFrame) -> pd.DataFrame:
+    """What was requested (or known) and what was measured.
 
     Returns:
-        arm, attribute, how (``guidance 2``, or which heads the ruler was tried on),
-        subject, asked, measured.
-
-    Raises:
-        InputError: No rows.
+        arm, what (the attribute), how (``guidance 2``, or which heads the ruler was tested
+        on), subject, asked, measured.
     """
-    wide = _wide(newest(frame))
-    if "asked" not in wide:
-        raise InputError("control has no rows; record some: python -m eval.generation.")
-    wide = wide[wide["asked"].notna() & wide["measured"].notna()]
-    split = wide["condition"].str.split(", ", n=1, expand=True)
-    kept = wide[["arm", "subject", "asked", "measured"]]
-    return kept.assign(attribute=split[0], how=split[1]).reset_index(drop=True)
+    table = wide(rows).reindex(columns=PAIRS)
+    return table.dropna(subset=["asked", "measured"]).reset_index(drop=True)
 
 
 def agreement(asked: np.ndarray, measured: np.ndarray) -> dict[str, float]:
-    """How well a measured value follows what was asked.
+    """How well a measured value follows the requested one.
 
     Args:
         asked: [n].
@@ -185,21 +150,17 @@ def interval(asked: np.ndarray, measured: np.ndarray, name: str) -> tuple[float,
     return float(low), float(high)
 
 
-def control_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Asked against measured for each attribute and weight; the ruler's own lines first.
-
-    Raises:
-        InputError: No rows.
-    """
-    pairs = control_pairs(frame)
+def control_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Requested against measured for each attribute and weight; the ruler's own lines first."""
+    pairs = control_pairs(rows)
     pairs["first"] = pairs["arm"] != parts.RULER
     order = {name: k for k, name in enumerate(ATTRIBUTES)}
-    pairs["rank"] = pairs["attribute"].map(order)
+    pairs["rank"] = pairs["what"].map(order)
     lines = []
     for (_, _, how, arm), own in pairs.groupby(["first", "rank", "how", "arm"]):
-        asked, seen = own["asked"].to_numpy(), own["measured"].to_numpy()
-        found, name = agreement(asked, seen), str(own["attribute"].iloc[0])
-        low, high = interval(asked, seen, "r2")
+        asked, measured = own["asked"].to_numpy(), own["measured"].to_numpy()
+        found, name = agreement(asked, measured), str(own["what"].iloc[0])
+        low, high = interval(asked, measured, "r2")
         lines.append(
             {
                 "Attribute": name,
@@ -220,53 +181,25 @@ def control_table(frame: pd.DataFrame) -> pd.DataFrame:
 # Diversity and sharpness
 
 
-def blur_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Held-out heads after known blurs, and sets brought to one sharpness.
-
-    Raises:
-        InputError: No rows.
-    """
-    wide = _wide(newest(frame))
-    if "blur_mm" not in wide:
-        raise InputError("blur has no rows; record some: python -m eval.generation.")
-    wide = wide[wide["blur_mm"].notna()]
-    matched = wide["condition"].str.startswith(parts.MATCHED)
-    wide = wide.assign(later=matched).sort_values(["later", "arm", "blur_mm"])
+def blur_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Held-out heads after known blurs, and sets brought to one sharpness."""
+    table = wide(rows)
+    if "blur_mm" not in table:
+        return pd.DataFrame()
+    table = table[table["blur_mm"].notna()]
+    table = table.assign(later=table["matched_to"] != "").sort_values(["later", "arm", "blur_mm"])
     wanted = ("ms_ssim", "power_4_8_db", "recall", "coverage", "shape_spread", "shape_coverage")
     lines = []
-    for row in wide.to_dict("records"):
-        condition = str(row["condition"])
-        if row["later"]:
-            condition = parts.MATCHED + NAMES[condition.removeprefix(parts.MATCHED)]
-        line = {"Heads": NAMES[row["arm"]], "Sharpness": condition,
-                "n": str(row["subject"]).split(",")[0].removeprefix("set of "),
-                "Blur (mm)": f"{row['blur_mm']:.2f}"}  # fmt: skip
+    for row in table.to_dict("records"):
+        matched = parts.MATCHED + NAMES[row["matched_to"]] if row["later"] else row["condition"]
+        n, blur_mm = _n(pd.Series(row["subject"])), f"{row['blur_mm']:.2f}"
+        line = {"Heads": NAMES[row["arm"]], "Sharpness": matched, "n": n, "Blur (mm)": blur_mm}
         lines.append(line | {SHOWN[m][0]: f"{row[m]:.{SHOWN[m][1]}f}" for m in wanted})
     return pd.DataFrame(lines)
 
 
-TABLES = {
-    f"{EXPERIMENT}_arms.csv": arms_table,
-    f"{EXPERIMENT}_memory.csv": memory_table,
-    f"{EXPERIMENT}_control.csv": control_table,
-    f"{EXPERIMENT}_blur.csv": blur_table,
-}
-
-
-def tables(folder: Path, out: Path) -> list[Path]:
-    """Write the four tables; those without rows are left out.
-
-    Args:
-        folder: Of the recorded rows.
-        out: Of the CSV files; made with its parents.
-
-    Raises:
-        InputError: The experiment has no rows at all.
-    """
-    frame, made = read_rows(folder / f"{EXPERIMENT}.jsonl"), {}
-    for name, table in TABLES.items():
-        try:
-            made[name] = table(frame)
-        except InputError:
-            newest(frame)  # nothing at all is an error, one part less is not
-    return write({name: table for name, table in made.items() if not table.empty}, out)
+def tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The four tables by file stem; parts without rows leave theirs empty."""
+    made = {"arms": arms_table, "memory": memory_table, "control": control_table,
+            "blur": blur_table}  # fmt: skip
+    return {f"generation_{name}": table(rows) for name, table in made.items()}

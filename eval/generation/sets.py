@@ -14,7 +14,7 @@ import numpy as np
 from scipy import fft, ndimage
 from scipy.spatial.distance import cdist, pdist
 
-from eval.generation.measure import SPACING_MM, brain_mask, brain_ml, ventricles_ml
+from eval.generation.rulers import SPACING_MM, brain_mask, brain_ml, ventricles_ml
 from eval.metrics.errors import peak_intensity
 from eval.metrics.sets import (
     FEATURES,

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from eval.generation.autoencoders import TITLES
 from medil.errors import InputError
 
-EXPERIMENT = "generation"
-
 
 @dataclass(frozen=True)
 class Sizes:

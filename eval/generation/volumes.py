@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from eval.generation.autoencoders import FOLDER, RELEASE, autoencoder
 from eval.generation.flows import flow, render
-from eval.generation.measure import VOXEL_MM
+from eval.generation.rulers import VOXEL_MM
 from eval.generation.sizes import sizes
 from eval.rows import digest
 from medil.diffusion.latents import VERSION, box_grid, draw_heads, encode_heads, read_head

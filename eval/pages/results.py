@@ -19,7 +19,6 @@ import pandas as pd
 from eval.ablation import report as ablation_report
 from eval.evaluate import report as evaluate_report
 from eval.experiments import EXPERIMENTS as FRAMED
-from eval.generation import report as generation_report
 from eval.latent_consistency import report as consistency_report
 from eval.metrics import METRICS
 from eval.pictures.filterable import filterable
@@ -86,10 +85,6 @@ EXPERIMENTS = (
     Experiment(
         "latent_consistency", "Latent consistency", "Does a head keep its latent on another grid?",
         "python -m eval.latent_consistency --profile quick", consistency_report.tables,
-    ),
-    Experiment(
-        "generation", "Sampling", "Are sampled heads like real ones, varied, and as asked for?",
-        "python -m eval.generation --profile quick", generation_report.tables,
     ),
     Experiment(
         "speed", "Speed and memory", "What does rendering cost, and what binds?",

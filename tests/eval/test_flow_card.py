@@ -1,7 +1,7 @@
 import pytest
 
+from eval.generation import EXPERIMENT
 from eval.generation.card import card, conditions_table, networks
-from eval.rows import RESULTS, read_rows
 from medil.config import FLOW_PRESETS
 from medil.data.releases import RELEASES
 from medil.errors import InputError
@@ -18,7 +18,7 @@ def flow():
 
 @pytest.fixture(scope="module")
 def frame():
-    return read_rows(RESULTS / "generation.jsonl")
+    return EXPERIMENT.recorded()
 
 
 @pytest.mark.parametrize("name", ["tiny", "base"])

@@ -1,6 +1,5 @@
 """The evaluation of sampled heads: rulers on phantoms, copies, blur, control, whole rows."""
 
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import torch
 
 from eval.generation import copies as memory
-from eval.generation import flows, measure, parts, sets, sizes, tasks, volumes
+from eval.generation import flows, measure, parts, rulers, sets, sizes, volumes
 from eval.generation.report import agreement
 from eval.rows import Provenance
 from medil.config import preset
@@ -58,32 +57,32 @@ def brains():
 @pytest.mark.parametrize("half_mm", [(6.0, 25.0, 8.0), (9.0, 30.0, 11.0), (11.0, 38.0, 14.0)])
 def test_ventricles_of_known_volume_are_found_within_a_tenth(half_mm):
     volume = phantom(half_mm)
-    found = measure.ventricles_ml(volume, measure.brain_mask(volume), calibrated=False)
+    found = rulers.ventricles_ml(volume, rulers.brain_mask(volume), calibrated=False)
     assert found == pytest.approx(2 * ellipsoid_ml(*half_mm), rel=0.1)
 
 
 def test_brain_and_contrast_of_a_phantom_are_its_own():
     volume = phantom()
-    mask = measure.brain_mask(volume)
-    assert measure.brain_ml(volume, mask, calibrated=False) == pytest.approx(
+    mask = rulers.brain_mask(volume)
+    assert rulers.brain_ml(volume, mask, calibrated=False) == pytest.approx(
         ellipsoid_ml(60, 78, 60), rel=0.02
     )
-    assert measure.contrast(volume, mask, calibrated=False) == pytest.approx(0.8 / 0.5, rel=1e-5)
+    assert rulers.contrast(volume, mask, calibrated=False) == pytest.approx(0.8 / 0.5, rel=1e-5)
 
 
 def test_the_ruler_follows_its_line_and_never_goes_below_zero():
-    volume, (slope, offset) = phantom(), measure.LINES["ventricles"]
-    mask = measure.brain_mask(volume)
-    raw = measure.ventricles_ml(volume, mask, calibrated=False)
-    assert measure.measured(volume)["ventricles"] == pytest.approx(slope * raw + offset)
-    assert measure.contrast(np.ones((9, 9, 9)), np.ones((9, 9, 9), bool)) >= 0
+    volume, (slope, offset) = phantom(), rulers.LINES["ventricles"]
+    mask = rulers.brain_mask(volume)
+    raw = rulers.ventricles_ml(volume, mask, calibrated=False)
+    assert rulers.measure_attributes(volume)["ventricles"] == pytest.approx(slope * raw + offset)
+    assert rulers.contrast(np.ones((9, 9, 9)), np.ones((9, 9, 9), bool)) >= 0
 
 
 def test_a_brain_without_ventricles_has_none_and_an_empty_box_no_brain():
     volume = phantom((0.1, 0.1, 0.1))
-    assert measure.ventricles_ml(volume, measure.brain_mask(volume), calibrated=False) == 0
+    assert rulers.ventricles_ml(volume, rulers.brain_mask(volume), calibrated=False) == 0
     with pytest.raises(InputError, match="no brain"):
-        measure.brain_mask(np.zeros((4, 4, 4)))
+        rulers.brain_mask(np.zeros((4, 4, 4)))
 
 
 # Copies
@@ -220,10 +219,10 @@ def made_up(monkeypatch, brains):
     model = SimpleNamespace(
         weights_id="abc", mean=torch.zeros(8, 2, 2, 2), known=SimpleNamespace(grid=box_grid(4.0))
     )
-    for module in (parts, tasks):
+    for module in (parts, measure):
         monkeypatch.setattr(module, "autoencoder", lambda *_: model)
         monkeypatch.setattr(module, "flow", lambda *_: model)
-    monkeypatch.setattr(tasks, "label_maps", lambda split: [SimpleNamespace(name=split)])
+    monkeypatch.setattr(measure, "label_maps", lambda split: [SimpleNamespace(name=split)])
     few_sizes = sizes.Sizes(
         ("release", "integrated"), 6, 6, 6, 6, 2, 1, 3, 2, (1.0, 2.0), ("brain",), 1
     )
@@ -233,9 +232,14 @@ def made_up(monkeypatch, brains):
     parts._reference.cache_clear()
 
 
-@pytest.mark.parametrize("part", tasks.PARTS)
+def asked(**changes) -> SimpleNamespace:
+    usual = {"profile": "quick", "release": "tiny", "arms": (), "parts": tuple(measure.PARTS)}
+    return SimpleNamespace(**usual | changes)
+
+
+@pytest.mark.parametrize("part", measure.PARTS)
 def test_every_task_gives_the_rows_that_it_promised(made_up, part):
-    promised = tasks.tasks("quick", "tiny", Provenance.now("quick"), (), [part])
+    promised = measure.tasks(asked(parts=[part]), Provenance.now("quick"))
     assert len({i for t in promised for i in t.wanted}) == sum(len(t.wanted) for t in promised)
     for task in promised:
         found = task.measure()
@@ -244,15 +248,12 @@ def test_every_task_gives_the_rows_that_it_promised(made_up, part):
 
 
 def test_unknown_arms_parts_profiles_and_releases_are_refused(made_up):
-    begin = partial(tasks.tasks, provenance=Provenance.now("quick"))
-    for arguments, says in (
-        ({"profile": "huge", "release": "tiny"}, "huge"),
-        ({"profile": "quick", "release": "base"}, "base"),
-        ({"profile": "quick", "release": "tiny", "arms": ["gan"]}, "gan"),
-        ({"profile": "quick", "release": "tiny", "chosen": ["speed"]}, "speed"),
-    ):
+    for arguments in (
+        {"profile": "huge"}, {"release": "base"}, {"arms": ["gan"]}, {"parts": ["speed"]},
+    ):  # fmt: skip
+        (says,) = (v if isinstance(v, str) else v[0] for v in arguments.values())
         with pytest.raises(InputError, match=says):
-            begin(**arguments)
+            measure.tasks(asked(**arguments), Provenance.now("quick"))
 
 
 def test_a_profile_that_trains_nothing_says_so():
