@@ -6,8 +6,6 @@ after seconds and not after an hour.
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +22,9 @@ from eval.subjects import Scan, Subject
 from medil.data.manifest import datasets, entries
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.io.source import SUFFIXES, suffix_of
+from medil.io.listing import list_images
+from medil.io.source import suffix_of
+from medil.system.files import file_sha256
 from medil.system.memory import require_memory
 from medil.volume import Volume, load, replace_nonfinite, robust_intensity
 
@@ -99,79 +99,35 @@ class Plan:
 # Finding
 
 
-def find(places: Sequence[Path]) -> list[Input]:
-    """The volumes that files, folders and CSV tables name, in that order.
-
-    A folder gives its images, sorted by name; one without images gives those of the folders
-    in it. A CSV needs a column ``path`` and may have ``subject`` and ``mask``; paths in it
-    are relative to it.
+def find(places: Sequence[str | Path]) -> list[Input]:
+    """The volumes that `medil.io.listing.list_images` lists, each under a name of its own.
 
     Args:
-        places: As typed.
+        places: Files, folders, patterns and CSV tables.
 
     Returns:
-        One input a volume, names all different.
+        One input per volume, named by its subject or else by its file.
 
     Raises:
-        InputError: Nothing there, nothing found, or two volumes of one name.
+        InputError: What `list_images` refuses, an unknown format, or two volumes of one name.
     """
-    found = [entry for place in places for entry in _found_at(Path(place))]
+    inputs = [
+        Input(name or _stem(path), path.absolute(), mask and mask.absolute())
+        for path, name, mask in list_images(places)
+    ]
     by_name: dict[str, Input] = {}
-    for entry in found:
+    for entry in inputs:
         other = by_name.setdefault(entry.name, entry)
         if other is not entry:
             raise InputError(
                 f"two volumes are called {entry.name!r}: {other.path} and {entry.path}; name them "
                 "in the column 'subject' of a CSV table."
             )
-    return found
-
-
-def _found_at(place: Path) -> list[Input]:
-    if not place.exists():
-        raise InputError(f"{place} does not exist.")
-    if place.is_dir():
-        images = _images(place.iterdir()) or _images(place.rglob("*"))
-        if not images:
-            raise InputError(f"{place} holds no image that ends in {', '.join(SUFFIXES)}.")
-        return [Input(_stem(path), path.absolute()) for path in images]
-    if place.suffix.lower() == ".csv":
-        return _listed(place)
-    suffix_of(place)
-    return [Input(_stem(place), place.absolute())]
-
-
-def _images(paths) -> list[Path]:
-    """Files by their endings, without the hidden ones that file managers leave."""
-    shown = (p for p in paths if p.is_file() and not p.name.startswith("."))
-    return sorted(p for p in shown if p.name.lower().endswith(tuple(SUFFIXES)))
+    return inputs
 
 
 def _stem(path: Path) -> str:
     return path.name[: -len(suffix_of(path))] or path.name
-
-
-def _listed(table: Path) -> list[Input]:
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or ()
-            lines = [(reader.line_num, line) for line in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{table} is not a readable CSV table: {error}.") from error
-    if "path" not in columns:
-        raise InputError(f"{table} has no column called 'path'.")
-    if not lines:
-        raise InputError(f"{table} names no volume.")
-    found = []
-    for number, line in lines:
-        path, mask, name = ((line.get(key) or "").strip() for key in ("path", "mask", "subject"))
-        if not path:
-            raise InputError(f"{table}, line {number} names no path.")
-        here = table.absolute().parent
-        image = here / path
-        found.append(Input(name or _stem(image), image, here / mask if mask else None))
-    return found
 
 
 # Checking
@@ -216,7 +172,7 @@ def check(entry: Input) -> Checked:
         mask_share=float(mask.mean()),
         warnings=(
             *warnings_about(data, mask, rule, volume.grid, n_replaced),
-            *seen_in_training(_sha256(entry.path)),
+            *seen_in_training(file_sha256(entry.path)),
         ),
     )
 
@@ -231,13 +187,8 @@ def _digest(entry: Input) -> str:
     paths = [entry.path, *([entry.mask] if entry.mask else [])]
     if suffix_of(entry.path) == ".nhdr":
         paths += [p for p in sorted(entry.path.parent.iterdir()) if p.stem == entry.path.stem]
-    hashes = [_sha256(path) for path in paths]
+    hashes = [file_sha256(path) for path in paths]
     return hashes[0] if len(hashes) == 1 else digest(hashes)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def seen_in_training(sha256: str) -> list[str]:

@@ -6,7 +6,6 @@ would give numbers as well, of another metric: there is no such fallback here.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch.nn.functional import pad
 
 from eval.metrics.checks import bounding_box, checked
 from medil.errors import InputError
+from medil.system.files import file_sha256
 
 Network = Callable[[Tensor, Tensor], Tensor]
 
@@ -97,11 +97,7 @@ def alexnet_lpips() -> Network | None:
 
 def is_published(path: Path) -> bool:
     """Whether a file is there and its SHA-256 begins as its name says (``name-hash.pth``)."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    return found.startswith(path.stem.rsplit("-", 1)[-1])
+    return path.is_file() and file_sha256(path).startswith(path.stem.rsplit("-", 1)[-1])
 
 
 def _shown(volume: np.ndarray, peak: float) -> Tensor:

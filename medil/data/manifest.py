@@ -19,7 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from medil.errors import InputError
-from medil.system.files import atomic_output
+from medil.system.files import atomic_output, file_sha256
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 30.0
@@ -168,8 +168,7 @@ def reachable(entry: PublishedFile) -> bool:
 
 
 def _verify(path: Path, entry: PublishedFile) -> None:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_sha256(path)
     if digest != entry.sha256:
         raise InputError(
             f"{path} does not hold the published bytes of {entry.path} "

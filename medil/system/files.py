@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -73,6 +74,12 @@ def atomic_output(path: str | Path, force: bool = False) -> Iterator[Path]:
         raise InputError(f"{path} could not be written: {error.strerror or error}.") from error
     finally:  # also on Ctrl-C
         temporary.unlink(missing_ok=True)
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, 64 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def make_folder(path: str | Path) -> Path:

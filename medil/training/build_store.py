@@ -8,7 +8,6 @@ written beside and renamed, so it stands there whole or not at all.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -27,7 +26,7 @@ from medil.errors import InputError
 from medil.io.intensity import Intensity, replace_nonfinite, robust_intensity
 from medil.io.source import suffix_of
 from medil.regrid import box_average
-from medil.system.files import make_folder
+from medil.system.files import file_sha256, make_folder
 from medil.training.patches import prepare_scan
 from medil.training.store import FORMAT, Coding, Store, patches, read_facts, store_facts, zarr_3
 from medil.volume import Volume, load
@@ -120,7 +119,7 @@ class _Builder:
         if former and origin.items() <= self.facts[former].items():
             self._update(former, given)
             return False
-        sha256 = sha256_of(path)
+        sha256 = file_sha256(path)
         if same := self.by_hash.get(sha256):
             moved = same == former or not Path(self.facts[same]["source"]).exists()
             self._update(same, given | (origin if moved else {}))
@@ -162,12 +161,6 @@ def scan_name(path: Path) -> str:
     if suffix == ".nhdr":
         raise InputError(f"{path} keeps its voxels in another file; write it as .nrrd first.")
     return path.name[: -len(suffix)]
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def claim(folder: Path, intensity: Intensity | None) -> None:

@@ -55,6 +55,12 @@ def test_help_imports_nothing_heavy():
     assert ran.returncode == 0, ran.stderr
 
 
+def test_python_m_medil_is_the_command():
+    command = [sys.executable, "-m", "medil", "info", "gone.nii"]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    refused((ran.returncode, ran.stdout, ran.stderr), "gone.nii does not exist")
+
+
 def test_without_click_one_sentence_says_what_to_install(monkeypatch, run_medil):
     monkeypatch.setitem(sys.modules, "click", None)
     refused(run_medil("info"), "pip install 'medil-book[cli]'")

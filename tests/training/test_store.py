@@ -181,7 +181,7 @@ def test_a_second_build_reads_nothing(images, made, tmp_path, monkeypatch):
         raise AssertionError("a file was opened again")
 
     monkeypatch.setattr(building, "load", never)
-    monkeypatch.setattr(building, "sha256_of", never)
+    monkeypatch.setattr(building, "file_sha256", never)
     built = build_store(images, tmp_path / "store")
     assert (built.new, built.kept, built.failed) == (0, 3, [])
 
@@ -193,7 +193,7 @@ def test_touched_and_moved_files_are_hashed_but_not_read(images, made, tmp_path,
     built = build_store([images[0], moved, images[2]], tmp_path / "store")
     assert (built.new, built.kept) == (0, 3)
     assert Store(tmp_path / "store").identity == made.identity
-    monkeypatch.setattr(building, "sha256_of", None)  # both are known by now
+    monkeypatch.setattr(building, "file_sha256", None)  # both are known by now
     assert build_store([images[0], moved, images[2]], tmp_path / "store").kept == 3
 
 
