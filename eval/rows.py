@@ -14,12 +14,10 @@ import json
 import math
 import os
 import platform
-import subprocess
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
-from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ import torch
 import medil
 from medil.errors import InputError
 from medil.grid import Grid
+from medil.system.checkout import checkout
 from medil.system.files import atomic_output
 
 RESULTS = Path(__file__).parent / "results"
@@ -54,7 +53,8 @@ class Provenance:
     @classmethod
     def now(cls, profile: str, seed: int = 0, device: str = "cpu") -> Provenance:
         """The provenance of this process."""
-        commit, dirty = _checkout_state()
+        commit, dirty = checkout()
+        commit = commit or "unknown"
         return cls(commit, dirty, seed, device, torch.get_num_threads(), _versions(), profile)
 
 
@@ -350,27 +350,6 @@ def array_digest(values: np.ndarray, affine_vox2ras: np.ndarray) -> str:
     state.update(np.ascontiguousarray(values).tobytes())
     state.update(np.asarray(affine_vox2ras, dtype=np.float64).tobytes())
     return state.hexdigest()
-
-
-@lru_cache(maxsize=1)
-def _checkout_state() -> tuple[str, bool]:
-    """Commit, and whether files differ; ``MEDIL_COMMIT`` tells it to a copy without history."""
-    if told := os.environ.get("MEDIL_COMMIT"):
-        return told.rstrip("+"), told.endswith("+")
-
-    def git(*arguments: str) -> str:
-        folder = Path(__file__).resolve().parent
-        done = subprocess.run(
-            ("git", *arguments), cwd=folder, capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
-
-    try:
-        # Rows that were just recorded do not make the code another one.
-        changed = git("status", "--porcelain", "--", ":/", ":(top,exclude)eval/results")
-        return git("rev-parse", "HEAD"), bool(changed)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown", True
 
 
 def _versions() -> dict[str, str]:

@@ -9,11 +9,13 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
+from medil.dials import build
 from medil.errors import InputError
 
 LOSSES = ("rms", "charbonnier", "l1")
+RETIRED = ("data.renew_every",)  # fields of earlier releases, which their files still hold
 CONDITIONS = ("ventricles", "brain", "contrast", "spacing")  # see `medil.synth.attributes`
 ARCHITECTURES = (
     "medil",
@@ -120,8 +122,7 @@ class TrainConfig:
 class DataConfig:
     """What the model is trained on."""
 
-    subjects: int = 24  # volumes of the cohort that are at hand at a time
-    renew_every: int = 0  # steps after which the oldest gives way to a new one; 0: never
+    subjects: int = 24  # volumes of the cohort
     real_share: float = 0.3  # of patches from real volumes, where there are any; 1: no cohort
     near_1mm_share: float = 0.7  # of cohort subjects at 0.9-1.1 mm: ours
     slice_mm: tuple[float, float] = (1.5, 5.0)  # thickness of anisotropic subjects' slices
@@ -133,15 +134,34 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.subjects < 1:
             raise InputError(f"a cohort needs at least one subject, not {self.subjects}.")
-        if self.renew_every < 0:
-            raise InputError(f"renew_every counts steps from 0, not {self.renew_every}.")
         if not 0 <= self.real_share <= 1:
             raise InputError(f"real_share is a share from 0 to 1, not {self.real_share}.")
         _check_share("near_1mm_share", self.near_1mm_share)
 
 
+class Recipe:
+    """What every run's configuration can do; `RunConfig` and `FlowRun` hold the fields."""
+
+    def to_json(self) -> str:
+        """The whole configuration as indented JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The configuration that `to_json` wrote; unknown fields are refused."""
+        raw = without_retired(json.loads(text))
+        try:
+            return build(cls, raw)
+        except InputError as error:
+            raise InputError(f"this is not a configuration of this version: {error}") from error
+
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that change with any field."""
+        return text_digest(self.to_json())
+
+
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Recipe):
     """One training run."""
 
     preset: str
@@ -149,32 +169,20 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     data: DataConfig = field(default_factory=DataConfig)
 
-    def to_json(self) -> str:
-        """The whole configuration as indented JSON."""
-        return json.dumps(dataclasses.asdict(self), indent=2)
 
-    @classmethod
-    def from_json(cls, text: str) -> RunConfig:
-        """The configuration that `to_json` wrote; unknown fields are refused."""
-        raw = json.loads(text)
-        try:
-            return cls(
-                preset=raw["preset"],
-                model=ModelConfig(**raw["model"]),
-                train=TrainConfig(**{k: _tuple(v) for k, v in raw["train"].items()}),
-                data=DataConfig(**{k: _tuple(v) for k, v in raw["data"].items()}),
-            )
-        except (KeyError, TypeError) as error:
-            raise InputError(f"this is not a configuration of this version: {error}.") from error
-
-    def digest(self) -> str:
-        """Twelve hexadecimal digits that change with any field."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+def without_retired(raw: dict[str, Any]) -> dict[str, Any]:
+    """A configuration's JSON without the fields that earlier releases had."""
+    return {
+        group: {k: v for k, v in values.items() if f"{group}.{k}" not in RETIRED}
+        if isinstance(values, dict)
+        else values
+        for group, values in raw.items()
+    }
 
 
-def _tuple(value):
-    """JSON knows no tuples."""
-    return tuple(value) if isinstance(value, list) else value
+def text_digest(text: str) -> str:
+    """Twelve hexadecimal digits of a text, such as a configuration in a weights file."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 # The latent diffusion model: the same three rooms
@@ -246,43 +254,13 @@ class FlowTraining:
 
 
 @dataclass(frozen=True)
-class FlowRun:
+class FlowRun(Recipe):
     """One training run of a latent diffusion model."""
 
     preset: str
     model: FlowConfig = field(default_factory=FlowConfig)
     train: FlowTraining = field(default_factory=FlowTraining)
     heads: int = 160  # drawn on the label maps of the train split
-
-    def to_json(self) -> str:
-        """The whole configuration as indented JSON."""
-        return json.dumps(dataclasses.asdict(self), indent=2)
-
-    @classmethod
-    def from_json(cls, text: str) -> FlowRun:
-        """The configuration that `to_json` wrote; unknown fields are refused."""
-        raw = json.loads(text)
-        try:
-            return cls(
-                preset=raw["preset"],
-                model=_flow_config(raw["model"]),
-                train=FlowTraining(**raw["train"]),
-                heads=raw["heads"],
-            )
-        except (KeyError, TypeError) as error:
-            raise InputError(f"this is not a configuration of this version: {error}.") from error
-
-    def digest(self) -> str:
-        """Twelve hexadecimal digits that change with any field."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
-
-
-def _flow_config(raw: dict) -> FlowConfig:
-    """From JSON, where a flow may hold its coarse one."""
-    values = {k: _tuple(v) for k, v in raw.items()}
-    if values.get("coarse"):
-        values["coarse"] = _flow_config(values["coarse"])
-    return FlowConfig(**values)
 
 
 TEST = ModelConfig(
@@ -355,7 +333,7 @@ FLOW_PRESETS: dict[str, FlowRun] = {
 }  # fmt: skip
 
 
-def _named(presets: dict[str, Any], name: str) -> Any:
+def named(presets: dict[str, Any], name: str) -> Any:
     """A preset by name, or a sentence that lists those there are."""
     if name not in presets:
         raise InputError(f"there is no preset {name!r}; choose one of {', '.join(presets)}.")
@@ -368,7 +346,7 @@ def preset(name: str) -> RunConfig:
     Raises:
         InputError: No such preset; the message lists those there are.
     """
-    run: RunConfig = _named(PRESETS, name)
+    run: RunConfig = named(PRESETS, name)
     return run
 
 
@@ -378,5 +356,5 @@ def flow_preset(name: str) -> FlowRun:
     Raises:
         InputError: No such preset; the message lists those there are.
     """
-    run: FlowRun = _named(FLOW_PRESETS, name)
+    run: FlowRun = named(FLOW_PRESETS, name)
     return run

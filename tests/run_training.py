@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from medil.config import PRESETS, RunConfig
-from medil.training.autoencoder import train
+from medil.training.autoencoder import AutoencoderLearner
 from medil.training.patches import Scan
+from medil.training.run import train
 
 TEST = PRESETS["test"]
 
@@ -53,21 +54,28 @@ def run(
         settings: Fields of `TrainConfig`.
     """
     Path(out).mkdir(exist_ok=True)
-    scans = block_scans()
+    learner = Waiting(config_of(**settings), block_scans(), wait_s=wait_s)
+    return train(learner, Path(out), seed, resume, **(call or {}))
 
-    def scans_at(step: int) -> list[Scan]:
-        time.sleep(wait_s)
-        return scans
 
-    return train(config_of(**settings), scans_at, Path(out), seed, resume, **(call or {}))
+class Waiting(AutoencoderLearner):
+    """A learner that waits before each step."""
+
+    def __init__(self, *arguments, wait_s: float = 0) -> None:
+        super().__init__(*arguments)
+        self.wait_s = wait_s
+
+    def draw(self, *arguments):
+        time.sleep(self.wait_s)
+        return super().draw(*arguments)
 
 
 if __name__ == "__main__":
-    asked = json.loads(sys.argv[1])
+    options = json.loads(sys.argv[1])
     fabric = None
-    if "processes" in asked:
+    if "processes" in options:
         from medil.training.launch import launch
 
         fabric = launch(None, "cpu")
-        assert fabric.world_size == asked.pop("processes")
-    run(call={"fabric": fabric}, **asked)
+        assert fabric.world_size == options.pop("processes")
+    run(call={"fabric": fabric}, **options)

@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,8 @@ from medil.config import RunConfig, TrainConfig
 from medil.errors import InputError
 from medil.model.base import LatentAutoencoder
 from medil.model.rivals import build
-from medil.training.patches import Scan
+from medil.training.launch import launch
+from medil.training.patches import Scan, Step
 from medil.training.update import average, draw_step, update
 
 STAGES = {  # after an arm's name: (global_share, global_mix)
@@ -112,15 +114,17 @@ def train_arm(
     model = build(config.model).to(device)
     _settle(model, config, scans, seed)
     ema = copy.deepcopy(model).requires_grad_(False)
-    optimiser = _optimiser(model, config.train)
+    fabric = launch(1, device)
+    wrapped, optimiser = fabric.setup(model, _optimiser(model, config.train))
     by_steps = by_time = None
     voxels, losses, number, spent_s = 0, [], 0, 0.0
     bar = tqdm(total=steps, desc=title, unit="step")
     while by_steps is None or by_time is None:
         started = clock(device)
-        loss, seen = _one_step(model, ema, optimiser, config, scans, seed, number, steps)
+        step, loss = _one_step(wrapped, optimiser, fabric, config, scans, seed, number, steps)
+        average(ema, model, min(MOST_DECAY, (1 + number) / (10 + number)))
         spent_s += clock(device) - started
-        number, voxels = number + 1, voxels + seen
+        number, voxels = number + 1, voxels + step.target.numel()
         losses.append(loss)
         if number == steps:
             by_steps = Snapshot(copy.deepcopy(ema).eval(), number, spent_s)
@@ -143,9 +147,9 @@ def clock(device: str) -> float:
 
 
 def _one_step(
-    model: LatentAutoencoder, ema: LatentAutoencoder, optimiser: torch.optim.Optimizer,
-    config: RunConfig, scans: Sequence[Scan], seed: int, number: int, steps: int,
-) -> tuple[float, int]:  # fmt: skip
+    model: torch.nn.Module, optimiser: torch.optim.Optimizer, fabric: Any, config: RunConfig,
+    scans: Sequence[Scan], seed: int, number: int, steps: int,
+) -> tuple[Step, float]:  # fmt: skip
     settings = config.train
     warm = min(1.0, (number + 1) / min(settings.warmup_steps, max(1, steps // 4)))
     for group in optimiser.param_groups:
@@ -154,13 +158,12 @@ def _one_step(
     # Beyond S, arms that are fast go on as at its end.
     step = draw_step(config, scans, min(number / steps, 0.97), rng)
     try:
-        record = update(model, optimiser, step, settings, int(rng.integers(2**31)))
+        record = update(model, optimiser, step, settings, int(rng.integers(2**31)), fabric)
     except (InputError, ArithmeticError) as error:
         raise Diverged(number) from error
     if not math.isfinite(record["loss"]):
         raise Diverged(number)
-    average(ema, model, min(MOST_DECAY, (1 + number) / (10 + number)))
-    return record["loss"], step.target.numel()
+    return step, record["loss"]
 
 
 def _optimiser(model: torch.nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
@@ -173,11 +176,12 @@ def _optimiser(model: torch.nn.Module, settings: TrainConfig) -> torch.optim.Opt
 def _settle(model: LatentAutoencoder, config: RunConfig, scans: Sequence[Scan], seed: int) -> None:
     """Unmeasured steps on weights that are thrown away: new shapes cost more than their work."""
     throwaway = copy.deepcopy(model)
-    optimiser = _optimiser(throwaway, config.train)
+    fabric = launch(1, throwaway.haar.device.type)
+    throwaway, optimiser = fabric.setup(throwaway, _optimiser(throwaway, config.train))
     for number, scan in enumerate({s.spacing_mm: s for s in scans}.values()):
         rng = np.random.default_rng([seed, number, 1])
         step = draw_step(config, [scan], 0.97, rng)
         try:
-            update(throwaway, optimiser, step, config.train, number)
+            update(throwaway, optimiser, step, config.train, number, fabric)
         except (InputError, ArithmeticError):
             return

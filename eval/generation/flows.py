@@ -16,10 +16,11 @@ from eval.rows import digest
 from medil.config import FlowConfig, FlowRun, FlowTraining
 from medil.diffusion.flow import LatentFlow
 from medil.diffusion.latents import VERSION, draw_heads, encode_heads
-from medil.diffusion.training import WEIGHTS, load_flow, load_flow_release, train_flow
+from medil.diffusion.training import FlowLearner, load_flow, load_flow_release
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.model.base import LatentAutoencoder
+from medil.training.run import WEIGHTS, train
 
 SEED = 0
 MODEL = FlowConfig(  # of the arms: folded, so that a step costs little
@@ -74,7 +75,7 @@ def flow(arm: str, profile: str, folder: Path = FOLDER) -> LatentFlow:
         heads = draw_heads("train", range(config.heads), folder / "heads")
         latents = encode_heads(model, heads, folder / "latents")
         with tempfile.TemporaryDirectory(dir=path.parent) as run:
-            train_flow(config, latents, Path(run), SEED)
+            train(FlowLearner(config, latents), Path(run), SEED)
             (Path(run) / WEIGHTS).replace(path)
     return load_flow(path)
 

@@ -68,7 +68,10 @@ USUAL_MM: Triple = (1.0, 1.0, 1.0)
 @click.option("--latents", is_flag=True, help="Save each latent too, for `medil decode`.")
 @click.option("--preset", metavar="NAME", help="A released model [default: tiny].")
 @click.option("--weights", type=FILE, help="A model of yours, from `medil train-ldm`.")
-@click.option("--autoencoder", type=FILE, help="The weights whose latents it was trained on.")
+@click.option(
+    "--autoencoder", type=FILE, metavar="WEIGHTS",
+    help="The autoencoder that it was trained on [default: the one in its folder, or a release].",
+)  # fmt: skip
 @machine_options
 def sample(
     output: Path,
@@ -182,8 +185,10 @@ def load_pair(
         raise InputError("--preset and --weights both name a model; say only one.")
     from medil.cli.options import load_weights
     from medil.diffusion.sampling import check_pair
-    from medil.diffusion.training import load_flow, load_flow_release
+    from medil.diffusion.training import AUTOENCODER, load_flow, load_flow_release
 
+    if weights and not autoencoder and (weights.parent / AUTOENCODER).is_file():
+        autoencoder = weights.parent / AUTOENCODER
     flow = load_flow(weights) if weights else load_flow_release(preset or "tiny")
     model = load_weights(preset, autoencoder, device)
     check_pair(flow, model)

@@ -1,101 +1,172 @@
-"""The verbs that train: `medil train` and `medil train-ldm`, which are asked for alike."""
+"""The verbs that train: `medil train` and `medil train-ldm`, which share their options."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from medil.errors import InputError
-from medil.system.files import make_folder
+
+if TYPE_CHECKING:
+    from medil.training.run import Learner
 
 FILE = click.Path(path_type=Path)
 COUNT = click.IntRange(1)
+SHORT = {  # options that are settings by a shorter name
+    "minutes": "train.minutes",
+    "steps": "train.steps",
+    "batch": "train.batch",
+    "accumulate": "train.accumulate",
+    "real_share": "data.real_share",
+    "heads": "heads",
+}
 OPTIONS = (
-    click.option("--preset", metavar="NAME", help="Which model to train [default: tiny]."),
-    click.option("-o", "--output", type=FILE, required=True, help="A folder for the run."),
-    click.option("--seed", type=int, help="Of weights, data and noise [default: 0]."),
-    click.option("--resume", is_flag=True, help="Go on with the folder's run, as it was set up."),
-    click.option("--minutes", type=float, help="Wall time of the run [default: preset's]."),
-    click.option("--steps", type=COUNT, help="Length of the run in steps instead."),
-    click.option("--time-budget", metavar="TIME", help="Stop this call after 90s, 9m or 1.5h."),
-    click.option("--batch", type=COUNT, help="Patches or latents a step, over all processes."),
-    click.option("--accumulate", type=COUNT, help="Parts in which to work through them."),
+    click.option("-o", "--output", type=FILE, required=True, help="Folder of the run."),
+    click.option("--preset", metavar="NAME", help="Configuration to train [default: tiny]."),
+    click.option(
+        "--config", type=FILE, metavar="FILE.json",
+        help="Settings that differ from the preset's, nested as in a run's config.json.",
+    ),
+    click.option(
+        "--set", "settings", multiple=True, metavar="NAME=VALUE...",
+        help="Change one or more settings, such as model.latent_spacing_mm=3 train.batch=2.",
+    ),
+    click.option("--minutes", type=float, help="Wall time of the run [default: the preset's]."),
+    click.option("--steps", type=COUNT, help="Length of the run in steps, instead of minutes."),
+    click.option("--time-budget", metavar="TIME", help="End this call after 90s, 9m or 1.5h."),
+    click.option("--resume", is_flag=True, help="Resume the run in the folder."),
+    click.option(
+        "--from", "warm_start_from", type=FILE, metavar="WEIGHTS",
+        help="Start from these weights instead of random ones.",
+    ),
+    click.option(
+        "--seed", type=int, help="Seeds weight initialisation, data order and noise [default: 0]."
+    ),
+    click.option("--batch", type=COUNT, help="Samples in a step, over all processes."),
+    click.option(
+        "--accumulate", type=COUNT,
+        help="Gradient accumulation: split each batch into this many parts.",
+    ),
     click.option("--devices", type=COUNT, help="Processes on this machine [default: 1]."),
-    click.option("--accelerator", type=click.Choice(["auto", "cpu", "cuda"]), default="auto"),
-    click.option("--from", "warm_start_from", type=FILE, metavar="WEIGHTS", help="Begin there."),
-)
+    click.option(
+        "--accelerator", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
+        help="Where to train [default: cuda if there, else cpu].",
+    ),
+)  # fmt: skip
+
+
+class TrainingCommand(click.Command):
+    """A command whose --set takes all the name=value words that follow it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat --set before each further word that is a setting."""
+        spread: list[str] = []
+        for word in args:
+            follows = len(spread) > 1 and spread[-2] == "--set" and "=" in spread[-1]
+            is_setting = "=" in word and not word.startswith("-")
+            spread += ["--set", word] if follows and is_setting else [word]
+        return super().parse_args(ctx, spread)
 
 
 def training_options(verb: Callable) -> Callable:
-    """Add what every run is asked for to a verb."""
+    """Add the options that both verbs share."""
     for option in reversed(OPTIONS):
         verb = option(verb)
     return verb
 
 
-def prepare(output: Path, time_budget: str | None, asked: dict[str, Any]) -> float:
-    """Check what is asked for, make the folder; seconds that this call may take.
-
-    Raises:
-        InputError: A length that is none, two lengths, nothing to resume, or no folder.
-    """
-    from medil.training.launch import duration_s
-
-    minutes = asked["minutes"]
-    if minutes is not None and not minutes > 0:
-        raise InputError(f"--minutes must be above zero, not {minutes:g}.")
-    if minutes is not None and asked["steps"] is not None:
-        raise InputError("--minutes and --steps both say how long the run is; say only one.")
-    if asked["resume"] and not output.is_dir():
-        raise InputError(f"there is no run to resume in {output}.")
-    budget_s = duration_s(time_budget) if time_budget else math.inf
-    make_folder(output)
-    return budget_s
-
-
-@click.command(epilog="Example: medil train --preset tiny -o runs/tiny --time-budget 9m")
+@click.command(
+    cls=TrainingCommand,
+    epilog="Example: medil train --preset tiny -o runs/tiny --time-budget 9m",
+)
 @training_options
-@click.option("--store", type=FILE, metavar="FOLDER", help="Real scans: yours, by `medil store`.")
-@click.option("--real-share", type=click.FloatRange(0, 1), help="Of patches [preset's]; 1: all.")
-def train(output: Path, preset: str | None, time_budget: str | None, **asked: Any) -> None:
-    """Train a model in two stages: global, then local patches.
+@click.option("--store", type=FILE, metavar="FOLDER", help="Real scans, from `medil store`.")
+@click.option(
+    "--real-share", type=click.FloatRange(0, 1),
+    help="Share of patches from real scans; 1: no synthetic heads [default: the preset's].",
+)  # fmt: skip
+def train(store: Path | None, **options: Any) -> None:
+    """Train an autoencoder in two stages: whole volumes, then local patches.
 
-    Synthetic heads are drawn for it; --real-share says how many patches come from real
-    scans instead: published ones, or those of --store, which a resumed run remembers.
+    The training set is a cohort of synthetic heads, drawn into the run's folder, and real
+    scans: published ones, or those of --store, which a resumed run remembers.
 
     Ctrl-C saves and ends; --resume goes on, for longer if --minutes or --steps say more.
     Several processes: --devices, torchrun or SLURM.
     """
-    from medil.config import preset as find_preset
+    from medil.training.autoencoder import AutoencoderLearner
 
-    find_preset(preset or "tiny")
-    from medil.system.workers import able
-    from medil.training.autoencoder import main_train
-
-    budget_s = prepare(output, time_budget, asked)
-    main_train(output, preset, time_budget_s=budget_s, processes=able(), **asked)
+    _train(AutoencoderLearner, source=store, **options)
 
 
 @click.command(
-    "train-ldm", epilog="Example: medil train-ldm --preset tiny -o runs/ldm --time-budget 9m"
+    "train-ldm",
+    cls=TrainingCommand,
+    epilog="Example: medil train-ldm --preset tiny -o runs/ldm --time-budget 9m",
 )
 @training_options
-@click.option("--heads", type=COUNT, help="How many to draw [default: preset's].")
-def train_ldm(output: Path, preset: str | None, time_budget: str | None, **asked: Any) -> None:
-    """Train a latent diffusion model on heads drawn on the cohort's label maps.
+@click.option(
+    "--autoencoder", type=FILE, metavar="WEIGHTS",
+    help="Learn the latents of these weights, from `medil train` [default: the released ones].",
+)  # fmt: skip
+@click.option("--heads", type=COUNT, help="Synthetic heads to train on [default: the preset's].")
+def train_ldm(autoencoder: Path | None, **options: Any) -> None:
+    """Train a latent diffusion model, from which `medil sample` samples heads.
 
-    Heads are drawn and encoded once, into the run's folder; then it trains. Ctrl-C saves and
-    ends; --resume goes on, for longer if --minutes or --steps say more.
+    Synthetic heads are drawn and encoded once, into the run's folder; then the model trains.
+    Ctrl-C saves and ends; --resume goes on, for longer if --minutes or --steps say more.
     """
-    from medil.config import flow_preset
+    from medil.diffusion.training import FlowLearner
 
-    flow_preset(preset or "tiny")
-    from medil.diffusion.training import main_train_flow
+    _train(FlowLearner, source=autoencoder, **options)
+
+
+def _train(
+    kind: type[Learner], output: Path, preset: str | None, config: Path | None,
+    settings: tuple[str, ...], time_budget: str | None, resume: bool, **options: Any,
+) -> None:  # fmt: skip
     from medil.system.workers import able
+    from medil.training.launch import duration_s
+    from medil.training.start import start
 
-    budget_s = prepare(output, time_budget, asked)
-    main_train_flow(output, preset, time_budget_s=budget_s, processes=able(), **asked)
+    short = {name: options.pop(name) for name in SHORT if name in options}
+    changes = read_changes(config, settings, short, resume)
+    budget_s = duration_s(time_budget) if time_budget else math.inf
+    start(
+        kind, output, preset, changes,
+        resume=resume, time_budget_s=budget_s, processes=able(), **options,
+    )  # fmt: skip
+
+
+def read_changes(
+    config: Path | None, settings: tuple[str, ...], short: dict[str, Any], resume: bool = False
+) -> dict[str, Any]:
+    """The settings that --config, --set and the short options name, by dotted name.
+
+    Args:
+        config: File of --config; what the others name goes before it.
+        settings: Texts of --set.
+        short: Value of each option of `SHORT`, None where it was left out.
+        resume: Whether a run is resumed, whose settings stay.
+
+    Raises:
+        InputError: An unreadable file or text, a setting named twice, or two lengths.
+    """
+    from medil.config import without_retired
+    from medil.dials import flat, read_file, read_settings
+
+    named: dict[str, Any] = dict(read_settings(settings))
+    for option, value in short.items():
+        if value is not None and SHORT[option] in named:
+            raise InputError(f"--{option.replace('_', '-')} and --set name the same setting.")
+        if value is not None:
+            named[SHORT[option]] = value
+    if short["minutes"] is not None and short["steps"] is not None:
+        raise InputError("--minutes and --steps both say how long the run is; say only one.")
+    if "train.minutes" in named and "train.steps" not in named and not resume:
+        named["train.steps"] = 0  # a configuration file may hold a length in steps
+    return flat(without_retired(read_file(config))) | named if config else named

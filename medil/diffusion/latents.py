@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from medil.system.workers import grouped, share_out
 
 UNIT_MM = 32.0  # the box is 5 x 6 x 5 of these, and a voxel a whole part of one
 BOX_UNITS = (5, 6, 5)
+CELLS = 8  # latent cells of the box come in so many an axis
 PARTS = (16, 36)  # a voxel is 32/36 ... 32/16 mm = 0.9 ... 2 mm
 NEAR_1MM_SHARE = 0.6  # of heads on voxels of 1 mm
 SEEDS = {"train": 5000, "test": 5007}
@@ -52,6 +54,25 @@ def box_grid(spacing_mm: float) -> Grid:
     shape = [n * parts for n in BOX_UNITS]
     first_mm = [-0.5 * (n - 1) * UNIT_MM / parts for n in shape]
     return Grid.from_spacing(shape, UNIT_MM / parts, first_mm)
+
+
+def latent_box(pitch_mm: float) -> Grid:
+    """The grid of latents of the box: the smallest around (0, 0, 0) that holds it.
+
+    Its axes are multiples of `CELLS` long, as networks that halve them need, so it reaches
+    beyond the box where the pitch does not divide it: 168 x 192 x 168 mm at 3 mm.
+
+    Args:
+        pitch_mm: Distance of latent cells.
+
+    Raises:
+        InputError: A pitch that is not above zero, or larger than the box.
+    """
+    sides_mm = [n * UNIT_MM for n in BOX_UNITS]
+    if not 0 < pitch_mm <= min(sides_mm):
+        raise InputError(f"latent cells of {pitch_mm:g} mm do not fit the box of the heads.")
+    shape = [CELLS * math.ceil(side / (CELLS * pitch_mm) - 1e-9) for side in sides_mm]
+    return Grid.from_spacing(shape, pitch_mm, [-0.5 * (n - 1) * pitch_mm for n in shape])
 
 
 def style() -> CohortConfig:
@@ -214,14 +235,14 @@ def encode_heads(model: LatentAutoencoder, heads: Sequence[Path], folder: Path) 
         raise InputError("latents belong to trained weights; this autoencoder has none.")
     cache = folder / model.weights_id
     cache.mkdir(parents=True, exist_ok=True)
-    pitch_mm = model.config.latent_spacing_mm
+    grid = latent_box(model.config.latent_spacing_mm)
     latents, known, sources = [], [], []
     for path in tqdm(heads, desc="latents", disable=all((cache / p.name).exists() for p in heads)):
         kept = cache / path.name
         if not kept.exists():
             head = read_head(path)
             data = head.data[None, None].to(model.haar.device)
-            mean, _ = model.encode_tensor(data, head.grid, box_grid(pitch_mm))
+            mean, _ = model.encode_tensor(data, head.grid, grid)
             facts = {"known": head.known, "source": head.source}
             with atomic_output(kept, force=True) as temporary:
                 tensors = {"mean": mean[0].half().cpu().contiguous()}
@@ -232,6 +253,6 @@ def encode_heads(model: LatentAutoencoder, heads: Sequence[Path], folder: Path) 
         known.append([facts["known"][name] for name in ATTRIBUTES])
         sources.append(facts["source"])
     return LatentSet(
-        torch.stack(latents), box_grid(pitch_mm), torch.tensor(known), model.weights_id,
+        torch.stack(latents), grid, torch.tensor(known), model.weights_id,
         tuple(sources),
     )  # fmt: skip

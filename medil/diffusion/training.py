@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import math
-import time
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from medil.config import FlowConfig, FlowRun, FlowTraining, flow_preset
+from medil.config import (
+    FLOW_PRESETS,
+    FlowConfig,
+    FlowRun,
+    FlowTraining,
+    flow_preset,
+    text_digest,
+)
 from medil.data.releases import release_path
 from medil.diffusion.flow import (
     LatentFlow,
@@ -29,28 +36,20 @@ from medil.diffusion.latents import LatentSet, draw_heads, encode_heads
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.layers.blocks import space_to_depth
-from medil.model.weights import load_release, read_tensors, weights_id
+from medil.model.base import LatentAutoencoder
+from medil.model.weights import load_model, load_release, read_tensors, weights_id
 from medil.synth.attributes import ATTRIBUTES, Spread
 from medil.system.device import placed
-from medil.system.files import atomic_output
-from medil.training.launch import check_batch, launch
-from medil.training.run import (
-    STATE,
-    WEIGHTS,
-    Learner,
-    Run,
-    follow,
-    launched,
-    refuse_a_run,
-    settings_of,
-)
+from medil.system.files import atomic_output, make_folder
+from medil.training.run import Learner, Run
 from medil.training.update import parts
 
 FORMAT = "medil-flow-1"
 RELEASE_NAME = "{}-ldm"  # of a preset's released weights
+AUTOENCODER = "autoencoder.safetensors"  # in the folder of a run
 
 
-class Flowing(Learner):
+class FlowLearner(Learner):
     """A latent diffusion model on a set of latents.
 
     Args:
@@ -58,15 +57,32 @@ class Flowing(Learner):
         latents: The training set.
     """
 
-    verb = "train-ldm"
+    verb, recipe, presets = "train-ldm", FlowRun, FLOW_PRESETS
 
     def __init__(self, config: FlowRun, latents: LatentSet) -> None:
         super().__init__(config)
         self.latents = latents
         self.known = measure(latents, config.model)
 
+    @classmethod
+    def from_source(
+        cls, config: FlowRun, out: Path, source: Path | None, seed: int, earlier: dict | None,
+        fabric: Any, processes: int,
+    ) -> Self:  # fmt: skip
+        """Draw heads, encode them with the autoencoder of the weights `source`, or a release."""
+        model = autoencoder_of(out, config.preset, source, resume=earlier is not None)
+        make_folder(out)
+        kept = out / AUTOENCODER
+        if source and fabric.is_global_zero and not kept.exists():
+            with atomic_output(kept) as temporary:  # so that the folder is enough to go on from
+                shutil.copyfile(source, temporary)
+        with fabric.rank_zero_first(local=True):
+            heads = draw_heads("train", range(config.heads), out / "heads", processes=processes)
+            latents = encode_heads(placed(model, fabric.device), heads, out / "latents")
+        return cls(config, latents)
+
     def prepare(self, seed: int, device: torch.device) -> None:
-        """Latents go where the steps are."""
+        """Move the latents to where the steps are."""
         self.latents = replace(self.latents, latents=self.latents.latents.to(device))
 
     def build(self) -> LatentFlow:
@@ -74,20 +90,20 @@ class Flowing(Learner):
         return LatentFlow(self.config.model, self.known)
 
     def step(
-        self, model: nn.Module, optimiser: torch.optim.Optimizer, number: int, share: float,
+        self, model: nn.Module, optimiser: torch.optim.Optimizer, number: int, progress: float,
         seed: int, fabric: Any,
     ) -> dict[str, float]:  # fmt: skip
-        """Noise some latents, learn the way back to them."""
+        """Add noise to some latents, learn the way back to them."""
         settings = self.config.train
         bare: Any = getattr(model, "module", model)
         levels = draw_levels(bare, self.latents, settings, np.random.default_rng([seed, number]))
         losses = []
         optimiser.zero_grad(set_to_none=True)
         for index, (own, count) in enumerate(parts(fabric, settings.accumulate)):
-            share_of_batch = [[t.chunk(count)[own] for t in level] for level in levels]
+            part = [[t.chunk(count)[own] for t in level] for level in levels]
             with fabric.no_backward_sync(model, enabled=index + 1 < settings.accumulate):
                 with torch.autocast(bare.mean.device.type, torch.bfloat16, enabled=settings.bf16):
-                    loss = model(*share_of_batch)
+                    loss = model(*part)
                 fabric.backward(loss / settings.accumulate)
             losses.append(loss.detach())
         norm = nn.utils.clip_grad_norm_(bare.parameters(), settings.clip_norm).item()
@@ -100,9 +116,59 @@ class Flowing(Learner):
         voxels = sum(level[0].numel() for level in levels)
         return {"loss": value, "gradient_norm": norm, "voxels": voxels}
 
+    def warm_start(self, run: Run, path: Path) -> None:
+        """Start from another run's averaged weights: those networks, coarsest first, that fit.
+
+        Raises:
+            InputError: Unreadable weights, of other latents, or none of their networks fits.
+        """
+        flow: Any = run.bare
+        earlier, own, theirs = load_flow(path), flow, None
+        if earlier.known.autoencoder_id != own.known.autoencoder_id:
+            raise InputError(f"{path} samples latents of another autoencoder; begin without it.")
+        for mine, other in zip(_levels(flow), _levels(earlier), strict=False):
+            if mine.config != other.config:
+                break
+            own, theirs = mine, other
+        if theirs is None:
+            raise InputError(f"no network of {path} has the shape of this run's; begin without it.")
+        values = dict(theirs.named_parameters())
+        for name, parameter in own.named_parameters():
+            parameter.data.copy_(values[name])
+        run.ema.load_state_dict(run.bare.state_dict())
+        facts = {name: earlier.facts.get(name) for name in ("step", "minutes", "commit")}
+        run.facts["earlier"] = {"weights": earlier.weights_id, "whole": own is flow, **facts}
+
     def save_weights(self, ema: nn.Module, path: Path, facts: dict) -> None:
-        """Half precision, with the configuration and what is known of the latents."""
+        """Half precision, with the configuration and the statistics of the latents."""
         save_flow(ema, self.config, path, {**facts, "heads": len(self.latents.latents)})
+
+
+def autoencoder_of(
+    out: Path, preset: str, weights: Path | None = None, resume: bool = False
+) -> LatentAutoencoder:
+    """The autoencoder whose latents a run learns.
+
+    Args:
+        out: Folder of the run, where weights that are no release's are kept.
+        preset: Of the run; names the release where no weights are.
+        weights: Written by `medil train`.
+        resume: Whether the folder holds a run.
+
+    Raises:
+        InputError: Unreadable weights, or others than the run began with.
+    """
+    named = load_model(weights) if weights else None
+    if named and not resume:
+        return named
+    kept = out / AUTOENCODER
+    if resume and kept.is_file():
+        own = load_model(kept)
+    else:
+        own = load_release("tiny" if preset == "test" else preset)
+    if named and named.weights_id != own.weights_id:
+        raise InputError(f"the run in {out} learns latents of another autoencoder than {weights}.")
+    return own
 
 
 def draw_levels(
@@ -148,130 +214,9 @@ def _normal(like: Tensor, rng: np.random.Generator) -> Tensor:
     return torch.randn(like.shape, generator=generator, device=like.device)
 
 
-def train_flow(
-    config: FlowRun,
-    latents: LatentSet,
-    out: Path,
-    seed: int = 0,
-    resume: bool = False,
-    fabric: Any = None,
-    time_budget_s: float = math.inf,
-    warm_start_from: Path | None = None,
-) -> LatentFlow:
-    """Train on latents into a folder that exists, or go on; see `medil.training.run`.
-
-    Args:
-        config: Of the run.
-        latents: From `encode_heads`.
-        out: Folder of the run, which exists.
-        seed: Of weights, data order and noise.
-        resume: Go on from the folder's state.
-        fabric: From `launch`; one process when None.
-        time_budget_s: Wall time of this call.
-        warm_start_from: Weights to begin from.
-
-    Returns:
-        The averaged weights' model.
-
-    Raises:
-        InputError: A loss that is not finite, MONAI is missing, or weights to begin from of
-            which no network fits.
-    """
-    began = time.monotonic()
-    run = Run(Flowing(config, latents), out, seed, launched(fabric))
-    if resume:
-        run.restore()
-    elif warm_start_from:
-        warm_start(run, warm_start_from)
-    model: Any = follow(run, resume, time_budget_s, began)
-    return model
-
-
-def warm_start(run: Run, path: Path) -> None:
-    """Begin from another run's averaged weights: from the coarsest network up, those of one shape.
-
-    Raises:
-        InputError: Unreadable weights, of other latents, or none of their networks fits.
-    """
-    flow: Any = run.bare
-    earlier, own, theirs = load_flow(path), flow, None
-    if earlier.known.autoencoder_id != own.known.autoencoder_id:
-        raise InputError(f"{path} samples latents of another autoencoder; begin without it.")
-    for mine, other in zip(_levels(flow), _levels(earlier), strict=False):
-        if mine.config != other.config:
-            break
-        own, theirs = mine, other
-    if theirs is None:
-        raise InputError(f"no network of {path} has the shape of this run's; begin without it.")
-    values = dict(theirs.named_parameters())
-    for name, parameter in own.named_parameters():
-        parameter.data.copy_(values[name])
-    run.ema.load_state_dict(run.bare.state_dict())
-    facts = {name: earlier.facts.get(name) for name in ("step", "minutes", "commit")}
-    run.progress["earlier"] = {"weights": earlier.weights_id, "whole": own is flow, **facts}
-
-
 def _levels(flow: LatentFlow) -> list[LatentFlow]:
     """A flow and those under it, the coarsest first."""
     return [*(_levels(flow.coarse) if flow.coarse is not None else []), flow]
-
-
-def main_train_flow(
-    out: Path,
-    name: str | None = None,
-    seed: int | None = None,
-    resume: bool = False,
-    time_budget_s: float = math.inf,
-    devices: int | None = None,
-    accelerator: str = "auto",
-    heads: int | None = None,
-    warm_start_from: Path | None = None,
-    processes: int = 1,
-    **settings: Any,
-) -> None:
-    """Draw heads, encode them with a release, train a flow (the command line's `train-ldm`).
-
-    Args:
-        out: Folder of the run; made when missing.
-        name: Preset; `tiny` when None, or the resumed run's.
-        seed: Of weights, data order and noise; 0 when None, or the resumed run's.
-        resume: Go on from `out/state.safetensors`.
-        time_budget_s: Stop this call after so long, to be resumed.
-        devices: Processes on this machine.
-        accelerator: "auto", "cpu" or "cuda".
-        heads: How many to draw; the preset's when None.
-        warm_start_from: Weights of another run to begin from, as far as their networks fit.
-        processes: That draw heads; more than one needs a guarded main module.
-        settings: Fields of `FlowTraining` to change, unless None.
-
-    Raises:
-        InputError: Unknown preset, a run that exists, nothing to resume, or options that
-            contradict the run that is resumed.
-    """
-    began = time.monotonic()
-    out, changed = Path(out), {k: v for k, v in settings.items() if v is not None}
-    if resume:
-        if warm_start_from:
-            raise InputError("a resumed run goes on from its own weights; name no others.")
-        asked = {"preset": name, "seed": seed, "heads": heads}
-        config, progress = settings_of(out, FlowRun.from_json, asked, changed)
-        seed = progress["seed"]
-    else:
-        refuse_a_run(out)
-        config, seed = flow_preset(name or "tiny"), seed or 0
-        config = replace(
-            config, train=replace(config.train, **changed), heads=heads or config.heads
-        )
-    fabric = launch(devices, accelerator)
-    model = load_release("tiny" if config.preset == "test" else config.preset)
-    model = placed(model, fabric.device)
-    check_batch(config.train, fabric.world_size)
-    out.mkdir(parents=True, exist_ok=True)
-    with fabric.rank_zero_first(local=True):
-        drawn = draw_heads("train", range(config.heads), out / "heads", processes=processes)
-        latents = encode_heads(model, drawn, out / "latents")
-    budget_s = time_budget_s - (time.monotonic() - began)
-    train_flow(config, latents, out, seed, resume, fabric, budget_s, warm_start_from)
 
 
 # Weights in and out
@@ -320,7 +265,7 @@ def load_flow(path: str | Path) -> LatentFlow:
     except RuntimeError as error:
         raise InputError(f"{path} does not fit the model that its configuration names.") from error
     flow.weights_id = weights_id(flow)
-    flow.facts = {**json.loads(meta["facts"]), "config_hash": config.digest()}
+    flow.facts = {**json.loads(meta["facts"]), "config_hash": text_digest(meta["config"])}
     flow.settings = config
     return flow.eval()
 
@@ -351,9 +296,3 @@ def load_flow_release(name: str = "tiny") -> LatentFlow:
     """
     flow_preset(name)
     return load_flow(release_path(RELEASE_NAME.format(name)))
-
-
-__all__ = [
-    "STATE", "WEIGHTS", "Flowing", "load_flow", "load_flow_release",
-    "main_train_flow", "save_flow", "train_flow",
-]  # fmt: skip

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from medil.config import RunConfig
+from medil.config import RunConfig, text_digest
 from medil.config import preset as named_preset
 from medil.data.releases import release_path
 from medil.errors import InputError
@@ -112,7 +112,7 @@ def load_model(path: str | Path, preset: str | None = None) -> LatentAutoencoder
     except RuntimeError as error:
         raise InputError(f"{path} does not fit the model that its configuration names.") from error
     model.weights_id = weights_id(model)
-    model.facts = {**json.loads(meta["facts"]), "config_hash": config.digest()}
+    model.facts = {**json.loads(meta["facts"]), "config_hash": text_digest(meta["config"])}
     return model.eval()
 
 

@@ -1,9 +1,7 @@
-"""The training set: a cohort that is drawn once or never ends, and real scans beside it.
+"""The training set: synthetic heads that are drawn once into files, and real scans beside them.
 
-Subject k of a cohort is a pure function of (configuration, seed, k). An endless cohort is
-a window that slides over k with the step, so that a run which is resumed sees what it
-would have seen; a background process draws ahead of it, and the run waits where it must.
-Only the `train` split of a manifest gets in, and splits go by subject.
+Subject k of a cohort is a pure function of (configuration, seed, k). Only the `train` split
+of a manifest gets in, and splits go by subject.
 """
 
 from __future__ import annotations
@@ -12,18 +10,10 @@ import dataclasses
 import functools
 import hashlib
 import json
-import multiprocessing
-import os
-import re
-import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from medil.config import DataConfig
 from medil.data import manifest
@@ -37,156 +27,55 @@ from medil.training.store import Store
 from medil.volume import load, save
 
 REAL, LABELS = "open_ms_t1", "synthseg_labels"  # manifests
-AHEAD = 2  # subjects drawn before they are needed
-BEHIND = 2  # subjects kept after they left, for a run that resumes a little earlier
 POLL_S = 0.1
-ANATOMIES = 20  # that a background process keeps in memory, about 70 MB each
-UNUSED = ("subjects", "renew_every", "real_share")  # fields that no subject depends on
+UNUSED = ("subjects", "real_share")  # fields that no subject depends on
 
 Map = Path | None  # a label map, or None for the MNI152 tissue maps
 
 
-class Pool:
-    """The scans that a step may draw from.
+def training_scans(
+    config: DataConfig,
+    folder: Path,
+    seed: int,
+    maps: Sequence[Map] | None = None,
+    draws: bool = True,
+    store: Store | None = None,
+    processes: int = 1,
+) -> list[Scan]:
+    """The cohort, drawn where its files are missing, then the real scans.
+
+    Label maps and published scans come through the manifests, their `train` split alone.
+    Without label maps the cohort is painted on the MNI152 tissue maps.
 
     Args:
-        config: How many, how mixed, and how often renewed.
+        config: How many subjects, how varied, and the share of real scans.
         folder: Where the cohort's volumes are kept; made when missing.
         seed: Added to the cohort's own.
         maps: Label maps that the subjects take turns with; those of the manifest when None.
-        draws: Whether this process draws. In a run of several processes one does, and
-            the others wait for its files.
+        draws: Whether this process draws. In a run of several processes one draws, and the
+            others wait for its files.
         store: Where real scans come from; from the published ones when None.
-        processes: That draw the first window side by side.
+        processes: How many draw side by side.
+
+    Returns:
+        The scans; the weights of the cohort sum to 1.
 
     Raises:
         InputError: The folder holds another cohort, or there is nothing to draw from.
     """
-
-    def __init__(
-        self,
-        config: DataConfig,
-        folder: Path,
-        seed: int,
-        maps: Sequence[Map] | None = None,
-        draws: bool = True,
-        store: Store | None = None,
-        processes: int = 1,
-    ) -> None:
-        self.config, self.folder, self.seed, self.draws = config, Path(folder), seed, draws
-        self.processes = processes
-        self.subjects = 0 if config.real_share == 1 else config.subjects
-        self.maps = list(maps) if maps is not None else training_maps() if self.subjects else []
-        self._real = real_scans(config, store)
-        if store and not self._real:
-            raise InputError("a store is of no use where the real share is 0; choose a larger one.")
-        if not (self.subjects or self._real):
+    real = real_scans(config, store)
+    if store and not real:
+        raise InputError("a store is of no use where the real share is 0; choose a larger one.")
+    if config.real_share == 1:
+        if not real:
             raise InputError("without a cohort there must be real scans; name a store of them.")
-        self._cohort: dict[int, Scan] = {}
-        self._worker: BaseProcess | None = None
-        self._first: Any = None  # of the window, shared with the worker
-
-    def window(self, step: int) -> range:
-        """The subjects that are at hand in a step."""
-        first = step // self.config.renew_every if self.config.renew_every else 0
-        return range(first, first + self.subjects)
-
-    def scans_at(self, step: int) -> list[Scan]:
-        """The scans of a step; the cohort's weights sum to 1.
-
-        Args:
-            step: Number of the step, in any order, though going up costs least.
-
-        Returns:
-            The window's subjects in order, then the real scans.
-        """
-        numbers = self.window(step)
-        if list(numbers) != list(self._cohort):
-            if self.draws:
-                self._provide(numbers)
-            kept = self._cohort
-            self._cohort = {k: kept[k] if k in kept else self._read(k) for k in numbers}
-        return [*self._cohort.values(), *self._real]
-
-    def close(self) -> None:
-        """End the background process; files stay for a run that is resumed."""
-        if self._worker is not None:
-            self._worker.terminate()
-            self._worker.join()
-            self._worker = None
-
-    def _provide(self, numbers: range) -> None:
-        """See to it that the window's subjects exist or are being drawn."""
-        if self._worker is not None and self._worker.is_alive():
-            self._first.value = numbers.start
-            return
-        draw_cohort(self.config, self.folder, self.seed, numbers, self.maps, self.processes)
-        if self.config.renew_every:
-            spawn = multiprocessing.get_context("spawn")
-            self._first = spawn.Value("q", numbers.start)
-            task = (self.config, self.folder, self.seed, self.maps, self._first, os.getpid())
-            self._worker = spawn.Process(target=_draw_ahead, args=task, daemon=True)
-            self._worker.start()
-
-    def _read(self, index: int) -> Scan:
-        """Wait for a subject and load it."""
-        path = subject_path(self.folder, index)
-        while not path.exists():
-            if self._worker is not None and not self._worker.is_alive():
-                draw_cohort(self.config, self.folder, self.seed, [index], self.maps)
-            time.sleep(POLL_S)
-        return read_scan(path, 1 / self.config.subjects)
-
-
-def _draw_ahead(
-    config: DataConfig, folder: Path, seed: int, maps: list[Map], first: Any, parent: int
-) -> None:
-    """Background process: keep the window and what follows drawn, until the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    if hasattr(os, "nice"):
-        os.nice(10)
-    torch.set_num_threads(1)
-    read = functools.lru_cache(ANATOMIES)(read_anatomy)
-    for rest in folder.glob(".part-*"):  # of a process that was killed while writing
-        rest.unlink(missing_ok=True)
-    while os.getppid() == parent:
-        start = first.value
-        remove_before(folder, start - BEHIND)
-        wanted = range(start, start + config.subjects + AHEAD)
-        missing = [k for k in wanted if not subject_path(folder, k).exists()]
-        if missing:
-            anatomy = read(maps[missing[0] % len(maps)])
-            draw_to_file(config, folder, seed, missing[0], anatomy)
-        else:
-            time.sleep(POLL_S)
-
-
-def remove_before(folder: Path, first: int) -> None:
-    """Delete the files of subjects below a number."""
-    for path in folder.glob("subject*.nii"):
-        found = re.fullmatch(r"subject(\d+)\.nii", path.name)
-        if found and int(found[1]) < first:
-            path.unlink(missing_ok=True)
-
-
-# A cohort in a folder
-
-
-def training_scans(config: DataConfig, folder: Path, seed: int) -> list[Scan]:
-    """The training set of a cohort that is drawn once, and real scans where they are.
-
-    Label maps and real scans come through the manifests, their `train` split alone. Without
-    them the cohort is painted on the MNI152 tissue maps.
-
-    Args:
-        config: How many, and how mixed.
-        folder: Where the cohort's volumes are kept; those already there are not redrawn.
-        seed: Added to the cohort's own.
-
-    Returns:
-        The scans, weighted.
-    """
-    return Pool(replace(config, renew_every=0), folder, seed).scans_at(0)
+        return real
+    if draws:
+        draw_cohort(config, folder, seed, maps=maps, processes=processes)
+    paths = [subject_path(folder, index) for index in range(config.subjects)]
+    while not all(path.exists() for path in paths):
+        time.sleep(POLL_S)
+    return [*(read_scan(path, 1 / config.subjects) for path in paths), *real]
 
 
 def real_scans(config: DataConfig, store: Store | None = None) -> list[Scan]:
@@ -232,28 +121,25 @@ def draw_cohort(
     config: DataConfig,
     folder: Path,
     seed: int,
-    numbers: Iterable[int] | None = None,
     maps: Sequence[Map] | None = None,
     processes: int = 1,
 ) -> None:
-    """Draw subjects into a folder, one anatomy after the other, keeping what is there.
+    """Draw subjects into a folder, anatomy by anatomy; files that exist are kept.
 
     Args:
-        config: How they vary.
+        config: How many, and how they vary.
         folder: Made when missing.
         seed: Added to the cohort's own.
-        numbers: Which subjects; the first `config.subjects` when None.
         maps: Label maps; those of the manifest when None.
-        processes: That draw side by side.
+        processes: How many draw side by side.
 
     Raises:
         InputError: The folder holds another cohort.
     """
     maps = list(maps) if maps is not None else training_maps()
-    wanted = numbers if numbers is not None else range(config.subjects)
     folder.mkdir(parents=True, exist_ok=True)
     claim(folder, config, seed, maps)
-    missing = [k for k in wanted if not subject_path(folder, k).exists()]
+    missing = [k for k in range(config.subjects) if not subject_path(folder, k).exists()]
     draw = functools.partial(draw_on_one_map, config, folder, seed, maps)
     share_out(draw, grouped(missing, len(maps), processes), processes, "cohort")
 
@@ -279,7 +165,7 @@ def read_anatomy(path: Map) -> Anatomy:
 
 
 def claim(folder: Path, config: DataConfig, seed: int, maps: Sequence[Map]) -> None:
-    """Note which cohort a folder holds, so that no run takes another's for its own.
+    """Note which cohort a folder holds, so that no run reads the cohort of another.
 
     Raises:
         InputError: It holds another one.

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: a bar on the terminal, `log.jsonl`, and TensorBoard."""
+"""What a run reports under way: a bar on the terminal, `log.jsonl`, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ CURVES = (
 )  # fmt: skip
 
 
-class Journal:
+class RunLog:
     """The three records of one call, open within a `with` block.
 
     Args:
         out: Folder of the run.
         settings: Say how long the run is: in steps, or in wall time.
-        step: Where it goes on; what the log holds beyond that was lost and is taken out.
-        share: Of the run that is behind.
+        step: Where the call begins; lines of the log beyond it are removed, because a killed
+            run repeats those steps.
+        progress: Share of the run that is done, 0 ... 1.
         silent: Write nothing, as all processes but the first do.
     """
 
@@ -34,8 +35,8 @@ class Journal:
         out: Path,
         settings: TrainConfig | FlowTraining,
         step: int = 0,
-        share: float = 0,
-        silent=False,
+        progress: float = 0,
+        silent: bool = False,
     ) -> None:
         self.silent, self.path = silent, out / LOG
         self.bar: Any = None
@@ -46,10 +47,10 @@ class Journal:
         self.length, unit = (
             (settings.steps, "step") if settings.steps else (round(60 * settings.minutes), "s")
         )
-        self.bar = tqdm(total=self.length, initial=round(share * self.length), unit=unit)
+        self.bar = tqdm(total=self.length, initial=round(progress * self.length), unit=unit)
         self.board = _board(out, step)
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> RunLog:
         return self
 
     def __exit__(
@@ -63,16 +64,16 @@ class Journal:
         if self.board is not None:
             self.board.finalize("failed" if kind else "success")
 
-    def advance(self, share: float) -> None:
-        """Move the bar to a share of the run."""
+    def advance(self, progress: float) -> None:
+        """Move the bar to a share of the run, 0 ... 1."""
         if self.bar is not None:
-            self.bar.update(min(int(share * self.length), self.length) - self.bar.n)
+            self.bar.update(min(int(progress * self.length), self.length) - self.bar.n)
 
     def write(self, row: dict[str, Any]) -> None:
         """Log one step.
 
         Args:
-            row: step, share, eta_s and the values of `CURVES` that there are.
+            row: step, progress, eta_s and those of `CURVES` that the learner reports.
         """
         if self.silent:
             return
@@ -80,14 +81,14 @@ class Journal:
             log.write(json.dumps(row) + "\n")
         if self.board is not None:
             self.board.log_metrics({k: row[k] for k in CURVES if k in row}, row["step"])
-        told = ("loss", "psnr_db", "gain_db")
-        shown: dict[str, Any] = {k: f"{row[k]:.4g}" for k in told if k in row}
+        losses = ("loss", "psnr_db", "gain_db")
+        shown: dict[str, Any] = {k: f"{row[k]:.4g}" for k in losses if k in row}
         kvox_s = f"{row['voxels_per_s'] / 1e3:.0f}"
         self.bar.set_postfix({"step": row["step"]} | shown | {"kvox_s": kvox_s})
 
 
 def keep_until(path: Path, step: int) -> None:
-    """Take out of a log what comes after a step, and a last line that was cut off."""
+    """Remove from a log the lines beyond a step, and a last line that was cut off."""
     if not path.exists():
         return
     kept = []

@@ -1,9 +1,9 @@
 """What every training run shares: steps, averaged weights, exact resume, signals, the clock.
 
 A `Learner` says what is trained and what one step is. A run is a folder: `config.json`,
-`log.jsonl`, `state.safetensors` (to go on from), `weights.safetensors` (the averaged
-weights) and `tensorboard/`. It can be stopped at any time and resumed; one whose length is
-given in steps then ends bitwise as if it had not been.
+`log.jsonl`, `state.safetensors` (to resume from), `weights.safetensors` (the averaged
+weights) and `tensorboard/`. It can be stopped at any time and resumed; a run whose length is
+set in steps then ends bitwise as if it had not been stopped.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ import math
 import platform
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
 
+from medil.config import Recipe
 from medil.errors import InputError
+from medil.system.checkout import commit
 from medil.system.device import placed
 from medil.training.launch import Interruption, check_batch, launch
-from medil.training.log import Journal
+from medil.training.log import RunLog
 from medil.training.losses import Adversary
-from medil.training.state import load_state, read_progress, save_state
-from medil.training.update import average, commit, learning_rate, new_optimiser
+from medil.training.state import load_state, save_state
+from medil.training.update import average, learning_rate, new_optimiser
 
 STATE, WEIGHTS, CONFIG = "state.safetensors", "weights.safetensors", "config.json"
-LENGTHS = ("minutes", "steps")  # of a run, which may grow when it is resumed
 
 
 class Learner(ABC):
@@ -40,15 +40,39 @@ class Learner(ABC):
         config: With `train` (the run's length, rates and sizes) and `to_json`.
     """
 
-    adversary: Adversary | None = None  # a loss that is trained along
-    verb = "train"  # of the command line that goes on with a run
+    verb: ClassVar[str]  # of the command line
+    recipe: ClassVar[type[Recipe]]  # class of the configuration
+    presets: ClassVar[Mapping[str, Any]]  # name to configuration
+    adversary: Adversary | None = None  # a discriminator that is trained along
 
     def __init__(self, config: Any) -> None:
         self.config = config
+        self.facts: dict[str, Any] = {}  # that the run shall remember, JSON-able
+
+    @classmethod
+    @abstractmethod
+    def from_source(
+        cls, config: Any, out: Path, source: Path | None, seed: int, earlier: dict | None,
+        fabric: Any, processes: int,
+    ) -> Self:  # fmt: skip
+        """Make the run's folder and its training set.
+
+        Args:
+            config: Of the run.
+            out: Folder of the run.
+            source: What the training set comes from; a default when None.
+            seed: Of the run.
+            earlier: Facts of the run that is resumed; None for a new run.
+            fabric: From `launch`.
+            processes: How many draw synthetic heads.
+
+        Raises:
+            InputError: The source cannot be used, or is another one than the run began with.
+        """
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """The model with its initial weights, of torch's random numbers as they stand."""
+        """The model with its initial weights, from torch's global random numbers."""
 
     def prepare(self, seed: int, device: torch.device) -> None:
         """Make what a step needs besides the model."""
@@ -56,16 +80,16 @@ class Learner(ABC):
 
     @abstractmethod
     def step(
-        self, model: nn.Module, optimiser: torch.optim.Optimizer, number: int, share: float,
+        self, model: nn.Module, optimiser: torch.optim.Optimizer, number: int, progress: float,
         seed: int, fabric: Any,
     ) -> dict[str, float]:  # fmt: skip
-        """One optimiser step; all it draws follows from (seed, number).
+        """One optimiser step; everything it draws follows from (seed, number).
 
         Args:
             model: Set up by Fabric.
             optimiser: Over its weights; the learning rate is set.
             number: Of the step, from 0.
-            share: Of the run that is behind.
+            progress: Share of the run that is done, 0 ... 1.
             seed: Of the run.
             fabric: Lightning Fabric.
 
@@ -77,17 +101,29 @@ class Learner(ABC):
         """
 
     @abstractmethod
+    def warm_start(self, run: Run, path: Path) -> None:
+        """Put the averaged weights of another run into the model of a new run.
+
+        Raises:
+            InputError: They do not fit.
+        """
+
+    @abstractmethod
     def save_weights(self, ema: nn.Module, path: Path, facts: dict) -> None:
         """Write the averaged weights with the facts of the run."""
 
+    def close(self) -> None:
+        """End what `prepare` began."""
+        return
+
 
 class Run:
-    """A run in progress: what its state file holds, and the step that moves it on.
+    """A run under way: what its state file holds, and the step that advances it.
 
     Args:
         learner: What is trained.
         out: The run's folder.
-        seed: Of weights, data order and noise.
+        seed: Seeds weight initialisation, data order and noise.
         fabric: From `launch`.
     """
 
@@ -101,13 +137,14 @@ class Run:
         self.optimiser = new_optimiser(self.bare, settings)
         self.model, _ = fabric.setup(self.bare, self.optimiser)
         learner.prepare(seed, fabric.device)
-        self.progress: dict[str, Any] = {
-            "step": 0, "elapsed_s": 0.0, "voxels": 0, "share": 0.0, "seed": seed, "calls": [],
+        self.facts: dict[str, Any] = {
+            "step": 0, "elapsed_s": 0.0, "voxels": 0, "progress": 0.0, "seed": seed, "calls": [],
+            **learner.facts,
         }  # fmt: skip
 
     def restore(self) -> None:
-        """Go on from the folder's state."""
-        self.progress = load_state(
+        """Resume from the folder's state."""
+        self.facts = load_state(
             self.out / STATE, self.bare, self.ema, self.optimiser, self.learner.adversary
         )
 
@@ -115,7 +152,7 @@ class Run:
         """Write the state; only the first process does."""
         if self.fabric.is_global_zero:
             save_state(
-                self.out / STATE, self.bare, self.ema, self.optimiser, self.progress,
+                self.out / STATE, self.bare, self.ema, self.optimiser, self.facts,
                 self.learner.adversary,
             )  # fmt: skip
 
@@ -123,10 +160,10 @@ class Run:
         """Write the averaged weights, and what the model card says of the run."""
         if not self.fabric.is_global_zero:
             return
-        commits = dict.fromkeys(call["commit"] for call in self.progress["calls"])
+        commits = dict.fromkeys(call["commit"] for call in self.facts["calls"])
         facts = {
-            **self.progress,
-            "minutes": self.progress["elapsed_s"] / 60,
+            **self.facts,
+            "minutes": self.facts["elapsed_s"] / 60,
             "commit": ", ".join(c for c in commits if c),
         }
         self.learner.save_weights(self.ema, self.out / WEIGHTS, facts)
@@ -134,8 +171,8 @@ class Run:
     def note_call(self) -> None:
         """Remember where, and with which code, the run goes on from here."""
         cuda = self.fabric.device.type == "cuda"
-        self.progress["calls"].append({
-            "step": self.progress["step"],
+        self.facts["calls"].append({
+            "step": self.facts["step"],
             "commit": commit(),
             "device": torch.cuda.get_device_name() if cuda else platform.machine() + " CPU",
             "processes": self.fabric.world_size,
@@ -143,18 +180,18 @@ class Run:
         })  # fmt: skip
 
     @property
-    def share(self) -> float:
-        """Of the run that is behind: of its steps, or of its wall time."""
-        settings, done = self.settings, self.progress
+    def progress(self) -> float:
+        """Share of the run that is done: of its steps, or of its wall time."""
+        settings, facts = self.settings, self.facts
         if settings.steps:
-            return done["step"] / settings.steps
-        return done["elapsed_s"] / (60 * settings.minutes)
+            return facts["step"] / settings.steps
+        return facts["elapsed_s"] / (60 * settings.minutes)
 
-    def agree(self, stop: bool) -> bool:
-        """Whether any process was told to stop; sets all clocks to the one that is ahead."""
-        told = torch.tensor([self.progress["elapsed_s"], float(stop)], dtype=torch.float64)
-        told = self.fabric.all_reduce(told.to(self.fabric.device), reduce_op="max")
-        self.progress["elapsed_s"], stopped = told.tolist()
+    def synchronise(self, stop: bool) -> bool:
+        """Whether any process wants to stop; sets all clocks to the one that is ahead."""
+        local = torch.tensor([self.facts["elapsed_s"], float(stop)], dtype=torch.float64)
+        latest = self.fabric.all_reduce(local.to(self.fabric.device), reduce_op="max")
+        self.facts["elapsed_s"], stopped = latest.tolist()
         return stopped > 0
 
     def advance(self) -> dict[str, float]:
@@ -163,49 +200,73 @@ class Run:
         Raises:
             InputError: A loss or gradient that is not finite; the weights are as before.
         """
-        settings, number, share = self.settings, self.progress["step"], self.share
-        rate = learning_rate(settings, share, number)
+        settings, number, progress = self.settings, self.facts["step"], self.progress
+        rate = learning_rate(settings, progress, number)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        seed = self.progress["seed"]
         try:
-            record = self.learner.step(self.model, self.optimiser, number, share, seed, self.fabric)
+            record = self.learner.step(
+                self.model, self.optimiser, number, progress, self.facts["seed"], self.fabric
+            )
         except InputError as error:
             raise InputError(f"step {number} failed: {error}") from error
         average(self.ema, self.bare, min(settings.ema_decay, (1 + number) / (10 + number)))
-        self.progress["step"] += 1
-        self.progress["voxels"] += record.pop("voxels")
-        return record | {"share": share, "learning_rate": rate}
+        self.facts["step"] += 1
+        self.facts["voxels"] += record.pop("voxels")
+        return record | {"progress": progress, "learning_rate": rate}
 
     def row(self, record: dict[str, float]) -> dict[str, float]:
         """A line of the log: a step's record, where the run stands, how fast it is."""
-        counts = {k: self.progress[k] for k in ("step", "elapsed_s", "voxels")}
+        counts = {k: self.facts[k] for k in ("step", "elapsed_s", "voxels")}
         elapsed_s = max(counts["elapsed_s"], 1e-9)
         return counts | record | {
             "steps_per_s": counts["step"] / elapsed_s,
             "voxels_per_s": counts["voxels"] / elapsed_s,
-            "eta_s": elapsed_s * (1 / self.share - 1),
+            "eta_s": elapsed_s * (1 / self.progress - 1),
         }  # fmt: skip
 
 
-def follow(
-    run: Run, resumed: bool = False, time_budget_s: float = math.inf, began: float | None = None
+def train(
+    learner: Learner,
+    out: Path,
+    seed: int = 0,
+    resume: bool = False,
+    fabric: Any = None,
+    time_budget_s: float = math.inf,
+    warm_start_from: Path | None = None,
 ) -> nn.Module:
-    """Take a run to its end; a signal or a spent budget saves and ends.
+    """Train into a folder that exists, or resume; a signal or a spent budget saves and ends.
 
     Args:
-        run: New, or restored.
-        resumed: Which of both.
+        learner: What is trained, on what.
+        out: Folder of the run.
+        seed: Seeds weight initialisation, data order and noise.
+        resume: Go on from the folder's state.
+        fabric: From `launch`; a single process when None.
         time_budget_s: Wall time of this call.
-        began: When it began (`time.monotonic`); now when None.
+        warm_start_from: Weights of another run to start from instead of random ones.
 
     Returns:
-        The model of the averaged weights.
+        The model of the averaged weights, in evaluation mode.
 
     Raises:
-        InputError: A loss or gradient became NaN or infinite; the last saved state stays.
+        InputError: A loss or gradient became NaN or infinite (the last saved state stays), or
+            weights to start from that do not fit.
     """
-    began = time.monotonic() if began is None else began
+    began = time.monotonic()
+    try:
+        run = Run(learner, out, seed, fabric or launch(1))
+        if resume:
+            run.restore()
+        elif warm_start_from:
+            learner.warm_start(run, warm_start_from)
+        return _to_the_end(run, resume, time_budget_s, began)
+    finally:
+        learner.close()
+
+
+def _to_the_end(run: Run, resumed: bool, time_budget_s: float, began: float) -> nn.Module:
+    """Take a run to its end, a signal, or the end of the time budget."""
     out, settings = run.out, run.settings
     check_batch(settings, run.fabric.world_size)
     run.note_call()
@@ -213,79 +274,30 @@ def follow(
         (out / CONFIG).write_text(run.learner.config.to_json() + "\n")
         if not resumed:
             run.save()  # so that a run killed at any time can be resumed
-    first, silent = run.progress["step"], not run.fabric.is_global_zero
-    with Interruption() as asked, Journal(out, settings, first, run.share, silent) as journal:
+    silent = not run.fabric.is_global_zero
+    with (
+        Interruption() as interruption,
+        RunLog(out, settings, run.facts["step"], run.progress, silent) as log,
+    ):
         stopped, last = False, time.monotonic()
-        while run.share < 1 and not stopped:
-            logged = run.progress["step"] % settings.log_every == 0
+        while run.progress < 1 and not stopped:
+            logged = run.facts["step"] % settings.log_every == 0
             record = run.advance()
             now = time.monotonic()
-            run.progress["elapsed_s"] += now - last
+            run.facts["elapsed_s"] += now - last
             last = now
-            stopped = run.agree(bool(asked.name) or now - began > time_budget_s)
-            run.progress["share"] = run.share
-            journal.advance(run.share)
+            stopped = run.synchronise(bool(interruption.name) or now - began > time_budget_s)
+            run.facts["progress"] = run.progress
+            log.advance(run.progress)
             if logged:
-                journal.write(run.row(record))
-            if run.progress["step"] % settings.save_every == 0:
+                log.write(run.row(record))
+            if run.facts["step"] % settings.save_every == 0:
                 run.save()
         run.save()
         run.save_weights()
-    if stopped and run.share < 1 and not silent:
-        reason = asked.name or "the end of the time budget"
-        print(f"stopped at step {run.progress['step']} ({run.share:.0%}) by {reason}; go on with: ")
+    if stopped and run.progress < 1 and not silent:
+        reason = interruption.name or "the end of the time budget"
+        done = f"step {run.facts['step']} ({run.progress:.0%})"
+        print(f"stopped at {done} by {reason}; resume with:")
         print(f"  medil {run.learner.verb} --resume -o {out}")
     return run.ema.eval()
-
-
-def refuse_a_run(out: Path) -> None:
-    """Refuse to begin where a run lies.
-
-    Raises:
-        InputError: One does.
-    """
-    if (out / STATE).exists():
-        raise InputError(f"{out} holds a run already; resume it or choose another folder.")
-
-
-def settings_of(
-    out: Path, read: Callable[[str], Any], asked: dict[str, Any], settings: dict[str, Any]
-) -> tuple[Any, dict[str, Any]]:
-    """Configuration and progress of the run in a folder; what is asked for must agree.
-
-    A run may grow longer: more minutes where they say its length, or more steps. Its
-    learning rate then goes on from where the longer schedule is at that share.
-
-    Args:
-        out: The run's folder.
-        read: Configuration from JSON.
-        asked: Fields of the configuration, and `seed`, to agree with, unless None.
-        settings: Fields of its `train`, likewise.
-
-    Returns:
-        The configuration, with the length asked for, and the state's progress.
-
-    Raises:
-        InputError: No run there, or another setting.
-    """
-    if not ((out / STATE).exists() and (out / CONFIG).exists()):
-        raise InputError(f"there is no run to resume in {out}.")
-    config, progress = read((out / CONFIG).read_text("utf-8")), read_progress(out / STATE)
-    has = {**vars(config), "seed": progress["seed"], **vars(config.train)}
-    clock = "steps" if config.train.steps else "minutes"
-    longer = {}
-    for option, value in {**asked, **settings}.items():
-        if option == clock and value is not None and value > has[option]:
-            longer[option] = value
-        elif value is not None and value != has[option]:
-            rest = " or longer" if option in LENGTHS else ""
-            raise InputError(
-                f"the run in {out} has {option} {has[option]}, not {value}; "
-                f"resume it as it is{rest}, or choose another folder."
-            )
-    return replace(config, train=replace(config.train, **longer)), progress
-
-
-def launched(fabric: Any) -> Any:
-    """The given Fabric, or one for a single process."""
-    return fabric or launch(1)

@@ -1,4 +1,4 @@
-"""The state of a run in one safetensors file: all that it needs to go on as if never stopped."""
+"""The state of a run in one safetensors file: all that it needs to resume bitwise."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def save_state(
     model: nn.Module,
     ema: nn.Module,
     optimiser: torch.optim.Optimizer,
-    progress: dict,
+    facts: dict,
     adversary: Adversary | None = None,
 ) -> None:
-    """Write everything a run needs to go on as if it had never stopped, at once or not at all.
+    """Write everything that a bitwise resume needs, at once or not at all.
 
     Args:
         path: Where; a file that exists is replaced.
         model: The weights that training moves.
         ema: Their average.
         optimiser: Of the model.
-        progress: Steps, time and seed, JSON-able; steps draw their own numbers from it.
+        facts: Steps, time and seed, JSON-able; steps draw their random numbers from them.
         adversary: With its own optimiser, where there is one.
     """
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
@@ -43,13 +43,19 @@ def save_state(
     if adversary:
         tensors |= {f"adversary.{k}": v for k, v in adversary.state_tensors().items()}
     with atomic_output(path, force=True) as temporary:
-        meta = {"format": STATE_FORMAT, "progress": json.dumps(progress)}
+        meta = {"format": STATE_FORMAT, "facts": json.dumps(facts)}
         save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, temporary, meta)
 
 
-def read_progress(path: Path) -> dict:
-    """The `progress` in a state file."""
-    return json.loads(read_tensors(path, STATE_FORMAT)[1]["progress"])
+def read_facts(path: Path) -> dict:
+    """The `facts` in a state file, whichever release wrote it."""
+    return _facts(read_tensors(path, STATE_FORMAT)[1])
+
+
+def _facts(meta: dict[str, str]) -> dict:
+    """Releases up to 0.6.0 called them `progress`, and the progress in them `share`."""
+    facts = json.loads(meta.get("facts") or meta["progress"])
+    return {"progress" if name == "share" else name: value for name, value in facts.items()}
 
 
 def load_state(
@@ -59,10 +65,10 @@ def load_state(
     optimiser: torch.optim.Optimizer,
     adversary: Adversary | None = None,
 ) -> dict:
-    """Put a run, and torch's random numbers, back where `save_state` left them.
+    """Restore a run, and torch's random numbers, as `save_state` left them.
 
     Returns:
-        The run's `progress`.
+        The run's `facts`.
 
     Raises:
         InputError: Unreadable, or of another model.
@@ -87,4 +93,4 @@ def load_state(
     except (RuntimeError, KeyError, ValueError) as error:
         raise InputError(f"{path} does not fit the model of this run's config.json.") from error
     torch.set_rng_state(parts["random"]["torch"])
-    return json.loads(meta["progress"])
+    return _facts(meta)

@@ -1,19 +1,14 @@
 """What one training step is: whole volumes at low resolution first, then native patches.
 
-What a step sees is a function of (seed, step), and its learning rate one of the share of the
-run that is behind it. `medil.training.autoencoder` makes a run of such steps;
-`update` works without it.
+What a step sees is a function of (seed, step), and its learning rate one of the progress of
+the run. `medil.training.autoencoder` makes a run of such steps; `update` works without it.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,21 +22,21 @@ from medil.training.patches import Scan, Step, global_step, patch_step
 
 
 def draw_step(
-    config: RunConfig, scans: Sequence[Scan], share: float, rng: np.random.Generator
+    config: RunConfig, scans: Sequence[Scan], progress: float, rng: np.random.Generator
 ) -> Step:
     """Stage one for the first `global_share` of the run, then stage two with a mix of it.
 
     Args:
         config: Of the run.
         scans: The training set.
-        share: Of the run that is behind.
+        progress: Share of the run that is done, 0 ... 1.
         rng: Of this step.
 
     Returns:
         The whole batch, of all processes.
     """
     pitch_mm, settings = config.model.latent_spacing_mm, config.train
-    if share < settings.global_share or rng.random() < settings.global_mix:
+    if progress < settings.global_share or rng.random() < settings.global_mix:
         return global_step(scans, pitch_mm, min(settings.patch_sides_mm), rng, settings.batch)
     side_mm = settings.patch_sides_mm[int(rng.integers(len(settings.patch_sides_mm)))]
     return patch_step(
@@ -56,10 +51,10 @@ def draw_noise(config: ModelConfig, step: Step, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def learning_rate(settings: TrainConfig | FlowTraining, share: float, step: int) -> float:
+def learning_rate(settings: TrainConfig | FlowTraining, progress: float, step: int) -> float:
     """Linear warm-up, then half a cosine over the run."""
     warm = min(1.0, (step + 1) / settings.warmup_steps)
-    return settings.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+    return settings.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
 def new_optimiser(model: nn.Module, settings: TrainConfig | FlowTraining) -> torch.optim.AdamW:
@@ -70,27 +65,9 @@ def new_optimiser(model: nn.Module, settings: TrainConfig | FlowTraining) -> tor
     )  # fmt: skip
 
 
-class Alone:
-    """What `update` needs of Lightning Fabric, for a single process without it."""
-
-    global_rank, world_size = 0, 1
-
-    def backward(self, loss: Tensor) -> None:
-        """Gradients of a scalar."""
-        loss.backward()
-
-    def no_backward_sync(self, model: nn.Module, enabled: bool) -> AbstractContextManager:
-        """Nothing is shared, so nothing needs to be held back."""
-        return nullcontext()
-
-    def all_reduce(self, values: Tensor, reduce_op: str = "mean") -> Tensor:
-        """The values themselves."""
-        return values
-
-
 @dataclass(frozen=True)
 class Critics:
-    """Losses that are networks themselves, each None where it has no weight."""
+    """Losses that are networks, each None where its weight is zero."""
 
     perceptual: Perceptual | None = None
     adversary: Adversary | None = None
@@ -102,7 +79,7 @@ def update(
     step: Step,
     settings: TrainConfig,
     seed: int,
-    fabric: Any = None,
+    fabric: Any,
     critics: Critics | None = None,
     measure: bool = True,
 ) -> dict[str, float]:
@@ -112,12 +89,12 @@ def update(
     processes and parts takes the step that one process would take with the whole batch.
 
     Args:
-        model: A `LatentAutoencoder`, as it is or set up by Fabric.
+        model: A `LatentAutoencoder`, set up by Fabric.
         optimiser: Over its weights.
         step: The whole batch, of all processes.
         settings: Of the losses and of clipping.
         seed: Of the latents' noise.
-        fabric: Lightning Fabric, where it set the model up.
+        fabric: From `medil.training.launch.launch`.
         critics: Further losses.
         measure: Report `gain_db` too, which costs a closed-form reconstruction.
 
@@ -128,7 +105,7 @@ def update(
     Raises:
         InputError: The loss or its gradient is not finite; the weights were left alone.
     """
-    fabric, critics = fabric or Alone(), critics or Critics()
+    critics = critics or Critics()
     bare: Any = getattr(model, "module", model)
     noise = draw_noise(bare.config, step, seed)
     optimiser.zero_grad(set_to_none=True)
@@ -157,7 +134,7 @@ def update(
 
 
 def parts(fabric: Any, accumulate: int) -> Iterator[tuple[int, int]]:
-    """This process's parts of a batch: (index, count)."""
+    """The parts of a batch that this process works on: (index, count)."""
     count = fabric.world_size * accumulate
     for index in range(accumulate):
         yield fabric.global_rank * accumulate + index, count
@@ -193,7 +170,7 @@ def step_loss(
 
 @torch.no_grad()
 def _reading(bare: Any, step: Step, loss: Tensor, estimate: Tensor, measure: bool) -> Tensor:
-    """[3]: the loss, the squared error of the estimate and of the closed form alone."""
+    """[3]: the loss, the mean squared error of the estimate, and that of the closed form alone."""
     target = step.target.to(estimate.device)
     mse = (estimate - target).square().mean()
     linear_mse = mse
@@ -212,17 +189,3 @@ def _decibels(mse: float) -> float:
 def average(ema: nn.Module, model: nn.Module, decay: float) -> None:
     """Move the averaged weights towards the model's."""
     torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
-
-
-def commit() -> str:
-    """The checkout's commit, with + when it has changes; empty outside a checkout.
-
-    A copy without its history is told by the environment: ``MEDIL_COMMIT``.
-    """
-    if told := os.environ.get("MEDIL_COMMIT"):
-        return told
-    call = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
-    try:
-        return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""

@@ -199,18 +199,21 @@ def test_one_volume_of_a_4d_image_is_reconstructed(run_medil, scan, tmp_path):
 
 
 def test_train_passes_its_options_on(run_medil, tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(
-        "medil.training.autoencoder.main_train", lambda *a, **k: asked.append((a, k))
-    )
+    calls = []
+    monkeypatch.setattr("medil.training.start.start", lambda *a, **k: calls.append((a, k)))
     monkeypatch.setattr("medil.system.workers.able", lambda: 5)
     out = tmp_path / "run"
     options = "--seed", 3, "--minutes", 2, "--time-budget", "90s", "--devices", 2, "--batch", 4
-    code, _, _ = run_medil("train", "--preset", "test", "-o", out, *options)
-    ((places, names),) = asked
-    assert code == 0 and places == (out, "test")
+    settings = "--set", "model.hidden=8", "train.patch_sides_mm=24,32", "--set", "train.bf16=no"
+    code, _, _ = run_medil("train", *settings, "--preset", "test", "-o", out, *options)
+    (((kind, *places, changes), names),) = calls
+    assert code == 0 and kind.verb == "train" and places == [out, "test"]
+    assert changes == {
+        "model.hidden": "8", "train.patch_sides_mm": "24,32", "train.bf16": "no",
+        "train.minutes": 2.0, "train.steps": 0, "train.batch": 4,
+    }  # fmt: skip
     assert {k: v for k, v in names.items() if v is not None} == {
-        "seed": 3, "minutes": 2.0, "time_budget_s": 90.0, "devices": 2, "batch": 4,
+        "seed": 3, "time_budget_s": 90.0, "devices": 2,
         "resume": False, "accelerator": "auto", "processes": 5,
     }  # fmt: skip
 

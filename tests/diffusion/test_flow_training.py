@@ -11,16 +11,16 @@ from medil.config import CONDITIONS, FLOW_PRESETS, PRESETS, FlowRun
 from medil.diffusion import training as flow_train
 from medil.diffusion.flow import block_means, coarser_grid
 from medil.diffusion.training import (
-    Flowing,
+    FlowLearner,
     draw_levels,
     load_flow,
     load_flow_release,
     save_flow,
-    train_flow,
 )
 from medil.errors import InputError
 from medil.model.weights import save_weights
 from medil.training.launch import launch
+from medil.training.run import train
 from tests.diffusion.test_flow import BOX, CASCADE, CONFIG, UNFOLDED, latent_set, stirred, tiny_flow
 
 pytest.importorskip("lightning_fabric", reason="needs the extra `train`")
@@ -46,7 +46,7 @@ def run(out, resume=False, seed=0, time_budget_s=float("inf"), **settings):
     """Train on made-up latents into a folder, made if missing."""
     out.mkdir(exist_ok=True)
     config = config_of(**settings)
-    return train_flow(config, LATENTS, out, seed, resume, time_budget_s=time_budget_s)
+    return train(FlowLearner(config, LATENTS), out, seed, resume, time_budget_s=time_budget_s)
 
 
 def state(folder):
@@ -68,7 +68,7 @@ def test_a_run_learns_and_leaves_a_folder_that_loads(tmp_path):
     easy = latent_set(2, channels=1)  # two points to tell apart
     settings = {"steps": 80, "batch": 2, "learning_rate": 4e-3, "warmup_steps": 3}
     config = config_of(ema_decay=0.8, dropped_share=0.0, hidden_share=0.0, **settings)
-    train_flow(config, easy, tmp_path)
+    train(FlowLearner(config, easy), tmp_path)
     rows = log(tmp_path)
     assert [row["step"] for row in rows] == list(range(1, 81))
     assert all(np.isfinite(row["gradient_norm"]) for row in rows)
@@ -100,9 +100,9 @@ def test_short_time_budgets_add_up_to_the_same_run(tmp_path, capsys, make):
     for folder in (whole, parts):
         folder.mkdir()
     config = make(steps=3, batch=2)
-    train_flow(config, LATENTS, whole)
+    train(FlowLearner(config, LATENTS), whole)
     for call in range(3):
-        train_flow(config, LATENTS, parts, resume=call > 0, time_budget_s=0)
+        train(FlowLearner(config, LATENTS), parts, resume=call > 0, time_budget_s=0)
         assert [row["step"] for row in log(parts)] == list(range(1, call + 2))
     assert same_state(state(whole), state(parts))
     assert f"medil train-ldm --resume -o {parts}" in capsys.readouterr().out
@@ -112,7 +112,7 @@ def test_short_time_budgets_add_up_to_the_same_run(tmp_path, capsys, make):
 def test_parts_of_a_batch_take_the_step_of_the_whole(make):
     weights = []
     for accumulate in (1, 2):
-        learner = Flowing(make(batch=4, accumulate=accumulate), LATENTS)
+        learner = FlowLearner(make(batch=4, accumulate=accumulate), LATENTS)
         torch.manual_seed(0)
         flow = stirred(learner.build())
         fabric = launch(1)
@@ -159,7 +159,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_weights(tmp_path
 
 
 def test_the_step_that_fails_changes_no_weight():
-    learner = Flowing(config_of(), replace(LATENTS, latents=LATENTS.latents.clone()))
+    learner = FlowLearner(config_of(), replace(LATENTS, latents=LATENTS.latents.clone()))
     flow = stirred(learner.build())
     learner.latents.latents.fill_(float("nan"))
     before = {k: v.clone() for k, v in flow.state_dict().items()}
@@ -254,7 +254,7 @@ def test_the_verb_trains_refuses_and_resumes(train_verb, tmp_path):
     for options, words in (
         (["--preset", "test"], "holds a run already"),
         (["--resume", "--preset", "tiny"], "has preset test, not tiny"),
-        (["--resume", "--steps", 1], "has steps 2, not 1"),
+        (["--resume", "--steps", 1], "has train.steps 2, not 1"),
         (["--resume", "--heads", 6], "has heads 5, not 6"),
         (["--resume", "--seed", 1], "has seed 0, not 1"),
         (["--resume", "--minutes", 1, "--steps", 2], "say only one"),
@@ -270,13 +270,15 @@ def test_the_verb_trains_refuses_and_resumes(train_verb, tmp_path):
 def test_a_run_begins_from_the_networks_that_fit(tmp_path):
     first = tmp_path / "first"
     first.mkdir()
-    train_flow(cascade(steps=3), LATENTS, first, seed=5)
+    train(FlowLearner(cascade(steps=3), LATENTS), first, seed=5)
     weights, config = first / "weights.safetensors", cascade(steps=1, learning_rate=1e-12)
     earlier = load_flow(weights)
     for name, model in (("same", config.model), ("other", UNFOLDED)):
         out = tmp_path / name
         out.mkdir()
-        flow = train_flow(replace(config, model=model), LATENTS, out, warm_start_from=weights)
+        flow = train(
+            FlowLearner(replace(config, model=model), LATENTS), out, warm_start_from=weights
+        )
         for own, before in zip(flow.coarse.parameters(), earlier.coarse.parameters(), strict=True):
             torch.testing.assert_close(own, before, atol=1e-6, rtol=0)
         about = load_flow(out / "weights.safetensors").facts["earlier"]
@@ -285,10 +287,10 @@ def test_a_run_begins_from_the_networks_that_fit(tmp_path):
     out = tmp_path / "none"
     out.mkdir()
     with pytest.raises(InputError, match="no network of"):
-        train_flow(config_of(steps=1), LATENTS, out, warm_start_from=weights)
+        train(FlowLearner(config_of(steps=1), LATENTS), out, warm_start_from=weights)
     stranger = replace(LATENTS, weights_id="another")
     with pytest.raises(InputError, match="another autoencoder"):
-        train_flow(config, stranger, out, warm_start_from=weights)
+        train(FlowLearner(config, stranger), out, warm_start_from=weights)
 
 
 def test_a_finished_run_may_be_given_more_steps(train_verb, tmp_path):

@@ -9,7 +9,14 @@ from torch.nn import functional
 
 from medil.config import preset
 from medil.diffusion import latents as latentset
-from medil.diffusion.latents import box_grid, draw_heads, encode_heads, head_spacing_mm, read_head
+from medil.diffusion.latents import (
+    box_grid,
+    draw_heads,
+    encode_heads,
+    head_spacing_mm,
+    latent_box,
+    read_head,
+)
 from medil.errors import InputError
 from medil.grid import centres_mm
 from medil.model.autoencoder import MedIL
@@ -51,6 +58,24 @@ def test_the_box_is_the_same_in_mm_for_every_voxel_size(spacing_mm):
 def test_voxels_that_do_not_fill_the_box_are_refused(spacing_mm):
     with pytest.raises(InputError, match="do not fill a box"):
         box_grid(spacing_mm)
+
+
+@pytest.mark.parametrize("pitch_mm", [2.0, 3.0, 4.0, 5.3, 8.0])
+def test_latents_of_every_pitch_hold_the_box_in_whole_blocks_of_cells(pitch_mm):
+    grid, beyond_mm = latent_box(pitch_mm), 8 * pitch_mm
+    np.testing.assert_allclose(grid.spacing_mm, pitch_mm)
+    np.testing.assert_allclose(grid.centre_mm, 0, atol=1e-9)
+    assert not any(n % 8 for n in grid.shape)
+    for side_mm, box_mm in zip(grid.extent_mm, (160, 192, 160), strict=True):
+        assert box_mm - 1e-6 <= side_mm < box_mm + beyond_mm
+    if pitch_mm in (2.0, 4.0):  # where it divides the box
+        assert grid == box_grid(pitch_mm)
+
+
+@pytest.mark.parametrize("pitch_mm", [0.0, -4.0, 161.0, float("nan")])
+def test_latent_cells_that_do_not_fit_the_box_are_refused(pitch_mm):
+    with pytest.raises(InputError, match="do not fit the box"):
+        latent_box(pitch_mm)
 
 
 def test_voxel_sizes_follow_from_seed_and_index_and_fill_the_box():
@@ -103,8 +128,9 @@ class Averager:
 
     def encode_tensor(self, x, grid, latent_grid):
         self.encoded += 1
-        assert latent_grid == box_grid(8.0)
+        assert latent_grid == latent_box(8.0)
         mean = functional.avg_pool3d(x, round(8 / grid.spacing_mm[0]))
+        mean = functional.pad(mean, (2, 2, 0, 0, 2, 2))  # beyond the box, which holds 20 cells
         return mean, torch.zeros_like(mean)
 
 
@@ -120,9 +146,9 @@ def test_heads_are_encoded_once_for_each_autoencoder(head, tmp_path):
 
 def test_latents_lie_on_the_box_and_keep_what_is_known(head, tmp_path):
     found, drawn = encode_heads(Averager(), [head], tmp_path), read_head(head)
-    assert found.grid == box_grid(8.0) and found.latents.shape == (1, 1, 20, 24, 20)
+    assert found.grid == latent_box(8.0) and found.latents.shape == (1, 1, 24, 24, 24)
     expected = functional.avg_pool3d(drawn.data[None], 2)
-    torch.testing.assert_close(found.latents[0], expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(found.latents[0, :, 2:-2, :, 2:-2], expected, atol=1e-3, rtol=0)
     known = [drawn.known[name] for name in ATTRIBUTES]
     np.testing.assert_allclose(found.known[0].numpy(), known, rtol=1e-6)
     assert found.sources == (drawn.source,) and found.weights_id == "0123"

@@ -13,6 +13,7 @@ import torch
 
 from eval import rows
 from medil.errors import InputError
+from medil.system import checkout
 
 
 @pytest.fixture
@@ -203,10 +204,8 @@ def test_digests_see_every_change_and_no_order():
     ("told", "commit", "dirty"), [("abc123", "abc123", False), ("f00+", "f00", True)]
 )
 def test_a_copy_without_history_is_told_its_commit(told, commit, dirty, monkeypatch):
-    from medil.training import update as train
-
     monkeypatch.setenv("MEDIL_COMMIT", told)
-    rows._checkout_state.cache_clear()
+    checkout.checkout.cache_clear()
     found = rows.Provenance.now("quick")
-    assert (found.commit, found.dirty) == (commit, dirty) and train.commit() == told
-    rows._checkout_state.cache_clear()  # what it was told goes with the test
+    assert (found.commit, found.dirty) == (commit, dirty) and checkout.commit() == told
+    checkout.checkout.cache_clear()  # what it was told goes with the test

@@ -8,7 +8,7 @@ import torch
 
 from medil.config import FLOW_PRESETS, preset
 from medil.diffusion.latents import LatentSet
-from medil.diffusion.training import Flowing
+from medil.diffusion.training import FlowLearner
 from medil.grid import Grid
 from medil.layers import banded_triton as gpu
 from medil.layers.banded import Band, plan
@@ -131,7 +131,9 @@ def test_a_card_learns_in_reduced_precision(rng):
     model = placed(model_of(config), torch.device("cuda"))
     optimiser = new_optimiser(model, config.train)
     step = draw_step(config, scans(rng), 1.0, rng)
-    losses = [update(model, optimiser, step, config.train, 1)["loss"] for _ in range(20)]
+    fabric = launch(1, "cuda")
+    model, optimiser = fabric.setup(model, optimiser)
+    losses = [update(model, optimiser, step, config.train, 1, fabric)["loss"] for _ in range(20)]
     assert losses[-1] < 0.95 * losses[0]
 
 
@@ -157,7 +159,7 @@ def test_a_flow_steps_on_a_card(rng):
     grid = Grid.from_spacing((16, 16, 16), 4.0)
     latents = torch.from_numpy(rng.normal(size=(3, 8, *grid.shape))).float()
     known = torch.from_numpy(rng.random((3, 4)))
-    learner = Flowing(flow, LatentSet(latents, grid, known, "0123", ("a", "b", "c")))
+    learner = FlowLearner(flow, LatentSet(latents, grid, known, "0123", ("a", "b", "c")))
     fabric = launch(1, "cuda")
     model = placed(learner.build(), fabric.device)
     model, optimiser = fabric.setup(model, new_optimiser(model, flow.train))

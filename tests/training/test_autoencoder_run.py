@@ -14,9 +14,10 @@ from medil.config import RunConfig
 from medil.errors import InputError
 from medil.model.rivals import build
 from medil.model.weights import cumulative, load_model
-from medil.training import autoencoder as engine
 from medil.training import launch as processes
+from medil.training.autoencoder import AutoencoderLearner
 from medil.training.log import keep_until
+from medil.training.run import train
 from tests.run_training import block_scans, config_of, run
 
 pytest.importorskip("lightning_fabric", reason="needs the extra `train`")
@@ -63,7 +64,7 @@ def test_a_run_of_minutes_ends_when_they_are_over(tmp_path):
     rows = log(tmp_path)
     assert rows[-1]["elapsed_s"] >= 0.6
     assert all(row["elapsed_s"] < 0.6 for row in rows[:-1])  # a slow machine may log one step
-    assert [row["share"] for row in rows] == sorted(row["share"] for row in rows)
+    assert [row["progress"] for row in rows] == sorted(row["progress"] for row in rows)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
@@ -132,16 +133,17 @@ def test_short_time_budgets_add_up_to_the_same_run(tmp_path):
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
 def test_a_signal_ends_the_step_saves_and_says_how_to_resume(tmp_path, capsys, name):
-    number, scans = getattr(signal, name), block_scans()
+    number = getattr(signal, name)
 
-    def scans_at(step):
-        if step == 2:
-            os.kill(os.getpid(), number)
-        return scans
+    class Signalled(AutoencoderLearner):
+        def draw(self, seed, step, stage):
+            if step == 2:
+                os.kill(os.getpid(), number)
+            return super().draw(seed, step, stage)
 
     before = signal.signal(number, signal.SIG_IGN)  # as shells do for background jobs
     try:
-        engine.train(config_of(steps=4), scans_at, tmp_path)
+        train(Signalled(config_of(steps=4), block_scans()), tmp_path)
         assert signal.getsignal(number) == signal.SIG_IGN
     finally:
         signal.signal(number, before)
@@ -167,11 +169,17 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
 def test_a_bad_step_stops_the_run_names_the_scan_and_keeps_the_last_state(tmp_path):
     good = block_scans()[:1]
     bad = [replace(good[0], data=good[0].data * float("nan"), name="subject007")]
+
+    class Spoilt(AutoencoderLearner):
+        def draw(self, seed, number, stage):
+            self.scans = bad if number == 3 else good
+            return super().draw(seed, number, stage)
+
     with pytest.raises(InputError, match=r"step 3 failed: the loss is nan .* on subject007"):
-        engine.train(config_of(steps=9), lambda n: bad if n == 3 else good, tmp_path)
+        train(Spoilt(config_of(steps=9), good), tmp_path)
     assert not (tmp_path / "weights.safetensors").exists()
     assert all(v.isfinite().all() for v in state(tmp_path).values())
-    engine.train(config_of(steps=5), lambda n: good, tmp_path, resume=True)
+    train(AutoencoderLearner(config_of(steps=5), good), tmp_path, resume=True)
     assert log(tmp_path)[-1]["step"] == 5
 
 
@@ -249,23 +257,10 @@ def test_a_missing_gpu_is_said_in_a_sentence():
 # The command
 
 
-class Blocks:
-    """Stands in for the pool."""
-
-    def __init__(self, config, folder, seed, draws, store, processes):
-        assert draws and store is None and processes > 0
-        self.scans = block_scans()
-
-    def scans_at(self, step):
-        return self.scans
-
-    def close(self):
-        pass
-
-
 @pytest.fixture
 def train_verb(run_medil, monkeypatch, tmp_path):
-    monkeypatch.setattr(engine, "Pool", Blocks)
+    scans = "medil.training.autoencoder.training_scans"
+    monkeypatch.setattr(scans, lambda *settings, **options: block_scans())
     return lambda *more: run_medil("train", "-o", tmp_path / "run", *more)
 
 
@@ -275,7 +270,7 @@ def test_the_verb_trains_refuses_and_resumes(train_verb, tmp_path):
     for options, words in (
         (["--preset", "test"], "holds a run already"),
         (["--resume", "--preset", "tiny"], "has preset test, not tiny"),
-        (["--resume", "--steps", 1], "has steps 2, not 1"),
+        (["--resume", "--steps", 1], "has train.steps 2, not 1"),
         (["--resume", "--seed", 1], "has seed 0, not 1"),
         (["--resume", "--from", tmp_path / "w"], "own weights"),
         (["--resume", "--minutes", 1, "--steps", 2], "say only one"),
@@ -297,7 +292,7 @@ def test_a_finished_run_may_be_given_more_steps(train_verb, tmp_path):
     model = load_model(tmp_path / "run" / "weights.safetensors")
     assert config.train.steps == model.facts["step"] == 3
     code, _, err = train_verb("--resume", "--minutes", 9)
-    assert code == 2 and "has minutes" in err  # its length is given in steps
+    assert code == 2 and "has train.minutes" in err  # its length is given in steps
 
 
 def test_nothing_to_resume_is_refused(train_verb, tmp_path):
@@ -318,14 +313,14 @@ def test_a_run_may_begin_from_the_weights_of_another(train_verb, tmp_path):
         torch.testing.assert_close(second.state_dict()[name], value, rtol=0, atol=1e-3)
     other = replace(config_of(steps=1), model=replace(config_of().model, width_fine=8))
     with pytest.raises(InputError, match="another model"):
-        engine.train(other, lambda n: block_scans(), tmp_path, warm_start_from=weights)
+        train(AutoencoderLearner(other, block_scans()), tmp_path, warm_start_from=weights)
 
 
 def test_a_rival_trains_in_the_same_engine(tmp_path):
     pytest.importorskip("monai", reason="needs the extra `rivals`")
     model = replace(config_of().model, architecture="conv")
     config = replace(config_of(steps=1), model=model)
-    engine.train(config, lambda step: block_scans(), tmp_path)
+    train(AutoencoderLearner(config, block_scans()), tmp_path)
     weights = tmp_path / "weights.safetensors"
     assert load_model(weights).config == model
     with pytest.raises(InputError, match="rival 'conv'"):

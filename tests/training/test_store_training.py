@@ -9,11 +9,12 @@ import torch
 
 from medil.config import DataConfig
 from medil.errors import InputError
-from medil.training.autoencoder import STATE, Autoencoding
+from medil.training.autoencoder import AutoencoderLearner
 from medil.training.build_store import Store, build_store
-from medil.training.dataset import Pool, real_scans
+from medil.training.dataset import real_scans, training_scans
 from medil.training.prefetch import Prefetcher
-from medil.training.state import read_progress
+from medil.training.run import STATE
+from medil.training.state import read_facts
 from medil.training.store import open_store
 from tests.images import refused, write_nifti
 from tests.store_images import write_images
@@ -66,7 +67,7 @@ def test_what_is_drawn_ahead_is_what_would_be_drawn(made):
     from tests.run_training import config_of
 
     config = config_of(steps=10, batch=2, global_share=0.35)
-    direct = Autoencoding(config, lambda number: made.scans())
+    direct = AutoencoderLearner(config, made.scans())
     with Prefetcher(lambda n, stage: direct.draw(5, n, stage), ahead=3, threads=2) as ahead:
         for number in range(10):
             stage = 1 if number < 4 else 2
@@ -98,20 +99,20 @@ def test_training_from_a_store_and_its_resume(train, made, tmp_path):
     folder = made.folder
     assert train(*START, "--store", folder)[0] == 0
     run = tmp_path / "run"
-    progress = read_progress(run / STATE)
-    assert progress["step"] == 2 and progress["store"] == made.identity
+    facts = read_facts(run / STATE)
+    assert facts["step"] == 2 and facts["store"] == made.identity
     row = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
     assert row["waited_s"] > 0 and np.isfinite(row["loss"])
     assert not (run / "cohort").exists()  # a share of 1 draws no heads
     assert not [t for t in threading.enumerate() if t.name.startswith("prefetch")]
     assert train("--resume", "--steps", 3)[0] == 0  # the run knows its store
-    assert read_progress(run / STATE)["step"] == 3
+    assert read_facts(run / STATE)["step"] == 3
     elsewhere = folder.rename(tmp_path / "moved")
     refused(train("--resume", "--steps", 4), "not a patch store")
     assert train("--resume", "--steps", 4, "--store", elsewhere)[0] == 0
     (elsewhere / next(iter(made.facts))).rename(tmp_path / "away")
     refused(train("--resume", "--steps", 5, "--store", elsewhere), "not as it was")
-    assert read_progress(run / STATE)["step"] == 4
+    assert read_facts(run / STATE)["step"] == 4
 
 
 def test_a_stopped_run_from_a_store_ends_as_one_that_never_stopped(train, made, tmp_path):
@@ -119,7 +120,7 @@ def test_a_stopped_run_from_a_store_ends_as_one_that_never_stopped(train, made, 
 
     assert train(*START, "--store", made.folder, out="straight")[0] == 0
     assert train(*START, "--store", made.folder, "--time-budget", "0.001s", out="parts")[0] == 0
-    assert read_progress(tmp_path / "parts" / STATE)["step"] == 1
+    assert read_facts(tmp_path / "parts" / STATE)["step"] == 1
     assert train("--resume", out="parts")[0] == 0
     one, other = (load_file(tmp_path / name / STATE) for name in ("straight", "parts"))
     assert one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
@@ -130,19 +131,19 @@ def test_contradictions_about_the_store_are_refused(train, made, tmp_path):
     refused(train(*share_0, "--store", made.folder), "of no use")
     refused(train(*START, "--store", tmp_path / "images"), "not a patch store")
     assert train(*START, "--store", made.folder)[0] == 0
-    refused(train("--resume", "--real-share", 0.5), "real share of 1")
-    progress = read_progress(tmp_path / "run" / STATE)
+    refused(train("--resume", "--real-share", 0.5), "has data.real_share 1")
+    facts = read_facts(tmp_path / "run" / STATE)
     with pytest.raises(InputError, match="draws from no store"):
         open_store(tmp_path / "run", made.folder, None)
     (tmp_path / "run" / "store.txt").unlink()
     refused(train("--resume"), "say where it is with --store")
-    assert progress["store"] == made.identity
+    assert facts["store"] == made.identity
 
 
 def test_without_scans_a_share_of_one_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("medil.training.dataset.available_files", lambda name: [])
     with pytest.raises(InputError, match="name a store"):
-        Pool(DataConfig(subjects=1, real_share=1.0), tmp_path, 0)
+        training_scans(DataConfig(subjects=1, real_share=1.0), tmp_path, 0)
     with pytest.raises(InputError, match="from 0 to 1"):
         DataConfig(real_share=1.01)
 
@@ -151,6 +152,6 @@ def test_a_store_shares_the_weight_of_real_scans(made, tmp_path):
     scans = real_scans(DataConfig(real_share=0.25), made)
     total = sum(scan.weight for scan in scans)
     assert len(scans) == 3 and total / (1 + total) == pytest.approx(0.25)
-    alone = Pool(DataConfig(real_share=1.0), tmp_path / "cohort", 0, store=made)
-    assert [s.name for s in alone.scans_at(5)] == ["even", "slices", "turned"]
-    assert sum(s.weight for s in alone.scans_at(5)) == pytest.approx(1)
+    alone = training_scans(DataConfig(real_share=1.0), tmp_path / "cohort", 0, store=made)
+    assert [s.name for s in alone] == ["even", "slices", "turned"]
+    assert sum(s.weight for s in alone) == pytest.approx(1)

@@ -16,8 +16,11 @@ from medil.model.weights import (
     weights_sha256,
 )
 from medil.training import update as training
+from medil.training.launch import launch
 from medil.training.state import load_state, save_state
 from tests.run_training import block_scans, config_of
+
+pytest.importorskip("lightning_fabric", reason="needs the extra `train`")
 
 TEST = PRESETS["test"]
 
@@ -32,11 +35,13 @@ def a_few_steps(scans, count, state=None, keep=None):
     torch.manual_seed(0)
     model, ema = MedIL(TEST.model), MedIL(TEST.model)
     optimiser = torch.optim.AdamW(model.parameters(), 1e-3)
+    fabric = launch(1, "cpu")
+    wrapped, _ = fabric.setup(model, optimiser)
     first = load_state(state, model, ema, optimiser)["step"] if state else 0
     for number in range(first, first + count):
         rng = np.random.default_rng([0, number])
         step = training.draw_step(TEST, scans, 0.5, rng)
-        training.update(model, optimiser, step, TEST.train, int(rng.integers(2**31)))
+        training.update(wrapped, optimiser, step, TEST.train, int(rng.integers(2**31)), fabric)
         training.average(ema, model, 0.9)
     if keep:
         save_state(keep, model, ema, optimiser, {"step": first + count})
@@ -58,7 +63,9 @@ def one_update(scans, **settings):
     model = MedIL(config.model)
     optimiser = training.new_optimiser(model, config.train)
     step = training.draw_step(config, scans, 0.5, np.random.default_rng(3))
-    record = training.update(model, optimiser, step, config.train, seed=1)
+    fabric = launch(1, "cpu")
+    wrapped, _ = fabric.setup(model, optimiser)
+    record = training.update(wrapped, optimiser, step, config.train, 1, fabric)
     return torch.cat([p.detach().flatten() for p in model.parameters()]), record
 
 
@@ -101,10 +108,12 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_alone(scans, value):
     model = seeded_model()
     before = {name: weights.clone() for name, weights in model.state_dict().items()}
     optimiser = training.new_optimiser(model, TEST.train)
+    fabric = launch(1, "cpu")
+    wrapped, _ = fabric.setup(model, optimiser)
     step = training.draw_step(TEST, scans, 0.5, np.random.default_rng(3))
     broken = replace(step, target=step.target.clone().index_fill_(2, torch.tensor([0]), value))
     with pytest.raises(InputError, match="on cubes"):
-        training.update(model, optimiser, broken, TEST.train, seed=1)
+        training.update(wrapped, optimiser, broken, TEST.train, 1, fabric)
     for name, weights in model.state_dict().items():
         assert torch.equal(weights, before[name]), name
     assert not optimiser.state_dict()["state"]

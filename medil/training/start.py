@@ -1,0 +1,125 @@
+"""Start a run, or resume one: from a preset and the settings that change it to a trained model."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from medil.config import named
+from medil.dials import changed, flat
+from medil.errors import InputError
+from medil.training.launch import check_batch, launch
+from medil.training.run import CONFIG, STATE, Learner, train
+from medil.training.state import read_facts
+
+
+def start(
+    kind: type[Learner],
+    out: Path,
+    preset: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    *,
+    seed: int | None = None,
+    resume: bool = False,
+    source: Path | None = None,
+    warm_start_from: Path | None = None,
+    time_budget_s: float = math.inf,
+    devices: int | None = None,
+    accelerator: str = "auto",
+    processes: int = 1,
+) -> nn.Module:
+    """Train a preset, or a variant of it, into a folder (`medil train`, `medil train-ldm`).
+
+    Args:
+        kind: What is trained.
+        out: Folder of the run; made if only its last level is missing.
+        preset: Name; `tiny` when None, or the resumed run's.
+        changes: Settings that differ from the preset's, by dotted name, such as
+            `model.latent_spacing_mm`; values may be text. `preset` is read as one of them.
+        seed: Seeds weight initialisation, data order and noise; 0 when None, or the resumed
+            run's.
+        resume: Go on from the folder's state. Settings must then be the run's own, but the
+            run may be made longer.
+        source: Where the training set comes from: a patch store (autoencoder), or weights of
+            an autoencoder (sampler).
+        warm_start_from: Weights of another run to start from instead of random ones.
+        time_budget_s: End this call after so long, to be resumed; the schedule does not change.
+        devices: Processes on this machine; 1 when None, or what torchrun and SLURM say.
+        accelerator: "auto", "cpu" or "cuda".
+        processes: How many draw synthetic heads; more than one needs a guarded main module.
+
+    Returns:
+        The model of the averaged weights.
+
+    Raises:
+        InputError: Unknown preset or setting, a run that exists, nothing to resume, settings
+            that contradict the resumed run, or a source that cannot be used.
+    """
+    began = time.monotonic()
+    out, changes = Path(out), dict(changes or {})
+    in_changes = changes.pop("preset", None)
+    if preset and in_changes not in (None, preset):
+        raise InputError(f"the configuration is of preset {in_changes!r}, not {preset!r}.")
+    preset, earlier = preset or in_changes, None
+    if resume:
+        if warm_start_from:
+            raise InputError("a resumed run goes on from its own weights; name no others.")
+        config, earlier = resumed(kind, out, preset, seed, changes)
+        seed = earlier["seed"]
+    else:
+        if (out / STATE).exists():
+            raise InputError(f"{out} holds a run already; resume it or choose another folder.")
+        config = changed(named(kind.presets, preset or "tiny"), changes)
+    fabric = launch(devices, accelerator)
+    check_batch(config.train, fabric.world_size)
+    learner = kind.from_source(config, out, source, seed or 0, earlier, fabric, processes)
+    # Drawing the training set may take minutes, which belong to the budget, not to the schedule.
+    budget_s = time_budget_s - (time.monotonic() - began)
+    return train(learner, out, seed or 0, resume, fabric, budget_s, warm_start_from)
+
+
+def resumed(
+    kind: type[Learner], out: Path, preset: str | None, seed: int | None, changes: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Configuration and facts of the run in a folder; what the caller names must agree.
+
+    A run may grow longer: more minutes where they are its length, or more steps. Its
+    learning rate then goes on from where the longer schedule is at that progress.
+
+    Args:
+        kind: What is trained.
+        out: The run's folder.
+        preset: To agree with, unless None.
+        seed: Likewise.
+        changes: Settings to agree with, by dotted name.
+
+    Returns:
+        The configuration, perhaps longer, and the facts in the state file.
+
+    Raises:
+        InputError: No run there, or another setting.
+    """
+    if not ((out / STATE).exists() and (out / CONFIG).exists()):
+        raise InputError(f"there is no run to resume in {out}.")
+    own = kind.recipe.from_json((out / CONFIG).read_text("utf-8"))
+    facts = read_facts(out / STATE)
+    wanted = changed(own, changes)
+    has = flat(own) | {"seed": facts["seed"]}
+    named_too = {"preset": preset, "seed": seed}
+    wants = flat(wanted) | {k: v for k, v in named_too.items() if v is not None}
+    length = "train.steps" if own.train.steps else "train.minutes"
+    for name, value in wants.items():
+        before = has.get(name)
+        if value == before or (name == length and value > before):
+            continue
+        longer = " or longer" if name == length else ""
+        raise InputError(
+            f"the run in {out} has {name} {before}, not {value}; "
+            f"resume it as it is{longer}, or choose another folder."
+        )
+    return wanted, facts
