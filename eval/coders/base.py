@@ -29,7 +29,7 @@ from eval.subjects import INTERPOLATED
 from medil.config import PRESETS
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.model.base import LatentAutoencoder
+from medil.model.autoencoder import MedIL
 from medil.model.codecs import CODECS, LINEAR_CODECS
 from medil.model.weights import load_model, load_release, weights_sha256
 from medil.regrid import resample
@@ -119,9 +119,16 @@ class Coder(ABC):
 
 
 @lru_cache(maxsize=2)
-def loaded(release: str) -> LatentAutoencoder:
-    """A released model by name, or weights by path, ready to run on the CPU."""
+def loaded(release: str) -> MedIL:
+    """A released model by name, or weights by path, ready to run on the CPU.
+
+    Raises:
+        InputError: No such weights, or those of a rival, which encodes no whole volumes.
+    """
     model = load_model(Path(release)) if release.endswith(SUFFIX) else load_release(release)
+    if not isinstance(model, MedIL):
+        name = model.config.architecture
+        raise InputError(f"{release} holds weights of the rival {name!r}; name those of a MedIL.")
     return model.eval()
 
 
@@ -225,7 +232,8 @@ class CodecCoder(Coder):
 
     def decode(self, kept: Kept, grid: Grid) -> np.ndarray:
         """Cubic splines through the rebuilt voxels; [D, H, W] float64."""
-        return resample(*kept.what, grid)
+        samples, own_grid = kept.what
+        return resample(samples, own_grid, grid)
 
 
 class Interpolation(Coder):
@@ -240,7 +248,8 @@ class Interpolation(Coder):
 
     def decode(self, kept: Kept, grid: Grid) -> np.ndarray:
         """Cubic splines through the voxels; [D, H, W] float64."""
-        return resample(*kept.what, grid)
+        samples, own_grid = kept.what
+        return resample(samples, own_grid, grid)
 
 
 class Scan(Interpolation):
@@ -312,6 +321,8 @@ def coders_from(text: str) -> list[Coder]:
 def _imported(path: Path) -> ModuleType:
     """A user's module, whose classes travel to other processes with their code."""
     spec = importlib.util.spec_from_file_location(f"coder_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ImportError("not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cloudpickle
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from medil.config import preset
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
 from medil.model.codecs import CODECS
+from medil.model.rivals import build
 from medil.model.weights import save_weights
 from medil.volume import Volume
 
@@ -30,6 +33,14 @@ def ball(rng) -> Volume:
     grid = Grid.from_spacing((25, 22, 23), 1.0, origin_mm=(-9, 5, 30))
     far = np.linalg.norm(centres_mm(grid).numpy() - grid.centre_mm, axis=-1)
     return Volume(torch.from_numpy(900 / (1 + np.exp(far - 8))).float(), grid)
+
+
+def test_weights_of_a_rival_are_refused(tmp_path):
+    config = preset("test")
+    config = replace(config, model=replace(config.model, architecture="resizing"))
+    path = save_weights(build(config.model), config, tmp_path / "rival.safetensors", {})
+    with pytest.raises(InputError, match="the rival 'resizing'"):
+        coders.release_coders(str(path))
 
 
 def test_every_codec_keeps_at_least_as_many_numbers_as_the_latent(weights, ball):
