@@ -1,6 +1,6 @@
-"""`medil sample` and `medil train-ldm`: new heads from a latent diffusion model.
+"""`medil sample`: new heads from a latent diffusion model.
 
-A sample is one latent; every voxel size that is asked for is a rendering of it.
+A sample is one latent; each voxel size is a rendering of it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from medil.system.files import check_output, make_folder
 
 if TYPE_CHECKING:
     from medil.diffusion.flow import LatentFlow
-    from medil.diffusion.sampling import Seen
+    from medil.diffusion.sampling import Observation
     from medil.grid import Grid
     from medil.model.autoencoder import MedIL
     from medil.volume import Volume
@@ -37,7 +37,11 @@ USUAL_MM: Triple = (1.0, 1.0, 1.0)
 @click.option("--force", is_flag=True, help="Replace outputs that exist.")
 @click.option("-n", "--n", "count", type=click.IntRange(1), default=1, show_default=True)
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the first sample."
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seeds the noise of the first sample; the next one has the next seed.",
 )
 @click.option(
     "--spacing", type=float, nargs=3, metavar="X Y Z",
@@ -45,32 +49,40 @@ USUAL_MM: Triple = (1.0, 1.0, 1.0)
 )  # fmt: skip
 @click.option(
     "--also-spacing", type=float, nargs=3, multiple=True, metavar="X Y Z",
-    help="Render each sample at this size too; may be said again.",
+    help="Render each sample at this voxel size too; may be repeated.",
 )  # fmt: skip
 @click.option(
     "--condition", "conditions", multiple=True, metavar="NAME=VALUE",
-    help="Ask for ventricles=ML, brain=ML, contrast=RATIO or spacing=MM; may be said again.",
+    help="Request ventricles=ML, brain=ML, contrast=RATIO or spacing=MM; may be repeated.",
 )  # fmt: skip
 @click.option(
     "--guidance", type=float, default=1.0, show_default=True,
-    help="Above 1, conditions are exaggerated, at twice the time.",
+    help="Weight of the conditions: above 1 exaggerates them and doubles the time.",
 )  # fmt: skip
-@click.option("--steps", type=int, default=30, show_default=True, help="From noise to a head.")
+@click.option(
+    "--steps",
+    type=int,
+    default=30,
+    show_default=True,
+    help="Integration steps from noise to a head.",
+)
 @click.option(
     "--like", type=FILE, metavar="SCAN",
-    help="Keep to this skull-stripped scan, which may be coarse or a part of a head.",
+    help="Samples agree with this skull-stripped scan, which may be coarse or a part of a head.",
 )  # fmt: skip
-@click.option("--volume", "volume_index", type=int, metavar="K", help="Of a 4-D --like, from 0.")
+@click.option(
+    "--volume", "volume_index", type=int, metavar="K", help="Volume of a 4-D --like, from 0."
+)
 @click.option(
     "--centre", type=float, nargs=3, metavar="R A S",
-    help="Middle of the head in the world of --like, mm [default: of what is bright in it].",
+    help="Middle of the head in world mm of --like [default: the middle of its bright voxels].",
 )  # fmt: skip
-@click.option("--latents", is_flag=True, help="Save each latent too, for `medil decode`.")
+@click.option("--latents", is_flag=True, help="Also save each latent, for `medil decode`.")
 @click.option("--preset", metavar="NAME", help="A released model [default: tiny].")
-@click.option("--weights", type=FILE, help="A model of yours, from `medil train-ldm`.")
+@click.option("--weights", type=FILE, help="Your own model, from `medil train-ldm`.")
 @click.option(
     "--autoencoder", type=FILE, metavar="WEIGHTS",
-    help="The autoencoder that it was trained on [default: the one in its folder, or a release].",
+    help="Its autoencoder [default: the one in its folder, or the release].",
 )  # fmt: skip
 @machine_options
 def sample(
@@ -95,37 +107,37 @@ def sample(
 ) -> None:
     """Sample new heads and render each at one or more voxel sizes.
 
-    Sample k is OUTPUT/sample_SEED.nii.gz, of seed + k, in a box of 160 x 192 x 160 mm around
-    the head; --also-spacing 2 2 2 adds sample_SEED_2x2x2mm.nii.gz, the same head. With --like
-    all samples agree with a scan (super-resolution, or completion of a part of a head): they
-    lie on its grid, or with --spacing in the whole box along its axes.
+    Sample k is OUTPUT/sample_SEED.nii.gz, of seed + k, in a box around the head, usually of
+    160 x 192 x 160 mm; --also-spacing 2 2 2 adds sample_SEED_2x2x2mm.nii.gz, the same head.
+    With --like all samples agree with a scan (super-resolution, or completion of a part of a
+    head): they lie on its grid, or with --spacing in the whole box along its axes.
     """
-    asked = read_conditions(conditions)
+    requested = read_conditions(conditions)
     check_options(guidance, like, volume_index, centre)
     flow, model = load_pair(preset, weights, autoencoder, device)
-    flow.tell([asked])  # refuses what it does not know
-    scan, seen = see(flow, like, volume_index, centre)
-    grids = renderings(flow, scan, seen, spacing, also_spacing)
+    flow.embed_conditions([requested])  # refuses unknown ones
+    scan, observation = read_scan(flow, like, volume_index, centre)
+    grids = renderings(flow, scan, observation, spacing, also_spacing)
 
     from medil.cli.options import render_to_file, tell
-    from medil.diffusion.sampling import keep_to, line
+    from medil.diffusion.sampling import data_consistency, line
     from medil.diffusion.sampling import sample as sample_latents
     from medil.synth.attributes import outside
     from medil.volume import check_room
 
-    line(steps)  # refuses a senseless number
-    if seen:
-        keep_to(seen, model)  # refuses weights that cannot
+    line(steps)  # refuses a number out of range
+    if observation:
+        data_consistency(observation, model)  # refuses weights without the closed form
     for ending, grid in grids.items():
         check_room(output / f"sample{ending}.nii.gz", grid)
     outputs = prepare(output, range(seed, seed + count), list(grids), latents, force)
-    for sentence in outside(asked, flow.known.spreads):
+    for sentence in outside(requested, flow.known.spreads):
         click.echo(f"warning: {sentence}", err=True)
     watched = sys.stderr.isatty()
     for own_seed, paths in outputs.items():
         tell(f"sample {own_seed} ...")
         (latent,) = sample_latents(
-            flow, model, [own_seed], [asked], guidance, steps, seen, progress=watched
+            flow, model, [own_seed], [requested], guidance, steps, observation, progress=watched
         )
         latent = replace(latent, native=grids[""], source=scan.source if scan else None)
         if latents:
@@ -138,31 +150,31 @@ def read_conditions(texts: Sequence[str]) -> dict[str, float]:
     """Attribute to value, from `name=value` texts.
 
     Raises:
-        InputError: Another form, a value that is no finite number, or a name said twice.
+        InputError: Another form, a value that is no finite number, or a name that is repeated.
     """
-    asked: dict[str, float] = {}
+    requested: dict[str, float] = {}
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
         if not (name and equals):
             raise InputError(f"--condition {text!r} has no form NAME=VALUE, such as ventricles=40.")
-        if name in asked:
-            raise InputError(f"--condition {name} is said twice; say it once.")
+        if name in requested:
+            raise InputError(f"--condition {name} is repeated; name it once.")
         try:
-            asked[name] = float(value)
+            requested[name] = float(value)
         except ValueError:
-            asked[name] = math.nan
-        if not math.isfinite(asked[name]):
+            requested[name] = math.nan
+        if not math.isfinite(requested[name]):
             raise InputError(f"--condition {name} needs a number, not {value!r}.")
-    return asked
+    return requested
 
 
 def check_options(
     guidance: float, like: Path | None, volume_index: int | None, centre: Triple | None
 ) -> None:
-    """Refuse numbers and combinations that make no sense.
+    """Refuse numbers out of range and options that do not belong together.
 
     Raises:
-        InputError: Which, and what to do.
+        InputError: The option, and what to do.
     """
     if not 0 <= guidance < math.inf:
         raise InputError(f"--guidance must be zero or above, not {guidance:g}.")
@@ -182,7 +194,7 @@ def load_pair(
         InputError: Unknown preset, unreadable weights, or weights that do not belong together.
     """
     if preset and weights:
-        raise InputError("--preset and --weights both name a model; say only one.")
+        raise InputError("--preset and --weights both name a model; name only one.")
     from medil.cli.options import load_weights
     from medil.diffusion.sampling import check_pair
     from medil.diffusion.training import AUTOENCODER, load_flow, load_flow_release
@@ -195,40 +207,40 @@ def load_pair(
     return flow.to(model.device), model
 
 
-def see(
+def read_scan(
     flow: LatentFlow, like: Path | None, volume_index: int | None, centre: Triple | None
-) -> tuple[Volume | None, Seen | None]:
-    """The scan of --like, and what of it lies in the flow's box.
+) -> tuple[Volume | None, Observation | None]:
+    """The scan of --like, and the part of it in the flow's box.
 
     Raises:
         InputError: Unreadable, constant, or no voxel in the box.
     """
     if like is None:
         return None, None
-    from medil.diffusion.sampling import look_at
+    from medil.diffusion.sampling import observe
     from medil.volume import load
 
     scan = load(like, volume_index)
-    return scan, look_at(scan, flow, centre)
+    return scan, observe(scan, flow, centre)
 
 
 def renderings(
     flow: LatentFlow,
     scan: Volume | None,
-    seen: Seen | None,
+    observation: Observation | None,
     spacing: Triple | None,
     also: Sequence[Triple],
 ) -> dict[str, Grid]:
-    """Grids to render on, by what the file names end in; the first ends in nothing.
+    """Grids to render on, by the ending of the file's name; the first has none.
 
-    Voxel sizes are given in the axes of the scan's file and fill the whole box.
+    Voxel sizes are in the axes of the scan's file and fill the whole box.
 
     Raises:
-        InputError: A size that is not above zero, larger than the box or said twice.
+        InputError: A size that is not above zero, larger than the box or repeated.
     """
     from medil.cli.options import target
 
-    box, source = (seen.latent_grid if seen else flow.known.grid), None
+    box, source = (observation.latent_grid if observation else flow.known.grid), None
     if scan and scan.source:
         in_file, _ = box.reoriented(scan.source.orientation)
         source = replace(scan.source, grid=in_file)
@@ -240,7 +252,7 @@ def renderings(
     for sizes in also:
         ending = "_" + "x".join(f"{size:g}" for size in sizes) + "mm"
         if ending in grids:
-            raise InputError(f"--also-spacing {ending[1:]} is said twice; say it once.")
+            raise InputError(f"--also-spacing {ending[1:]} is repeated; name it once.")
         grids[ending], _ = target(box, source, sizes, None)
     return grids
 

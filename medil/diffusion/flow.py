@@ -3,11 +3,11 @@
 Between a latent x and noise n lies the straight line z = (1 - t) x + t n; the network sees
 z and t and gives x, which says the velocity x - n (Liu et al. 2022, Esser et al. 2024). The
 U-Net and the line are MONAI's. Ours are what stands around them: latents are centred on their
-mean map, 2x2x2 cells are folded into channels (a CPU pays by the cell), the network is told
-where each cell lies, and conditions enter as constant channels, each with a flag that it is
-given. A flow may stand on a coarser one, which draws the means of its blocks first: where a
-head lies and how it is built is then learned on an eighth of the cells (a cascade, after Ho
-et al. 2022).
+mean map, 2x2x2 cells are folded into channels (a CPU pays by the cell), the network sees the
+place of each cell, and conditions enter as constant channels, each with a flag that says
+whether it is set. A flow may stand on a coarser one, which samples the means of its blocks
+first: the place and shape of a head are then learned on an eighth of the cells (a cascade,
+after Ho et al. 2022).
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from medil.synth.attributes import ATTRIBUTES, Spread, standard_scores
 
 TIMES = 1000  # MONAI's steps between data and noise
 VARIANCES = (1 / 16, 1 / 4, 1.0, 4.0, 16.0)  # of latents that the Wiener filters expect
-FLOOR = 0.4  # share of noise below which errors of the latents count alike: ours
+FLOOR = 0.4  # time below which errors of the latents have equal weight: ours
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What a flow knows of the latents that it was trained on.
+    """Statistics of the latents that a flow was trained on.
 
     Args:
         mean: [C, d, h, w], their mean map.
-        std: [C], of what is left, one number for all channels (Rombach et al. 2022), so
-            that noise covers fine channels before coarse ones, as it does in images.
+        std: [C], of latents minus that map, one number for all channels (Rombach et al. 2022),
+            so that noise covers fine channels before coarse ones, as it does in images.
         grid: On which they all lie.
-        spreads: Of the conditions, in the network's order.
-        autoencoder_id: Digest of the weights that made and can render them.
-        coarse: The same of the means of their blocks, where a coarse flow draws these.
+        spreads: Ranges of the conditions, in the network's order.
+        autoencoder_id: Digest of the weights that encode and render these latents.
+        coarse: The same statistics of their block means, where there is a coarse flow.
     """
 
     mean: Tensor
@@ -72,7 +72,7 @@ def coarser_grid(grid: Grid, factor: int) -> Grid:
 
 
 def measure(latents: LatentSet, config: FlowConfig) -> Measure:
-    """Mean map, spreads and ranges of a training set, and of its block means where needed."""
+    """The statistics of a training set, and of its block means where the flow has a coarse one."""
     coarse = None
     if config.coarse:
         blocks = replace(
@@ -96,7 +96,7 @@ class LatentFlow(nn.Module):
 
     Args:
         config: Its shape.
-        known: Of the training set; what weights are loaded with.
+        known: Statistics of the training set; they are saved with the weights.
 
     Raises:
         InputError: MONAI or einops is missing, or a latent grid that does not fold.
@@ -116,8 +116,8 @@ class LatentFlow(nn.Module):
         if any(n % whole for n in known.grid.shape):
             raise InputError(f"a latent grid of {known.grid.shape} does not fold by {whole}.")
         inner = len(known.std) * config.fold**3
-        given = len(known.std) if config.coarse else 0
-        self.unet = _unet(config, inner + given + 3 + 2 * len(config.conditions), 2 * inner)
+        means = len(known.std) if config.coarse else 0
+        self.unet = _unet(config, inner + means + 3 + 2 * len(config.conditions), 2 * inner)
         self.coarse: LatentFlow | None = None
         if config.coarse and known.coarse:
             self.coarse = LatentFlow(config.coarse, known.coarse)
@@ -129,12 +129,12 @@ class LatentFlow(nn.Module):
 
     @property
     def inner_shape(self) -> tuple[int, ...]:
-        """Cells of the folded grid, an axis."""
+        """Cells of the folded grid along each axis."""
         return tuple(n // self.config.fold for n in self.known.grid.shape)
 
-    # Latents and what the network sees of them
+    # Latents and the network's inputs
 
-    def inwards(self, latents: Tensor) -> Tensor:
+    def normalise(self, latents: Tensor) -> Tensor:
         """[B, C, d, h, w] latents -> centred, scaled and folded [B, C f^3, d/f, h/f, w/f]."""
         return self.folded(self.centred(latents))
 
@@ -146,91 +146,99 @@ class LatentFlow(nn.Module):
         """[B, C, d, h, w] -> [B, C f^3, d/f, h/f, w/f]."""
         return space_to_depth(latents, self.config.fold)
 
-    def outwards(self, inner: Tensor) -> Tensor:
-        """Undoes `inwards`."""
+    def denormalise(self, inner: Tensor) -> Tensor:
+        """Undoes `normalise`."""
         return depth_to_space(inner, self.config.fold) * self.std[:, None, None, None] + self.mean
 
-    def tell(self, asked: Sequence[Mapping[str, float]]) -> Tensor:
-        """Conditions of a batch as numbers: [B, 2 n], scores, then whether each is given.
+    def embed_conditions(self, requested: Sequence[Mapping[str, float]]) -> Tensor:
+        """Conditions of a batch as numbers: [B, 2 n], scores, then flags: 1 where requested.
+
+        Args:
+            requested: Attribute to value, in its unit, for each sample.
 
         Raises:
             InputError: A condition that the model does not know.
         """
         rows = []
-        for one in asked:
-            scores, given = standard_scores(one, self.known.spreads)
-            rows.append([*scores, *map(float, given)])
+        for one in requested:
+            scores, flags = standard_scores(one, self.known.spreads)
+            rows.append([*scores, *map(float, flags)])
         return torch.tensor(rows, dtype=torch.float32).to(self.mean)
 
     def estimate(
-        self, z: Tensor, times: Tensor, told: Tensor, given: Tensor | None = None
+        self, z: Tensor, times: Tensor, conditions: Tensor, coarse: Tensor | None = None
     ) -> Tensor:
-        """The latents that the network sees behind noisy ones.
+        """Clean latents that the network estimates from noisy ones.
 
-        It gives latents, not the noise, which fills every folded channel and would not fit
-        through a network that is hardly wider (Li & He 2025, arXiv 2511.13720). Beside it `z`
-        itself goes through a gate, which passes it where there is little noise or much to
-        see and stops it in air: a learned mixture of Wiener filters for each channel, which
-        the network opens or closes cell by cell (our choice, after Karras et al. 2022).
+        It estimates latents, not the noise, which fills every folded channel and would not fit
+        through a network that is hardly wider (Li & He 2025, arXiv 2511.13720). `z` itself is
+        added through a gate, which passes it where noise is low or signal strong and blocks it
+        in air: a learned mixture of Wiener filters for each channel, which the network opens
+        or closes cell by cell (our choice, after Karras et al. 2022).
 
         Args:
             z: [B, C f^3, ...], folded.
             times: [B], from 0 (data) to `TIMES` (noise).
-            told: [B, 2 n] from `tell`.
-            given: [B, C, ...] block means, `coarse.centred`, where there is a coarse flow.
+            conditions: [B, 2 n] from `embed_conditions`.
+            coarse: [B, C, ...] block means from `coarse.centred`, where there is a coarse flow.
 
         Returns:
             x, of the shape of `z`, float32.
         """
         place = self.place.expand(len(z), *self.place.shape)
-        said = told[:, :, None, None, None].expand(*told.shape, *z.shape[2:])
-        seen = [z, place, said]
-        if given is not None:
-            seen.append(repeat_cells(given, self.config.block // self.config.fold))
-        guess, gate = self.unet(torch.cat(seen, dim=1), times).float().chunk(2, dim=1)
+        constant = conditions[:, :, None, None, None].expand(*conditions.shape, *z.shape[2:])
+        inputs = [z, place, constant]
+        if coarse is not None:
+            inputs.append(repeat_cells(coarse, self.config.block // self.config.fold))
+        guess, gate = self.unet(torch.cat(inputs, dim=1), times).float().chunk(2, dim=1)
         passed = wiener(times / TIMES).to(self.gate) @ self.gate  # [B, C f^3]
-        if given is not None and self.config.adds:  # what the means lack goes through the gate
-            means = self.means_alone(given)
+        if coarse is not None and self.config.adds:  # only the detail goes through the gate
+            means = self.means_alone(coarse)
             z, guess = z - (1 - _column(times / TIMES, z)) * means, guess + means
         return guess + (passed[:, :, None, None, None] + gate) * z
 
-    def means_alone(self, given: Tensor) -> Tensor:
-        """What block means say of x: each cell is its block's mean, as `estimate` gives it."""
+    def means_alone(self, coarse: Tensor) -> Tensor:
+        """An estimate of x from block means alone: each cell is its block's mean, folded."""
         assert self.coarse is not None
         scale = (self.coarse.std / self.std)[:, None, None, None]
-        return self.folded(repeat_cells(given.float() * scale, self.config.block))
+        return self.folded(repeat_cells(coarse.float() * scale, self.config.block))
 
     def velocity(
-        self, z: Tensor, times: Tensor, told: Tensor, given: Tensor | None = None
+        self, z: Tensor, times: Tensor, conditions: Tensor, coarse: Tensor | None = None
     ) -> Tensor:
         """The direction x - n of the line through `z`: (estimate - z) / t.
 
         Args:
             z: [B, C f^3, ...], folded.
             times: [B], above 0 (data), up to `TIMES` (noise).
-            told: [B, 2 n] from `tell`.
-            given: As for `estimate`.
+            conditions: [B, 2 n] from `embed_conditions`.
+            coarse: As for `estimate`.
 
         Returns:
             Of the shape of `z`, float32.
         """
         share = _column(times / TIMES, z)
-        return (self.estimate(z, times, told, given) - z) / share
+        return (self.estimate(z, times, conditions, coarse) - z) / share
 
     def loss(
-        self, x: Tensor, noise: Tensor, times: Tensor, told: Tensor, given: Tensor | None = None
+        self,
+        x: Tensor,
+        noise: Tensor,
+        times: Tensor,
+        conditions: Tensor,
+        coarse: Tensor | None = None,
     ) -> Tensor:
         """The squared error of the velocity, no longer growing below t = `FLOOR`: [B].
 
         Args:
-            x: [B, C f^3, ...] latents, as from `inwards`.
+            x: [B, C f^3, ...] latents, as from `normalise`.
             noise: Of that shape, standard normal.
             times: [B], whole numbers from 0 to `TIMES`.
-            told: [B, 2 n] from `tell`.
-            given: As for `estimate`.
+            conditions: [B, 2 n] from `embed_conditions`.
+            coarse: As for `estimate`.
         """
         z = scheduler().add_noise(x, noise, times)
-        error = (self.estimate(z, times, told, given) - x).square().mean(dim=(1, 2, 3, 4))
+        error = (self.estimate(z, times, conditions, coarse) - x).square().mean(dim=(1, 2, 3, 4))
         return error / (times / TIMES).clamp(min=FLOOR) ** 2
 
     def forward(self, *levels: Sequence[Tensor]) -> Tensor:
@@ -245,13 +253,13 @@ class LatentFlow(nn.Module):
 
 
 def wiener(share: Tensor) -> Tensor:
-    """Linear estimates of x from (1 - t) x + t n, over z, for x of each of `VARIANCES`.
+    """Gains of the Wiener filters: best linear estimates of x from z = (1 - t) x + t n, over z.
 
     Args:
-        share: [B], t.
+        share: [B], t, 0 ... 1.
 
     Returns:
-        [B, len(VARIANCES)].
+        [B, len(VARIANCES)], one gain for each variance of x.
     """
     variance = torch.tensor(VARIANCES, device=share.device)
     t = share.float()[:, None]
@@ -286,13 +294,13 @@ def scheduler() -> Any:
 
 
 def places(shape: Sequence[int]) -> Tensor:
-    """[3, d, h, w] for such a shape: where each cell's centre lies in the box, -1 ... 1 an axis."""
+    """[3, d, h, w]: the place of each cell's centre in the box, -1 ... 1 along each axis."""
     axes = [(2 * torch.arange(n, dtype=torch.float32) + 1) / n - 1 for n in shape]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
 def shifted(share: np.ndarray | float, shift: float) -> np.ndarray | float:
-    """Times 0 ... 1 moved towards noise (Esser et al. 2024, eq. 23); 0 and 1 stay."""
+    """Times 0 ... 1 shifted towards noise (Esser et al. 2024, eq. 23); 0 and 1 stay."""
     return shift * share / (1 + (shift - 1) * share)
 
 
@@ -302,10 +310,10 @@ def draw_times(count: int, shift: float, rng: np.random.Generator) -> Tensor:
     return torch.tensor(drawn).clamp(1, TIMES)
 
 
-def hide(told: Tensor, settings: FlowTraining, rng: np.random.Generator) -> Tensor:
-    """[B, 2 n] with conditions taken away: all of some latents, and others by themselves."""
-    count, n = len(told), told.shape[1] // 2
+def hide(conditions: Tensor, settings: FlowTraining, rng: np.random.Generator) -> Tensor:
+    """[B, 2 n] with conditions removed: all of some latents, and single ones of others."""
+    count, n = len(conditions), conditions.shape[1] // 2
     kept = rng.random((count, n)) >= settings.hidden_share
     kept &= rng.random((count, 1)) >= settings.dropped_share
-    mask = torch.from_numpy(np.concatenate([kept, kept], axis=1)).to(told)
-    return told * mask
+    mask = torch.from_numpy(np.concatenate([kept, kept], axis=1)).to(conditions)
+    return conditions * mask

@@ -1,7 +1,7 @@
 """The training set of a latent diffusion model: heads drawn once, encoded once.
 
-Every head lies with its middle in the middle of one box, on voxels of a size of its own
-that fill the box; so all latents share a grid and a sample knows where it lies in mm.
+Every head is centred in one box, on voxels of its own size that fill the box; so all latents
+share a grid, and a sample has a place in mm.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ VERSION = 1  # raise it when other heads are drawn
 
 
 def box_grid(spacing_mm: float) -> Grid:
-    """The box of 160 x 192 x 160 mm around (0, 0, 0), RAS+, in voxels of a whole part of 32 mm.
+    """The box of 160 x 192 x 160 mm around (0, 0, 0), RAS+, in voxels that divide 32 mm.
 
     Raises:
         InputError: A voxel that does not fill the box.
@@ -76,7 +76,7 @@ def latent_box(pitch_mm: float) -> Grid:
 
 
 def style() -> CohortConfig:
-    """Heads as the autoencoder saw them, but aligned, and small enough for the box."""
+    """How heads vary: as in the autoencoder's cohort, but aligned, and small enough for the box."""
     data = DataConfig()
     return CohortConfig(
         noise=data.noise, texture=data.texture, rotation_deg=4.0, scale=(0.88, 1.02)
@@ -85,7 +85,7 @@ def style() -> CohortConfig:
 
 @dataclass(frozen=True)
 class Head:
-    """One drawn head: its scan in the box, 0 ... 1 scale, and what is known of it.
+    """One synthetic head: its scan in the box, 0 ... 1 scale, and its attributes.
 
     Args:
         data: [D, H, W] float32.
@@ -101,7 +101,7 @@ class Head:
 
 
 def head_spacing_mm(seed: int, index: int) -> float:
-    """Voxel size of a head's scan: 1 mm, or anything that fills the box."""
+    """Voxel size of a head's scan: 1 mm, or a random size that fills the box."""
     rng = np.random.default_rng([seed, index, 11])
     if rng.random() < NEAR_1MM_SHARE:
         return 1.0
@@ -109,7 +109,7 @@ def head_spacing_mm(seed: int, index: int) -> float:
 
 
 def label_maps(split: str) -> list[Path]:
-    """The label maps of a split that need no network.
+    """The label maps of a split that are on this computer.
 
     Raises:
         InputError: None is here.
@@ -117,7 +117,7 @@ def label_maps(split: str) -> list[Path]:
     found = [fetch(entry) for entry in local_entries(LABEL_MAPS, split)]
     if not found:
         raise InputError(
-            "heads for sampling are drawn on label maps, and none is here; "
+            "heads for sampling are drawn on label maps, and none is on this computer; "
             "set MEDIL_DATA_MIRROR to a folder that holds them, or fetch them first."
         )
     return found
@@ -130,14 +130,14 @@ def draw_heads(
     spacing_mm: float | None = None,
     processes: int = 1,
 ) -> list[Path]:
-    """Draw and scan heads into files; what is there is not drawn again.
+    """Draw and scan heads into files; files that exist are kept.
 
     Args:
         split: "train" or "test": which label maps, and which seed.
         numbers: Which heads; head k is drawn on label map k modulo their count.
         folder: Made when missing.
         spacing_mm: Voxel size of all of them; each its own when None.
-        processes: That draw side by side.
+        processes: How many draw side by side.
 
     Returns:
         The files, in the order of `numbers`.
@@ -155,7 +155,7 @@ def draw_heads(
 
 
 def head_path(folder: Path, split: str, index: int, spacing_mm: float | None = None) -> Path:
-    """Where `draw_heads` puts a head."""
+    """The file of a head of `draw_heads`."""
     ending = "" if spacing_mm is None else f"_{spacing_mm:g}mm"
     return folder / f"{split}_v{VERSION}_{index:04d}{ending}.safetensors"
 
@@ -178,7 +178,7 @@ def _draw_on_one_map(
 
 
 def read_head(path: Path) -> Head:
-    """A file of `draw_heads`."""
+    """The head in a file of `draw_heads`."""
     with safe_open(path, framework="pt") as file:
         data, facts = file.get_tensor("data").float(), json.loads(file.metadata()["facts"])
     return Head(data, box_grid(UNIT_MM * BOX_UNITS[0] / data.shape[0]), **facts)
@@ -189,7 +189,7 @@ def read_head(path: Path) -> Head:
 
 @dataclass(frozen=True)
 class LatentSet:
-    """Latents of one autoencoder on one grid, and what is known of their heads.
+    """Latents of one autoencoder on one grid, and the attributes of their heads.
 
     Args:
         latents: [N, C, d, h, w] float32, the means.
@@ -206,7 +206,7 @@ class LatentSet:
     sources: tuple[str, ...]
 
     def subset(self, indices: Sequence[int]) -> LatentSet:
-        """Some of the latents."""
+        """The latents of these indices."""
         chosen = list(indices)
         return replace(
             self,

@@ -1,8 +1,8 @@
-"""Sample latents: follow the flow from noise to data, and keep to a scan on the way.
+"""Sample latents: follow the flow from noise to data, and agree with a scan on the way.
 
-A sample that shall agree with a scan is corrected after every step by what the scan says of
-it: z <- z + A+ (scan - A z), with A the rendering and A+ the least-squares projection of the
-closed form. That is the null-space step of Wang et al. 2022 (DDNM); it needs no training.
+A sample that shall agree with a scan is corrected by it after every step:
+z <- z + A+ (scan - A z), with A the rendering and A+ the least-squares projection of the
+closed form. This is the null-space step of Wang et al. 2022 (DDNM); it needs no training.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from medil.model.autoencoder import MedIL
 from medil.model.base import MIDDLE, LatentAutoencoder
 from medil.volume import Volume, replace_nonfinite
 
-STEPS = 30  # along the line, for a usual sample
+STEPS = 30  # from noise to data, by default
 SHIFT = 3.0  # how much finer the steps are near noise, where anatomy is decided
 LAST_STEPS = 3  # corrections of a finished sample by the whole decoder
-HEAD_SHARE = 0.1  # of the 0 ... 1 scale: what is brighter belongs to the head
+HEAD_SHARE = 0.1  # of the 0 ... 1 scale: brighter voxels belong to the head
 Correct = Callable[[Tensor], Tensor]  # [B, C, d, h, w] latents -> latents that agree with a scan
 
 
@@ -64,7 +64,7 @@ def line(steps: int, shift: float = SHIFT) -> list[int]:
 def sample_means(
     flow: LatentFlow,
     seeds: Sequence[int],
-    asked: Sequence[Mapping[str, float]],
+    requested: Sequence[Mapping[str, float]],
     guidance: float = 1.0,
     steps: int = STEPS,
     correct: Correct | None = None,
@@ -74,48 +74,48 @@ def sample_means(
 
     Args:
         flow: Trained.
-        seeds: Of each sample's noise; a sample does not depend on the others.
-        asked: Its conditions, attribute to value.
-        guidance: 1 samples what was learned; above it, conditions are exaggerated (Ho &
-            Salimans 2022), at twice the cost.
-        steps: Along the line.
-        correct: Moves estimated latents to what else is known of them.
+        seeds: Of the noise of each sample; a sample does not depend on the others.
+        requested: Conditions of each sample, attribute to value.
+        guidance: Weight of classifier-free guidance (Ho & Salimans 2022): 1 follows the
+            conditions as learned, more exaggerates them, at twice the cost.
+        steps: From noise to data.
+        correct: Applied to the estimated latents in every step.
         progress: Show a bar over steps.
 
     Returns:
         [B, C, d, h, w] on `flow.known.grid`.
 
     Raises:
-        InputError: An unknown condition, no sample, or a senseless number of steps.
+        InputError: An unknown condition, no sample, or a number of steps out of range.
     """
-    if not seeds or len(seeds) != len(asked):
+    if not seeds or len(seeds) != len(requested):
         raise InputError("name at least one sample, and conditions for each.")
     if not 0 <= guidance < math.inf:
         raise InputError(f"guidance must be zero or above, not {guidance:g}.")
-    told, times, given = flow.tell(asked), line(steps), None
+    conditions, times, coarse = flow.embed_conditions(requested), line(steps), None
     if flow.coarse is not None:
         first = coarsely(correct, flow.config.block) if correct else None
-        blocks = sample_means(flow.coarse, seeds, asked, guidance, steps, first, progress)
-        given = flow.coarse.centred(blocks)
+        blocks = sample_means(flow.coarse, seeds, requested, guidance, steps, first, progress)
+        coarse = flow.coarse.centred(blocks)
     channels = len(flow.std) * flow.config.fold**3
     shape = (channels, *flow.inner_shape)
     z = torch.stack([_noise(shape, seed) for seed in seeds]).to(flow.mean)
     solver = scheduler()
     solver.set_timesteps(len(times) - 1)
     pairs = list(itertools.pairwise(times))
-    weight = guidance if told.any() else 1.0
+    weight = guidance if conditions.any() else 1.0
     for now, then in tqdm(pairs, desc="sampling", unit="step", disable=not progress):
-        velocity = _guided(flow, z, now, told, given, weight)
+        velocity = _guided(flow, z, now, conditions, coarse, weight)
         if correct is not None:
             share = now / TIMES
             x, noise = z + share * velocity, z - (1 - share) * velocity
-            velocity = flow.inwards(correct(flow.outwards(x))) - noise
+            velocity = flow.normalise(correct(flow.denormalise(x))) - noise
         z, _ = solver.step(velocity, now, z, then)
-    return flow.outwards(z)
+    return flow.denormalise(z)
 
 
 def coarsely(correct: Correct, factor: int) -> Correct:
-    """A correction of latents as one of their block means."""
+    """A correction of latents, applied to their block means."""
 
     def corrected(blocks: Tensor) -> Tensor:
         whole = functional.interpolate(blocks, scale_factor=factor, mode="nearest")
@@ -125,35 +125,40 @@ def coarsely(correct: Correct, factor: int) -> Correct:
 
 
 def _noise(shape: Sequence[int], seed: int) -> Tensor:
-    """Of a seed; numbers of one shape have nothing in common with those of another."""
+    """Normal noise of a seed; noise of another shape is independent."""
     own = np.random.SeedSequence([seed, *shape]).generate_state(1)
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int(own[0])))
 
 
 def _guided(
-    flow: LatentFlow, z: Tensor, now: int, told: Tensor, given: Tensor | None, guidance: float
+    flow: LatentFlow,
+    z: Tensor,
+    now: int,
+    conditions: Tensor,
+    coarse: Tensor | None,
+    guidance: float,
 ) -> Tensor:
-    """The velocity, moved away from that of no condition where guidance asks for it."""
+    """The velocity with classifier-free guidance."""
     times = torch.full((len(z),), float(now), device=z.device)
     with torch.autocast(z.device.type, torch.bfloat16):
-        velocity = flow.velocity(z, times, told, given)
+        velocity = flow.velocity(z, times, conditions, coarse)
         if guidance == 1:
             return velocity
-        plain = flow.velocity(z, times, torch.zeros_like(told), given)
+        plain = flow.velocity(z, times, torch.zeros_like(conditions), coarse)
     return plain + guidance * (velocity - plain)
 
 
-# Samples that keep to a scan
+# Samples that agree with a scan
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a scan says: its voxels inside the box, placed where the flow expects a head.
+class Observation:
+    """A scan that samples agree with: its voxels inside the flow's box around the head.
 
     Args:
         x: [1, 1, D, H, W], 0 ... 1 scale.
         grid: Of `x`, parallel to `latent_grid`.
-        latent_grid: The flow's grid, put around the scan's head along the scan's axes.
+        latent_grid: The flow's grid, placed around the scan's head along the scan's axes.
         cover: [1, 1, d, h, w] share of each latent cell that the scan fills, 0 ... 1.
         intensity: Of the scan.
     """
@@ -165,17 +170,19 @@ class Seen:
     intensity: Intensity
 
 
-def look_at(volume: Volume, flow: LatentFlow, centre_mm: Sequence[float] | None = None) -> Seen:
-    """A scan as the flow needs it: in a box around its head, along its own axes.
+def observe(
+    volume: Volume, flow: LatentFlow, centre_mm: Sequence[float] | None = None
+) -> Observation:
+    """Cut a scan to the flow's box around its head, along the scan's axes.
 
     Args:
         volume: A skull-stripped scan, any grid; its axes stay.
-        flow: Whose box.
-        centre_mm: Middle of the head, RAS mm; that of what is bright in the scan when None.
-            Name it for a scan of a part of the head.
+        flow: Whose box is used.
+        centre_mm: Middle of the head, RAS mm; that of the bright voxels when None. Name it
+            for a scan of a part of the head.
 
     Returns:
-        What is inside the box.
+        The voxels inside the box.
 
     Raises:
         InputError: A constant scan, or no voxel inside the box.
@@ -191,11 +198,11 @@ def look_at(volume: Volume, flow: LatentFlow, centre_mm: Sequence[float] | None 
         raise InputError("no voxel of the scan lies in the box around its head's middle.")
     inside = x[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
     crop = grid.crop(start, inside.shape)
-    return Seen(inside[None, None], crop, box, _cover(box, crop), intensity)
+    return Observation(inside[None, None], crop, box, _cover(box, crop), intensity)
 
 
 def head_middle_mm(x: Tensor, grid: Grid) -> np.ndarray:
-    """[3] RAS mm: the middle of the box around what is bright in [D, H, W], 0 ... 1 scale."""
+    """[3] RAS mm: the middle of the bounding box of the bright voxels of [D, H, W], 0 ... 1."""
     bright = np.argwhere((x > HEAD_SHARE).numpy())
     return grid.index_to_ras((bright.min(0) + bright.max(0)) / 2)
 
@@ -209,7 +216,7 @@ def _box_along(box: Grid, grid: Grid, centre_mm: np.ndarray) -> Grid:
 
 
 def _inside(box: Grid, grid: Grid) -> tuple[list[int], list[int]]:
-    """First and last + 1 voxel of `grid`, an axis, whose cell lies in `box`; axes are parallel."""
+    """First and last + 1 voxel of `grid` inside `box`, along each axis; axes are parallel."""
     corners_vox = grid.ras_to_index(box.corners_mm)
     low, high = corners_vox.min(0), corners_vox.max(0)
     start = np.clip(np.ceil(low + 0.5 - 1e-6), 0, grid.shape).astype(int)
@@ -228,26 +235,30 @@ def _cover(box: Grid, crop: Grid) -> Tensor:
     return torch.einsum("i,j,k->ijk", *shares)[None, None]
 
 
-def keep_to(seen: Seen, model: LatentAutoencoder, whole: bool = False) -> Correct:
-    """The correction of latents by a scan: z + A+ (scan - A z), where the scan lies.
+def data_consistency(
+    observation: Observation, model: LatentAutoencoder, whole: bool = False
+) -> Correct:
+    """The correction of latents by a scan: z + A+ (scan - A z), in the cells that it covers.
 
     Args:
-        seen: The scan.
-        model: Whose closed form is A+.
+        observation: The scan.
+        model: Its closed form is A+.
         whole: Let A be the whole decoder, not its closed form: exact, and slower.
 
     Raises:
         InputError: A model without the closed form.
     """
     if not model.config.closed_form:
-        raise InputError("only an autoencoder with the closed form can keep a sample to a scan.")
+        raise InputError(
+            "samples agree with a scan only through an autoencoder with the closed form."
+        )
 
-    x, cover = seen.x.to(model.haar), seen.cover.to(model.haar)
+    x, cover = observation.x.to(model.haar), observation.cover.to(model.haar)
 
     def correct(z: Tensor) -> Tensor:
         render = model.decode_tensor if whole else model.render_linear
-        missing = x - render(z, seen.latent_grid, seen.grid)
-        added = model.project(missing + MIDDLE, seen.grid, seen.latent_grid)
+        missing = x - render(z, observation.latent_grid, observation.grid)
+        added = model.project(missing + MIDDLE, observation.grid, observation.latent_grid)
         return z + cover * added
 
     return correct
@@ -261,22 +272,22 @@ def sample(
     flow: LatentFlow,
     model: MedIL,
     seeds: Sequence[int],
-    asked: Sequence[Mapping[str, float]] | None = None,
+    requested: Sequence[Mapping[str, float]] | None = None,
     guidance: float = 1.0,
     steps: int = STEPS,
-    like: Seen | None = None,
+    like: Observation | None = None,
     progress: bool = False,
 ) -> list[Latent]:
-    """Sampled latents that know where they lie, ready for `model.decode` on any grid.
+    """Sample latents, placed in mm, for `model.decode` on any grid.
 
     Args:
         flow: Trained on latents of `model`.
         model: The autoencoder.
         seeds: One for each sample.
-        asked: Conditions of each sample; none when None.
-        guidance: How much they are exaggerated.
-        steps: Along the flow.
-        like: A scan that every sample keeps to.
+        requested: Conditions of each sample; none when None.
+        guidance: As `sample_means`.
+        steps: From noise to data.
+        like: A scan that every sample agrees with.
         progress: Show bars.
 
     Returns:
@@ -287,11 +298,11 @@ def sample(
         InputError: Weights that do not belong together, and as `sample_means`.
     """
     check_pair(flow, model)
-    correct = keep_to(like, model) if like else None
-    asked = asked if asked is not None else [{}] * len(seeds)
-    means = sample_means(flow, seeds, asked, guidance, steps, correct, progress)
+    correct = data_consistency(like, model) if like else None
+    requested = requested if requested is not None else [{}] * len(seeds)
+    means = sample_means(flow, seeds, requested, guidance, steps, correct, progress)
     if like:
-        exact = keep_to(like, model, whole=True)
+        exact = data_consistency(like, model, whole=True)
         for _ in range(LAST_STEPS):
             means = torch.cat([exact(z[None]) for z in means])
     grid = like.latent_grid if like else flow.known.grid

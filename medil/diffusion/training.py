@@ -174,17 +174,17 @@ def autoencoder_of(
 def draw_levels(
     flow: LatentFlow, latents: LatentSet, settings: FlowTraining, rng: np.random.Generator
 ) -> list[list[Tensor]]:
-    """What a step learns from: arguments of `LatentFlow.loss`, level by level.
+    """Draw what a step learns from: the arguments of `LatentFlow.loss`, level by level.
 
     Args:
         flow: On the latents' device.
         latents: The training set.
-        settings: How many, how noisy, how much is told.
+        settings: How many, how noisy, how often conditions are hidden.
         rng: Of the step.
 
     Returns:
-        For the flow and each coarser one: latents, noise, times, what is told, and what the
-        coarser flow gives.
+        For the flow and each coarser one: latents, noise, times, conditions, and block
+        means of the coarser flow.
     """
     columns = [list(ATTRIBUTES).index(name) for name in flow.known.spreads]
     levels: list[list[Tensor]] = []
@@ -197,11 +197,13 @@ def draw_levels(
         shift = settings.shift if level.coarse is None else settings.given_shift
         noise, times = _normal(x, rng), draw_times(count, shift, rng).to(x.device)
         known = latents.known[chosen][:, columns].tolist()
-        told = flow.tell([dict(zip(flow.known.spreads, row, strict=True)) for row in known])
-        drawn = [x, noise, times, hide(told, settings, rng)]
+        conditions = flow.embed_conditions(
+            [dict(zip(flow.known.spreads, row, strict=True)) for row in known]
+        )
+        drawn = [x, noise, times, hide(conditions, settings, rng)]
         if level.coarse is not None:
-            given = level.coarse.centred(block_means(blocks, level.config.block))
-            drawn.append(given + settings.given_noise * _normal(given, rng))
+            means = level.coarse.centred(block_means(blocks, level.config.block))
+            drawn.append(means + settings.given_noise * _normal(means, rng))
             count, factor = count * settings.coarse_draws, factor * level.config.block
         levels.append(drawn)
         level = level.coarse
@@ -209,13 +211,13 @@ def draw_levels(
 
 
 def _normal(like: Tensor, rng: np.random.Generator) -> Tensor:
-    """Normal numbers of a tensor's shape, drawn on its device."""
+    """Normal noise of a tensor's shape, drawn on its device."""
     generator = torch.Generator(like.device).manual_seed(int(rng.integers(2**31)))
     return torch.randn(like.shape, generator=generator, device=like.device)
 
 
 def _levels(flow: LatentFlow) -> list[LatentFlow]:
-    """A flow and those under it, the coarsest first."""
+    """A flow and the coarser ones under it, the coarsest first."""
     return [*(_levels(flow.coarse) if flow.coarse is not None else []), flow]
 
 
@@ -223,7 +225,7 @@ def _levels(flow: LatentFlow) -> list[LatentFlow]:
 
 
 def save_flow(flow: Any, config: FlowRun, path: Path, facts: dict) -> Path:
-    """Write a flow's weights, configuration, grid, ranges, and whose latents it samples.
+    """Write a flow's weights, configuration, grid, ranges, and the id of its autoencoder.
 
     Args:
         flow: The trained `LatentFlow`.
@@ -274,7 +276,7 @@ def _read_measure(
     tensors: dict[str, Tensor], prefix: str, config: FlowConfig, grid: Grid,
     spreads: dict[str, Spread], autoencoder_id: str,
 ) -> Measure:  # fmt: skip
-    """What a weights file says of the latents of a flow, and of the coarser ones under it."""
+    """The latent statistics of a weights file, of a flow and the coarser ones under it."""
     coarse = None
     if config.coarse:
         under = coarser_grid(grid, config.block)

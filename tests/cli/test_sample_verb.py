@@ -104,12 +104,13 @@ def test_a_seed_gives_the_same_sample_wherever_it_stands(sample, tmp_path):
 
 
 def test_conditions_and_guidance_change_the_sample(sample, tmp_path):
-    asked = "--condition", "ventricles=30", "--condition", "brain=45"
+    requested = "--condition", "ventricles=30", "--condition", "brain=45"
     assert sample(out="free")[0] == 0
-    assert sample(*asked, out="asked")[0] == 0
-    assert sample(*asked, "--guidance", 2.5, out="guided")[0] == 0
+    assert sample(*requested, out="requested")[0] == 0
+    assert sample(*requested, "--guidance", 2.5, out="guided")[0] == 0
     found = [
-        load(tmp_path / name / "sample_0000.nii.gz").data for name in ("free", "asked", "guided")
+        load(tmp_path / name / "sample_0000.nii.gz").data
+        for name in ("free", "requested", "guided")
     ]
     assert (found[0] - found[1]).abs().max() > 1e-3 and (found[1] - found[2]).abs().max() > 1e-3
 
@@ -160,7 +161,7 @@ def test_the_middle_of_the_head_can_be_named(sample, slabs, tmp_path):
         (["--condition", "brain"], "NAME=VALUE"),
         (["--condition", "brain=big"], "needs a number, not 'big'"),
         (["--condition", "brain=nan"], "needs a number"),
-        (["--condition", "brain=1", "--condition", "brain=2"], "said twice"),
+        (["--condition", "brain=1", "--condition", "brain=2"], "repeated"),
         (["--guidance", -1], "zero or above"),
         (["--guidance", "nan"], "zero or above"),
         (["--steps", 0], "1 to 1000 steps, not 0"),
@@ -169,11 +170,11 @@ def test_the_middle_of_the_head_can_be_named(sample, slabs, tmp_path):
         (["--spacing", 0, 1, 1], "above zero"),
         (["--spacing", 500, 1, 1], "larger than the image"),
         (["--also-spacing", 1e-3, 1e-3, 1e-3], "GB"),
-        (["--also-spacing", 2, 2, 2, "--also-spacing", 2, 2, 2], "said twice"),
+        (["--also-spacing", 2, 2, 2, "--also-spacing", 2, 2, 2], "repeated"),
         (["--centre", 0, 0, 0], "name it with --like"),
         (["--volume", 1], "name it with --like"),
         (["--like", "gone.nii"], "does not exist"),
-        (["--preset", "tiny"], "say only one"),
+        (["--preset", "tiny"], "name only one"),
         (["--weights", "gone.safetensors"], "gone.safetensors is not a file"),
     ],
 )

@@ -71,7 +71,7 @@ def stirred(flow: LatentFlow) -> LatentFlow:
 def test_a_training_set_has_no_mean_and_unit_spread_inside():
     latents = latent_set()
     flow = tiny_flow(latents)
-    inner = flow.inwards(latents.latents)
+    inner = flow.normalise(latents.latents)
     assert inner.shape == (6, 64, 6, 4, 4)
     torch.testing.assert_close(inner.mean(0), torch.zeros(64, 6, 4, 4), atol=1e-4, rtol=0)
     assert float(inner.square().mean()) == pytest.approx(1.0, abs=1e-4)
@@ -79,17 +79,17 @@ def test_a_training_set_has_no_mean_and_unit_spread_inside():
 
 def test_channels_keep_their_shares_of_the_spread_inside():
     latents = latent_set()
-    inner = tiny_flow(latents).inwards(latents.latents).reshape(6, 8, 8, -1)
+    inner = tiny_flow(latents).normalise(latents.latents).reshape(6, 8, 8, -1)
     centred = latents.latents - latents.latents.mean(0)
     power, inside = centred.square().mean((0, 2, 3, 4)), inner.square().mean((0, 2, 3))
     assert float(power[-1] / power[0]) > 100
     torch.testing.assert_close(inside / inside[-1], power / power[-1], rtol=1e-3, atol=0)
 
 
-def test_outwards_undoes_inwards():
+def test_denormalise_undoes_normalise():
     latents = latent_set()
     flow = tiny_flow(latents)
-    again = flow.outwards(flow.inwards(latents.latents))
+    again = flow.denormalise(flow.normalise(latents.latents))
     torch.testing.assert_close(again, latents.latents, atol=1e-5, rtol=0)
 
 
@@ -148,26 +148,31 @@ def test_measure_keeps_mean_spread_and_range_of_each_condition():
 def test_tell_gives_standard_scores_and_flags():
     flow = tiny_flow()
     spread = flow.known.spreads["brain"]
-    told = flow.tell([{"brain": spread.mean + 2 * spread.std}, {}, {"ventricles": 0.0}])
+    conditions = flow.embed_conditions(
+        [{"brain": spread.mean + 2 * spread.std}, {}, {"ventricles": 0.0}]
+    )
     column = list(flow.known.spreads).index("brain")
     n = len(flow.known.spreads)
     expected = torch.zeros(2, 2 * n)
     expected[0, column], expected[0, n + column] = 2.0, 1.0
-    torch.testing.assert_close(told[:2], expected)
+    torch.testing.assert_close(conditions[:2], expected)
     low = flow.known.spreads["ventricles"]
-    assert told[2, 0] == pytest.approx(-low.mean / low.std) and told[2, n:].tolist()[0] == 1.0
+    assert (
+        conditions[2, 0] == pytest.approx(-low.mean / low.std)
+        and conditions[2, n:].tolist()[0] == 1.0
+    )
 
 
 def test_an_unknown_condition_is_refused_and_the_known_ones_named():
     with pytest.raises(InputError, match="'age'; choose from ventricles, brain, contrast"):
-        tiny_flow().tell([{"age": 40.0}])
+        tiny_flow().embed_conditions([{"age": 40.0}])
 
 
 def test_conditions_are_hidden_at_their_rates_and_leave_no_trace(rng):
     n, count = 4, 20_000
     scores = torch.rand(count, n) + 1.0
-    told = torch.cat([scores, torch.ones(count, n)], dim=1)
-    shown = hide(told, FlowTraining(dropped_share=0.2, hidden_share=0.3), rng)
+    conditions = torch.cat([scores, torch.ones(count, n)], dim=1)
+    shown = hide(conditions, FlowTraining(dropped_share=0.2, hidden_share=0.3), rng)
     given = shown[:, n:]
     assert set(given.unique().tolist()) == {0.0, 1.0}
     torch.testing.assert_close(shown[:, :n], scores * given)
@@ -177,8 +182,10 @@ def test_conditions_are_hidden_at_their_rates_and_leave_no_trace(rng):
 
 
 def test_nothing_is_hidden_where_the_shares_are_zero(rng):
-    told = torch.cat([torch.randn(50, 4), torch.ones(50, 4)], dim=1)
-    assert torch.equal(hide(told, FlowTraining(dropped_share=0, hidden_share=0), rng), told)
+    conditions = torch.cat([torch.randn(50, 4), torch.ones(50, 4)], dim=1)
+    assert torch.equal(
+        hide(conditions, FlowTraining(dropped_share=0, hidden_share=0), rng), conditions
+    )
 
 
 def test_what_is_told_changes_the_velocity_and_what_is_hidden_does_not():
@@ -186,11 +193,11 @@ def test_what_is_told_changes_the_velocity_and_what_is_hidden_does_not():
     z = torch.randn(1, 64, *flow.inner_shape)
     times = torch.tensor([500.0])
     with torch.inference_mode():
-        plain, told, other = (
-            flow.velocity(z, times, flow.tell([asked]))
-            for asked in ({}, {"ventricles": 20.0}, {"ventricles": 50.0})
+        plain, conditions, other = (
+            flow.velocity(z, times, flow.embed_conditions([requested]))
+            for requested in ({}, {"ventricles": 20.0}, {"ventricles": 50.0})
         )
-    assert (plain - told).abs().max() > 1e-3 and (told - other).abs().max() > 1e-3
+    assert (plain - conditions).abs().max() > 1e-3 and (conditions - other).abs().max() > 1e-3
 
 
 # Times and the loss
@@ -250,7 +257,7 @@ def test_a_silent_network_s_loss_is_the_power_of_the_data_over_that_of_the_time(
     flow = silent(tiny_flow())
     x, n = torch.randn(3, 64, *flow.inner_shape), torch.randn(3, 64, *flow.inner_shape)
     times = torch.tensor([1, 700, TIMES])
-    loss = flow.loss(x, n, times, flow.tell([{}, {}, {}]))
+    loss = flow.loss(x, n, times, flow.embed_conditions([{}, {}, {}]))
     power = x.square().mean((1, 2, 3, 4))
     shares = torch.tensor([FLOOR, 0.7, 1.0])
     torch.testing.assert_close(loss, power / shares**2)
@@ -259,11 +266,11 @@ def test_a_silent_network_s_loss_is_the_power_of_the_data_over_that_of_the_time(
 def test_the_loss_is_the_squared_error_of_the_velocity():
     flow = stirred(tiny_flow())
     x, n = torch.randn(2, 64, *flow.inner_shape), torch.randn(2, 64, *flow.inner_shape)
-    times, told = torch.tensor([600, 900]), flow.tell([{"brain": 25.0}, {}])
+    times, conditions = torch.tensor([600, 900]), flow.embed_conditions([{"brain": 25.0}, {}])
     with torch.inference_mode():
         z = scheduler().add_noise(x, n, times)
-        error = flow.velocity(z, times, told) - (x - n)
-        loss = flow.loss(x, n, times, told)
+        error = flow.velocity(z, times, conditions) - (x - n)
+        loss = flow.loss(x, n, times, conditions)
     torch.testing.assert_close(loss, error.square().mean((1, 2, 3, 4)), rtol=1e-4, atol=0)
 
 
@@ -311,16 +318,16 @@ def test_an_unfolded_flow_adds_to_the_means_that_it_is_given():
     blocks = block_means(latents.latents, 2)
     alone = flow.means_alone(flow.coarse.centred(blocks))
     # In the flow's own units: what is left of each block's mean map and spread.
-    expected = flow.inwards(repeat_cells(blocks, 2)) - flow.inwards(
+    expected = flow.normalise(repeat_cells(blocks, 2)) - flow.normalise(
         repeat_cells(block_means(flow.mean[None], 2), 2)
     )
-    expected += flow.inwards(flow.mean[None])
+    expected += flow.normalise(flow.mean[None])
     torch.testing.assert_close(alone, expected, atol=1e-5, rtol=0)
-    times, told = torch.full((len(alone),), 700), torch.zeros(len(alone), 8)
+    times, conditions = torch.full((len(alone),), 700), torch.zeros(len(alone), 8)
     given = flow.coarse.centred(blocks)
     detail = torch.randn(alone.shape, generator=torch.Generator().manual_seed(4))
     with torch.inference_mode():
-        found = flow.estimate(0.3 * (alone + detail), times, told, given)
+        found = flow.estimate(0.3 * (alone + detail), times, conditions, given)
     passed = wiener(torch.tensor([0.7]))[0, VARIANCES.index(1.0)]
     torch.testing.assert_close(found, alone + passed * 0.3 * detail, atol=1e-5, rtol=1e-5)
     assert flow.inner_shape == BOX.shape and alone.shape == latents.latents.shape

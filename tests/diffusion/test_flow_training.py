@@ -73,12 +73,14 @@ def test_a_run_learns_and_leaves_a_folder_that_loads(tmp_path):
     assert [row["step"] for row in rows] == list(range(1, 81))
     assert all(np.isfinite(row["gradient_norm"]) for row in rows)
     flow = load_flow(tmp_path / "weights.safetensors")
-    x = flow.inwards(easy.latents)
-    told = flow.tell([dict(zip(CONDITIONS, row, strict=True)) for row in easy.known.tolist()])
+    x = flow.normalise(easy.latents)
+    conditions = flow.embed_conditions(
+        [dict(zip(CONDITIONS, row, strict=True)) for row in easy.known.tolist()]
+    )
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         before, after = (
-            float(f.loss(x, noise, torch.tensor([800, 800]), told).mean())
+            float(f.loss(x, noise, torch.tensor([800, 800]), conditions).mean())
             for f in (tiny_flow(easy), flow)
         )
     assert after < 0.7 * before
@@ -126,14 +128,14 @@ def test_a_step_draws_what_each_level_learns_from():
     config = cascade(batch=3, dropped_share=0.0, hidden_share=0.0, given_noise=0.0)
     flow = tiny_flow(LATENTS, CASCADE)
     fine, coarse = draw_levels(flow, LATENTS, config.train, np.random.default_rng(1))
-    inner, under = flow.inwards(LATENTS.latents), block_means(LATENTS.latents, 2)
+    inner, under = flow.normalise(LATENTS.latents), block_means(LATENTS.latents, 2)
     for k in range(3):
         (which,) = (inner - fine[0][k]).abs().amax((1, 2, 3, 4)).lt(1e-5).nonzero()
         torch.testing.assert_close(fine[4][k], flow.coarse.centred(under)[which[0]])
         said = dict(zip(CONDITIONS, LATENTS.known[which[0]].tolist(), strict=True))
-        torch.testing.assert_close(fine[3][k], flow.tell([said])[0])
+        torch.testing.assert_close(fine[3][k], flow.embed_conditions([said])[0])
     assert len(coarse) == 4 and len(coarse[0]) == 6  # nothing is given; 3 x 2 draws
-    known = flow.coarse.inwards(under)
+    known = flow.coarse.normalise(under)
     gaps = (known[None] - coarse[0][:, None]).abs().amax((2, 3, 4, 5)).min(1).values
     assert float(gaps.max()) < 1e-5
 

@@ -15,9 +15,9 @@ from medil.diffusion.flow import TIMES, block_means
 from medil.diffusion.sampling import (
     check_pair,
     coarsely,
-    keep_to,
+    data_consistency,
     line,
-    look_at,
+    observe,
     sample,
     sample_means,
 )
@@ -51,7 +51,7 @@ def exact_flow(flow, points, monkeypatch):
     """Make a flow exact for a data set of one point, [B, C f^3, ...]; gives its calls."""
     calls = []
 
-    def velocity(z, times, told, given=None):
+    def velocity(z, times, conditions, given=None):
         calls.append(float(times[0]))
         return (points - z) / (times / TIMES)[:, None, None, None, None]
 
@@ -87,7 +87,7 @@ def test_a_senseless_number_of_steps_is_refused(steps):
 @pytest.mark.parametrize("steps", [1, 2, 13, 30])
 def test_one_point_is_reached_from_any_noise_in_any_number_of_steps(flow, monkeypatch, steps):
     points = latent_set(2, seed=9).latents
-    calls = exact_flow(flow, flow.inwards(points), monkeypatch)
+    calls = exact_flow(flow, flow.normalise(points), monkeypatch)
     means = sample_means(flow, [5, 6], [{}, {}], steps=steps)
     torch.testing.assert_close(means, points, atol=1e-4, rtol=0)
     assert calls == line(steps)[:-1]  # one evaluation a step
@@ -99,9 +99,9 @@ def test_a_silent_flow_gives_the_mean_map_from_any_noise(flow):
 
 
 def test_noise_is_the_seed_s_own_and_standard(flow, monkeypatch):
-    monkeypatch.setattr(flow, "velocity", lambda z, times, told, given: torch.zeros_like(z))
-    noise = flow.inwards(sample_means(flow, [11, 12], [{}, {}], steps=2))
-    again = flow.inwards(sample_means(flow, [12], [{}], steps=3))
+    monkeypatch.setattr(flow, "velocity", lambda z, times, conditions, given: torch.zeros_like(z))
+    noise = flow.normalise(sample_means(flow, [11, 12], [{}, {}], steps=2))
+    again = flow.normalise(sample_means(flow, [12], [{}], steps=3))
     torch.testing.assert_close(noise[1], again[0], atol=1e-5, rtol=0)
     assert abs(float((noise[0] * noise[1]).mean())) < 0.05
     assert float(noise.square().mean()) == pytest.approx(1.0, abs=0.05)
@@ -109,19 +109,19 @@ def test_noise_is_the_seed_s_own_and_standard(flow, monkeypatch):
 
 def test_a_cascade_is_given_the_block_means_that_its_coarse_flow_drew(monkeypatch):
     points = latent_set(2, seed=9).latents
-    flow, seen = tiny_flow(config=CASCADE), []
+    flow, drawn = tiny_flow(config=CASCADE), []
     blocks = block_means(points, 2)
-    under = exact_flow(flow.coarse, flow.coarse.inwards(blocks), monkeypatch)
+    under = exact_flow(flow.coarse, flow.coarse.normalise(blocks), monkeypatch)
 
-    def velocity(z, times, told, given):
-        seen.append(given)
-        return (flow.inwards(points) - z) / (times / TIMES)[:, None, None, None, None]
+    def velocity(z, times, conditions, given):
+        drawn.append(given)
+        return (flow.normalise(points) - z) / (times / TIMES)[:, None, None, None, None]
 
     monkeypatch.setattr(flow, "velocity", velocity)
     means = sample_means(flow, [5, 6], [{}, {}], steps=4)
     torch.testing.assert_close(means, points, atol=1e-4, rtol=0)
-    assert len(under) == len(seen) == 4
-    for given in seen:
+    assert len(under) == len(drawn) == 4
+    for given in drawn:
         torch.testing.assert_close(given, flow.coarse.centred(blocks), atol=1e-3, rtol=0)
 
 
@@ -146,20 +146,20 @@ def test_a_correction_acts_on_block_means_as_on_latents_that_are_even():
 
 @pytest.mark.parametrize("guidance", [0.0, 0.5, 1.0, 2.5])
 def test_guidance_moves_linearly_from_no_condition_to_the_condition(flow, monkeypatch, guidance):
-    plain, asked, calls = 0.25, 1.0, []
+    plain, requested, calls = 0.25, 1.0, []
 
-    def velocity(z, times, told, given=None):
-        calls.append(bool(told.any()))
-        return torch.full_like(z, asked if told.any() else plain)
+    def velocity(z, times, conditions, given=None):
+        calls.append(bool(conditions.any()))
+        return torch.full_like(z, requested if conditions.any() else plain)
 
     monkeypatch.setattr(flow, "velocity", velocity)
     means = sample_means(flow, [1], [{"brain": 30.0}], guidance, steps=5)
     asked_for = list(calls)
     with monkeypatch.context() as patch:
-        patch.setattr(flow, "velocity", lambda z, times, told, given: torch.zeros_like(z))
-        noise = flow.inwards(sample_means(flow, [1], [{}], steps=1))[0]
-    expected = noise + plain + guidance * (asked - plain)
-    torch.testing.assert_close(flow.inwards(means)[0], expected, atol=1e-4, rtol=0)
+        patch.setattr(flow, "velocity", lambda z, times, conditions, given: torch.zeros_like(z))
+        noise = flow.normalise(sample_means(flow, [1], [{}], steps=1))[0]
+    expected = noise + plain + guidance * (requested - plain)
+    torch.testing.assert_close(flow.normalise(means)[0], expected, atol=1e-4, rtol=0)
     assert asked_for == ([True] * 5 if guidance == 1 else [True, False] * 5)
 
 
@@ -172,10 +172,10 @@ def test_guidance_without_a_condition_costs_one_evaluation(flow, monkeypatch):
 @pytest.mark.parametrize("config", [CONFIG, CASCADE], ids=["one flow", "cascade"])
 def test_a_sample_does_not_depend_on_those_beside_it(in_float32, config):
     flow = stirred(tiny_flow(config=config))
-    asked = [{"brain": 25.0}, {}, {"ventricles": 30.0}]
-    together = sample_means(flow, [3, 4, 5], asked, guidance=1.5, steps=4)
+    requested = [{"brain": 25.0}, {}, {"ventricles": 30.0}]
+    together = sample_means(flow, [3, 4, 5], requested, guidance=1.5, steps=4)
     for index, seed in enumerate((3, 4, 5)):
-        alone = sample_means(flow, [seed], [asked[index]], guidance=1.5, steps=4)
+        alone = sample_means(flow, [seed], [requested[index]], guidance=1.5, steps=4)
         torch.testing.assert_close(alone[0], together[index], atol=1e-4, rtol=0)
     again = sample_means(flow, [4], [{}], guidance=1.5, steps=4)
     torch.testing.assert_close(again[0], together[1], atol=1e-4, rtol=0)
@@ -183,7 +183,7 @@ def test_a_sample_does_not_depend_on_those_beside_it(in_float32, config):
 
 
 @pytest.mark.parametrize(
-    ("seeds", "asked", "guidance", "words"),
+    ("seeds", "requested", "guidance", "words"),
     [
         ([], [], 1.0, "at least one sample"),
         ([1], [{}, {}], 1.0, "conditions for each"),
@@ -192,9 +192,9 @@ def test_a_sample_does_not_depend_on_those_beside_it(in_float32, config):
         ([1], [{"age": 4.0}], 1.0, "no condition 'age'"),
     ],
 )
-def test_bad_requests_are_refused(flow, seeds, asked, guidance, words):
+def test_bad_requests_are_refused(flow, seeds, requested, guidance, words):
     with pytest.raises(InputError, match=words):
-        sample_means(flow, seeds, asked, guidance, steps=2)
+        sample_means(flow, seeds, requested, guidance, steps=2)
 
 
 # Where a scan lies
@@ -219,48 +219,50 @@ SCANS = {
 @pytest.mark.parametrize("name", SCANS)
 def test_the_box_lies_around_the_head_along_the_scan_s_axes(flow, name):
     scan = ball(SCANS[name], CENTRE_MM)
-    seen = look_at(scan, flow)
+    observation = observe(scan, flow)
     largest = max(scan.grid.spacing_mm)
-    np.testing.assert_allclose(seen.latent_grid.centre_mm, CENTRE_MM, atol=largest)
-    assert seen.latent_grid.is_parallel_to(scan.grid) and seen.grid.is_parallel_to(scan.grid)
-    assert seen.latent_grid.shape == BOX.shape
-    np.testing.assert_allclose(seen.latent_grid.extent_mm, BOX.extent_mm)
+    np.testing.assert_allclose(observation.latent_grid.centre_mm, CENTRE_MM, atol=largest)
+    assert observation.latent_grid.is_parallel_to(scan.grid) and observation.grid.is_parallel_to(
+        scan.grid
+    )
+    assert observation.latent_grid.shape == BOX.shape
+    np.testing.assert_allclose(observation.latent_grid.extent_mm, BOX.extent_mm)
 
 
 @pytest.mark.parametrize("name", SCANS)
 def test_all_whole_voxels_in_the_box_are_kept_where_they_were(flow, name):
     scan = ball(SCANS[name], CENTRE_MM)
-    seen = look_at(scan, flow)
-    index = scan.grid.ras_to_index(centres_mm(seen.grid).numpy())
+    observation = observe(scan, flow)
+    index = scan.grid.ras_to_index(centres_mm(observation.grid).numpy())
     whole = np.rint(index).astype(int)
     np.testing.assert_allclose(index, whole, atol=1e-6)
     i, j, k = np.moveaxis(whole, -1, 0)
-    expected = seen.intensity.forward(scan.data[i, j, k])
-    assert torch.equal(seen.x[0, 0], expected) and float(seen.x.max()) == 1.0
-    box = seen.latent_grid
+    expected = observation.intensity.forward(scan.data[i, j, k])
+    assert torch.equal(observation.x[0, 0], expected) and float(observation.x.max()) == 1.0
+    box = observation.latent_grid
     centre = box.ras_to_index(centres_mm(scan.grid).numpy())
     half = np.array(scan.grid.spacing_mm) / np.array(box.spacing_mm) / 2
     low, high = centre - half >= -0.5 - 1e-6, centre + half <= np.array(box.shape) - 0.5 + 1e-6
-    assert seen.grid.n_voxels == int((low & high).all(-1).sum())
+    assert observation.grid.n_voxels == int((low & high).all(-1).sum())
 
 
 @pytest.mark.parametrize("name", SCANS)
 def test_cover_is_the_volume_that_the_scan_fills(flow, name):
-    seen = look_at(ball(SCANS[name], CENTRE_MM), flow)
-    filled_mm3 = float(seen.cover.sum()) * np.prod(seen.latent_grid.spacing_mm)
-    assert filled_mm3 == pytest.approx(np.prod(seen.grid.extent_mm), rel=1e-5)
-    assert float(seen.cover.min()) >= 0 and float(seen.cover.max()) <= 1
-    weights = (seen.cover[0, 0] / seen.cover.sum())[..., None]
-    middle_mm = (weights * centres_mm(seen.latent_grid)).sum((0, 1, 2))
-    np.testing.assert_allclose(middle_mm, seen.grid.centre_mm, atol=1.0)
+    observation = observe(ball(SCANS[name], CENTRE_MM), flow)
+    filled_mm3 = float(observation.cover.sum()) * np.prod(observation.latent_grid.spacing_mm)
+    assert filled_mm3 == pytest.approx(np.prod(observation.grid.extent_mm), rel=1e-5)
+    assert float(observation.cover.min()) >= 0 and float(observation.cover.max()) <= 1
+    weights = (observation.cover[0, 0] / observation.cover.sum())[..., None]
+    middle_mm = (weights * centres_mm(observation.latent_grid)).sum((0, 1, 2))
+    np.testing.assert_allclose(middle_mm, observation.grid.centre_mm, atol=1.0)
 
 
 def test_a_named_middle_is_taken_and_one_far_away_refused(flow):
     scan = ball(SCANS["oblique slabs"], CENTRE_MM)
-    seen = look_at(scan, flow, (10.0, -20.0, 30.0))
-    np.testing.assert_allclose(seen.latent_grid.centre_mm, (10, -20, 30), atol=1e-9)
+    observation = observe(scan, flow, (10.0, -20.0, 30.0))
+    np.testing.assert_allclose(observation.latent_grid.centre_mm, (10, -20, 30), atol=1e-9)
     with pytest.raises(InputError, match="no voxel of the scan lies in the box"):
-        look_at(scan, flow, (500.0, 0.0, 0.0))
+        observe(scan, flow, (500.0, 0.0, 0.0))
 
 
 # Agreement with a scan
@@ -272,16 +274,16 @@ def half_seen(flow, spacing_mm: float):
     start = int(12 / spacing_mm)
     grid = grid.crop((start, 0, 0), (grid.shape[0] - start, *grid.shape[1:]))
     data = 0.2 + torch.rand(grid.shape, generator=torch.Generator().manual_seed(4))
-    return look_at(Volume(data, grid), flow, (0.0, 0.0, 0.0))
+    return observe(Volume(data, grid), flow, (0.0, 0.0, 0.0))
 
 
 def test_a_corrected_latent_renders_as_the_scan_and_is_left_alone_outside(flow, spline_model):
-    seen = half_seen(flow, 4.0)
-    z, correct = torch.randn(2, 8, *BOX.shape), keep_to(seen, spline_model)
+    observation = half_seen(flow, 4.0)
+    z, correct = torch.randn(2, 8, *BOX.shape), data_consistency(observation, spline_model)
     moved, errors = z, []
     for _ in range(4):
-        rendered = spline_model.render_linear(moved, seen.latent_grid, seen.grid)
-        errors.append(rendered - seen.x)
+        rendered = spline_model.render_linear(moved, observation.latent_grid, observation.grid)
+        errors.append(rendered - observation.x)
         moved = correct(moved)
     assert torch.equal(moved[:, :, :3], z[:, :, :3])  # 12 mm that the scan has not seen
     assert float(errors[0].abs().max()) > 0.5
@@ -294,9 +296,11 @@ def test_a_scan_that_the_splines_hold_gives_back_its_latent(flow, spline_model):
     grid = BOX.with_spacing(1.0)
     truth = 0.2 * torch.randn(1, 8, *BOX.shape)
     data = spline_model.render_linear(truth, BOX, grid)[0, 0]
-    seen = look_at(Volume(data, grid), flow, (0.0, 0.0, 0.0))
-    assert seen.latent_grid.is_close(BOX) and bool((seen.cover == 1).all())
-    correct = keep_to(replace(seen, x=data[None, None]), spline_model)  # on the truth's scale
+    observation = observe(Volume(data, grid), flow, (0.0, 0.0, 0.0))
+    assert observation.latent_grid.is_close(BOX) and bool((observation.cover == 1).all())
+    correct = data_consistency(
+        replace(observation, x=data[None, None]), spline_model
+    )  # on the truth's scale
     found, errors = torch.randn(1, 8, *BOX.shape), []
     for _ in range(3):
         errors.append(float((found - truth).square().mean().sqrt()))
@@ -305,23 +309,23 @@ def test_a_scan_that_the_splines_hold_gives_back_its_latent(flow, spline_model):
 
 
 def test_without_the_closed_form_no_sample_can_be_kept_to_a_scan(flow):
-    seen = half_seen(flow, 4.0)
+    observation = half_seen(flow, 4.0)
     with pytest.raises(InputError, match="closed form"):
-        keep_to(seen, SimpleNamespace(config=SimpleNamespace(closed_form=False)))
+        data_consistency(observation, SimpleNamespace(config=SimpleNamespace(closed_form=False)))
 
 
 def test_samples_like_a_scan_render_as_it_with_the_whole_decoder(model):
     flow = stirred(tiny_flow(config=CASCADE))
-    seen = half_seen(flow, 4.0)
-    latents = sample(flow, model, [1, 2], steps=2, like=seen)
+    observation = half_seen(flow, 4.0)
+    latents = sample(flow, model, [1, 2], steps=2, like=observation)
     free = sample(flow, model, [1, 2], steps=2)
     for one, other in zip(latents, free, strict=True):
-        assert one.grid == seen.latent_grid and one.native == seen.grid
-        assert one.intensity == seen.intensity and one.weights_id == model.weights_id
-        truth = seen.intensity.inverse(seen.x[0, 0])
+        assert one.grid == observation.latent_grid and one.native == observation.grid
+        assert one.intensity == observation.intensity and one.weights_id == model.weights_id
+        truth = observation.intensity.inverse(observation.x[0, 0])
         kept, apart = (
-            float((model.decode(z, seen.grid).data - truth)[1:].square().mean().sqrt())
-            for z in (one, replace(other, intensity=seen.intensity))
+            float((model.decode(z, observation.grid).data - truth)[1:].square().mean().sqrt())
+            for z in (one, replace(other, intensity=observation.intensity))
         )
         assert kept < 0.05 * apart
     assert not torch.equal(latents[0].mean, latents[1].mean)

@@ -81,7 +81,9 @@ def test_an_untrained_flow_loses_what_the_closed_form_says():
     x, noise = torch.randn((2, 1, 64, 8, 8, 8), generator=torch.Generator().manual_seed(2))
     for t in (0.2, 0.5, 1.0):
         with torch.inference_mode():
-            loss = flow.loss(x, noise, torch.tensor([int(1000 * t)]), flow.tell([{}])).item()
+            loss = flow.loss(
+                x, noise, torch.tensor([int(1000 * t)]), flow.embed_conditions([{}])
+            ).item()
         assert loss == pytest.approx(float(pages.untrained(np.array(t))), rel=0.03)
 
 
