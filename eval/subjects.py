@@ -23,7 +23,8 @@ from medil.errors import InputError
 from medil.grid import Grid
 from medil.regrid import cell_average
 from medil.synth.anatomy import label_anatomy
-from medil.synth.cohort import CohortConfig, draw_subject, native_grid, scan
+from medil.synth.cohort import native_grid, scan
+from medil.synth.subject import CohortConfig, draw_subject
 from medil.volume import Volume, load
 
 COHORT_SEED = 7  # of the evaluation; training draws from another

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.io.intensity import Intensity, hu_window, replace_nonfinite, robust_intensity
+from medil.io.intensity import Intensity, replace_nonfinite, robust_intensity
 from medil.io.nifti import full_shape, nifti_image, read_nibabel, write_nibabel
 from medil.io.nrrd import read_nrrd, write_nrrd
 from medil.io.source import Source, suffix_of, written_suffix
@@ -32,7 +32,6 @@ __all__ = [
     "Intensity",
     "Source",
     "Volume",
-    "hu_window",
     "load",
     "replace_nonfinite",
     "robust_intensity",

@@ -32,7 +32,8 @@ from medil.data.manifest import Entry, fetch, local_entries
 from medil.data.samples import anatomy_of, bytes_of, label_maps
 from medil.grid import Grid
 from medil.io.intensity import Intensity, robust_intensity
-from medil.synth.cohort import CohortConfig, draw_subject, scan
+from medil.synth.cohort import scan
+from medil.synth.subject import CohortConfig, draw_subject
 from medil.system.files import atomic_output
 from medil.training.patches import Scan, coarser, prepare_scan
 from medil.volume import Volume, load

@@ -27,9 +27,9 @@ from medil.data.samples import anatomy_of, bytes_of, label_maps
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.regrid import cell_average
-from medil.synth.cohort import Subject, draw_subject
 from medil.synth.cortex import cortex
 from medil.synth.phantom import render
+from medil.synth.subject import Subject, draw_subject
 from medil.system.files import atomic_output
 from medil.volume import Volume, robust_intensity
 

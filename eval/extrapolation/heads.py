@@ -18,7 +18,8 @@ from medil.config import DataConfig
 from medil.data.manifest import Entry
 from medil.data.samples import anatomy_of, bytes_of, label_maps
 from medil.grid import Grid
-from medil.synth.cohort import CohortConfig, draw_subject, scan
+from medil.synth.cohort import scan
+from medil.synth.subject import CohortConfig, draw_subject
 from medil.system.files import atomic_output
 from medil.training.patches import Scan, prepare_scan
 from medil.volume import Volume

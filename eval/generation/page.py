@@ -24,9 +24,10 @@ from medil.io.intensity import Intensity, robust_intensity
 from medil.latent import Latent
 from medil.model.autoencoder import MedIL
 from medil.model.streaming import slabs
+from medil.synth.anatomy import tissue_anatomy
 from medil.synth.attributes import Spread
-from medil.synth.cohort import draw_subject, scan, tissue_anatomy
-from medil.synth.subject import Subject
+from medil.synth.cohort import scan
+from medil.synth.subject import Subject, draw_subject
 from medil.volume import Volume
 
 SEED = 4711  # of the heads drawn here: in no training set

@@ -26,7 +26,7 @@ from medil.grid import Grid
 from medil.model.codecs import frequencies_per_mm
 from medil.regrid import cell_average, cubic_resample
 from medil.synth.anatomy import Anatomy
-from medil.synth.cohort import draw_subject
+from medil.synth.subject import draw_subject
 from medil.volume import robust_intensity
 
 BLOCK_VOXELS = 72  # of 1 mm, along a side of the block that is encoded

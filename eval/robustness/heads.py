@@ -16,7 +16,7 @@ from medil.data.manifest import Entry, available, entries
 from medil.data.samples import anatomy_of, bytes_of, label_maps
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.synth.cohort import draw_subject
+from medil.synth.subject import draw_subject
 from medil.volume import Volume
 
 MARGIN_MM = 8  # of air around the brain

@@ -29,7 +29,8 @@ from medil.io.intensity import robust_intensity
 from medil.model.base import LatentAutoencoder
 from medil.synth.anatomy import label_anatomy
 from medil.synth.attributes import ATTRIBUTES, attributes
-from medil.synth.cohort import CohortConfig, draw_subject, scan
+from medil.synth.cohort import scan
+from medil.synth.subject import CohortConfig, draw_subject
 from medil.system.files import atomic_output
 from medil.system.workers import grouped, share_out
 

@@ -27,7 +27,7 @@ class Intensity:
         InputError: Not finite, or ``high`` not above ``low``.
 
     Example:
-        >>> hu = hu_window(-1000, 1000)
+        >>> hu = Intensity(-1000, 1000)  # a window for CT
         >>> hu.forward(torch.tensor([-1000.0, 0.0, 3000.0])).tolist()
         [0.0, 0.5, 2.0]
     """
@@ -48,19 +48,6 @@ class Intensity:
     def inverse(self, x: Tensor) -> Tensor:
         """About 0 ... 1 back to image units, computed in float64, given as float32."""
         return (x.to(torch.float64) * (self.high - self.low) + self.low).to(torch.float32)
-
-
-def hu_window(low_hu: float, high_hu: float) -> Intensity:
-    """The range for CT, whose units mean the same in every image.
-
-    Args:
-        low_hu: Becomes 0, such as -1000 (air).
-        high_hu: Becomes 1.
-
-    Returns:
-        The scaling.
-    """
-    return Intensity(float(low_hu), float(high_hu))
 
 
 def replace_nonfinite(data: Tensor) -> tuple[Tensor, int]:

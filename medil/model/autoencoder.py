@@ -139,7 +139,7 @@ class MedIL(Piecewise):
 
         Args:
             volume: Any shape, spacing and orientation; NaN and Inf become background.
-            intensity: Its scaling; `robust_intensity` when None (give `hu_window` for CT).
+            intensity: Its scaling; `robust_intensity` when None (`Intensity(-1000, 1000)` for CT).
             memory_bytes: Budget of the process; a share of what is free when None.
             tile: Thickness of the slabs in latent cells; from the budget when None.
 

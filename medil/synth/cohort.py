@@ -7,32 +7,15 @@ change how it is scanned, nor the other way round.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from medil.grid import Grid
-from medil.synth.anatomy import Anatomy, label_anatomy, tissue_anatomy
+from medil.synth.anatomy import Anatomy
 from medil.synth.appearance import Range
-from medil.synth.subject import DEFAULT, CohortConfig, Subject, draw_subject, render_batch
+from medil.synth.subject import DEFAULT, CohortConfig, Subject, draw_subject
 from medil.volume import Volume
-
-__all__ = [
-    "Anatomy",
-    "CohortConfig",
-    "Subject",
-    "batch",
-    "draw_subject",
-    "label_anatomy",
-    "native_grid",
-    "render_batch",
-    "rician",
-    "scan",
-    "subject",
-    "tissue_anatomy",
-]
 
 
 def native_grid(subject: Subject, seed: int, index: int, config: CohortConfig = DEFAULT) -> Grid:
@@ -120,30 +103,3 @@ def subject(
     drawn = draw_subject(anatomy, seed, index, config)
     grid = grid or native_grid(drawn, seed, index, config)
     return Volume(scan(drawn, grid, seed, index, config), grid)
-
-
-def batch(
-    anatomy: Anatomy,
-    seed: int,
-    indices: Sequence[int],
-    grid: Grid,
-    config: CohortConfig = DEFAULT,
-) -> Tensor:
-    """Several subjects on one grid, each placed with the middle of its head on the grid's.
-
-    Args:
-        anatomy: Whose tissue; its device is where all is computed.
-        seed: Of the cohort.
-        indices: Of the subjects in it.
-        grid: Of every scan, before it is moved to the head.
-        config: How much to vary.
-
-    Returns:
-        [B, D, H, W] float32 on the anatomy's device; a subject does not depend on the others.
-    """
-    scans = []
-    for index in indices:
-        drawn = draw_subject(anatomy, seed, index, config)
-        there = grid.shifted(drawn.head_mm.mean(0) - grid.centre_mm)
-        scans.append(scan(drawn, there, seed, index, config))
-    return torch.stack(scans)

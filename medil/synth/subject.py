@@ -8,13 +8,11 @@ slabs see partial volume, and two grids of one head agree.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
@@ -111,60 +109,25 @@ class Subject:
         Returns:
             [D, H, W] float32 on the subject's device, noise-free.
         """
-        return render_batch(self, [grid], cell, quadrature_mm)[0]
+        offsets_mm = cell_offsets_mm(grid, cell, quadrature_mm).to(self.fields.device)  # [N, 3]
+        slabs = [
+            self._render_slab(grid.crop((start, 0, 0), (stop - start, *grid.shape[1:])), offsets_mm)
+            for start, stop in _slabs(grid, MOST_VOXELS)
+        ]
+        return torch.cat(slabs)
 
-
-def render_batch(
-    subject: Subject, grids: Sequence[Grid], cell: float = 1.0, quadrature_mm: float = 0.75
-) -> Tensor:
-    """One head on several grids of one shape in one go; each as `Subject.render` gives it.
-
-    Args:
-        subject: The head.
-        grids: Of equal shape; spacings and directions may differ.
-        cell: Width of the averaged cell, in voxels.
-        quadrature_mm: Points lie at most this far apart within a cell.
-
-    Returns:
-        [B, D, H, W] float32 on the subject's device, noise-free.
-
-    Raises:
-        ValueError: No grid, or shapes that differ.
-    """
-    if len({grid.shape for grid in grids}) != 1:
-        raise ValueError(f"grids of one shape are needed, not {[g.shape for g in grids]}")
-    slabs = [
-        _render_slabs(
-            subject,
-            [g.crop((start, 0, 0), (stop - start, *g.shape[1:])) for g in grids],
-            cell,
-            quadrature_mm,
-        )
-        for start, stop in _slabs(grids[0], MOST_VOXELS // len(grids))
-    ]
-    return torch.cat(slabs, dim=1)
-
-
-def _render_slabs(
-    subject: Subject, grids: Sequence[Grid], cell: float, quadrature_mm: float
-) -> Tensor:
-    device = subject.fields.device
-    centres = torch.stack([centres_mm(grid) for grid in grids]).to(device)  # [B, D, H, W, 3]
-    near = sample_trilinear(subject.fields[:, 4:], subject.lattice, centres)[0, 0] > NEAR
-    values = torch.zeros(near.shape, device=device)
-    points_mm = centres[near]  # [Q, 3]: air is skipped, half of the box and more
-    if len(points_mm) == 0:
+    def _render_slab(self, grid: Grid, offsets_mm: Tensor) -> Tensor:
+        centres = centres_mm(grid).to(self.fields.device)  # [D, H, W, 3]
+        near = sample_trilinear(self.fields[:, 4:], self.lattice, centres)[0, 0] > NEAR
+        values = torch.zeros(near.shape, device=centres.device)
+        points_mm = centres[near]  # [Q, 3]: air is skipped, half of the box and more
+        if len(points_mm) == 0:
+            return values
+        total = torch.zeros(len(points_mm), device=centres.device)
+        for offset_mm in offsets_mm:
+            total += self.at(points_mm + offset_mm)
+        values[near] = total / total.new_tensor(len(offsets_mm))
         return values
-    offsets = [cell_offsets_mm(grid, cell, quadrature_mm) for grid in grids]
-    counts = torch.tensor([len(o) for o in offsets], device=device)
-    offsets_mm = pad_sequence(offsets, batch_first=True).to(device)  # [B, N, 3]
-    which = near.nonzero()[:, 0]  # [Q]: the grid that each point is of
-    total = torch.zeros(len(points_mm), device=device)
-    for number in range(offsets_mm.shape[1]):
-        live = number < counts
-        total += subject.at(points_mm + offsets_mm[which, number]) * live[which]
-    values[near] = total / counts[which]
-    return values
 
 
 def _slabs(grid: Grid, most_voxels: int) -> list[tuple[int, int]]:

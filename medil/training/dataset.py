@@ -19,7 +19,8 @@ from medil.config import DataConfig
 from medil.data import manifest
 from medil.errors import InputError
 from medil.synth.anatomy import Anatomy, label_anatomy, tissue_anatomy
-from medil.synth.cohort import CohortConfig, subject
+from medil.synth.cohort import subject
+from medil.synth.subject import CohortConfig
 from medil.system.files import atomic_output
 from medil.system.workers import grouped, share_out
 from medil.training.patches import Scan, prepare_scan

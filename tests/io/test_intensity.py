@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from medil.errors import InputError
-from medil.volume import Intensity, hu_window, replace_nonfinite, robust_intensity
+from medil.volume import Intensity, replace_nonfinite, robust_intensity
 
 
 @pytest.fixture
@@ -44,13 +44,6 @@ def test_every_16_bit_integer_comes_back_exactly():
 def test_a_range_without_width_is_refused(pair):
     with pytest.raises(InputError, match="low < high"):
         Intensity(*pair)
-
-
-def test_ct_uses_the_window_it_was_given():
-    window = hu_window(-1000, 1000)
-    assert window.forward(torch.tensor([0.0])).item() == 0.5
-    with pytest.raises(InputError):
-        hu_window(100, -100)
 
 
 def test_magnitude_images_start_at_0_and_ignore_the_black_margin(head):

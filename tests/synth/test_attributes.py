@@ -10,7 +10,7 @@ from medil.config import CONDITIONS
 from medil.errors import InputError
 from medil.synth.anatomy import label_anatomy
 from medil.synth.attributes import ATTRIBUTES, Spread, attributes, outside, standard_scores
-from medil.synth.cohort import CohortConfig, draw_subject
+from medil.synth.subject import CohortConfig, draw_subject
 from tests.images import LABELS_ORIGIN_MM, toy_labels, write_nifti
 
 VENTRICLE_MM = np.array([2.0, 3.0, 1.0])

@@ -14,17 +14,14 @@ from medil.grid import Grid, centres_mm
 from medil.regrid import sample_trilinear
 from medil.synth.anatomy import TISSUES, label_anatomy, refine_labels, tissue_anatomy
 from medil.synth.appearance import draw_means, paint, smooth_noise
-from medil.synth.cohort import (
+from medil.synth.cohort import native_grid, rician, scan, subject
+from medil.synth.subject import (
     CohortConfig,
-    batch,
+    _draw_warp,
+    _lattice,
+    cell_offsets_mm,
     draw_subject,
-    native_grid,
-    render_batch,
-    rician,
-    scan,
-    subject,
 )
-from medil.synth.subject import _draw_warp, _lattice, cell_offsets_mm
 from tests.images import LABELS_ORIGIN_MM, toy_labels
 
 VENTRICLE_MM = np.array([4.0, 6.0, 5.0])
@@ -297,37 +294,17 @@ def test_a_label_map_in_another_unit_is_the_same_anatomy(label_path, toy, tmp_pa
     assert again.grid.is_close(toy.grid) and torch.equal(again.labels, toy.labels)
 
 
-# Several at a time, and on any device
+# In slabs, and on any device
 
 
-def test_a_batch_of_grids_is_a_loop_over_them(toy, monkeypatch):
+def test_a_head_rendered_in_slabs_is_the_whole(toy, monkeypatch):
     drawn = draw_subject(toy, 1, 2)
-    boxes = [
-        Grid.from_spacing((11, 9, 10), spacing, place)
-        for spacing, place in (
-            (1.0, (0.0, 0.0, 0.0)),
-            ((1.0, 1.0, 3.0), (-15.0, 3.0, -9.0)),  # more points a voxel
-            (1.0, (90.0, 90.0, 90.0)),  # air
-        )
-    ]
-    boxes.append(boxes[0].rotated((1.0, 2.0, 0.5), 20.0))
-    together = render_batch(drawn, boxes, cell=1.3)
-    for values, box in zip(together, boxes, strict=True):
-        assert torch.equal(values, drawn.render(box, cell=1.3))
-    monkeypatch.setattr("medil.synth.subject.MOST_VOXELS", 1200)  # a few planes of each at a time
-    torch.testing.assert_close(render_batch(drawn, boxes, cell=1.3), together)
-    with pytest.raises(ValueError, match="one shape"):
-        render_batch(drawn, [boxes[0], boxes[0].crop((0, 0, 0), (5, 5, 5))])
-
-
-def test_a_batch_of_subjects_holds_each_as_if_alone(toy):
-    grid = Grid.from_spacing((20, 22, 24), (2.0, 2.0, 1.5))
-    pair = batch(toy, 5, [3, 1], grid)
-    assert torch.equal(pair[1], batch(toy, 5, [1], grid)[0])
-    drawn = draw_subject(toy, 5, 3)
-    there = grid.shifted(drawn.head_mm.mean(0) - grid.centre_mm)
-    np.testing.assert_allclose(there.centre_mm, drawn.head_mm.mean(0), atol=1e-9)
-    assert torch.equal(pair[0], scan(drawn, there, 5, 3))
+    box = Grid.from_spacing((11, 9, 10), (1.0, 1.0, 3.0), (-15.0, 3.0, -9.0))
+    boxes = [box, box.rotated((1.0, 2.0, 0.5), 20.0), box.shifted((90.0, 90.0, 90.0))]  # air
+    whole = [drawn.render(b, cell=1.3) for b in boxes]
+    monkeypatch.setattr("medil.synth.subject.MOST_VOXELS", 300)
+    for values, b in zip(whole, boxes, strict=True):
+        assert torch.equal(drawn.render(b, cell=1.3), values)
 
 
 def test_what_is_drawn_stays_on_the_device_of_its_anatomy(toy, rng):
@@ -355,7 +332,7 @@ def test_a_head_drawn_on_a_gpu_is_the_same_to_rounding(toy):
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     grid = Grid.from_spacing((30, 31, 32), 1.5, (-22.0, -23.0, -24.0))
-    here, there = batch(toy, 5, [0, 1], grid), batch(toy.to("cuda"), 5, [0, 1], grid)
+    here, there = (scan(draw_subject(toy.to(d), 5, 1), grid, 5, 1) for d in ("cpu", "cuda"))
     assert there.device.type == "cuda"
     far = (here - there.cpu()).abs() > 1e-3  # where a rounded value crosses an outline
     assert float(far.float().mean()) < 1e-3
