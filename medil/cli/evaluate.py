@@ -1,7 +1,7 @@
 """`medil evaluate`: the evaluation suite on a user's own scans, run from the checkout.
 
-The suite is no part of the package, so this verb starts it as a program of its own, passes
-on what was typed and ends as it ended.
+The suite is not part of the package, so this verb runs `python -m eval.evaluate` and ends with
+its exit code.
 """
 
 from __future__ import annotations
@@ -15,23 +15,28 @@ from pathlib import Path
 
 import click
 
+from medil.cli.options import FILE, folder, model_options
 from medil.errors import InputError
 
-FILE = click.Path(path_type=Path)
 PATIENCE_S = 20.0  # after Ctrl-C, for processes to end by themselves
 NEEDED = ("pandas", "skimage", "matplotlib", "itables", "papermill", "jupyter_book")
 
 
 @click.command(epilog="Example: medil evaluate scans -o report")
 @click.argument("inputs", nargs=-1, required=True, type=FILE, metavar="FILES_OR_FOLDER_OR_CSV...")
-@click.option("-o", "--output", type=FILE, required=True, help="A folder; made if missing.")
-@click.option("--preset", metavar="NAME", help="A released model [default: tiny].")
-@click.option("--weights", type=FILE, help="Weights that you trained.")
-@click.option("--coder", "coders", multiple=True, metavar="FILE.py:NAME", help="A model of yours.")
-@click.option("--profile", type=click.Choice(["quick", "gpu", "paper"]), default="quick")
-@click.option("--workers", type=click.IntRange(0), help="Processes [default: one a core].")
-@click.option("--scheduler", metavar="ADDRESS", help="Of a Dask scheduler that runs the work.")
-@click.option("--force", is_flag=True, help="Forget what the report holds and measure again.")
+@folder
+@model_options
+@click.option(
+    "--coder", "coders", multiple=True, metavar="FILE.py:NAME",
+    help="Another model: a function that returns coders; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--profile", type=click.Choice(["quick", "gpu", "paper"]), default="quick", show_default=True,
+    help="Name under which the rows are recorded.",
+)  # fmt: skip
+@click.option("--workers", type=click.IntRange(0), help="Processes [default: one per core].")
+@click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler that distributes the work.")
+@click.option("--force", is_flag=True, help="Discard the results in the folder and measure again.")
 def evaluate(
     inputs: tuple[Path, ...],
     output: Path,
@@ -43,11 +48,11 @@ def evaluate(
     scheduler: str | None,
     force: bool,
 ) -> None:
-    """Score the release on your own scans and write a report (in a checkout).
+    """Measure a model on your own scans and write a report.
 
-    Inputs are images, folders of images, or CSV tables with a column path (and, if you like,
-    subject and mask). A folder without images is searched in its folders. Run again, it
-    measures only what is new.
+    Runs in a checkout. Inputs are images, quoted patterns, folders of images, or CSV tables
+    with a column path and optionally subject and mask. A folder without images is searched in
+    its subfolders. A second call measures only scans that are new.
     """
     root = checkout()
     if preset and weights:
@@ -75,7 +80,7 @@ def checkout() -> Path:
     root = Path(__file__).resolve().parents[2]
     if not (root / "eval" / "evaluate").is_dir():
         raise InputError(
-            "the evaluation suite is no part of the package; clone the repository, run "
+            "the evaluation suite is not part of the package; clone the repository, run "
             "make install in it, and use its .venv/bin/medil."
         )
     if missing := [name for name in NEEDED if find_spec(name) is None]:

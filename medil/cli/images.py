@@ -6,7 +6,6 @@ import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +15,24 @@ import click
 from medil import __version__
 from medil.cli.evaluate import evaluate
 from medil.cli.options import (
+    FILE,
     Spacing,
+    Window,
     check_image_output,
+    folder,
+    force,
+    like,
     load_weights,
     machine_options,
+    model_options,
+    output,
     render_to_file,
+    report,
+    seed,
+    spacing,
     target,
-    tell,
+    volume_index,
+    window,
 )
 from medil.cli.sample import sample
 from medil.cli.store import store
@@ -34,40 +44,14 @@ from medil.system.memory import require_memory
 if TYPE_CHECKING:
     from medil.synth.phantoms import Phantom
 
-Window = tuple[float, float]
 RENDER_BYTES = 16  # peak memory a voxel of a rendered phantom or a written file
-
-FILE = click.Path(path_type=Path)
-output = click.option("-o", "--output", type=FILE, required=True, help="Where to write.")
-force = click.option("--force", is_flag=True, help="Replace an output that exists.")
-volume_index = click.option(
-    "--volume", "volume_index", type=int, metavar="K", help="Which volume of a 4-D image, from 0."
-)
-seed = click.option("--seed", type=int, default=0, show_default=True, help="Of the random draws.")
-spacing = click.option(
-    "--spacing", type=float, nargs=3, metavar="X Y Z", help="Voxel size in mm, in the file's axes."
-)
-window = click.option(
-    "--window",
-    type=float,
-    nargs=2,
-    metavar="LOW HIGH",
-    help="Intensities that become 0 and 1, such as -1000 1000 for CT [default: percentiles].",
-)
-like = click.option("--like", type=FILE, metavar="OTHER", help="Use the grid of another image.")
-
-
-def model_options(verb: Callable) -> Callable:
-    """Add --preset and --weights to a verb."""
-    verb = click.option("--weights", type=FILE, help="Weights that you trained.")(verb)
-    return click.option("--preset", metavar="NAME", help="A released model [default: tiny].")(verb)
 
 
 def find_phantom(name: str, seed: int | None) -> Phantom:
-    """A phantom by name; those that are drawn at random take the seed.
+    """A phantom by name, with the seed where it has random parts.
 
     Raises:
-        InputError: No such phantom, or a seed for one that has nothing random.
+        InputError: No such phantom, or a seed for a phantom without random parts.
     """
     from medil.synth.phantoms import PHANTOMS
 
@@ -76,7 +60,7 @@ def find_phantom(name: str, seed: int | None) -> Phantom:
     if seed is None:
         return PHANTOMS[name]()
     if "seed" not in inspect.signature(PHANTOMS[name]).parameters:
-        raise InputError(f"the phantom {name!r} has nothing random; leave --seed out.")
+        raise InputError(f"the phantom {name!r} has no random parts; leave --seed out.")
     return PHANTOMS[name](seed=seed)
 
 
@@ -92,9 +76,9 @@ def medil() -> None:
 @medil.command(epilog="Example: medil info scan.nii.gz")
 @click.argument("file", type=FILE)
 @volume_index
-@click.option("--preset", default="tiny", show_default=True, help="For which latent grid.")
+@click.option("--preset", default="tiny", show_default=True, help="Model of the latent grid.")
 def info(file: Path, volume_index: int | None, preset: str) -> None:
-    """Say what an image is and which latent grid it would get."""
+    """Describe an image and the latent grid that it would get."""
     from medil.cli.describe import describe
     from medil.config import preset as find_preset
     from medil.volume import load
@@ -124,7 +108,7 @@ def encode(
     memory_bytes: int | None,
     device: str,
 ) -> None:
-    """Encode an image at its own grid into a latent file (.safetensors)."""
+    """Encode an image on its own grid into a .safetensors file."""
     from medil.volume import Intensity, load
 
     if output.suffix != ".safetensors":
@@ -133,7 +117,7 @@ def encode(
     intensity = Intensity(*window) if window else None
     volume = load(file, volume_index)
     model = load_weights(preset, weights, device)
-    tell("encoding ...")
+    report("encoding ...")
     model.encode(volume, intensity, memory_bytes=memory_bytes).save(output, force=force)
 
 
@@ -156,7 +140,11 @@ def decode(
     memory_bytes: int | None,
     device: str,
 ) -> None:
-    """Render a latent file on its native grid, at a voxel size, or like another image."""
+    """Render a latent file on any grid.
+
+    Without --spacing or --like the output has the shape, orientation and affine of the image
+    that was encoded.
+    """
     from medil.latent import Latent
     from medil.volume import check_room
 
@@ -165,7 +153,7 @@ def decode(
     grid, resembled = target(encoded.native, encoded.source, spacing, like)
     check_room(output, grid)
     model = load_weights(preset, weights, device)
-    tell("decoding ...")
+    report("decoding ...")
     render_to_file(model, encoded, grid, resembled, output, force, memory_bytes)
 
 
@@ -192,9 +180,9 @@ def reconstruct(
     memory_bytes: int | None,
     device: str,
 ) -> None:
-    """Encode an image and render it again, on its own grid or another.
+    """Encode an image and render it on any grid.
 
-    Without --spacing or --like the output has the input's shape, orientation and affine.
+    Without --spacing or --like the output has the shape, orientation and affine of the input.
     """
     from medil.volume import Intensity, check_room, load
 
@@ -204,10 +192,10 @@ def reconstruct(
     grid, resembled = target(volume.grid, volume.source, spacing, like)
     check_room(output, grid)
     model = load_weights(preset, weights, device)
-    tell("encoding ...")
+    report("encoding ...")
     latent = model.encode(volume, intensity, memory_bytes=memory_bytes)
     del volume  # what it held is free for the rendering
-    tell("decoding ...")
+    report("decoding ...")
     render_to_file(model, latent, grid, resembled, output, force, memory_bytes)
 
 
@@ -215,10 +203,15 @@ def reconstruct(
 @click.argument("name")
 @output
 @force
-@click.option("--spacing", type=float, nargs=3, metavar="X Y Z", help="Voxel size in mm [1 1 1].")
+@click.option(
+    "--spacing", type=float, nargs=3, metavar="X Y Z", help="Voxel size in mm [default: 1 1 1]."
+)
 @like
-@click.option("--seed", type=int, help="Of phantoms that are drawn: cortex, airway.")
-@click.option("--supersample", type=click.IntRange(1, 9), default=3, help="Points a voxel axis.")
+@click.option("--seed", type=int, help="Seed of cortex and airway, the random ones [default: 0].")
+@click.option(
+    "--supersample", type=click.IntRange(1, 9), default=3, show_default=True,
+    help="Sample points per voxel along each axis.",
+)  # fmt: skip
 def phantom(
     name: str,
     output: Path,
@@ -228,7 +221,10 @@ def phantom(
     seed: int | None,
     supersample: int,
 ) -> None:
-    """Draw an analytic phantom: ramp, ball, shepp_logan, cortex or airway."""
+    """Draw a ramp, ball, shepp_logan, cortex or airway phantom.
+
+    Phantoms are formulas, so every voxel is the average of a known function over its cell.
+    """
     from medil.synth.phantoms import render
     from medil.volume import Volume, load, save
 
@@ -244,13 +240,18 @@ def phantom(
 
 
 @medil.command(epilog="Example: medil cohort -o subjects -n 8 --seed 1")
-@click.option("-o", "--output", type=FILE, required=True, help="A folder; made if missing.")
+@folder
 @force
-@click.option("-n", "--count", type=click.IntRange(1), default=4, show_default=True)
+@click.option(
+    "-n", "--count", type=click.IntRange(1), default=4, show_default=True, help="Number of heads."
+)
 @seed
-@click.option("--labels", type=FILE, help="Use this label map, not the MNI152 tissue maps.")
+@click.option(
+    "--labels", type=FILE,
+    help="Label map with FreeSurfer numbers to draw the heads on [default: MNI152 tissue maps].",
+)  # fmt: skip
 def cohort(output: Path, force: bool, count: int, seed: int, labels: Path | None) -> None:
-    """Make synthetic subjects, each scanned on a random native grid."""
+    """Draw synthetic heads, each scanned on a random grid."""
     from tqdm import trange
 
     from medil.synth.anatomy import label_anatomy, tissue_anatomy
@@ -262,14 +263,20 @@ def cohort(output: Path, force: bool, count: int, seed: int, labels: Path | None
     for path in paths:
         check_image_output(path, force)
     anatomy = label_anatomy(labels) if labels else tissue_anatomy()
-    for index in trange(count, desc="subjects", disable=not sys.stderr.isatty()):
+    for index in trange(count, desc="heads", disable=not sys.stderr.isatty()):
         save(subject(anatomy, seed, index), paths[index], force=force)
 
 
 @medil.command(epilog="Example: medil book")
-@click.option("--profile", type=click.Choice(["quick", "gpu", "paper"]), default="quick")
+@click.option(
+    "--profile", type=click.Choice(["quick", "gpu", "paper"]), default="quick", show_default=True,
+    help="Size of the experiments on the pages.",
+)  # fmt: skip
 def book(profile: str) -> None:
-    """Execute the notebooks that changed and build the book (in a checkout)."""
+    """Build the book from a checkout.
+
+    Executes the notebooks that changed since the last build.
+    """
     root = Path(__file__).resolve().parents[2]
     if not (root / "dodo.py").is_file():
         raise InputError("the book is built from a checkout; clone the repository, then: make book")

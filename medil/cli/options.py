@@ -1,4 +1,4 @@
-"""What several verbs do alike: find weights, settle the output's grid, refuse early, tell."""
+"""What several verbs share: options, weights, the grid of the output, early refusals."""
 
 from __future__ import annotations
 
@@ -21,21 +21,52 @@ if TYPE_CHECKING:
     from medil.volume import Source
 
 Spacing = tuple[float, float, float]
+Window = tuple[float, float]
+
+FILE = click.Path(path_type=Path)
+output = click.option("-o", "--output", type=FILE, required=True, help="File to write.")
+folder = click.option(
+    "-o", "--output", type=FILE, required=True, help="Folder to write to; created if missing."
+)
+force = click.option("--force", is_flag=True, help="Replace output that exists.")
+volume_index = click.option(
+    "--volume", "volume_index", type=int, metavar="K", help="Volume of a 4-D image, from 0."
+)
+seed = click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of the random numbers."
+)
+spacing = click.option(
+    "--spacing", type=float, nargs=3, metavar="X Y Z",
+    help="Voxel size of the output in mm, along the axes of the file.",
+)  # fmt: skip
+window = click.option(
+    "--window", type=float, nargs=2, metavar="LOW HIGH",
+    help="Intensities that become 0 and 1, such as -1000 1000 for CT [default: percentiles].",
+)  # fmt: skip
+like = click.option("--like", type=FILE, metavar="IMAGE", help="Render on the grid of this image.")
+preset = click.option("--preset", metavar="NAME", help="Released model [default: tiny].")
+
+
+def model_options(verb: Callable) -> Callable:
+    """Add --preset and --weights to a verb."""
+    weights = click.option("--weights", type=FILE, help="Weights of a model that you trained.")
+    return preset(weights(verb))
 
 
 def machine_options(verb: Callable) -> Callable:
-    """Add --memory (as bytes) and --device to a verb."""
-    verb = click.option(
+    """Add --memory (in bytes) and --device to a verb."""
+    memory = click.option(
         "--memory", "memory_bytes", metavar="SIZE",
         callback=lambda _, __, text: text if text is None else parse_size(text),
-        help="What the process may hold, such as 2GB [default: half of what is free].",
-    )(verb)  # fmt: skip
-    return click.option(
+        help="Memory that the process may use, such as 2GB [default: half of the free memory].",
+    )  # fmt: skip
+    device = click.option(
         "--device",
         type=click.Choice(["auto", "cpu", "cuda", "mps"]),
         default="auto",
-        help="Where to compute [default: cuda if there, else cpu]; mps is untested.",
-    )(verb)
+        help="Device to compute on [default: cuda if available, else cpu]; mps is untested.",
+    )
+    return device(memory(verb))
 
 
 def load_weights(preset: str | None, weights: Path | None, device: str = "cpu") -> MedIL:
@@ -69,7 +100,7 @@ def render_to_file(
     force: bool,
     memory_bytes: int | None,
 ) -> None:
-    """Decode into a file, slab by slab, under a bar where somebody watches."""
+    """Decode into a file, slab by slab, with a progress bar on a terminal."""
     from medil.volume import save_slabs
 
     def make_slabs(axis: int, descending: bool):
@@ -84,13 +115,13 @@ def render_to_file(
 def target(
     native: Grid, source: Source | None, spacing_mm: Spacing | None, other: Path | None
 ) -> tuple[Grid, Source | None]:
-    """The grid that --spacing or --like ask for, and the file that the output resembles.
+    """The grid of the output, and the file whose format and orientation it takes.
 
     Args:
-        native: The image's grid, RAS+; the target without either option.
-        source: Its file, to whose axes --spacing refers.
-        spacing_mm: From --spacing.
-        other: From --like.
+        native: Grid of the image, RAS+; the output's grid without either option.
+        source: File of the image, to whose axes --spacing refers.
+        spacing_mm: Value of --spacing.
+        other: Value of --like.
 
     Returns:
         A grid, RAS+, and what `save` takes as `like`.
@@ -128,7 +159,7 @@ def check_image_output(path: Path, replace: bool) -> None:
     check_output(path, replace)
 
 
-def tell(text: str) -> None:
-    """One line about a long step, where somebody watches."""
+def report(text: str) -> None:
+    """Print one line about a long step, on a terminal only."""
     if sys.stderr.isatty():
         click.echo(text, err=True)

@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from medil.cli.options import machine_options
+from medil.cli.options import (
+    FILE,
+    check_image_output,
+    folder,
+    force,
+    load_weights,
+    machine_options,
+    preset,
+    render_to_file,
+    report,
+    target,
+)
 from medil.errors import InputError
 from medil.system.files import check_output, make_folder
 
@@ -26,16 +37,18 @@ if TYPE_CHECKING:
     from medil.volume import Volume
 
 Triple = tuple[float, float, float]
-FILE = click.Path(path_type=Path)
 USUAL_MM: Triple = (1.0, 1.0, 1.0)
 
 
 @click.command(
     epilog="Example: medil sample --n 4 --condition ventricles=40 --also-spacing 2 2 2 -o out"
 )
-@click.option("-o", "--output", type=FILE, required=True, help="A folder; made if missing.")
-@click.option("--force", is_flag=True, help="Replace outputs that exist.")
-@click.option("-n", "--n", "count", type=click.IntRange(1), default=1, show_default=True)
+@folder
+@force
+@click.option(
+    "-n", "--n", "count", type=click.IntRange(1), default=1, show_default=True,
+    help="Number of samples.",
+)  # fmt: skip
 @click.option(
     "--seed",
     type=click.IntRange(0),
@@ -78,7 +91,7 @@ USUAL_MM: Triple = (1.0, 1.0, 1.0)
     help="Middle of the head in world mm of --like [default: the middle of its bright voxels].",
 )  # fmt: skip
 @click.option("--latents", is_flag=True, help="Also save each latent, for `medil decode`.")
-@click.option("--preset", metavar="NAME", help="A released model [default: tiny].")
+@preset
 @click.option("--weights", type=FILE, help="Your own model, from `medil train-ldm`.")
 @click.option(
     "--autoencoder", type=FILE, metavar="WEIGHTS",
@@ -119,7 +132,6 @@ def sample(
     scan, observation = read_scan(flow, like, volume_index, centre)
     grids = renderings(flow, scan, observation, spacing, also_spacing)
 
-    from medil.cli.options import render_to_file, tell
     from medil.diffusion.sampling import data_consistency, line
     from medil.diffusion.sampling import sample as sample_latents
     from medil.synth.attributes import outside
@@ -135,7 +147,7 @@ def sample(
         click.echo(f"warning: {sentence}", err=True)
     watched = sys.stderr.isatty()
     for own_seed, paths in outputs.items():
-        tell(f"sample {own_seed} ...")
+        report(f"sample {own_seed} ...")
         (latent,) = sample_latents(
             flow, model, [own_seed], [requested], guidance, steps, observation, progress=watched
         )
@@ -195,7 +207,6 @@ def load_pair(
     """
     if preset and weights:
         raise InputError("--preset and --weights both name a model; name only one.")
-    from medil.cli.options import load_weights
     from medil.diffusion.sampling import check_pair
     from medil.diffusion.training import AUTOENCODER, load_flow, load_flow_release
 
@@ -238,8 +249,6 @@ def renderings(
     Raises:
         InputError: A size that is not above zero, larger than the box or repeated.
     """
-    from medil.cli.options import target
-
     box, source = (observation.latent_grid if observation else flow.known.grid), None
     if scan and scan.source:
         in_file, _ = box.reoriented(scan.source.orientation)
@@ -265,8 +274,6 @@ def prepare(
     Raises:
         InputError: No folder can be made there, or an output exists without `force`.
     """
-    from medil.cli.options import check_image_output
-
     make_folder(output)
     outputs = {}
     for seed in seeds:

@@ -1,4 +1,4 @@
-"""`medil store`: put scans into a patch store, which training reads from."""
+"""`medil store`: prepare scans for training."""
 
 from __future__ import annotations
 
@@ -7,30 +7,25 @@ from pathlib import Path
 
 import click
 
+from medil.cli.options import Window, folder, window
 from medil.errors import InputError
-
-FILE = click.Path(path_type=Path)
 
 
 @click.command(epilog="Example: medil store scans -o my_store")
 @click.argument("inputs", nargs=-1, required=True, metavar="FILES_OR_FOLDER_OR_CSV...")
-@click.option("-o", "--output", type=FILE, required=True, help="A folder; made if missing.")
-@click.option(
-    "--window",
-    type=float,
-    nargs=2,
-    metavar="LOW HIGH",
-    help="Intensities that become 0 and 1, such as -1000 1000 for CT [default: percentiles].",
-)
-def store(inputs: tuple[str, ...], output: Path, window: tuple[float, float] | None) -> None:
-    """Prepare your own scans for training: a store of small compressed chunks.
+@folder
+@window
+def store(inputs: tuple[str, ...], output: Path, window: Window | None) -> None:
+    """Prepare your own scans for training.
+
+    Writes a store: a folder of small compressed chunks, from which training reads patches.
 
     Inputs are images, quoted patterns such as 'scans/*/t1.nii.gz', folders of images, or CSV
-    tables with a column path (and, if you like, subject). A folder without images is searched
-    in its folders; masks and label maps are to be left out by a pattern or a table. Run again,
-    it reads only what is new or changed; volumes that are not named stay.
+    tables with a column path and optionally subject. A folder without images is searched in
+    its subfolders. Leave masks and label maps out, by a pattern or a table. A second call reads
+    only files that are new or changed, and keeps volumes that are not named.
 
-    Train from it with: medil train --store FOLDER
+    Train from the store with: medil train --store FOLDER
     """
     from medil.io.listing import list_images
     from medil.training.build_store import Store, build_store

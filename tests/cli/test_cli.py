@@ -247,7 +247,7 @@ def test_a_seed_changes_drawn_phantoms_and_is_refused_by_others(run_medil, tmp_p
     assert load(tmp_path / "1.nii").data.shape != load(tmp_path / "2.nii").data.shape or not (
         torch.equal(load(tmp_path / "1.nii").data, load(tmp_path / "2.nii").data)
     )
-    refused(run_medil("phantom", "ball", "-o", tmp_path / "b.nii", "--seed", 1), "nothing random")
+    refused(run_medil("phantom", "ball", "-o", tmp_path / "b.nii", "--seed", 1), "no random parts")
 
 
 def test_a_cohort_is_written_subject_by_subject(run_medil, scan, tmp_path, monkeypatch):
