@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from eval import extrapolation, generation, patch_vs_whole, reconstruction, robustness
+from eval import (
+    extrapolation,
+    generation,
+    latent_consistency,
+    patch_vs_whole,
+    reconstruction,
+    robustness,
+)
 from eval.experiment import Experiment
 
 EXPERIMENTS: tuple[Experiment, ...] = (
     reconstruction.EXPERIMENT,
     extrapolation.EXPERIMENT,
+    latent_consistency.EXPERIMENT,
     robustness.EXPERIMENT,
     patch_vs_whole.EXPERIMENT,
     generation.EXPERIMENT,

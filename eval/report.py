@@ -16,7 +16,6 @@ from pathlib import Path
 from eval import changes
 from eval.ablation import report as ablation_report
 from eval.experiments import EXPERIMENTS
-from eval.latent_consistency import report as consistency_report
 from eval.rows import RESULTS, pack, parts
 from eval.speed import report as speed_report
 from eval.tables import markdown, provenance, scan_name
@@ -26,10 +25,7 @@ __all__ = ["TABLES", "main", "markdown", "provenance", "scan_name", "write"]
 TABLES = Path("_build/tables")
 
 
-OTHERS: tuple[Callable[[Path, Path], list[Path]], ...] = (
-    consistency_report.tables,
-    speed_report.tables,
-)
+OTHERS: tuple[Callable[[Path, Path], list[Path]], ...] = (speed_report.tables,)
 
 
 def write(folder: Path, out: Path) -> list[Path]:

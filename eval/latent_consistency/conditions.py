@@ -10,12 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import numpy as np
+import pandas as pd
 
 from eval import rows
+from eval.coders.base import MEDIL, SPLINES
 from medil.grid import Grid
 from medil.model.base import LatentAutoencoder
 
-EXPERIMENT = "latent_consistency"
+NAME = "latent_consistency"
 DIFFERENCES = ("latent_rms", "latent_l2", "latent_cosine")
 UNITS = {**dict.fromkeys(DIFFERENCES, "1"), "psnr": "dB"}
 
@@ -94,6 +96,13 @@ def header_shift(block: Grid, offset_mm: float) -> np.ndarray:
     return block.directions @ np.asarray(HEADER_DIRECTION) * offset_mm
 
 
+def factors(conditions: pd.Series) -> pd.DataFrame:
+    """Content, scan and channels of latents that were compared; which latent was rendered."""
+    compared = conditions.str.extract(r"^(?P<content>.*) -> (?P<scanned>.*) \| (?P<channels>.*)$")
+    latent = conditions.str.extract(rf"^{WHOLE}(?:, )?(.*) -> 1 mm$")[0]
+    return compared.assign(latent=latent.replace("", off(0.0)))
+
+
 def can_scan(content_mm: float, grid: Grid) -> bool:
     """Whether averages over a grid's voxels are another scan of what the content knows.
 
@@ -113,10 +122,9 @@ def parts(model: LatentAutoencoder) -> dict[str, slice]:
     return found
 
 
-def arms(model: LatentAutoencoder) -> list[str]:
-    """The model, and its closed form alone where it has one."""
-    learned = [model.config.architecture]
-    return [*learned, "medil_splines"] if model.config.closed_form else learned
+def arms(model: LatentAutoencoder, name: str = MEDIL) -> list[str]:
+    """The model under its name in the rows, and its closed form alone where it has one."""
+    return [name, f"{name}{SPLINES}"] if model.config.closed_form else [name]
 
 
 def config_hash(model: LatentAutoencoder, arm: str, cohort: Sequence[str] = ()) -> str:

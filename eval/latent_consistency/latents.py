@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eval.coders.base import MEDIL
 from eval.latent_consistency.conditions import MARGIN_CELLS, PHASE_MM, arms
 from medil.grid import Grid, centres_mm
 from medil.model.base import LatentAutoencoder
@@ -37,14 +38,14 @@ class Coder:
         return self.decode(z[None], cells, grid)[0, 0].double().numpy()
 
 
-def coders(model: LatentAutoencoder) -> list[Coder]:
-    """One for each of the model's `arms`."""
+def coders(model: LatentAutoencoder, name: str = MEDIL) -> list[Coder]:
+    """One for each of the model's `arms` under its name in the rows."""
 
     def mean(x: Tensor, grid: Grid, cells: Grid) -> Tensor:
         return model.encode_tensor(x, grid, cells)[0]
 
     ends = [(mean, model.decode_tensor), (model.project, model.render_linear)]
-    return [Coder(arm, *both) for arm, both in zip(arms(model), ends, strict=False)]
+    return [Coder(arm, *both) for arm, both in zip(arms(model, name), ends, strict=False)]
 
 
 def latent_grid(block: Grid, pitch_mm: float) -> Grid:

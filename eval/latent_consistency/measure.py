@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eval.coders.base import MEDIL
 from eval.latent_consistency import conditions as names
 from eval.latent_consistency.conditions import ANOTHER, BANDS_PER_MM, SAME, SMOOTHER, WHOLE
 from eval.latent_consistency.heads import (
@@ -76,7 +77,7 @@ class Bench:
         self.cells = latent_grid(block, model.config.latent_spacing_mm)
 
     def encode(self, data: np.ndarray, grid: Grid, cells: Grid | None = None):
-        """A latent on cells (the block's, if not told), and the seconds it took."""
+        """A latent on cells (the block's when None), and the seconds it took."""
         started = time.perf_counter()
         z = self.coder.latent(data, grid, cells or self.cells)
         return z, time.perf_counter() - started
@@ -93,9 +94,9 @@ class Bench:
         a, b = reference[:, where], other[:, where]
         for part, channels in names.parts(self.model).items():
             for metric, value in differences(a[channels], b[channels]).items():
-                told = f"{condition} | {part}"
+                name = f"{condition} | {part}"
                 yield Finding(
-                    self.coder.name, told, metric, value, scanned, self.cells, self.cells, time_s
+                    self.coder.name, name, metric, value, scanned, self.cells, self.cells, time_s
                 )
 
     def score(self, condition: str, z: Tensor, truth: np.ndarray) -> Finding:
@@ -123,25 +124,22 @@ def scanners(content: Content) -> dict[str, Scanner]:
 
 
 @torch.inference_mode()
-def measure(
-    model: LatentAutoencoder, content: Content, places: Mapping[str, Mapping] | None = None
-) -> list[Finding]:
+def measure(model: LatentAutoencoder, content: Content, arm: str = MEDIL) -> list[Finding]:
     """Everything about one head.
 
     Args:
-        model: Any arm of the comparison, on the CPU.
+        model: On the CPU.
         content: The head.
-        places: Of each content, where it is scanned; `places_of` the content if not told.
+        arm: The model's name in the rows.
 
     Returns:
         The findings, arm by arm.
     """
     scans, content_mm = scanners(content), max(content.grid.spacing_mm)
-    places = places_of(content_mm) if places is None else places
     found: list[Finding] = []
-    for coder in coders(model):
+    for coder in coders(model, arm):
         bench = Bench(model, coder, content.block)
-        for name, asked in places.items():
+        for name, asked in places_of(content_mm).items():
             found += other_places(bench, name, scans[name], asked)
         if model.config.closed_form:
             found += other_cells(bench, scans[SAME])
@@ -184,8 +182,8 @@ def other_cells(bench: Bench, scan: Scanner) -> Iterator[Finding]:
     block, cells = bench.block, bench.cells
     reference, time_s = bench.encode(scan(block), block)
     home = bench.bring_back(reference, cells)
-    told = f"{SAME} -> {names.TRANSPORTED}"
-    yield from bench.compare(told, reference, home, block, time_s)
+    condition = f"{SAME} -> {names.TRANSPORTED}"
+    yield from bench.compare(condition, reference, home, block, time_s)
     shifted = cells.shifted(block.directions @ np.asarray(names.CELL_SHIFT_MM))
     oblique = turned(block)
     own = latent_grid(oblique, bench.model.config.latent_spacing_mm)
@@ -193,8 +191,8 @@ def other_cells(bench: Bench, scan: Scanner) -> Iterator[Finding]:
         (names.SHIFTED_CELLS, block, shifted), (names.TURNED, oblique, own),
     ):  # fmt: skip
         z, time_s = bench.encode(scan(grid), grid, there)
-        told = f"{SAME} -> {name}"
-        yield from bench.compare(told, home, bench.bring_back(z, there), grid, time_s)
+        condition = f"{SAME} -> {name}"
+        yield from bench.compare(condition, home, bench.bring_back(z, there), grid, time_s)
 
 
 def wrong_headers(bench: Bench, scan: Scanner) -> Iterator[Finding]:
@@ -225,7 +223,7 @@ def right_headers(bench: Bench, scan: Scanner) -> Iterator[Finding]:
     """The controls: scans that were truly taken where a header off by so much would say.
 
     The head and its latent cells stay; voxels and header move together. And a head that lies
-    elsewhere, told in its own frame: scanner and cells move the other way, so its numbers are
+    elsewhere, seen from its own frame: scanner and cells move the other way, so its numbers are
     compared cell by cell of the scanner, as if nobody knew that it moved.
     """
     block, data = bench.block, scan(bench.block)
@@ -251,11 +249,13 @@ def with_coarse_part_of_2_mm(bench: Bench, scan: Scanner) -> Finding:
 
 
 @torch.inference_mode()
-def references(model: LatentAutoencoder, content: Content) -> dict[tuple[str, str], Tensor]:
+def references(
+    model: LatentAutoencoder, content: Content, arm: str = MEDIL
+) -> dict[tuple[str, str], Tensor]:
     """The 1 mm latent of every content, by (arm, content): [C, d, h, w] on the block's cells."""
     scans = scanners(content)
     found = {}
-    for coder in coders(model):
+    for coder in coders(model, arm):
         bench = Bench(model, coder, content.block)
         for name, scan in scans.items():
             found[coder.name, name] = bench.encode(scan(content.block), content.block)[0]
@@ -263,7 +263,7 @@ def references(model: LatentAutoencoder, content: Content) -> dict[tuple[str, st
 
 
 def between(
-    model: LatentAutoencoder, blocks: Sequence[Grid], latents: Sequence[Mapping]
+    model: LatentAutoencoder, blocks: Sequence[Grid], latents: Sequence[Mapping], arm: str = MEDIL
 ) -> list[list[Finding]]:
     """How far each head's latents lie from those of the others, on average over the others.
 
@@ -271,6 +271,7 @@ def between(
         model: Which encoded them.
         blocks: The heads' blocks.
         latents: Of each head, from `references`.
+        arm: The model's name in the rows.
 
     Returns:
         For each head its findings.
@@ -279,11 +280,11 @@ def between(
     for k, (block, mine) in enumerate(zip(blocks, latents, strict=True)):
         found: list[Finding] = []
         others = [theirs for j, theirs in enumerate(latents) if j != k]
-        for coder in coders(model):
+        for coder in coders(model, arm):
             bench = Bench(model, coder, block)
             for content in (WHOLE, *BANDS_PER_MM):
-                key, told = (coder.name, content), f"{content} -> {ANOTHER}"
-                pairs = [list(bench.compare(told, mine[key], o[key], block, 0.0)) for o in others]
+                key, name = (coder.name, content), f"{content} -> {ANOTHER}"
+                pairs = [list(bench.compare(name, mine[key], o[key], block, 0.0)) for o in others]
                 found += [_mean(same) for same in zip(*pairs, strict=True)]
         everyone.append(found)
     return everyone

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from eval.latent_consistency.conditions import ANOTHER, SAME, SMOOTHER, WHOLE
-from eval.latent_consistency.summary import QUESTIONS
+from eval.latent_consistency.report import QUESTIONS
 from medil.plots import COLOURS, panels
 
 GROUPS = {  # colour and mark of each question
@@ -59,8 +59,8 @@ def lines_on_one_axis(table: pd.DataFrame, header: pd.DataFrame, arm: str) -> pd
     """What `on_one_axis` draws, from the two tables: one arm, all channels.
 
     Args:
-        table: From `summary.consistency_table`.
-        header: From `summary.header_table`.
+        table: From `report.consistency_table`.
+        header: From `report.header_table`.
         arm: As in their column ``Arm``.
     """
     chosen = table[
@@ -86,7 +86,7 @@ def header_curves(
     """Distance and decibels lost against how far the header is off; head moves as the control.
 
     Args:
-        header: From `summary.header_table`; None where nothing is recorded.
+        header: From `report.header_table`; None where nothing is recorded.
         arm: As in its column ``Arm``.
         live: Numbers of one head under ``off_mm``, ``distance`` and ``lost_db``.
 

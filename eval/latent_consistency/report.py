@@ -1,183 +1,236 @@
-"""The tables and the sentences on latent consistency, from recorded rows; measures nothing."""
+"""From recorded rows to distances in units of those between heads, and their tables."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import pandas as pd
 
+from eval import rows
+from eval.coders.base import MEDIL, SPLINES, title_of
 from eval.latent_consistency import conditions as names
-from eval.latent_consistency.conditions import EXPERIMENT, SAME, WHOLE
-from eval.latent_consistency.summary import (
-    ARMS,
-    CONTROLS,
-    QUESTIONS,
-    coarse_table,
-    consistency_table,
-    header_table,
-    information_table,
-    newest,
-)
-from eval.rows import recorded as rows_of
+from eval.latent_consistency.conditions import ANOTHER, NAME, SAME, SMOOTHER, WHOLE
+from eval.stats import compare
 from medil.errors import InputError
-from medil.system.files import atomic_output
 
-LOST_BAR_DB = 0.3
-MODEL = ARMS["medil"]
-TABLES = {
-    f"{EXPERIMENT}.csv": consistency_table,
-    f"{EXPERIMENT}_information.csv": information_table,
-    f"{EXPERIMENT}_header.csv": header_table,
-    f"{EXPERIMENT}_db.csv": coarse_table,
+ARMS = {f"{MEDIL}{SPLINES}": "Splines alone"}  # where tables call an arm otherwise
+QUESTIONS = {
+    SAME: "same content, another grid",
+    SMOOTHER: "same smoother content, another grid",
+    WHOLE: "another resolution",
+}
+CONTROLS = (ANOTHER, names.TRANSPORTED, names.SHIFTED_CELLS)  # no bar is set for them
+GRID_BAR, RESOLUTION_BAR = 0.05, 0.15
+JUDGED_RESOLUTIONS = ("2 mm", "2 mm, aligned")
+HEADERS: dict[str, tuple[Callable[[float], str], tuple[float, ...], str]] = {
+    "header off": (names.off, names.HEADER_MM, "mm"),
+    "header turned": (names.turned_by, names.HEADER_DEG, "degrees"),
+    "truly scanned there": (names.truly, names.HEADER_MM[1:], "mm"),
+    "head moved": (names.moved, names.HEADER_MM[1:], "mm"),
 }
 
 
-def verdict(frame: pd.DataFrame) -> str:
-    """What the rows say about each question, a sentence or two each, with n and intervals.
-
-    Args:
-        frame: Recorded rows.
-
-    Returns:
-        Lines of text.
+def newest(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of each arm's newest weights, each arm and cohort in its newest configuration.
 
     Raises:
-        InputError: The experiment has no rows.
+        InputError: No row is about the distance between heads.
     """
-    table = consistency_table(frame)
-    model = table[table["Arm"] == MODEL].set_index(["Question", "Channels", "Scanned"])
-    opening = (
-        f"Distances between latents, as fractions of those between n = {model['n'].max()} "
-        "held-out heads [95 % interval over heads]."
-    )
-    sentences = [opening, *_bars(model), *_controls(model), *_information(frame)]
-    return "\n".join([*sentences, *_headers(frame), *_coarse(frame)])
+    frame = frame[frame["experiment"] == NAME]
+    weights = frame.groupby("arm")["weights_sha256"].transform("last")
+    frame = frame[frame["weights_sha256"] == weights]
+    between = frame["condition"].str.contains(f"-> {ANOTHER}", regex=False)
+    if not (between & (frame["metric"] == "latent_rms")).any():
+        raise InputError(f"there are no rows on the distance between heads; run: eval.{NAME}")
+    last = frame.groupby(["arm", between])["config_hash"].transform("last")
+    return rows.latest(frame[frame["config_hash"] == last])
 
 
-def _bars(model: pd.DataFrame) -> list[str]:
-    sentences, judged = [], model[model["Bar"].notna()]
-    for question, channels in ((QUESTIONS[SAME], "all channels"),
-                               (QUESTIONS[WHOLE], "coarse channel")):  # fmt: skip
-        lines = judged[judged.index.get_level_values("Question") == question]
-        if lines.empty:
-            continue
-        told = [f"{key[2]} {_told(line)}" for key, line in lines.iterrows()]
-        missed = [key[2] for key, line in lines.iterrows() if line["Within"] == "no"]
-        end = f"missed by {', '.join(missed)}" if missed else "met by all"
-        sentences.append(
-            f"{question[0].upper()}{question[1:]}, {channels}: {'; '.join(told)}: the bar of "
-            f"{lines['Bar'].iloc[0]:.2f} is {end}."
-        )
-    return sentences
-
-
-def _controls(model: pd.DataFrame) -> list[str]:
-    keys = [(QUESTIONS[SAME], "all", control) for control in CONTROLS[1:]]
-    return [
-        f"For comparison, {key[2]}: {_told(model.loc[key])}." for key in keys if key in model.index
-    ]
-
-
-def _information(frame: pd.DataFrame) -> list[str]:
-    table = information_table(frame)
-    table = table[table["Channels"] == "all"].set_index(["Arm", "Scanned"])
-    sentences = []
-    for scanned in ("1.5 mm", "2 mm", "1 x 1 x 3 mm"):
-        if (MODEL, scanned) not in table.index:
-            continue
-        line, splines = table.loc[(MODEL, scanned)], (ARMS["medil_splines"], scanned)
-        alone = ""
-        if splines in table.index:
-            alone = f", its splines alone {table.loc[splines]['Grid alone']:.3f}"
-        sentences.append(
-            f"From 1 mm to {scanned}, all channels: {line['With resolution']:.3f}. A content that "
-            f"both grids hold feels {line['Grid alone']:.3f}"
-            f"{alone}; the difference, "
-            f"{_told(line, 'Difference')}, {_weighed(line)} (n = {line['n']})."
-        )
-    return sentences
-
-
-def _weighed(line: pd.Series) -> str:
-    if line["Low"] > 0:
-        return "comes with the resolution"
-    if line["High"] < 0:
-        return "is below zero: the grid alone costs more than the whole"
-    return "cannot be told from zero"
-
-
-def _headers(frame: pd.DataFrame) -> list[str]:
-    table = header_table(frame)
-    table = table[table["Arm"] == MODEL].set_index(["Kind", "By"])
-    sentences = []
-    for mm in names.HEADER_MM[1:]:
-        if ("header off", mm) not in table.index:
-            continue
-        line = table.loc["header off", mm]
-        sentences.append(
-            f"A header that is off by {mm:g} mm moves the latent by {_told(line)} and costs "
-            f"{_told_db(line)} at the true place (n = {line['n']})."
-        )
-    for mm in names.HEADER_MM[-2:-1]:
-        if ("truly scanned there", mm) not in table.index:
-            continue
-        line = table.loc["truly scanned there", mm]
-        sentences.append(
-            f"A scan truly taken {mm:g} mm off, under the same header, gives a latent "
-            f"{_told(line)} away and loses {_told_db(line)} (n = {line['n']})."
-        )
-    return sentences
-
-
-def _coarse(frame: pd.DataFrame) -> list[str]:
-    table = coarse_table(frame)
-    sentences = []
-    for line in table[table["Arm"] == MODEL].itertuples(index=False) if len(table) else ():
-        db, low, high, n = line[3:7]
-        sentences.append(
-            f"Taking the coarse channel from a 2 mm scan costs {db:.2f} dB [{low:.2f}, "
-            f"{high:.2f}] at 1 mm (n = {n}): the bar of {LOST_BAR_DB} dB is "
-            f"{'met' if db <= LOST_BAR_DB else 'missed'}."
-        )
-    return sentences
-
-
-def _told(line: pd.Series, name: str = "Distance") -> str:
-    return f"{line[name]:.3f} [{line['Low']:.3f}, {line['High']:.3f}]"
-
-
-def _told_db(line: pd.Series) -> str:
-    return f"{line['Lost (dB)']:.2f} dB [{line['Low (dB)']:.2f}, {line['High (dB)']:.2f}]"
-
-
-def recorded(folder: Path) -> pd.DataFrame | None:
-    """The experiment's newest rows in a folder; None where there are none to build a table on."""
-    frame = rows_of(folder, EXPERIMENT)
-    try:
-        return None if frame is None else newest(frame)
-    except InputError:
-        return None
-
-
-def tables(rows_folder: Path, out: Path) -> list[Path]:
-    """Write every table and the verdict.
+def distances(frame: pd.DataFrame) -> pd.DataFrame:
+    """Latents that were compared, one line a head, arm, content, scan and kind of channels.
 
     Args:
-        rows_folder: Holds ``latent_consistency.jsonl``.
-        out: Folder of the tables; made with its parents.
+        frame: Prepared rows, as in all of this module.
 
     Returns:
-        What was written; nothing where there are no rows yet.
+        subject, arm, content, scanned, channels; `latent_l2` and `latent_cosine`; and
+        `distance`: `latent_rms` over its mean between heads, for the same arm, content and
+        channels.
     """
-    frame = recorded(rows_folder)
-    if frame is None:
-        return []
-    texts = {
-        name: make(frame).to_csv(index=False, float_format="%.4f") for name, make in TABLES.items()
+    frame = frame[frame["metric"].isin(names.DIFFERENCES)]
+    keys = ["arm", "content", "scanned", "channels", "subject"]
+    order = frame[keys].drop_duplicates()
+    wide = frame.pivot(index=keys, columns="metric", values="value")
+    wide = wide.reindex(pd.MultiIndex.from_frame(order)).reset_index()
+    apart = wide[wide["scanned"] == ANOTHER].groupby(["arm", "content", "channels"])
+    unit = apart["latent_rms"].mean().rename("unit").reset_index()
+    wide = wide.merge(unit, on=["arm", "content", "channels"])
+    return wide.assign(distance=wide["latent_rms"] / wide["unit"])
+
+
+def arm_title(arm: str) -> str:
+    """An arm as the tables of this experiment call it."""
+    return ARMS.get(arm) or title_of(arm)
+
+
+def spread(values: pd.Series, unit: str = "") -> dict[str, float]:
+    """Lower and upper end of the 95 % interval of the mean over heads, and n heads."""
+    found = compare(values.to_numpy()[:, None])
+    return {f"Low{unit}": found.low, f"High{unit}": found.high, "n": found.n_subjects}
+
+
+def consistency_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """One line a condition, kind of channels and arm: mean distance over heads, and more.
+
+    Returns:
+        Question, condition, channels, arm, mean distance as a fraction of that between
+        heads, its 95 % interval over heads, relative L2, cosine, n heads, the bar where one
+        is set, and whether the mean is within it.
+    """
+    found = distances(frame)
+    found = found[~found["scanned"].str.startswith(("head", "truly"))]  # have a table of their own
+    lines = []
+    for key, group in found.groupby(["content", "scanned", "channels", "arm"], sort=False):
+        content, scanned, channels, arm = key
+        mean, limit = group["distance"].mean(), bar(content, scanned, channels)
+        lines.append(
+            {
+                "Question": QUESTIONS[content],
+                "Scanned": scanned,
+                "Channels": channels,
+                "Arm": arm_title(arm),
+                "Distance": mean,
+                **spread(group["distance"]),
+                "L2": group["latent_l2"].mean(),
+                "Cosine": group["latent_cosine"].mean(),
+                "Bar": limit,
+                "Within": "" if pd.isna(limit) else "yes" if mean <= limit else "no",
+            }
+        )
+    first = [*QUESTIONS.values(), ANOTHER, *names.PLACES, *names.FINE, *CONTROLS, names.TURNED]
+    columns = ["Question", "Scanned", "Channels", "Arm", "Distance", "Low", "High"]
+    table = pd.DataFrame(lines, columns=[*columns, "L2", "Cosine", "n", "Bar", "Within"])
+    return in_order(table, ["Question", "Channels", "Arm", "Scanned"], first)
+
+
+def in_order(table: pd.DataFrame, columns: list[str], first: list[str]) -> pd.DataFrame:
+    """Lines sorted by columns; names that `first` lists in its order, others by alphabet."""
+    rank = {name: k for k, name in enumerate(dict.fromkeys(first))}
+    return table.sort_values(
+        columns,
+        kind="stable",
+        ignore_index=True,
+        key=lambda c: c.map(rank) if c.isin(rank).all() else c,
+    )
+
+
+def bar(content: str, scanned: str, channels: str) -> float:
+    """The largest distance that we accept; NaN where we set none."""
+    if content == SAME and channels == "all" and scanned not in CONTROLS:
+        return GRID_BAR
+    if content == WHOLE and channels == "coarse" and scanned in JUDGED_RESOLUTIONS:
+        return RESOLUTION_BAR
+    return float("nan")
+
+
+def information_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Grid by grid: what the grid alone costs, what the resolution costs, and the difference.
+
+    Heads count that were scanned both ways.
+
+    Returns:
+        Scan, channels, arm, mean distance of a content that both grids hold, mean distance of
+        the whole content, their mean difference with its 95 % interval over heads, and n.
+    """
+    found = distances(frame)
+    found = found[found["scanned"].isin(names.PLACES) & found["content"].isin([SMOOTHER, WHOLE])]
+    index = ["scanned", "channels", "arm", "subject"]
+    wide = found.pivot(index=index, columns="content", values="distance").dropna()
+    lines = [
+        {
+            "Scanned": scanned,
+            "Channels": channels,
+            "Arm": arm_title(arm),
+            "Grid alone": group[SMOOTHER].mean(),
+            "With resolution": group[WHOLE].mean(),
+            "Difference": (group[WHOLE] - group[SMOOTHER]).mean(),
+            **spread(group[WHOLE] - group[SMOOTHER]),
+        }
+        for (scanned, channels, arm), group in wide.groupby(["scanned", "channels", "arm"])
+    ]
+    return in_order(pd.DataFrame(lines), ["Channels", "Arm", "Scanned"], list(names.PLACES))
+
+
+def header_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """What a wrong header does, and, as a control, a head that truly moved.
+
+    Returns:
+        Kind (a key of `HEADERS`), by how much and in which unit, arm; mean distance over all
+        channels with its 95 % interval over heads and cosine; decibels lost by the rendering
+        on the true voxels, against the latent under the true header (brought back where the
+        other was), with their interval; and n.
+    """
+    found = distances(frame)
+    found = found[(found["content"] == WHOLE) & (found["channels"] == "all")]
+    lost = lost_db(frame).groupby(["arm", "latent"])["lost_db"]
+    lines = []
+    for kind, (name, amounts, unit) in HEADERS.items():
+        for amount in amounts:
+            for arm, group in found[found["scanned"] == name(amount)].groupby("arm"):
+                key = arm, name(amount)
+                line = {"Kind": kind, "By": amount, "Unit": unit, "Arm": arm_title(arm)}
+                line |= {"Distance": group["distance"].mean(), **spread(group["distance"])}
+                line["Cosine"] = group["latent_cosine"].mean()
+                if key in lost.groups:
+                    db = lost.get_group(key)
+                    line |= {"Lost (dB)": db.mean(), **spread(db, " (dB)")}
+                lines.append(line | {"n": len(group)})
+    columns = ["Kind", "By", "Unit", "Arm", "Distance", "Low", "High", "Cosine"]
+    return pd.DataFrame(lines, columns=[*columns, "Lost (dB)", "Low (dB)", "High (dB)", "n"])
+
+
+def lost_db(frame: pd.DataFrame) -> pd.DataFrame:
+    """What each rendered latent loses at 1 mm against the head's own: head by head, in dB.
+
+    Returns:
+        arm, subject, latent, `own_db`, `psnr_db` and `lost_db`. Latents that were brought back are
+        set against the one that went there and back under the true header.
+    """
+    db = frame[frame["metric"] == "psnr"].set_index(["arm", "subject", "latent"])["value"]
+    lines = []
+    for (arm, subject, latent), value in db.dropna().sort_index().items():
+        went_away = "turned" in latent  # to cells of its own, and back
+        own = db[arm, subject, names.TRANSPORTED if went_away else names.off(0.0)]
+        lines.append((arm, subject, latent, own, value, own - value))
+    columns = ["arm", "subject", "latent", "own_db", "psnr_db", "lost_db"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def coarse_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """What it costs to take the latent's coarse part from a 2 mm scan: dB at 1 mm, one line an arm.
+
+    Returns:
+        Arm, mean PSNR with its own latent and with the 2 mm scan's coarse part, the mean
+        difference with its 95 % interval over heads, and n heads.
+    """
+    lost = lost_db(frame)
+    return pd.DataFrame(
+        {
+            "Arm": arm_title(arm),
+            "Own latent (dB)": group["own_db"].mean(),
+            "Coarse part of 2 mm (dB)": group["psnr_db"].mean(),
+            "Lost (dB)": group["lost_db"].mean(),
+            **spread(group["lost_db"], " (dB)"),
+        }
+        for arm, group in lost[lost["latent"] == names.COARSE_OF_2_MM].groupby("arm")
+    )
+
+
+def tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Tables by file stem."""
+    return {
+        NAME: consistency_table(frame),
+        f"{NAME}_information": information_table(frame),
+        f"{NAME}_header": header_table(frame),
+        f"{NAME}_db": coarse_table(frame),
     }
-    texts[f"{EXPERIMENT}.txt"] = verdict(frame) + "\n"
-    out.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        with atomic_output(out / name, force=True) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    return [out / name for name in texts]

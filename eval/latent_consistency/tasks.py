@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable, Sequence
 from functools import partial
 
 from eval import rows
+from eval.coders.base import loaded, release_arm
 from eval.latent_consistency import conditions as names
-from eval.latent_consistency.conditions import BANDS_PER_MM, DIFFERENCES, EXPERIMENT, SAME, WHOLE
+from eval.latent_consistency.conditions import BANDS_PER_MM, DIFFERENCES, NAME, SAME, WHOLE
 from eval.latent_consistency.heads import Head, heads
 from eval.latent_consistency.measure import (
     Finding,
@@ -19,40 +21,25 @@ from eval.latent_consistency.measure import (
 )
 from eval.runner import Task
 from medil.model.base import LatentAutoencoder
-from medil.model.weights import load_release, weights_sha256
+from medil.model.weights import weights_sha256
 
 
-def tasks(profile: str, release: str, provenance: rows.Provenance) -> list[Task]:
-    """The experiment's tasks: the yardstick between heads first, then every head.
+def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task]:
+    """The distances between heads, which are the unit of all others, then every head.
 
     A head's numbers do not depend on who else is measured, so a larger profile adds heads
     to those that a smaller one has recorded.
-
-    Args:
-        profile: As for `heads`.
-        release: Released weights, by name.
-        provenance: Of this run.
-
-    Returns:
-        Tasks for `eval.runner.run`.
-
-    Raises:
-        InputError: No such profile or release.
     """
-    model, people = load_release(release), heads(profile)
-    cohort = [h.data_sha256 for h in people]
-    apart = [i for h in people for i in identities(model, h, conditions_between(model), cohort)]
-    found = [
-        Task(
-            "all heads",
-            frozenset(apart),
-            partial(rows_between, release, tuple(people), provenance),
-        )
-    ]
+    release, people = options.release, heads(options.profile)
+    model, cohort = loaded(release), [h.data_sha256 for h in people]
+    between_heads = conditions_between(model)
+    apart = [i for h in people for i in identities(release, h, between_heads, cohort)]
+    work = partial(rows_between, release, tuple(people), provenance)
+    found = [Task("all heads", frozenset(apart), work)]
     for head in people:
-        asked = conditions_of(model, head.content_mm)
-        wanted = frozenset(identities(model, head, asked))
-        found.append(Task(head.name, wanted, partial(rows_of, release, head, provenance)))
+        wanted = identities(release, head, conditions_of(model, head.content_mm))
+        work = partial(rows_of, release, head, provenance)
+        found.append(Task(head.name, frozenset(wanted), work))
     return found
 
 
@@ -87,68 +74,70 @@ def in_parts(model: LatentAutoencoder, compared: Iterable[str]) -> dict[str, Seq
     return {f"{c} | {part}": DIFFERENCES for c in compared for part in names.parts(model)}
 
 
+def hashes(release: str, cohort: Sequence[str] = ()) -> dict[str, str]:
+    """Arm to the digest of its configuration.
+
+    Args:
+        release: Name, or weights in a file.
+        cohort: Hashes of all heads where they are compared.
+    """
+    model = loaded(release)
+    return {
+        arm: names.config_hash(model, arm, cohort)
+        for arm in names.arms(model, release_arm(release))
+    }
+
+
 def identities(
-    model: LatentAutoencoder,
-    head: Head,
-    asked: dict[str, Sequence[str]],
-    cohort: Sequence[str] = (),
+    release: str, head: Head, asked: dict[str, Sequence[str]], cohort: Sequence[str] = ()
 ) -> list[tuple[str, ...]]:
     """What tells the rows of one head apart: `eval.rows.IDENTITY` tuples."""
-    weights = weights_sha256(model)
+    weights = weights_sha256(loaded(release))
     return [
-        (EXPERIMENT, head.name, arm, condition, metric, names.config_hash(model, arm, cohort),
-         head.data_sha256, weights)
-        for arm in names.arms(model)
+        (NAME, head.name, arm, condition, metric, config_hash, head.data_sha256, weights)
+        for arm, config_hash in hashes(release, cohort).items()
         for condition, metrics in asked.items()
         for metric in metrics
-    ]  # fmt: skip
+    ]
 
 
 def rows_of(release: str, head: Head, provenance: rows.Provenance) -> list[rows.Row]:
     """Measure one head."""
-    model = load_release(release)
-    return as_rows(model, head, measure(model, head.load()), provenance)
+    found = measure(loaded(release), head.load(), release_arm(release))
+    return as_rows(release, head, found, provenance)
 
 
 def rows_between(
     release: str, people: Sequence[Head], provenance: rows.Provenance
 ) -> list[rows.Row]:
     """Measure how far heads lie apart, which is the unit of all distances."""
-    model = load_release(release)
+    model, arm = loaded(release), release_arm(release)
     blocks, latents = [], []
     for head in people:
         content = head.load()
         blocks.append(content.block)
-        latents.append(references(model, content))
+        latents.append(references(model, content, arm))
     cohort = [h.data_sha256 for h in people]
     return [
         row
-        for head, found in zip(people, between(model, blocks, latents), strict=True)
-        for row in as_rows(model, head, found, provenance, cohort)
+        for head, found in zip(people, between(model, blocks, latents, arm), strict=True)
+        for row in as_rows(release, head, found, provenance, cohort)
     ]
 
 
 def as_rows(
-    model: LatentAutoencoder,
+    release: str,
     head: Head,
     found: Iterable[Finding],
     provenance: rows.Provenance,
     cohort: Sequence[str] = (),
 ) -> list[rows.Row]:
-    """Findings about one head as rows.
-
-    Args:
-        model: That was measured.
-        head: Whose findings.
-        found: From `measure` or `between`.
-        provenance: Of this run.
-        cohort: Hashes of all heads where they are compared.
-    """
+    """Findings about one head as rows; `cohort` as for `hashes`."""
+    model, config_hash = loaded(release), hashes(release, cohort)
     weights = weights_sha256(model)
-    hashes = {arm: names.config_hash(model, arm, cohort) for arm in names.arms(model)}
     return [
         rows.Row(
-            experiment=EXPERIMENT,
+            experiment=NAME,
             subject=head.name,
             arm=f.arm,
             condition=f.condition,
@@ -159,7 +148,7 @@ def as_rows(
             spacing_out_mm=rows.spacing_text(f.seen_on),
             numbers_kept=model.config.latent_channels * f.cells.n_voxels,
             n_voxels=f.scanned.n_voxels,
-            config_hash=hashes[f.arm],
+            config_hash=config_hash[f.arm],
             data_sha256=head.data_sha256,
             weights_sha256=weights,
             time_s=f.time_s,

@@ -19,7 +19,6 @@ import pandas as pd
 from eval.ablation import report as ablation_report
 from eval.evaluate import report as evaluate_report
 from eval.experiments import EXPERIMENTS as FRAMED
-from eval.latent_consistency import report as consistency_report
 from eval.metrics import METRICS
 from eval.pictures.filterable import filterable
 from eval.rows import RESULTS, latest, parts, read_rows
@@ -81,10 +80,6 @@ EXPERIMENTS = (
     Experiment(
         "ablation", "Ablation", "Is LTE worth it?",
         "python -m eval.ablation --profile gpu", ablation_tables,
-    ),
-    Experiment(
-        "latent_consistency", "Latent consistency", "Does a head keep its latent on another grid?",
-        "python -m eval.latent_consistency --profile quick", consistency_report.tables,
     ),
     Experiment(
         "speed", "Speed and memory", "What does rendering cost, and what binds?",

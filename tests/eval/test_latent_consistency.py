@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
+
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
 from eval import rows, runner
-from eval.latent_consistency import __main__ as command
+from eval.coders.base import loaded
+from eval.latent_consistency import EXPERIMENT, latents, measure, report, tasks
 from eval.latent_consistency import conditions as names
 from eval.latent_consistency import heads as scans
-from eval.latent_consistency import latents, measure, summary, tasks
 from eval.subjects import Scan
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
-from medil.model.weights import load_release
 from medil.volume import Volume
 from tests.images import inner, write_nifti
 
 PROVENANCE = rows.Provenance.now("quick")
+OPTIONS = argparse.Namespace(profile="quick", release="tiny")
 
 
 @pytest.fixture
@@ -230,7 +232,7 @@ def test_a_header_off_by_one_latent_cell_moves_the_latent_by_one_cell(spline_mod
 def released(spline_model):
     """The command measures the closed form on two small heads."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks, "load_release", lambda name: spline_model)
+        patch.setattr(tasks, "loaded", lambda name: spline_model)
         patch.setattr(tasks, "heads", lambda profile: PEOPLE)
         yield
 
@@ -238,7 +240,7 @@ def released(spline_model):
 @pytest.fixture(scope="module")
 def measured(released) -> dict[str, list[rows.Row]]:
     """What each task gives, the last one first."""
-    asked = tasks.tasks("quick", "tiny", PROVENANCE)
+    asked = tasks.tasks(OPTIONS, PROVENANCE)
     return {task.name: task.measure() for task in reversed(asked)}
 
 
@@ -252,7 +254,7 @@ def recorded_rows(measured, tmp_path_factory):
 
 
 def test_tasks_say_beforehand_which_rows_they_give(released, measured):
-    asked = tasks.tasks("quick", "tiny", PROVENANCE)
+    asked = tasks.tasks(OPTIONS, PROVENANCE)
     assert [task.name for task in asked] == ["all heads", "real", "made"]
     for task in asked:
         assert {row.identity for row in measured[task.name]} == task.wanted
@@ -261,7 +263,7 @@ def test_tasks_say_beforehand_which_rows_they_give(released, measured):
 
 
 def test_what_was_killed_half_way_ends_with_the_same_rows(released, measured, tmp_path):
-    asked = tasks.tasks("quick", "tiny", PROVENANCE)
+    asked = tasks.tasks(OPTIONS, PROVENANCE)
     path = tmp_path / "rows.jsonl"
     for name in ("real", "made"):
         rows.append_rows(path, measured[name])
@@ -280,18 +282,18 @@ def test_a_second_run_computes_nothing_and_tells_the_verdict(
 
     monkeypatch.setattr(tasks, "measure", never)
     monkeypatch.setattr(tasks, "references", never)
-    assert command.main(["--out", str(recorded_rows.parent), "--workers", "0"]) == 0
+    assert EXPERIMENT.main(["--out", str(recorded_rows.parent), "--workers", "0"]) == 0
     told = capsys.readouterr().out
     assert "0 new rows" in told and "n = 2 held-out heads" in told
 
 
 def test_a_projection_keeps_its_latent_on_other_grids(recorded_rows):
-    frame = rows.read_rows(recorded_rows)
+    frame = EXPERIMENT.recorded(recorded_rows.parent)
     assert frame["value"].notna().all() and set(frame["metric"]) == set(names.UNITS)
-    table = summary.consistency_table(frame)
+    table = report.consistency_table(frame)
     assert set(table["Arm"]) == {"MedIL", "Splines alone"}
     judged = table[table["Bar"].notna()]
-    assert set(judged["Scanned"]) == {*names.FINE, names.TURNED, *summary.JUDGED_RESOLUTIONS}
+    assert set(judged["Scanned"]) == {*names.FINE, names.TURNED, *report.JUDGED_RESOLUTIONS}
     same = judged[judged["Question"] == "same content, another grid"]
     assert (same["Distance"] < 0.02).all() and (same["Within"] == "yes").all()
     other = table[table["Scanned"] == names.ANOTHER]
@@ -305,7 +307,7 @@ def test_a_projection_keeps_its_latent_on_other_grids(recorded_rows):
 
 
 def test_a_wrong_header_costs_and_a_right_one_does_not(recorded_rows):
-    table = summary.header_table(rows.read_rows(recorded_rows))
+    table = report.header_table(EXPERIMENT.recorded(recorded_rows.parent))
     table = table[table["Arm"] == "Splines alone"].set_index(["Kind", "By"])
     off, right = (table.loc[kind] for kind in ("header off", "truly scanned there"))
     assert off["Distance"].is_monotonic_increasing and off["Lost (dB)"].is_monotonic_increasing
@@ -319,7 +321,7 @@ def test_a_wrong_header_costs_and_a_right_one_does_not(recorded_rows):
 
 
 def test_a_head_that_moved_unnoticed_is_as_far_off_as_its_header_would_be(recorded_rows):
-    found = summary.distances(summary.newest(rows.read_rows(recorded_rows)))
+    found = report.distances(EXPERIMENT.recorded(recorded_rows.parent))
     made = found[
         (found["subject"] == "made") & (found["arm"] == "medil_splines")
         & (found["content"] == names.WHOLE) & (found["channels"] == "all")
@@ -333,9 +335,9 @@ def test_a_head_that_moved_unnoticed_is_as_far_off_as_its_header_would_be(record
 def test_only_distances_between_heads_depend_on_who_else_is_there(
     spline_model, monkeypatch, released
 ):
-    both = tasks.tasks("quick", "tiny", PROVENANCE)
+    both = tasks.tasks(OPTIONS, PROVENANCE)
     monkeypatch.setattr(tasks, "heads", lambda profile: PEOPLE[:1])
-    alone = tasks.tasks("quick", "tiny", PROVENANCE)
+    alone = tasks.tasks(OPTIONS, PROVENANCE)
     assert alone[1].wanted == both[1].wanted
     assert not alone[0].wanted & both[0].wanted
     hashes = [h.data_sha256 for h in PEOPLE]
@@ -345,6 +347,12 @@ def test_only_distances_between_heads_depend_on_who_else_is_there(
 
 
 def test_bad_input_is_one_sentence_and_exit_2(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(tasks, "load_release", load_release)  # whoever patched it before
-    assert command.main(["--release", "no-such-preset", "--out", str(tmp_path)]) == 2
+    monkeypatch.setattr(tasks, "loaded", loaded)  # whoever patched it before
+    assert EXPERIMENT.main(["--release", "no-such-preset", "--out", str(tmp_path)]) == 2
     assert "no-such-preset" in capsys.readouterr().err
+
+
+def test_a_release_of_another_name_has_arms_of_its_own(released):
+    base = argparse.Namespace(profile="quick", release="base")
+    arms = {identity[2] for task in tasks.tasks(base, PROVENANCE) for identity in task.wanted}
+    assert arms == {"medil_base", "medil_base_splines"}

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from eval import rows
+from eval.latent_consistency import EXPERIMENT, pictures, report
 from eval.latent_consistency import conditions as names
-from eval.latent_consistency import pictures, report, summary
-from medil.errors import InputError
+from eval.latent_consistency.verdict import verdict
 
 PROVENANCE = rows.Provenance.now("quick")
 UNIT = 2.0  # between heads, in latent units: distances are these numbers over it
@@ -43,7 +43,7 @@ PSNR = {  # dB below 30, 31 and 32
 def recorded(weights: str = "w" * 64, day: int = 1, **values) -> list[rows.Row]:
     """Rows of three heads, with other distances where told."""
     base = rows.Row(
-        experiment=names.EXPERIMENT, subject="", arm="medil", condition="", metric="",
+        experiment=names.NAME, subject="", arm="medil", condition="", metric="",
         value=0.0, unit="1", spacing_in_mm="1", spacing_out_mm="4", numbers_kept=8, n_voxels=64,
         config_hash="c", data_sha256="d", weights_sha256=weights, time_s=1.0,
         recorded_at=f"2026-01-{day:02d}T00:00:00.000000+00:00", provenance=PROVENANCE,
@@ -68,16 +68,14 @@ def frame(tmp_path) -> pd.DataFrame:
 
 def frame_of(found: list[rows.Row], path) -> pd.DataFrame:
     rows.append_rows(path, found)
-    return rows.read_rows(path)
+    return EXPERIMENT.prepare(rows.read_rows(path))
 
 
 def test_distances_are_fractions_of_those_between_heads(frame):
-    found = summary.distances(summary.newest(frame)).set_index(
-        ["content", "scanned", "channels", "subject"]
-    )
+    found = report.distances(frame).set_index(["content", "scanned", "channels", "subject"])
     one = found.loc[(names.WHOLE, "2 mm", "all", "z")]
     assert one["distance"] == pytest.approx(1.0 / UNIT) and one["latent_l2"] == 1.0
-    line = summary.consistency_table(frame).set_index(["Question", "Scanned", "Channels"])
+    line = report.consistency_table(frame).set_index(["Question", "Scanned", "Channels"])
     other = line.loc[("another resolution", names.ANOTHER, "all")]
     assert other["Distance"] == pytest.approx(1) and other["n"] == 3
     details = line.loc[("another resolution", "2 mm", "all")]
@@ -86,7 +84,7 @@ def test_distances_are_fractions_of_those_between_heads(frame):
 
 
 def test_what_a_grid_costs_is_taken_off_head_by_head(frame):
-    line = summary.information_table(frame).iloc[0]
+    line = report.information_table(frame).iloc[0]
     assert (line["Scanned"], line["n"]) == ("2 mm", 3)
     assert line["Grid alone"] == pytest.approx(0.1)
     assert line["With resolution"] == pytest.approx(0.45)
@@ -94,25 +92,33 @@ def test_what_a_grid_costs_is_taken_off_head_by_head(frame):
 
 
 def test_decibels_are_lost_against_the_latent_that_went_the_same_way(frame):
-    table = summary.header_table(frame).set_index("Kind")
+    table = report.header_table(frame).set_index("Kind")
     assert table.loc["header off", "Lost (dB)"] == pytest.approx(8.0)
     assert table.loc["header turned", "Lost (dB)"] == pytest.approx(3.0)  # of what came back
     assert table.loc["truly scanned there", "Lost (dB)"] == pytest.approx(0.25)
     assert np.isnan(table.loc["head moved", "Lost (dB)"])
     assert table.loc["head moved", "Distance"] == pytest.approx(0.55)
-    assert summary.coarse_table(frame)["Lost (dB)"].tolist() == pytest.approx([0.5])
+    assert report.coarse_table(frame)["Lost (dB)"].tolist() == pytest.approx([0.5])
 
 
-def test_the_verdict_says_what_is_met_and_what_is_missed(frame):
-    lines = report.verdict(frame).splitlines()
-    assert "n = 3" in lines[0]
-    assert "shifted 0.020 [0.01" in lines[1] and "missed by turned 12 degrees" in lines[1]
-    assert "coarse channel: 2 mm 0.100 [0.100, 0.100]: the bar of 0.15 is met" in lines[2]
-    assert f"{names.TRANSPORTED}: 0.040" in lines[3]
-    assert "feels 0.100" in lines[4] and "comes with the resolution (n = 3)" in lines[4]
-    assert "off by 2 mm moves the latent by 0.550" in lines[5] and "8.00 dB" in lines[5]
-    assert "a latent 0.050" in lines[6] and "loses 0.25 dB" in lines[6]
-    assert "costs 0.50 dB [0.50, 0.50]" in lines[7] and "missed" in lines[7]
+def test_the_verdict_gives_each_number_with_n_and_interval(frame):
+    assert verdict(frame).splitlines() == [
+        "Distances between latents, as fractions of those between n = 3 held-out heads "
+        "[95 % interval over heads].",
+        "Same content, another grid, all channels: shifted 0.020 [0.010, 0.030]; "
+        "turned 12 degrees 0.070 [0.060, 0.080].",
+        "Another resolution, coarse channel: 2 mm 0.100 [0.100, 0.100].",
+        "For comparison, a latent that is only brought back to its own cells differs by "
+        "0.040 [0.040, 0.040].",
+        "From 1 mm to 2 mm the latent moves by 0.450, all channels. A content that both grids hold "
+        "moves it by 0.100; the difference, 0.350 [0.350, 0.350], comes with the resolution "
+        "(n = 3).",
+        "A header that is off by 2 mm moves the latent by 0.550 [0.500, 0.600] and costs "
+        "8.00 dB [8.00, 8.00] at the true place (n = 3).",
+        "A scan truly taken 2 mm off moves the latent by 0.050 [0.050, 0.050] and costs "
+        "0.25 dB [0.25, 0.25] at the true place (n = 3).",
+        "Taking the coarse channel from a 2 mm scan costs 0.50 dB [0.50, 0.50] at 1 mm (n = 3).",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -121,36 +127,34 @@ def test_the_verdict_says_what_is_met_and_what_is_missed(frame):
 )
 def test_the_words_follow_the_interval(tmp_path, smoother, words):
     found = recorded(**{f"{SMOOTHER}2 mm | all": smoother})
-    assert words in report.verdict(frame_of(found, tmp_path / "rows.jsonl"))
+    assert words in verdict(frame_of(found, tmp_path / "rows.jsonl"))
 
 
 def test_a_newer_release_takes_the_older_one_s_place(tmp_path):
     worse = {f"{WHOLE}2 mm | coarse": (0.4, 0.6, 0.8)}
     frame = frame_of(recorded() + recorded("v" * 64, 2, **worse), tmp_path / "rows.jsonl")
-    assert "missed by 2 mm" in report.verdict(frame)
-    assert set(summary.consistency_table(frame)["n"]) == {3}
+    table = report.consistency_table(frame).set_index(["Question", "Scanned", "Channels"])
+    line = table.loc[("another resolution", "2 mm", "coarse")]
+    assert line["Distance"] == pytest.approx(0.3) and line["Within"] == "no"
+    assert set(table["n"]) == {3}
 
 
 def test_rows_of_an_older_definition_make_no_table(tmp_path):
     older = [replace(r, metric="latent_distance") for r in recorded() if r.metric == "latent_rms"]
     rows.append_rows(tmp_path / "latent_consistency.jsonl", older)
-    assert report.tables(tmp_path, tmp_path / "tables") == []
+    assert EXPERIMENT.write(tmp_path, tmp_path / "tables") == []
 
 
-def test_tables_are_written_from_rows_alone(tmp_path):
-    assert report.tables(tmp_path, tmp_path / "tables") == []
+def test_decibels_are_written_with_four_decimals(tmp_path):
     rows.append_rows(tmp_path / "latent_consistency.jsonl", recorded())
-    written = report.tables(tmp_path, tmp_path / "tables")
-    assert all(path.is_file() for path in written) and len(written) == 5
-    lost = pd.read_csv(tmp_path / "tables/latent_consistency_db.csv")
-    assert lost["Lost (dB)"].tolist() == [0.5] and lost["Own latent (dB)"].tolist() == [31.0]
-    with pytest.raises(InputError, match="no rows on latent consistency"):
-        summary.newest(rows.read_rows(tmp_path).head(0))
+    EXPERIMENT.write(tmp_path, tmp_path / "tables")
+    text = (tmp_path / "tables/latent_consistency_db.csv").read_text()
+    assert text.splitlines()[1] == "MedIL,31.0000,30.5000,0.5000,0.5000,0.5000,3"
 
 
 def test_one_axis_shows_every_question_and_the_yardstick(frame):
-    header = summary.header_table(frame)
-    lines = pictures.lines_on_one_axis(summary.consistency_table(frame), header, "MedIL")
+    header = report.header_table(frame)
+    lines = pictures.lines_on_one_axis(report.consistency_table(frame), header, "MedIL")
     assert names.ANOTHER not in set(lines["Scanned"])
     assert "header off by 2 mm" in set(lines["Scanned"])
     ax = pictures.on_one_axis(lines).axes[0]
@@ -160,7 +164,7 @@ def test_one_axis_shows_every_question_and_the_yardstick(frame):
 
 def test_header_curves_show_means_and_a_live_head_beside_them(frame):
     live = {"off_mm": [0.0, 2.0], "distance": [0.0, 0.5], "lost_db": [0.0, 7.0]}
-    left, right = pictures.header_curves(summary.header_table(frame), "MedIL", live).axes
+    left, right = pictures.header_curves(report.header_table(frame), "MedIL", live).axes
     drawn = {line.get_label(): line.get_ydata() for line in right.lines}
     np.testing.assert_allclose(drawn["header off, voxels in place"], [8.0])
     np.testing.assert_allclose(drawn["live, one head"], live["lost_db"])

@@ -1,0 +1,129 @@
+"""What the rows on latent consistency say, in sentences with n and intervals over heads."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from eval.coders.base import SPLINES, models
+from eval.latent_consistency import conditions as names
+from eval.latent_consistency.conditions import SAME, WHOLE
+from eval.latent_consistency.report import (
+    QUESTIONS,
+    arm_title,
+    coarse_table,
+    consistency_table,
+    header_table,
+    information_table,
+)
+from eval.tables import with_interval
+
+CONTROLS = {
+    names.TRANSPORTED: "a latent that is only brought back to its own cells differs by",
+    names.SHIFTED_CELLS: "a latent on shifted cells, brought back, differs by",
+}
+
+
+def verdict(frame: pd.DataFrame) -> str:
+    """A sentence or two on each question, about the first model.
+
+    Args:
+        frame: Prepared rows.
+
+    Returns:
+        Lines of text.
+    """
+    arm = models(frame["arm"])[0]
+    frame = frame[frame["arm"].isin([arm, f"{arm}{SPLINES}"])]
+    table = consistency_table(frame)
+    model = table[table["Arm"] == arm_title(arm)].set_index(["Question", "Channels", "Scanned"])
+    opening = (
+        f"Distances between latents, as fractions of those between n = {model['n'].max()} "
+        "held-out heads [95 % interval over heads]."
+    )
+    sentences = [opening, *_kept(model), *_controls(model), *_information(frame, arm)]
+    return "\n".join([*sentences, *_headers(frame, arm), *_coarse(frame, arm)])
+
+
+def _kept(model: pd.DataFrame) -> list[str]:
+    """Where a latent should stay the same."""
+    judged = model[model["Bar"].notna()]
+    sentences = []
+    for question, channels in ((QUESTIONS[SAME], "all channels"),
+                               (QUESTIONS[WHOLE], "coarse channel")):  # fmt: skip
+        lines = judged[judged.index.get_level_values("Question") == question]
+        parts = [f"{key[2]} {_distance(line)}" for key, line in lines.iterrows()]
+        if parts:
+            sentences.append(f"{question.capitalize()}, {channels}: {'; '.join(parts)}.")
+    return sentences
+
+
+def _controls(model: pd.DataFrame) -> list[str]:
+    keys = {(QUESTIONS[SAME], "all", scan): words for scan, words in CONTROLS.items()}
+    return [
+        f"For comparison, {words} {_distance(model.loc[key])}."
+        for key, words in keys.items()
+        if key in model.index
+    ]
+
+
+def _information(frame: pd.DataFrame, arm: str) -> list[str]:
+    table = information_table(frame)
+    table = table[table["Channels"] == "all"].set_index(["Arm", "Scanned"])
+    sentences = []
+    for scanned in ("1.5 mm", "2 mm", "1 x 1 x 3 mm"):
+        key, splines = ((arm_title(a), scanned) for a in (arm, f"{arm}{SPLINES}"))
+        if key not in table.index:
+            continue
+        line, alone = table.loc[key], ""
+        if splines in table.index:
+            alone = f" ({table.loc[splines]['Grid alone']:.3f} with the splines alone)"
+        sentences.append(
+            f"From 1 mm to {scanned} the latent moves by {line['With resolution']:.3f}, all "
+            f"channels. A content that both grids hold moves it by {line['Grid alone']:.3f}"
+            f"{alone}; the difference, {_distance(line, 'Difference')}, {_weighed(line)} "
+            f"(n = {line['n']})."
+        )
+    return sentences
+
+
+def _weighed(line: pd.Series) -> str:
+    if line["Low"] > 0:
+        return "comes with the resolution"
+    if line["High"] < 0:
+        return "is below zero: the grid alone costs more than the whole"
+    return "cannot be told from zero"
+
+
+def _headers(frame: pd.DataFrame, arm: str) -> list[str]:
+    table = header_table(frame)
+    table = table[table["Arm"] == arm_title(arm)].set_index(["Kind", "By"])
+    asked = [("header off", mm, "A header that is off by {} mm") for mm in names.HEADER_MM[1:]]
+    asked += [("truly scanned there", names.HEADER_MM[-2], "A scan truly taken {} mm off")]
+    sentences = []
+    for kind, mm, words in asked:
+        if (kind, mm) in table.index:
+            line = table.loc[kind, mm]
+            sentences.append(
+                f"{words.format(f'{mm:g}')} moves the latent by {_distance(line)} and costs "
+                f"{_db(line)} at the true place (n = {line['n']})."
+            )
+    return sentences
+
+
+def _coarse(frame: pd.DataFrame, arm: str) -> list[str]:
+    table = coarse_table(frame)
+    return [
+        f"Taking the coarse channel from a 2 mm scan costs {_db(line)} at 1 mm (n = {line['n']})."
+        for _, line in table.iterrows()
+        if line["Arm"] == arm_title(arm)
+    ]
+
+
+def _distance(line: pd.Series, name: str = "Distance") -> str:
+    return with_interval(line[name], line["Low"], line["High"], 3)
+
+
+def _db(line: pd.Series) -> str:
+    """Mean with its unit and interval, such as ``0.52 dB [0.50, 0.56]``."""
+    text = with_interval(line["Lost (dB)"], line["Low (dB)"], line["High (dB)"])
+    return text.replace(" [", " dB [")
