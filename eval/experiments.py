@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from eval import (
+    evaluate,
     extrapolation,
     generation,
     latent_consistency,
     patch_vs_whole,
     reconstruction,
     robustness,
+    training,
 )
 from eval.experiment import Experiment
 
@@ -19,4 +21,6 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     robustness.EXPERIMENT,
     patch_vs_whole.EXPERIMENT,
     generation.EXPERIMENT,
+    training.EXPERIMENT,
+    evaluate.EXPERIMENT,
 )

@@ -23,7 +23,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from eval.coders.base import loaded
-from eval.evaluate import report as evaluate_report
+from eval.evaluate import EXPERIMENT
 from eval.evaluate.cases import arms
 from eval.evaluate.inputs import PLAN, RULES, Checked, Plan, write_plan
 from eval.pages.results import pack_rows
@@ -64,13 +64,13 @@ def build(out: Path, plan: Plan, wanted: frozenset[tuple[str, ...]], profile: st
         source, rows = part / "src", part / "rows"
         for folder in (source / "notebooks", rows):
             folder.mkdir(parents=True)
-        keep_rows(out / "rows" / f"{evaluate_report.EXPERIMENT}.jsonl", rows, wanted)
+        keep_rows(out / "rows" / f"{EXPERIMENT.name}.jsonl", rows, wanted)
         write_plan(plan, rows / PLAN)
         tables = part / "tables"
-        evaluate_report.tables(rows, tables)
+        EXPERIMENT.write(rows, tables)
         pages = notebooks(plan.volumes)
         execute_all(pages, source / "notebooks", profile)
-        write_texts(source, tables, plan, list(pages))
+        write_texts(source, rows, plan, list(pages))
         html = render(source, part / "out")
         pack_rows(rows, html / "rows")
         swap(tables, out / "tables")
@@ -185,9 +185,9 @@ def without_paths(notebook: dict) -> dict:
 # Words
 
 
-def write_texts(source: Path, tables: Path, plan: Plan, pages: Sequence[str]) -> None:
+def write_texts(source: Path, rows: Path, plan: Plan, pages: Sequence[str]) -> None:
     """The first page, the table of contents, the settings and the style."""
-    words = first_page(tables, plan, pages)
+    words = first_page(EXPERIMENT.recorded(rows), plan, pages)
     template = Template((TEMPLATES / "intro.md").read_text("utf-8"))
     (source / "intro.md").write_text(template.substitute(words), encoding="utf-8")
     shutil.copy(TEMPLATES / "_config.yml", source / "_config.yml")
@@ -201,18 +201,16 @@ def write_texts(source: Path, tables: Path, plan: Plan, pages: Sequence[str]) ->
     (source / "_toc.yml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def first_page(tables: Path, plan: Plan, pages: Sequence[str]) -> dict[str, str]:
+def first_page(frame: pd.DataFrame, plan: Plan, pages: Sequence[str]) -> dict[str, str]:
     """What the placeholders of the first page become; all of it from rows and from the check."""
     config, n = loaded(plan.release).config, len(plan.volumes)
-    name = evaluate_report.EXPERIMENT
-    verdict = (tables / f"{name}.txt").read_text("utf-8").strip().splitlines()
     warned = [f"- *{plain(v.name)}*: {' '.join(v.warnings)}" for v in plan.volumes if v.warnings]
     scans = pd.DataFrame([_line(number, v) for number, v in enumerate(plan.volumes)])
     coders = pd.DataFrame([{"Arm": plain(c.title), "Kind": c.kind} for c in arms(plan)])
     missing = n - sum(page.startswith("scan_") for page in pages)
     return {
-        "verdict": "\n".join(f"- {line}" for line in verdict),
-        "provenance": (tables / f"{name}_provenance.txt").read_text("utf-8").strip(),
+        "verdict": EXPERIMENT.sentences(frame),
+        "provenance": EXPERIMENT.origin(frame),
         "channels": str(config.latent_channels),
         "pitch_mm": f"{config.latent_spacing_mm:g}",
         "warnings": "\n".join(["## Before you trust it", "", *warned]) if warned else "",

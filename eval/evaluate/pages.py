@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from eval.coders.base import Coder, coders_from, release_coders
+from eval.coders.base import Coder, coders_from, release_coders, title_of
+from eval.evaluate import EXPERIMENT
 from eval.evaluate.cases import linear_coders
 from eval.evaluate.inputs import PLAN, RULES, Checked, Plan, read, read_plan
-from eval.evaluate.report import EXPERIMENT, NATIVE, name_of, newest, scores
+from eval.evaluate.report import NATIVE, scores
 from eval.metrics.spectra import detail_split, fsc
 from eval.pictures.hero import along_axes_mm, mask_ends, point_of_interest
-from eval.rows import read_rows
 from eval.subjects import Scan
 from medil.errors import InputError
 from medil.model.codecs import LINEAR_CODECS
@@ -63,12 +63,12 @@ def open_page(folder: Path, name: str) -> Page:
     about = next((v for v in plan.volumes if v.name == name), None) if plan else None
     if plan is None or about is None:
         raise InputError(f"this report has no volume called {name!r}.")
-    rows = newest(read_rows(Path(folder) / f"{EXPERIMENT}.jsonl"))
+    rows = EXPERIMENT.recorded(folder)
     rows = rows[rows["subject"] == name]
     scan = read(about)
     rebuilt, titles = {}, {}
     for coder in shown_coders(plan, rows):
-        title = name_of(coder.name)
+        title = title_of(coder.name)
         data = coder.decode(coder.encode(scan.volume), scan.volume.grid)
         rebuilt[title] = Volume(torch.from_numpy(data), scan.volume.grid)
         titles[title] = coder.name

@@ -7,19 +7,16 @@ scan and metric, so that no single rival is picked to lose.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 
-from eval.coders.base import TITLES
+from eval.coders.base import SPLINES, TITLES, models, title_of
 from eval.metrics.catalogue import METRICS
-from eval.rows import latest, recorded
 from eval.stats import compare
-from eval.tables import provenance, write
-from medil.errors import InputError
+from eval.tables import signed_db
 from medil.model.codecs import LINEAR_CODECS
 
-EXPERIMENT = "evaluate"
+NAME = "evaluate"
 NATIVE = "native -> native"
 COARSER = "native -> 2x coarser"
 FROM_HALF = "half resolution -> native"
@@ -30,24 +27,9 @@ IN_WORDS = {
     COARSER: "rendered with voxels twice as long",
     FROM_HALF: "encoded at half resolution, rendered on the native grid",
 }
-NAMES = {"medil": "MedIL", "medil_splines": "MedIL, splines alone", **TITLES}
-NAMES["interpolation"] = "Cubic interpolation of every voxel"
-NOT_RIVALS = (*LINEAR_CODECS, "dct_best", "interpolation")  # nothing is compared with itself
 FEWEST = 5  # scans that an interval is made from; the bootstrap of fewer is too narrow
 KEEPS_ALL = 0.999  # numbers a voxel from which on a linear code loses nothing
 IN_SUMMARY = ("psnr", "ssim", "ms_ssim", "fsc_05_mm", "gradient_error", "edge_width_mm")
-
-
-def newest(frame: pd.DataFrame) -> pd.DataFrame:
-    """The newest row of each measurement of this experiment.
-
-    Raises:
-        InputError: There is none.
-    """
-    frame = frame[frame["experiment"] == EXPERIMENT]
-    if frame.empty:
-        raise InputError("there are no rows of your own scans; run: medil evaluate SCANS -o report")
-    return latest(frame)
 
 
 def scores(frame: pd.DataFrame) -> pd.DataFrame:
@@ -71,7 +53,7 @@ def scan_table(frame: pd.DataFrame) -> pd.DataFrame:
         {
             "Scan": table["subject"],
             "Question": table["condition"],
-            "Code": [name_of(arm) for arm in table["arm"]],
+            "Code": [title_of(arm) for arm in table["arm"]],
             "In (mm)": table["spacing_in_mm"],
             "Out (mm)": table["spacing_out_mm"],
             "Numbers per voxel": table["numbers_per_voxel"].round(3),
@@ -92,7 +74,7 @@ def summary_table(frame: pd.DataFrame) -> pd.DataFrame:
         means = part.groupby("arm")[[*chosen, "numbers_per_voxel"]].mean()
         n = part.groupby("arm")["subject"].nunique()
         for arm, mean in means.sort_values("psnr", ascending=False).iterrows():
-            line = {"Question": condition, "Code": name_of(arm)}
+            line = {"Question": condition, "Code": title_of(arm)}
             line["Numbers per voxel"] = round(mean["numbers_per_voxel"], 3)
             line |= {header(m): round(mean[m], decimals(m)) for m in chosen}
             lines.append(line | {"n": int(n[arm])})
@@ -140,7 +122,7 @@ def gains_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Every arm against the best linear rival: mean, interval and wins, by question and metric."""
     table, lines = scores(frame), []
     judged = [m for m in metrics_of(table) if METRICS[m].higher_is_better is not None]
-    arms = [arm for arm in table["arm"].unique() if arm not in NOT_RIVALS]
+    arms = [arm for arm in table["arm"].unique() if arm not in TITLES]
     for condition in present(table):
         for arm in arms:
             for metric in judged:
@@ -152,7 +134,7 @@ def gains_table(frame: pd.DataFrame) -> pd.DataFrame:
                 lines.append(
                     {
                         "Question": condition,
-                        "Code": name_of(arm),
+                        "Code": title_of(arm),
                         "Metric": header(metric),
                         "Better than the best linear rival by": round(found.mean(), n_decimals),
                         "Low": round(low, n_decimals),
@@ -174,18 +156,19 @@ def interval(values: pd.Series) -> tuple[float, float]:
 
 def verdict(frame: pd.DataFrame) -> str:
     """What the rows say in sentences, one an arm and condition, with n and intervals."""
-    frame = newest(frame)
-    table, told = scores(compressed(frame)), []
-    arms = [a for a in table["arm"].unique() if a not in (*NOT_RIVALS, "medil_splines")]
-    arms.sort(key=lambda arm: (arm != "medil", arm))
-    for condition in present(table):
-        for arm in arms:
-            found = gains(frame, "psnr", arm, condition)
-            if not found.empty:
-                told.append(_sentence(table, arm, condition, found))
-    if not told:
-        raise InputError("the rows hold no arm beside a linear code; measure one first.")
-    return "\n".join([*told, *_resolution(table, arms), *_uncompressed(frame)])
+    table = scores(compressed(frame))
+    ours = models(table["arm"])
+    others = set(table["arm"]) - {*ours, *TITLES}
+    arms = [*ours, *sorted(arm for arm in others if not arm.endswith(SPLINES))]
+    sentences = [
+        _sentence(table, arm, condition, found)
+        for condition in present(table)
+        for arm in arms
+        if not (found := gains(frame, "psnr", arm, condition)).empty
+    ]
+    if not sentences:
+        sentences = ["No arm is recorded beside a linear code, so nothing can be compared."]
+    return "\n".join([*sentences, *_resolution(table, arms), *_uncompressed(frame)])
 
 
 def _uncompressed(frame: pd.DataFrame) -> list[str]:
@@ -204,14 +187,13 @@ def _sentence(table: pd.DataFrame, arm: str, condition: str, found: pd.Series) -
     """Mean lead in dB with its interval, in the words that the interval allows."""
     low, high = interval(found)
     part = table[(table["condition"] == condition) & (table["arm"] == arm)]
-    where = "above" if found.mean() >= 0 else "below"
     means = part["numbers_per_voxel"].mean()
     rival = "the best linear code of the release's size"
     if condition == FROM_HALF:
         rival = "the best of linear codes and cubic interpolation"
     start = (
-        f"A scan {IN_WORDS.get(condition, condition)}: {name_of(arm)} ({means:.3f} numbers a "
-        f"voxel encoded) is {abs(found.mean()):.2f} dB {where} {rival}"
+        f"A scan {IN_WORDS.get(condition, condition)}: {title_of(arm)} ({means:.3f} numbers a "
+        f"voxel encoded) is {signed_db(found.mean())} {rival}"
     )
     if len(found) == 1:
         return f"{start}; n = 1 scan, so no interval."
@@ -234,8 +216,8 @@ def _resolution(table: pd.DataFrame, arms: Sequence[str]) -> list[str]:
         return []
     medians = native.groupby("arm")["fsc_05_mm"].median()
     linear = medians[medians.index.isin(LINEAR_CODECS)]
-    told = [f"{name_of(a)} {medians[a]:.1f} mm" for a in arms if a in medians]
-    told += [f"{name_of(linear.idxmin())} {linear.min():.1f} mm"] if len(linear) else []
+    told = [f"{title_of(a)} {medians[a]:.1f} mm" for a in arms if a in medians]
+    told += [f"{title_of(linear.idxmin())} {linear.min():.1f} mm"] if len(linear) else []
     return [
         "Effective resolution on the scan's own grid (Fourier shell correlation of 0.5, never "
         f"below twice the longest voxel side; median over n = {native['subject'].nunique()}, lower "
@@ -254,11 +236,6 @@ def metrics_of(table: pd.DataFrame) -> list[str]:
     return [metric for metric in METRICS if metric in table]
 
 
-def name_of(arm: str) -> str:
-    """An arm for people; a user's own arm keeps its name."""
-    return NAMES.get(arm, arm)
-
-
 def header(metric: str) -> str:
     """A metric's title with its unit."""
     known = METRICS[metric]
@@ -270,27 +247,10 @@ def decimals(metric: str) -> int:
     return 2 if METRICS[metric].unit in ("dB", "mm") else 3
 
 
-def tables(folder: Path, out: Path) -> list[Path]:
-    """Write ``evaluate*.csv``, the verdict and where the rows come from.
-
-    Args:
-        folder: Holds ``evaluate.jsonl``.
-        out: Folder of the tables; made with its parents.
-
-    Returns:
-        What was written; nothing where there are no rows.
-    """
-    frame = recorded(folder, EXPERIMENT)
-    if frame is None:
-        return []
-    frame = newest(frame)
-    return write(
-        {
-            f"{EXPERIMENT}.csv": scan_table(frame),
-            f"{EXPERIMENT}_summary.csv": summary_table(frame),
-            f"{EXPERIMENT}_gains.csv": gains_table(frame),
-            f"{EXPERIMENT}.txt": verdict(frame),
-            f"{EXPERIMENT}_provenance.txt": provenance(frame),
-        },
-        out,
-    )
+def tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Tables by file stem."""
+    return {
+        NAME: scan_table(frame),
+        f"{NAME}_summary": summary_table(frame),
+        f"{NAME}_gains": gains_table(frame),
+    }

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from eval import reconstruction
+from eval.coders.base import models
 from eval.evaluate import report as evaluate_report
 from eval.evaluate.inputs import PLAN, read_plan, subject
 from eval.evaluate.report import NATIVE
 from eval.metrics import METRICS, peak_intensity, psnr
 from eval.pages.results import Recorded
+from eval.reconstruction import measure as reconstruction
 from eval.rows import latest
 from eval.subjects import Subject, subjects
 from medil.errors import InputError
@@ -29,11 +30,10 @@ def rows_of_gains(found: list[Recorded]) -> pd.DataFrame:
     Raises:
         InputError: Neither is recorded.
     """
-    by_name = {r.experiment.name: r.rows for r in found}
-    if "evaluate" in by_name:
-        return evaluate_report.newest(by_name["evaluate"])
-    if "reconstruction" in by_name:
-        return reconstruction.EXPERIMENT.prepare(by_name["reconstruction"])
+    frames = {r.experiment.name: r.frame for r in found if r.frame is not None}
+    for name in (evaluate_report.NAME, reconstruction.NAME):
+        if name in frames:
+            return frames[name]
     raise InputError("no scan is recorded; run: python -m eval.reconstruction --profile quick")
 
 
@@ -41,8 +41,13 @@ def gains_by_scan(found: list[Recorded]) -> pd.DataFrame:
     """MedIL minus the best linear rival in dB: one line a scan, one column a question."""
     frame = rows_of_gains(found)
     conditions = frame.loc[frame["metric"] == "psnr", "condition"].unique()
-    gains = {c: evaluate_report.gains(frame, "psnr", "medil", c) for c in conditions}
-    return pd.DataFrame(gains).dropna(how="all")
+    return pd.DataFrame({c: gains_of(frame, "psnr", c) for c in conditions}).dropna(how="all")
+
+
+def gains_of(frame: pd.DataFrame, metric: str, condition: str) -> pd.Series:
+    """Scan by scan, how much better the first model is; empty where none is recorded."""
+    arms = models(frame["arm"])
+    return evaluate_report.gains(frame, metric, arms[0] if arms else "", condition)
 
 
 def gains_figure(table: pd.DataFrame):
@@ -125,7 +130,7 @@ def wins_by_metric(found: list[Recorded]) -> pd.DataFrame:
     frame, lines = rows_of_gains(found), []
     for metric, known in METRICS.items():
         if metric in set(frame["metric"]) and known.higher_is_better is not None:
-            values = evaluate_report.gains(frame, metric, "medil", NATIVE)
+            values = gains_of(frame, metric, NATIVE)
             won = int((values > 0).sum())
             lines.append({"Metric": known.title, "Scans won": won, "n": len(values)})
     return pd.DataFrame(lines)

@@ -8,48 +8,23 @@ from __future__ import annotations
 
 import gzip
 import json
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
 
-from eval.ablation import report as ablation_report
-from eval.evaluate import report as evaluate_report
-from eval.experiments import EXPERIMENTS as FRAMED
+from eval.experiment import Experiment
+from eval.experiments import EXPERIMENTS
 from eval.metrics import METRICS
 from eval.pictures.filterable import filterable
 from eval.rows import RESULTS, latest, parts, read_rows
-from eval.speed import report as speed_report
 from eval.tables import provenance
 from medil.errors import InputError
-from medil.model.codecs import LINEAR_CODECS
 
 ROWS = "../rows"  # where a page finds the packed rows
-RIVALS = (*LINEAR_CODECS, "interpolation")
-NATIVE = "native -> native"
-LIVE_ARM = "dct_ball"  # quick, and learned from nothing: the same numbers everywhere
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """One experiment, whether or not it is recorded.
-
-    Args:
-        name: Of its rows file.
-        title: For people.
-        question: That it answers.
-        how: The command that records it.
-        tables: Writes its tables from a folder of rows; None where it has none.
-    """
-
-    name: str
-    title: str
-    question: str
-    how: str
-    tables: Callable[[Path, Path], list[Path]] | None
 
 
 @dataclass(frozen=True)
@@ -59,41 +34,33 @@ class Recorded:
     Args:
         experiment: Which.
         rows: All of its rows.
-        verdict: Its lines; none where no verdict is drawn.
-        tables: Title -> table.
+        frame: Those that count, prepared; None where they are too few for a table.
     """
 
     experiment: Experiment
     rows: pd.DataFrame
-    verdict: list[str]
-    tables: dict[str, pd.DataFrame]
+    frame: pd.DataFrame | None
 
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        """Tables and sentences by file name."""
+        return {} if self.frame is None else self.experiment.contents(self.frame)
 
-def ablation_tables(folder: Path, out: Path) -> list[Path]:
-    """The ablation's tables; nothing where it is not recorded."""
-    path = folder / "ablation.jsonl"
-    return ablation_report.write(path, out) if parts(path) else []
+    @property
+    def verdict(self) -> list[str]:
+        """Its lines; none where no verdict is drawn."""
+        text = self.texts.get(f"{self.experiment.name}_verdict.txt", "")
+        return [line for line in text.splitlines() if line.strip()]
 
-
-EXPERIMENTS = (
-    *(Experiment(e.name, e.title, e.question, e.command, e.write) for e in FRAMED),
-    Experiment(
-        "ablation", "Ablation", "Is LTE worth it?",
-        "python -m eval.ablation --profile gpu", ablation_tables,
-    ),
-    Experiment(
-        "speed", "Speed and memory", "What does rendering cost, and what binds?",
-        "python -m eval.speed --quick", speed_report.tables,
-    ),
-    Experiment(
-        "training", "Training", "How did the release learn?",
-        "python -m eval.training RUN_FOLDER --name tiny", None,
-    ),
-    Experiment(
-        "evaluate", "Your own scans", "How does the release do on the scans of this report?",
-        "medil evaluate SCANS -o report", evaluate_report.tables,
-    ),
-)  # fmt: skip
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Title to table, numbers as numbers; an overview where the experiment has no table."""
+        found = {
+            _title(Path(name).stem, self.experiment.name): pd.read_csv(StringIO(text))
+            for name, text in self.texts.items()
+            if name.endswith(".csv")
+        }
+        return found or {"overview": overview(self.rows)}
 
 
 # Collecting
@@ -108,39 +75,14 @@ def collect(folder: Path) -> list[Recorded]:
     Returns:
         One entry an experiment that is recorded.
     """
-    return [recorded for e in EXPERIMENTS if (recorded := recorded_in(folder, e)) is not None]
-
-
-def recorded_in(folder: Path, experiment: Experiment) -> Recorded | None:
-    """One experiment's rows, verdict and tables; None where it has no rows.
-
-    An experiment without tables of its own, or with rows too few for them, gets an overview.
-    """
-    path = folder / f"{experiment.name}.jsonl"
-    try:
-        rows = read_rows(path)
-    except InputError:
-        return None
-    verdict, tables = [], {}
-    try:
-        verdict, tables = _made(experiment, folder)
-    except InputError as error:
-        verdict = [f"No verdict: {error}"]
-    return Recorded(experiment, rows, verdict, tables or {"overview": overview(rows)})
-
-
-def _made(experiment: Experiment, folder: Path) -> tuple[list[str], dict[str, pd.DataFrame]]:
-    if experiment.tables is None:
-        return [], {}
-    verdict: list[str] = []
-    tables = {}
-    with tempfile.TemporaryDirectory() as name:
-        for path in experiment.tables(folder, Path(name)):
-            if path.suffix == ".csv" and path.stat().st_size > 1:
-                tables[_title(path.stem, experiment.name)] = pd.read_csv(path)
-            elif path.suffix == ".txt" and not path.stem.endswith("provenance"):
-                verdict += [line for line in path.read_text("utf-8").splitlines() if line.strip()]
-    return verdict, tables
+    found = []
+    for experiment in EXPERIMENTS:
+        try:
+            rows = read_rows(folder / f"{experiment.name}.jsonl")
+        except InputError:
+            continue
+        found.append(Recorded(experiment, rows, experiment.recorded(folder)))
+    return found
 
 
 def _title(stem: str, name: str) -> str:
@@ -184,7 +126,7 @@ def missing(found: list[Recorded], own: bool) -> str:
     lacking = [e for e in EXPERIMENTS if e.name not in have]
     if own or not lacking:
         return ""
-    return "\n".join(f"- *{e.title}* is not recorded here; `{e.how}` records it." for e in lacking)
+    return "\n".join(f"- *{e.title}* is not recorded; `{e.command}` records it." for e in lacking)
 
 
 def verdicts(found: list[Recorded], most_lines: int = 6) -> str:

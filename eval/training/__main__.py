@@ -1,6 +1,6 @@
-"""`python -m eval.training`: see `eval.training.measure`."""
+"""`python -m eval.training`."""
 
-from eval.training.measure import main
+from eval.training import EXPERIMENT
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(EXPERIMENT.main())

@@ -1,17 +1,10 @@
-"""Training curves as rows: a run's log, thinned and smoothed, beside the weights it made.
-
-    python -m eval.training RUN_FOLDER --name tiny
-
-reads ``log.jsonl`` and ``weights.safetensors`` of the folder. Nothing is replaced: another
-release's curve has other weights and stands beside this one.
-"""
+"""A training run's log as rows: thinned, smoothed, with the hash of the weights it made."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +16,7 @@ from medil.errors import InputError
 from medil.model.base import LatentAutoencoder
 from medil.model.weights import load_model, weights_sha256
 
-EXPERIMENT = "training"
+NAME = "training"
 MOST_POINTS = 120
 UNITS = {"loss": "1", "psnr": "dB", "gain": "dB", "voxels_per_s": "1/s", "elapsed": "min"}
 SMOOTHED = {"loss": "loss", "psnr": "psnr_db", "gain": "gain_db"}  # metric -> field of the log
@@ -115,7 +108,7 @@ def training_rows(
     """
     config, facts = model.config, model.facts
     row = rows.Row(
-        experiment=EXPERIMENT,
+        experiment=NAME,
         subject=name,
         arm=config.architecture,
         condition="",
@@ -183,7 +176,7 @@ def record(
     model = load_model(weights or folder / "weights.safetensors")
     found = training_rows(model, folder / "log.jsonl", name, rows.Provenance.now(profile))
     out.mkdir(exist_ok=True)
-    path = out / f"{EXPERIMENT}.jsonl"
+    path = out / f"{NAME}.jsonl"
     recorded = rows.recorded_identities(path)
     fresh = [r for r in found if tuple(getattr(r, f) for f in rows.IDENTITY) not in recorded]
     return rows.append_rows(path, fresh)
@@ -204,7 +197,7 @@ def curve(frame: pd.DataFrame, weights_sha256: str) -> pd.DataFrame:
         InputError: No curve of these weights was recorded.
     """
     mine = frame["weights_sha256"].str.startswith(weights_sha256) & (weights_sha256 != "")
-    chosen = rows.latest(frame[(frame["experiment"] == EXPERIMENT) & mine])
+    chosen = rows.latest(frame[(frame["experiment"] == NAME) & mine])
     if chosen.empty:
         raise InputError(
             f"there is no training curve of the weights {weights_sha256[:12]!r}; "
@@ -215,19 +208,15 @@ def curve(frame: pd.DataFrame, weights_sha256: str) -> pd.DataFrame:
     return table.sort_index().reset_index().rename_axis(columns=None)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; 0, or 2 after one sentence about bad input."""
-    parser = argparse.ArgumentParser(prog="python -m eval.training", description=__doc__)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The run's folder, the release's name, weights that lie elsewhere."""
     parser.add_argument("folder", type=Path, help="folder of the run")
     parser.add_argument("--name", default="tiny", help="of the release (tiny)")
     parser.add_argument("--weights", type=Path, help="what it made, if not in its folder")
-    parser.add_argument("--profile", choices=("quick", "gpu", "paper"), default="quick")
-    parser.add_argument("--out", type=Path, default=rows.RESULTS, help="folder of the rows")
-    options = parser.parse_args(arguments)
-    try:
-        added = record(options.folder, options.name, options.out, options.weights, options.profile)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(f"{added} new rows in {EXPERIMENT}.jsonl")
-    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """Record the curve of a run."""
+    out = options.out or rows.RESULTS
+    added = record(options.folder, options.name, out, options.weights, options.profile)
+    print(f"{added} new rows in {NAME}.jsonl")

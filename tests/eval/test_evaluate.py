@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from eval import rows
-from eval.evaluate import __main__ as evaluate
 from eval.evaluate import book as evaluate_book
 from eval.evaluate import cases as evaluate_cases
 from eval.evaluate import inputs as evaluate_inputs
+from eval.evaluate import measure as evaluate
 from eval.evaluate import pages as evaluate_pages
 from eval.evaluate import report as evaluate_report
 from eval.evaluate.inputs import Checked, Plan

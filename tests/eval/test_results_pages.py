@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from eval import rows
+from eval.evaluate import EXPERIMENT
 from eval.evaluate import report as evaluate_report
 from eval.pages import gains as results_gains
 from eval.pages import results as results_pages
@@ -58,7 +59,8 @@ def folder(tmp_path) -> Path:
 
 
 def frame() -> pd.DataFrame:
-    return pd.DataFrame([r.to_record() for r in own_rows()])
+    table = pd.DataFrame([r.to_record() for r in own_rows()])
+    return table.assign(recorded_at=pd.Timestamp("2026-01-01", tz="UTC"))
 
 
 # The verdict on a user's scans
@@ -83,14 +85,13 @@ def test_scans_that_were_not_compressed_are_left_out_and_named():
     kept_all = [row("tiny", arm, "psnr", 300.0, kept=64) for arm in ("dct_ball", "cubic")]
     everything = [*own_rows(), *kept_all, row("tiny", "medil", "psnr", 30.0, kept=200)]
     table = pd.DataFrame([r.to_record() for r in everything])
-    table["recorded_at"] = pd.to_datetime(table["recorded_at"])
     gains = evaluate_report.gains(table, "psnr", "medil", evaluate_report.NATIVE)
     assert set(gains.index) == {"a", "b"}
     assert "n = 1: tiny" in evaluate_report.verdict(table)
 
 
 def test_the_verdict_says_what_n_allows():
-    table = frame().assign(recorded_at=pd.Timestamp("2026-01-01", tz="UTC"))
+    table = frame()
     two = evaluate_report.verdict(table)
     assert "0.00 dB above" in two and "-2.00 to +2.00 dB over n = 2 scans, too few" in two
     one = evaluate_report.verdict(table[table["subject"] == "a"])
@@ -104,14 +105,22 @@ def test_the_verdict_says_what_n_allows():
 
 
 def test_tables_hold_every_scan_and_the_oracle_is_no_rival(folder, tmp_path):
-    written = evaluate_report.tables(folder, tmp_path / "out")
-    assert all(path.is_file() for path in written)
+    written = EXPERIMENT.write(folder, tmp_path / "out")
+    assert "evaluate_verdict.txt" in [path.name for path in written]
     table = pd.read_csv(tmp_path / "out" / "evaluate.csv")
     assert len(table) == 2 * 4 + 2 * 5
     assert list(table["Scan"].unique()) == ["a", "b"]
     gains = pd.read_csv(tmp_path / "out" / "evaluate_gains.csv")
     assert set(gains["Code"]) == {"MedIL"}
-    assert evaluate_report.tables(tmp_path / "out", tmp_path) == []
+
+
+def test_weights_in_a_file_are_the_model_of_their_report(tmp_path):
+    own = [replace(r, arm="medil_mine") if r.arm == "medil" else r for r in own_rows()]
+    rows.append_rows(tmp_path / "evaluate.jsonl", own)
+    found = results_pages.collect(tmp_path)
+    assert "MedIL mine (0.125 numbers a voxel encoded) is 0.00 dB above" in found[0].verdict[0]
+    gains = results_gains.gains_by_scan(found)
+    assert gains[evaluate_report.NATIVE].to_dict() == {"a": 2.0, "b": -2.0}
 
 
 # The page
@@ -123,8 +132,8 @@ def test_what_is_recorded_is_collected_and_the_rest_says_how(folder):
     assert names == ["reconstruction", "evaluate"]
     assert all(r.verdict and r.tables for r in found)
     text = results_pages.missing(found, own=False)
-    assert text.count("is not recorded here") == len(results_pages.EXPERIMENTS) - 2
-    assert "python -m eval.ablation" in text
+    assert text.count("is not recorded") == len(results_pages.EXPERIMENTS) - 2
+    assert "python -m eval.robustness" in text
     assert results_pages.missing(found, own=True) == ""
 
 
@@ -166,7 +175,8 @@ def test_links_lead_to_the_packed_rows(folder, tmp_path):
 
 def test_long_verdicts_are_folded_not_cut(folder):
     (found, *_) = results_pages.collect(folder)
-    long = replace(found, verdict=[f"line {k}" for k in range(20)])
+    lines = "\n".join(f"line {k}" for k in range(20))
+    long = replace(found, experiment=replace(found.experiment, verdict=lambda rows: lines))
     text = results_pages.verdicts([long], most_lines=6)
     assert all(f"- line {k}\n" in text + "\n" for k in range(20))
     assert "14 more lines" in text and text.count("<details>") == text.count("</details>") == 1

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from eval import rows
+from eval.training import EXPERIMENT
 from eval.training import measure as training
 from medil.config import preset
 from medil.errors import InputError
@@ -103,13 +104,13 @@ def test_another_release_has_a_curve_of_its_own(run, tmp_path):
 
 
 def test_bad_input_is_one_sentence_and_exit_2(run, tmp_path, capsys):
-    assert training.main([str(tmp_path / "none"), "--out", str(tmp_path)]) == 2
+    assert EXPERIMENT.main([str(tmp_path / "none"), "--out", str(tmp_path)]) == 2
     assert "weights.safetensors" in capsys.readouterr().err
     (run / "log.jsonl").write_text('{"step": 1}\nnot a line\n')
     with pytest.raises(InputError, match="no line of a training log"):
         training.record(run, "tiny", tmp_path)
     (run / "log.jsonl").unlink()
-    assert training.main([str(run), "--out", str(tmp_path)]) == 2
+    assert EXPERIMENT.main([str(run), "--out", str(tmp_path)]) == 2
     assert "there is no log" in capsys.readouterr().err
     empty = rows.pd.DataFrame(columns=list(rows.SCHEMA), dtype=str)
     with pytest.raises(InputError, match="no training curve of the weights 'abc'"):

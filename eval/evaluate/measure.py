@@ -1,0 +1,122 @@
+"""A report on a user's own scans: what is asked, checked, measured, and built."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from eval import rows, runner
+from eval.coders.base import SUFFIX, latent_numbers, loaded
+from eval.evaluate.cases import CASES, arms
+from eval.evaluate.inputs import Checked, Plan, check, find, subject
+from eval.evaluate.report import NAME
+from eval.reconstruction import measure as reconstruction
+from medil.errors import InputError
+from medil.grid import Grid
+
+MARK = "report.json"  # says that a folder is a report
+
+
+def tasks(plan: Plan, path: Path, provenance: rows.Provenance) -> list[runner.Task]:
+    """One task a volume, of what its report does not hold yet."""
+    people = [subject(found, tuple(CASES)) for found in plan.volumes]
+    recorded = rows.recorded_identities(path)
+    return reconstruction.subject_tasks(people, arms(plan), recorded, provenance, NAME, CASES)
+
+
+def wanted(plan: Plan) -> frozenset[tuple[str, ...]]:
+    """The identities of all rows that a report is about."""
+    people = [subject(found, tuple(CASES)) for found in plan.volumes]
+    return frozenset(
+        identity
+        for someone in people
+        for pair in reconstruction.pairs(someone, arms(plan))
+        for identity in reconstruction.identities(NAME, someone, pair)
+    )
+
+
+def check_folder(out: Path) -> None:
+    """Refuse a folder that a report must not be written to, before any work.
+
+    Raises:
+        InputError: It is a file, lies in no folder, or holds something else.
+    """
+    if not out.parent.is_dir():
+        raise InputError(f"{out.parent} does not exist; make that folder first.")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; name a folder.")
+    if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
+        raise InputError(f"{out} holds other things and is no report; name a new or empty folder.")
+
+
+def plan_of(options: argparse.Namespace) -> Plan:
+    """What was asked for, with every path absolute, after each volume was read once.
+
+    Raises:
+        InputError: Which input, weights or coder cannot be used, and why.
+    """
+    release, coders = options.release, []
+    if release.endswith(SUFFIX):
+        release = str(Path(release).absolute())
+    loaded(release)
+    for text in options.coder:
+        path, colon, name = text.rpartition(":")
+        coders.append(f"{Path(path).absolute()}{colon}{name}" if path else text)
+    inputs = find(options.inputs)
+    arms(Plan(release, tuple(coders), ()))
+    found = [check(entry) for entry in tqdm(inputs, desc="reading", unit="scan")]
+    return Plan(release, tuple(coders), tuple(with_size(f, release) for f in found))
+
+
+def with_size(found: Checked, release: str) -> Checked:
+    """With a warning where a release's latent keeps as many numbers as there are voxels."""
+    config = loaded(release).config
+    grid = Grid.from_spacing(found.shape, found.spacing_mm)
+    a_voxel = latent_numbers(grid, config.latent_spacing_mm, config.latent_channels) / grid.n_voxels
+    if a_voxel < 1:
+        return found
+    told = f"The latent keeps {a_voxel:.1f} numbers a voxel, so nothing is compressed."
+    return replace(found, warnings=(*found.warnings, told))
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The scans, the user's own coders, ``--force``."""
+    parser.add_argument("inputs", type=Path, nargs="+", help="images, folders, CSV tables")
+    parser.add_argument("--coder", action="append", default=[], help="FILE.py:NAME, a model")
+    parser.add_argument("--force", action="store_true", help="measure all of it again")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure what the report lacks, and build its pages.
+
+    Raises:
+        InputError: No folder, or what cannot be used, and why.
+    """
+    from eval.evaluate.book import build
+
+    if options.out is None:
+        raise InputError("say where the report goes: --out FOLDER.")
+    out: Path = options.out.absolute()
+    check_folder(out)
+    plan = plan_of(options)
+    path = prepare(out, options.force)
+    todo = tasks(plan, path, rows.Provenance.now(options.profile))
+    added = runner.run(todo, path, options.workers, options.scheduler)
+    print(f"{added} new rows of {len(plan.volumes)} scans")
+    index = build(out, plan, wanted(plan), options.profile)
+    print((out / "tables" / f"{NAME}_verdict.txt").read_text("utf-8").strip())
+    print(f"The report is at {index}")
+
+
+def prepare(out: Path, force: bool) -> Path:
+    """The rows file of a report, whose folder is made and marked."""
+    (out / "rows").mkdir(parents=True, exist_ok=True)
+    (out / MARK).write_text(json.dumps({"made_by": "medil evaluate"}) + "\n", encoding="utf-8")
+    path = out / "rows" / f"{NAME}.jsonl"
+    if force:
+        path.unlink(missing_ok=True)
+    return path
