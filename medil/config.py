@@ -38,20 +38,20 @@ class ModelConfig:
     encoder_operator: str = "integrated"  # native voxels -> features; see `layers.operators`
     closed_form: bool = True  # least-squares projection plus learned residual: ours
     latent_spacing_mm: float = 4.0  # pitch of the latent grid: ours
-    latent_channels: int = 8  # numbers in one latent cell
-    fine_per_latent: int = 2  # fine feature cells in one latent cell, an axis
+    latent_channels: int = 8  # numbers per latent cell
+    fine_per_latent: int = 2  # fine feature cells per latent cell along each axis
     width_encoder: int = 32  # channels of the encoder's fine level
     width_latent: int = 64  # channels at the latent pitch
     width_fine: int = 32  # channels of the decoder's fine level
     depth_encoder: int = 1  # residual blocks at each encoder level
     depth_latent: int = 5  # decoder blocks at the latent pitch
     depth_fine: int = 3  # decoder blocks at the fine pitch
-    harmonics: int = 1  # K: J = 2 K + 1 local functions an axis (integrated LTE)
-    frequencies: int = 32  # predicted frequencies a cell (literal LTE)
+    harmonics: int = 1  # K: J = 2 K + 1 local functions per axis (integrated LTE)
+    frequencies: int = 32  # predicted frequencies per cell (literal LTE)
     hidden: int = 64  # MLP width of the operators that have one
     working_mm: float = 1.0  # fixed grid of "conv" and of "subpixel"
     ridge: float = 2e-3  # second-difference penalty of the projection: ours
-    log_var_start: float = -9.0  # log-variance before training: a latent nearly without noise
+    log_var_start: float = -9.0  # initial log-variance: a latent nearly without noise
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
@@ -70,15 +70,15 @@ class ModelConfig:
 class TrainConfig:
     """Two stages: whole volumes at low resolution, then native-resolution patches (paper)."""
 
-    minutes: float = 45.0  # wall time of both stages together, where `steps` is 0
-    steps: int = 0  # length of the run in steps; 0: by wall time
-    global_share: float = 0.05  # of the run on stage one
-    global_mix: float = 0.02  # of stage-two steps on whole low-resolution volumes: ours
+    minutes: float = 45.0  # wall time of the run, unless `steps` is set
+    steps: int = 0  # length of the run in steps; 0: `minutes` decide
+    global_share: float = 0.05  # share of the run on stage one
+    global_mix: float = 0.02  # share of stage-two steps on whole low-resolution volumes: ours
     patch_sides_mm: tuple[float, ...] = (40.0,)  # sides of stage-two patches, drawn evenly
-    anchored_share: float = 0.5  # of patches whose latent grid starts at their corner: ours
-    batch: int = 1  # patches a step, over all processes
-    accumulate: int = 1  # parts in which a process works through its share of a batch
-    coarser_share: float = 0.1  # of stage-two steps that render finer voxels than they encode: ours
+    anchored_share: float = 0.5  # share of patches whose latent grid starts at their corner: ours
+    batch: int = 1  # patches per step, over all processes
+    accumulate: int = 1  # gradient accumulation: parts of a process's share of a batch
+    coarser_share: float = 0.1  # of stage-two steps that render finer voxels than they encode
     clip_norm: float = 1.0  # largest gradient norm
     learning_rate: float = 5e-4
     beta2: float = 0.99
@@ -88,12 +88,12 @@ class TrainConfig:
     kl_weight: float = 1e-6  # paper: a KL-regularised latent
     loss: str = "rms"  # or "charbonnier", "l1"
     loss_floor: float = 3e-4  # sqrt(MSE + floor): ours; Charbonnier's eps^2
-    gradient_weight: float = 0.0  # of the error of finite differences per mm
-    spectral_weight: float = 0.0  # of the error of Fourier amplitudes
-    consistency_weight: float = 0.0  # of the distance between two grids' latents: ours
-    perceptual_weight: float = 0.0  # of LPIPS on planes; needs its weights, for a GPU
-    adversarial_weight: float = 0.0  # of a patch discriminator; for a GPU
-    adversarial_after: float = 0.5  # share of the run before the discriminator counts
+    gradient_weight: float = 0.0  # weight of the error of finite differences per mm
+    spectral_weight: float = 0.0  # weight of the error of Fourier amplitudes
+    consistency_weight: float = 0.0  # weight of the distance of two grids' latents: ours
+    perceptual_weight: float = 0.0  # weight of LPIPS on planes; needs its weights, and a GPU
+    adversarial_weight: float = 0.0  # weight of a patch discriminator; needs a GPU
+    adversarial_after: float = 0.5  # progress of the run at which the discriminator begins
     log_every: int = 25  # steps
     save_every: int = 200  # steps
     bf16: bool = True
@@ -106,7 +106,7 @@ class TrainConfig:
             raise InputError("patch_sides_mm needs at least one side, all above zero.")
         if min(self.batch, self.accumulate) < 1 or self.batch % self.accumulate:
             raise InputError(
-                f"a batch of {self.batch} cannot be worked through in {self.accumulate} parts."
+                f"a batch of {self.batch} cannot be split into {self.accumulate} equal parts."
             )
         if self.loss not in LOSSES:
             raise InputError(f"loss must be one of {', '.join(LOSSES)}, not {self.loss!r}.")
@@ -123,12 +123,12 @@ class DataConfig:
     """What the model is trained on."""
 
     subjects: int = 24  # volumes of the cohort
-    real_share: float = 0.3  # of patches from real volumes, where there are any; 1: no cohort
-    near_1mm_share: float = 0.7  # of cohort subjects at 0.9-1.1 mm: ours
-    slice_mm: tuple[float, float] = (1.5, 5.0)  # thickness of anisotropic subjects' slices
-    max_tilt_deg: float = 15.0  # of scan axes against the head's
-    noise: tuple[float, float] = (0.0, 0.01)  # Rician sigma: ours, since noise teaches nothing
-    texture: tuple[float, float] = (0.003, 0.02)  # fine texture within tissue: ours, likewise
+    real_share: float = 0.3  # share of patches from real volumes, if any; 1: no cohort
+    near_1mm_share: float = 0.7  # share of cohort subjects at 0.9-1.1 mm: ours
+    slice_mm: tuple[float, float] = (1.5, 5.0)  # slice thickness of anisotropic subjects
+    max_tilt_deg: float = 15.0  # largest angle between the axes of scan and head
+    noise: tuple[float, float] = (0.0, 0.01)  # Rician sigma: ours, as noise teaches nothing
+    texture: tuple[float, float] = (0.003, 0.02)  # fine texture within tissue; likewise
     seed_cohort: int = 1000
 
     def __post_init__(self) -> None:
@@ -185,31 +185,31 @@ def text_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-# The latent diffusion model: the same three rooms
+# The latent diffusion model: the same three groups
 
 
 @dataclass(frozen=True)
 class FlowConfig:
     """The network's shape."""
 
-    channels: tuple[int, ...] = (64, 64)  # of the U-Net's levels, from the folded cells down
-    blocks: int = 1  # residual blocks a level
-    attention: tuple[bool, ...] = (False, True)  # at which levels
-    head_channels: int = 32  # of an attention head
-    groups: int = 8  # of the norms
-    fold: int = 2  # latent cells an axis in one of the network's
-    conditions: tuple[str, ...] = CONDITIONS  # what it can be asked for
-    coarse: FlowConfig | None = None  # of a flow of block means that this one is given, or none
-    block: int = 2  # latent cells an axis in a block of the coarse flow; `fold` divides it
-    adds: bool = False  # whether the network's answer is added to the means that it is given
+    channels: tuple[int, ...] = (64, 64)  # of the U-Net's levels, from fine to coarse
+    blocks: int = 1  # residual blocks per level
+    attention: tuple[bool, ...] = (False, True)  # whether each level has it
+    head_channels: int = 32  # channels of an attention head
+    groups: int = 8  # groups of the group norms
+    fold: int = 2  # latent cells per cell of the network along each axis
+    conditions: tuple[str, ...] = CONDITIONS  # attributes that can be requested
+    coarse: FlowConfig | None = None  # the flow that samples the block means, if any
+    block: int = 2  # latent cells per block along each axis; `fold` divides it
+    adds: bool = False  # add the network's estimate to the block means
 
     def __post_init__(self) -> None:
         if self.block % self.fold:
-            raise InputError(f"blocks of {self.block} cells do not hold folds of {self.fold}.")
+            raise InputError(f"block = {self.block} is no multiple of fold = {self.fold}.")
         if self.coarse and self.coarse.conditions != self.conditions:
-            raise InputError("a flow and its coarse one must know the same conditions.")
+            raise InputError("a flow and its coarse flow must have the same conditions.")
         if len(self.channels) != len(self.attention):
-            raise InputError("channels and attention of the network need one entry a level.")
+            raise InputError("channels and attention need one entry per level.")
         unknown = [name for name in self.conditions if name not in CONDITIONS]
         if unknown:
             raise InputError(
@@ -219,18 +219,18 @@ class FlowConfig:
 
 @dataclass(frozen=True)
 class FlowTraining:
-    """How it is trained; the names are those of `medil.config.TrainConfig`."""
+    """How a flow is trained; names as in `TrainConfig`."""
 
-    minutes: float = 60.0  # wall time, where `steps` is 0
-    steps: int = 0  # length of the run in steps; 0: by wall time
-    batch: int = 1  # latents a step, over all processes
-    accumulate: int = 1  # parts in which a process works through its share of a batch
-    coarse_draws: int = 8  # block means learned from for each latent, where there is a coarse flow
-    given_noise: float = 0.15  # on the block means that a flow is given, in their spread
-    dropped_share: float = 0.2  # of latents that are learned without any condition
-    hidden_share: float = 0.3  # of conditions that are not given, each by itself
-    shift: float = 3.0  # how far training times lean towards noise (Esser et al. 2024, eq. 23)
-    given_shift: float = 1.0  # the same of a flow that is given block means
+    minutes: float = 60.0  # wall time of the run, unless `steps` is set
+    steps: int = 0  # length of the run in steps; 0: `minutes` decide
+    batch: int = 1  # latents per step, over all processes
+    accumulate: int = 1  # gradient accumulation: parts of a process's share of a batch
+    coarse_draws: int = 8  # draws for the coarse flow per latent of the batch
+    given_noise: float = 0.15  # noise on the block means in training, in their spread
+    dropped_share: float = 0.2  # share of latents trained without any condition
+    hidden_share: float = 0.3  # chance of each condition to be hidden
+    shift: float = 3.0  # of training times towards noise (Esser et al. 2024, eq. 23)
+    given_shift: float = 1.0  # the same of a flow with block means
     clip_norm: float = 1.0
     learning_rate: float = 8e-4
     beta2: float = 0.99
@@ -247,7 +247,7 @@ class FlowTraining:
             raise InputError("minutes and learning_rate must be above zero, steps not below it.")
         if min(self.batch, self.accumulate) < 1 or self.batch % self.accumulate:
             raise InputError(
-                f"a batch of {self.batch} cannot be worked through in {self.accumulate} parts."
+                f"a batch of {self.batch} cannot be split into {self.accumulate} equal parts."
             )
         if not (0 <= self.dropped_share <= 1 and 0 <= self.hidden_share <= 1 and self.shift > 0):
             raise InputError("shares lie from 0 to 1, and shift above zero.")
@@ -260,7 +260,7 @@ class FlowRun(Recipe):
     preset: str
     model: FlowConfig = field(default_factory=FlowConfig)
     train: FlowTraining = field(default_factory=FlowTraining)
-    heads: int = 160  # drawn on the label maps of the train split
+    heads: int = 160  # synthetic heads, drawn on the label maps of the train split
 
 
 TEST = ModelConfig(
@@ -334,7 +334,7 @@ FLOW_PRESETS: dict[str, FlowRun] = {
 
 
 def named(presets: dict[str, Any], name: str) -> Any:
-    """A preset by name, or a sentence that lists those there are."""
+    """A preset by name; the error lists all names."""
     if name not in presets:
         raise InputError(f"there is no preset {name!r}; choose one of {', '.join(presets)}.")
     return presets[name]

@@ -11,10 +11,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +20,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from eval.metrics import brain_mask
 from eval.rows import digest
@@ -35,6 +32,7 @@ from medil.io.intensity import Intensity, robust_intensity
 from medil.synth.cohort import scan
 from medil.synth.subject import CohortConfig, draw_subject
 from medil.system.files import atomic_output
+from medil.system.workers import call_each
 from medil.training.patches import Scan, coarser, prepare_scan
 from medil.volume import Volume, load
 
@@ -119,7 +117,7 @@ def training_heads(count: int, folder: Path = FOLDER, workers: int = 1) -> list[
     maps = label_maps("train")
     sources = [maps[i % len(maps)] for i in range(count)]
     tasks = [(folder / _head_name(source, i), source, i) for i, source in enumerate(sources)]
-    _each(draw_head, [t for t in tasks if not t[0].exists()], workers, "training heads")
+    call_each(draw_head, [t for t in tasks if not t[0].exists()], workers, "training heads")
     return [_head(path, 1 / count) for path, _, _ in tasks]
 
 
@@ -183,7 +181,7 @@ def questions(count: int, folder: Path = FOLDER, workers: int = 1) -> list[Quest
         path = folder / f"{name}_{recipe[:12]}.safetensors"
         tasks.append((path, partial(_made_blocks, name, recipe, source, index)))
     tasks = tasks[:count]
-    _each(draw_blocks, [t for t in tasks if not t[0].exists()], workers, "scored blocks")
+    call_each(draw_blocks, [t for t in tasks if not t[0].exists()], workers, "scored blocks")
     return [q for path, _ in tasks for q in read_questions(path)]
 
 
@@ -320,22 +318,3 @@ def read_questions(path: Path) -> list[Question]:
 def _write(path: Path, tensors: dict[str, Tensor], facts: list) -> None:
     with atomic_output(path, force=True) as temporary:
         save_file(tensors, temporary, {"facts": json.dumps(facts)})
-
-
-def _each(function: Callable, tasks: Sequence[tuple], workers: int, what: str) -> None:
-    """Call a function on every task, in processes of their own if there are several."""
-    bar = tqdm(total=len(tasks), desc=what, disable=not tasks)
-    if workers < 2 or len(tasks) < 2:
-        for task in tasks:
-            function(*task)
-            bar.update()
-    else:
-        with ProcessPoolExecutor(workers, get_context("spawn"), _one_thread) as pool:
-            for done in [pool.submit(function, *task) for task in tasks]:
-                done.result()
-                bar.update()
-    bar.close()
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from eval.extrapolation.heads import FOLDER, in_processes, style
+from eval.extrapolation.heads import FOLDER, style
 from eval.metrics import brain_mask
 from eval.rows import digest
 from medil.data.manifest import Entry
@@ -31,6 +31,7 @@ from medil.synth.cortex import cortex
 from medil.synth.phantom import render
 from medil.synth.subject import Subject, draw_subject
 from medil.system.files import atomic_output
+from medil.system.workers import call_each
 from medil.volume import Volume, robust_intensity
 
 VERSION = 1  # part of every hash: raise it when other blocks are drawn
@@ -142,7 +143,7 @@ def draw_all(found: list[Source], folder: Path = FOLDER, workers: int = 1) -> No
     """Draw the blocks that are not in the folder yet."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [(s, folder) for s in found if not s.path(folder).exists()]
-    in_processes(load_block, missing, workers, "blocks")
+    call_each(load_block, missing, workers, "blocks")
 
 
 def load_block(source: Source, folder: Path = FOLDER) -> Block:

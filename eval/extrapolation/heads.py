@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tqdm import tqdm
 
 from eval.rows import digest
 from medil.config import DataConfig
@@ -21,6 +17,7 @@ from medil.grid import Grid
 from medil.synth.cohort import scan
 from medil.synth.subject import CohortConfig, draw_subject
 from medil.system.files import atomic_output
+from medil.system.workers import call_each
 from medil.training.patches import Scan, prepare_scan
 from medil.volume import Volume
 
@@ -49,7 +46,7 @@ def training_heads(count: int, folder: Path = FOLDER, workers: int = 1) -> list[
         for i, (path, source) in enumerate(zip(paths, sources, strict=True))
         if not path.exists()
     ]
-    in_processes(draw_head, tasks, workers, "heads at 1 mm")
+    call_each(draw_head, tasks, workers, "heads at 1 mm")
     return [read_head(path, 1 / count) for path in paths]
 
 
@@ -93,25 +90,6 @@ def style() -> CohortConfig:
     return CohortConfig(noise=data.noise, texture=data.texture)
 
 
-def in_processes(function, tasks: list[tuple], workers: int, what: str) -> None:
-    """Call a function on every task, in processes of their own if there are several."""
-    bar = tqdm(total=len(tasks), desc=what, disable=not tasks)
-    if workers < 2 or len(tasks) < 2:
-        for task in tasks:
-            function(*task)
-            bar.update()
-    else:
-        with ProcessPoolExecutor(workers, get_context("spawn"), _one_thread) as pool:
-            for done in [pool.submit(function, *task) for task in tasks]:
-                done.result()
-                bar.update()
-    bar.close()
-
-
 def _source(index: int) -> Entry | None:
     maps = label_maps("train")
     return maps[index % len(maps)]
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)

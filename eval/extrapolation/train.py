@@ -14,12 +14,13 @@ import torch
 
 from eval.arms.catalogue import ARMS
 from eval.arms.train import Diverged, recipe, train_arm
-from eval.extrapolation.heads import FOLDER, heads_digest, in_processes, training_heads
+from eval.extrapolation.heads import FOLDER, heads_digest, training_heads
 from eval.rows import digest
 from medil.config import RunConfig
 from medil.errors import InputError
 from medil.model.weights import save_weights
 from medil.system.files import atomic_output
+from medil.system.workers import call_each
 
 VERSION = 1  # part of every run's name: raise it when training itself changes
 TITLES = {  # arm -> what it is called in tables
@@ -119,4 +120,4 @@ def train_all(runs: list[Run], folder: Path = FOLDER, workers: int = 1) -> None:
     missing = [run for run in runs if not run.done(folder)]
     if missing:
         training_heads(max(run.heads for run in missing), folder, workers)
-    in_processes(train_run, [(run, folder) for run in missing], workers, "runs")
+    call_each(train_run, [(run, folder) for run in missing], workers, "runs")

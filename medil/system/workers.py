@@ -1,11 +1,13 @@
-"""Groups of independent work, shared out to processes."""
+"""Independent pieces of work, spread over processes."""
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -13,7 +15,7 @@ from tqdm import tqdm
 from medil.system.memory import free_memory_bytes
 
 HEAD_BYTES = 3e9  # of a process that draws heads, at its peak
-FEW = 4  # pieces below which starting processes takes longer than it saves
+FEW = 4  # short pieces: starting processes for fewer takes longer than it saves
 
 Group = list[int]
 
@@ -26,12 +28,12 @@ def able(bytes_each: float = HEAD_BYTES) -> int:
 
 
 def grouped(numbers: Iterable[int], n_kinds: int, processes: int = 1) -> list[Group]:
-    """Numbers by their remainder, so that a process reads what a remainder stands for once.
+    """Group indices by `index % n_kinds`, so that each process loads an input only once.
 
     Args:
-        numbers: In any order.
-        n_kinds: The divisor.
-        processes: Groups are split where there are fewer of them.
+        numbers: Indices, in any order.
+        n_kinds: How many inputs there are.
+        processes: Groups are split until there are about as many.
 
     Example:
         >>> grouped(range(6), 2), grouped(range(6), 2, processes=4)
@@ -49,22 +51,27 @@ def grouped(numbers: Iterable[int], n_kinds: int, processes: int = 1) -> list[Gr
 
 
 def share_out(
-    work: Callable[[Group], None], groups: Sequence[Group], processes: int, says: str
+    work: Callable[[Any], None],
+    groups: Sequence[Sequence[Any]],
+    processes: int,
+    title: str,
+    few: int = FEW,
 ) -> None:
-    """Work on every group, under a bar that counts its pieces.
+    """Work on every group, under a progress bar that counts its pieces.
 
     Args:
-        work: Called once a group; sent to other processes where there are several.
-        groups: Pieces of work by number.
-        processes: At most so many; few pieces are worked on in this one.
-        says: What the bar calls it.
+        work: Called once for each group, in another process where there are several.
+        groups: Each a sequence of pieces.
+        processes: At most so many.
+        title: Of the progress bar.
+        few: With fewer pieces, all are worked on in this process.
 
     Raises:
         Exception: Whatever `work` raised first.
     """
     count = sum(map(len, groups))
-    with tqdm(total=count, desc=says, disable=count < 2) as bar:
-        if min(processes, len(groups)) < 2 or count < FEW:
+    with tqdm(total=count, desc=title, disable=count < 2) as bar:
+        if min(processes, len(groups)) < 2 or count < few:
             for group in groups:
                 work(group)
                 bar.update(len(group))
@@ -78,6 +85,18 @@ def share_out(
                     bar.update(running[done])
             finally:  # after a failure the rest need not be begun
                 crew.shutdown(cancel_futures=True)
+
+
+def call_each(
+    function: Callable[..., Any], tasks: Sequence[tuple], processes: int, title: str
+) -> None:
+    """Call a function with the arguments of each task, as `share_out` does with long pieces."""
+    share_out(functools.partial(_call, function), [[t] for t in tasks], processes, title, few=2)
+
+
+def _call(function: Callable[..., Any], tasks: Sequence[tuple]) -> None:
+    for arguments in tasks:
+        function(*arguments)
 
 
 def _one_thread() -> None:

@@ -1,9 +1,9 @@
-"""A folder of volumes cut into small compressed chunks, so that a patch costs only its own.
+"""Build a patch store: volumes in small compressed chunks, of which a patch reads only a few.
 
 A .nii.gz must be inflated from its beginning for every patch. A store is built from such
-files once, with Zarr 3: a group a volume, with one shard of chunks of 64 voxels a side, a
-copy on larger voxels for whole-volume steps, and the places that are not air. A volume is
-written beside and renamed, so it stands there whole or not at all.
+files once, with Zarr 3: one group per volume, with one shard of chunks of 64 voxels a side, a
+copy on larger voxels for whole-volume steps, and indices of voxels that are not air. A volume
+is written under another name and renamed, so it exists whole or not at all.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ COARSEST = 2**-12  # of the 0 ... 1 scale: volumes that would need larger steps 
 
 @dataclass(frozen=True)
 class Built:
-    """What `build_store` did.
+    """Counts of what `build_store` did.
 
     Args:
         new: Volumes that were read and written.
-        kept: Files whose volume was there.
+        kept: Files whose volume existed.
         failed: A sentence for each file that could not be read.
     """
 
@@ -61,21 +61,21 @@ def build_store(
     subjects: Mapping[str, str] | None = None,
     progress: bool = False,
 ) -> Built:
-    """Put images into a store, or more of them into one that is there.
+    """Write images into a store, new or existing.
 
     A file of the same path, size and time is not opened again; one whose time alone changed
-    is hashed. A file whose bytes changed takes the place of its former volume. Volumes of
-    files that are not named this time stay. One process builds at a time.
+    is hashed. The volume of a file whose bytes changed is replaced. Volumes of other files
+    stay. One process builds at a time.
 
     Args:
         paths: Images as `medil.volume.load` takes them, but for .nhdr.
-        folder: Of the store; made when missing, its parent must be there.
+        folder: Of the store; made when missing, its parent must exist.
         window: Intensities that become 0 and 1; by percentiles of each image when None.
-        subjects: Whose image a path is (by `str(path)`), for splits that go by subject.
+        subjects: Path (as `str(path)`) to subject, for splits that go by subject.
         progress: Show a bar.
 
     Returns:
-        Counts, and what failed: a bad file is left out and does not stop the others.
+        Counts and failures: a bad file is left out and does not stop the others.
 
     Raises:
         InputError: No Zarr 3, a folder of something else, or a store of another window.
@@ -94,7 +94,7 @@ def build_store(
 
 
 class _Builder:
-    """A store that is open for writing, and which file each of its volumes came from."""
+    """A store that is open for writing, with the file of each of its volumes."""
 
     def __init__(self, folder: Path, intensity: Intensity | None) -> None:
         self.folder, self.intensity = folder, intensity
@@ -106,7 +106,7 @@ class _Builder:
         self.by_path = {facts["source"]: key for key, facts in self.facts.items()}
 
     def add(self, path: Path, subject: str) -> bool:
-        """Store a file unless its volume is there; whether it had to be written.
+        """Store a file unless its volume exists; returns whether it was written.
 
         Raises:
             InputError: It cannot be read, or is constant.
@@ -114,15 +114,15 @@ class _Builder:
         name = scan_name(path)
         source, stat = str(path.resolve()), path.stat()
         origin = {"source": source, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        given = {"subject": subject} if subject else {}
+        labels = {"subject": subject} if subject else {}
         former = self.by_path.get(source)
         if former and origin.items() <= self.facts[former].items():
-            self._update(former, given)
+            self._update(former, labels)
             return False
         sha256 = file_sha256(path)
         if same := self.by_hash.get(sha256):
             moved = same == former or not Path(self.facts[same]["source"]).exists()
-            self._update(same, given | (origin if moved else {}))
+            self._update(same, labels | (origin if moved else {}))
             if former and former != same:
                 self._remove(former)
             return False
@@ -136,7 +136,7 @@ class _Builder:
         return True
 
     def _update(self, key: str, changed: dict[str, Any]) -> None:
-        """Note other facts of a volume whose voxels stay."""
+        """Change attributes of a volume whose voxels stay."""
         if not changed.items() <= self.facts[key].items():
             zarr_3().open_group(str(self.folder / key), mode="r+").attrs.update(changed)
             self.facts[key] |= changed
@@ -164,7 +164,7 @@ def scan_name(path: Path) -> str:
 
 
 def claim(folder: Path, intensity: Intensity | None) -> None:
-    """Make a folder a store, or see that it is one of the same window.
+    """Make a folder a store, or check that it is a store of the same window.
 
     Raises:
         InputError: It holds something else.
@@ -176,7 +176,7 @@ def claim(folder: Path, intensity: Intensity | None) -> None:
         if has != window:
             named = "percentiles of each image" if has is None else "{:g} to {:g}".format(*has)
             raise InputError(
-                f"the store {folder} was scaled by {named}; keep to that or choose another folder."
+                f"the store {folder} was scaled by {named}; use the same or choose another folder."
             )
         return
     zarr_3().create_group(str(folder), attributes={"format": FORMAT, "window": window})
@@ -184,7 +184,7 @@ def claim(folder: Path, intensity: Intensity | None) -> None:
 
 @contextmanager
 def _whole(final: Path) -> Iterator[Path]:
-    """A folder beside `final` that takes its name when the block ends well."""
+    """A temporary folder that is renamed to `final` when the block ends well."""
     temporary = final.with_name(f".part-{final.name}")
     try:
         yield temporary
@@ -198,7 +198,7 @@ def _whole(final: Path) -> Iterator[Path]:
 def _write(
     folder: Path, volume: Volume, facts: dict[str, Any], intensity: Intensity | None
 ) -> dict[str, Any]:
-    """Write a volume's group; gives its attributes."""
+    """Write a volume's group; returns its attributes."""
     data, n_replaced = replace_nonfinite(volume.data)
     intensity = intensity or robust_intensity(data)
     places = prepare_scan(volume.with_data(data), intensity=intensity).foreground
@@ -245,17 +245,17 @@ def _write_array(group: Any, name: str, values: np.ndarray, side: int) -> None:
 def encoded(
     values: Tensor, intensity: Intensity, unit: float | None = None
 ) -> tuple[np.ndarray, Coding]:
-    """Image units as 16 bits, exactly where the image has no more than 65536 levels.
+    """Image units as 16 bits, exact for images of at most 65536 levels.
 
-    Integers are kept as they are, which the codec packs best. Other values are rounded to
+    Integers are kept, which compress best. Other values are rounded to
     65536 steps over their range; the error is half a step, and a volume whose outliers would
     make a step larger than 1/4096 of the intensity window is kept as float32. (float16 was
     measured on an N4-corrected T1w at 1 mm: an error of up to 1e-3, against 3e-5.)
 
     Args:
         values: Finite, of any shape.
-        intensity: To 0 ... 1.
-        unit: Of which all values are multiples, from some base; found out when None.
+        intensity: Image units to 0 ... 1.
+        unit: All values are a base plus multiples of it; detected when None.
 
     Returns:
         uint16 or float32, and how to read it.

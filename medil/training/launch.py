@@ -1,4 +1,4 @@
-"""The processes of a run: how they are started, how a batch is dealt out, how they are stopped."""
+"""The processes of a run: starting them, splitting a batch between them, stopping them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STOPPING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1") if hasa
 
 
 def launch(devices: int | None = None, accelerator: str = "auto") -> Any:
-    """Lightning Fabric, started on every process of the run.
+    """Lightning Fabric, launched in every process of the run.
 
     Args:
         devices: Processes on this machine; when None, what torchrun or SLURM started, else 1.
@@ -56,23 +56,23 @@ def started_processes() -> tuple[int, int]:
 
 
 def check_batch(settings: TrainConfig | FlowTraining, processes: int) -> None:
-    """Refuse a batch that does not fall into equal parts.
+    """Refuse a batch that cannot be split into equal parts.
 
     Raises:
         InputError: It does not.
     """
     if settings.batch % (processes * settings.accumulate):
         raise InputError(
-            f"a batch of {settings.batch} does not fall into equal parts for {processes} "
+            f"a batch of {settings.batch} cannot be split equally over {processes} "
             f"processes that accumulate {settings.accumulate}; choose another `batch`."
         )
 
 
 class Interruption:
-    """Notes Ctrl-C, SIGTERM and SIGUSR1 (SLURM's early warning) within a `with` block.
+    """Record Ctrl-C, SIGTERM and SIGUSR1 (SLURM's early warning) within a `with` block.
 
-    The running step may end; a second Ctrl-C ends it at once. Handlers are set even where a
-    shell had signals ignored, and put back at the end.
+    The current step is finished; a second Ctrl-C ends it at once. Handlers are set even where
+    a shell ignores signals, and restored at the end.
     """
 
     def __init__(self) -> None:

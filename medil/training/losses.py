@@ -1,8 +1,8 @@
-"""What training minimises: one function a term, and `total_loss`, which sums them.
+"""The terms of the training loss, one function each, and `total_loss`, which sums them.
 
 Every term is a mean over the images of a batch, so that the mean over equal parts of a
 batch (processes, accumulation) is the term of the whole. `Perceptual` and `Adversary` are
-switches for runs on a GPU.
+networks themselves, for runs on a GPU.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def floored_rms(estimate: Tensor, truth: Tensor, floor: float) -> Tensor:
     """Mean over the batch of sqrt(MSE + floor).
 
     Our choice: its gradient weighs every image about equally in dB, and the floor keeps
-    it finite on images that are already right.
+    it finite on images without error.
 
     Args:
         estimate: [B, 1, D, H, W].
@@ -40,7 +40,7 @@ def floored_rms(estimate: Tensor, truth: Tensor, floor: float) -> Tensor:
 
 
 def charbonnier(estimate: Tensor, truth: Tensor, floor: float) -> Tensor:
-    """Mean over voxels of sqrt(error^2 + floor): L1 with a round corner."""
+    """Mean over voxels of sqrt(error^2 + floor): a smooth L1."""
     return torch.sqrt((estimate - truth).square() + floor).mean()
 
 
@@ -60,7 +60,7 @@ def gradient_error(
         spacing_mm: Voxel size along D, H, W.
 
     Returns:
-        A scalar, the mean over axes; an axis of one voxel counts as right.
+        A scalar, the mean over axes; an axis of one voxel has no error.
     """
     error = estimate - truth
     slopes = [
@@ -74,9 +74,9 @@ def gradient_error(
 def spectral_error(estimate: Tensor, truth: Tensor) -> Tensor:
     """Mean absolute error of the Fourier amplitudes under a Hann window.
 
-    Amplitudes, not phases: texture that is as strong as the true one but lies elsewhere
-    costs nothing here. The window keeps opposite faces from looking like an edge, and is
-    scaled (as the transform is) to leave the power of white noise as it was.
+    Amplitudes, not phases: texture of the true strength at another place costs nothing. The
+    window hides the step between opposite faces, and is scaled (as the transform is) to keep
+    the power of white noise.
 
     Args:
         estimate: [B, 1, D, H, W].
@@ -105,7 +105,7 @@ def reconstruction_loss(
     settings: TrainConfig,
     spacing_mm: Sequence[float] = MILLIMETRE,
 ) -> Tensor:
-    """The term that `settings.loss` names, with gradients and spectra where they weigh.
+    """The term that `settings.loss` names, plus weighted gradient and spectral terms.
 
     Args:
         estimate: [B, 1, D, H, W] on the 0 ... 1 scale.
@@ -131,16 +131,16 @@ def reconstruction_loss(
 
 
 def kl_to_standard_normal(mean: Tensor, log_var: Tensor) -> Tensor:
-    """Mean KL divergence of N(mean, exp(log_var)) from N(0, 1), a number, in nats (paper)."""
+    """Mean KL divergence of N(mean, exp(log_var)) from N(0, 1) per number, in nats (paper)."""
     return 0.5 * (mean.square() + log_var.exp() - 1 - log_var).mean()
 
 
 def latent_consistency(mean: Tensor, mean_of_pair: Tensor) -> Tensor:
-    """Squared distance of two encodings of one content, relative to how much a latent varies.
+    """Squared distance of two encodings of one content, relative to the latent's variance.
 
-    Both are pulled. The denominator, each image's own variance over its cells about each
-    channel's mean, keeps its gradient: a latent cannot become consistent by shrinking.
-    Its root is the centred relative L2 distance that `eval` reports.
+    Gradients reach both encodings. The denominator, each image's own variance over its cells
+    about each channel's mean, keeps its gradient: a latent cannot become consistent by
+    shrinking. Its root is the centred relative L2 distance that `eval` reports.
 
     Args:
         mean: [B, C, d, h, w] latent means of the reference.
@@ -168,7 +168,7 @@ def total_loss(
     return reconstruction_loss(estimate, truth, settings, spacing_mm) + kl
 
 
-# Switches for runs on a GPU
+# Terms that are networks, for runs on a GPU
 
 TRUNKS = {  # of torchvision, under which names torch hub keeps them
     "alex": "alexnet-owt-7be5be79.pth",
@@ -185,11 +185,11 @@ class Perceptual(nn.Module):
 
     Args:
         net: Trunk, a key of `TRUNKS`.
-        every: Of the planes along an axis, one in so many is looked at.
+        every: Only every so-manyth plane along an axis is compared.
         least: Planes are enlarged to this many pixels a side, which the trunk needs.
 
     Raises:
-        InputError: The trunk's weights or the lpips package are not at hand.
+        InputError: The trunk's weights or the lpips package are not on this computer.
     """
 
     def __init__(self, net: str = "alex", every: int = 2, least: int = 64) -> None:
@@ -214,14 +214,14 @@ class Perceptual(nn.Module):
 
 
 def _load_lpips(net: str) -> nn.Module:
-    """LPIPS with frozen weights from this computer."""
+    """LPIPS with frozen weights that lie on this computer."""
     if net not in TRUNKS:
         raise InputError(f"LPIPS has the trunks {', '.join(TRUNKS)}, not {net!r}.")
     path = Path(torch.hub.get_dir()) / "checkpoints" / TRUNKS[net]
     if not path.is_file():
         raise InputError(
-            f"LPIPS weights are not at hand; put torchvision's {path.name} into {path.parent}, "
-            "or set perceptual_weight to 0."
+            f"LPIPS weights are not on this computer; put torchvision's {path.name} into "
+            f"{path.parent}, or set perceptual_weight to 0."
         )
     try:
         from lpips import LPIPS
@@ -238,16 +238,16 @@ UNNORMALISED: dict[str, Any] = {"norm": None, "bias": True}
 class Adversary:
     """A patch discriminator (Isola et al. 2017, arXiv 1611.07004; MONAI's, in 3-D).
 
-    Our choice: no normalisation, which would hide from it how strong an image's texture is,
-    and unit-gain initial weights, with which it learns without.
+    Our choice: no normalisation layers, which would hide the strength of an image's texture,
+    and unit-gain initial weights, with which it trains without them.
 
     Args:
         kind: "hinge" or "least-squares" GAN.
         channels: Of its first layer.
         layers: Convolutions between its first and last.
         learning_rate: Of its own AdamW.
-        seed: Of its initial weights.
-        device: Where it works.
+        seed: Seeds its initial weights.
+        device: Where its weights are.
 
     Raises:
         InputError: Another kind, or MONAI is not installed.
@@ -296,7 +296,7 @@ class Adversary:
         return -verdict.mean() if self.kind == "hinge" else (verdict - 1).square().mean()
 
     def update(self, estimate: Tensor, truth: Tensor) -> float:
-        """One step towards telling [B, 1, D, H, W] estimates from the truth; gives its loss."""
+        """One step on [B, 1, D, H, W] estimates and truth; returns the discriminator's loss."""
         fake, real = self.verdict(estimate.detach()), self.verdict(truth.detach())
         if self.kind == "hinge":
             loss = functional.relu(1 + fake).mean() + functional.relu(1 - real).mean()
@@ -308,27 +308,6 @@ class Adversary:
         self.optimiser.step()
         return loss.item() / 2
 
-    def state_tensors(self) -> dict[str, Tensor]:
-        """Everything to go on from, as named tensors."""
-        tensors = {f"net.{k}": v for k, v in self.net.state_dict().items()}
-        for index, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items()}
-        return {name: value.detach().clone().contiguous() for name, value in tensors.items()}
-
-    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Put it back to where `state_tensors` found it."""
-        parts: dict[str, dict[str, Tensor]] = {"net": {}, "optimiser": {}}
-        for name, value in tensors.items():
-            part, key = name.split(".", 1)
-            parts[part][key] = value
-        self.net.load_state_dict(parts["net"])
-        state = self.optimiser.state_dict()
-        state["state"] = {}
-        for name, value in parts["optimiser"].items():
-            index, key = name.split(".", 1)
-            state["state"].setdefault(int(index), {})[key] = value
-        self.optimiser.load_state_dict(state)
-
 
 def _unit_gain(module: nn.Module, slope: float = 0.2) -> None:
     """Initial weights that keep a signal's size through leaky ReLUs of this slope."""
@@ -338,7 +317,7 @@ def _unit_gain(module: nn.Module, slope: float = 0.2) -> None:
 
 
 def _share_gradients(module: nn.Module) -> None:
-    """Average gradients over the processes of a distributed run; alone, nothing to do."""
+    """Average gradients over the processes of a distributed run, if there are several."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return
     for parameter in module.parameters():

@@ -1,7 +1,7 @@
 """From volumes to training steps: a random block of native voxels under a random latent grid.
 
-Every step draws its own generator from (seed, step), so a run that is resumed sees what
-it would have seen. The phase between voxels and latent cells is random: centres that
+Every step has its own generator from (seed, step), so a resumed run sees the same data. The
+phase between voxels and latent cells is random: centres that
 coincide would flatter interpolation.
 """
 
@@ -25,12 +25,12 @@ from medil.volume import Volume
 
 FOREGROUND = 0.02  # on the 0 ... 1 scale: air is darker
 THICK_MM = 1.5  # voxels that large are not averaged to larger ones
-FINER = 2  # times more voxels an axis than asked for must a small copy have
+FINER = 2  # a small copy serves where it has so many times the voxels along each axis
 CUBIC_SHARE = 0.5  # of coarser voxels that grow along every axis; the others are slices
 
 
 class Voxels(Protocol):
-    """A tensor, or what gives one when it is sliced (`medil.training.build_store`)."""
+    """A tensor, or an object whose slices are tensors (`medil.training.store`)."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -41,10 +41,10 @@ class Voxels(Protocol):
 
 
 class Places(Protocol):
-    """An array [n, 3], or what gives its rows."""
+    """An array [n, 3], or an object with such rows."""
 
     def __len__(self) -> int:
-        """How many places there are."""
+        """The number of places."""
 
     def __getitem__(self, index: Any, /) -> Any:
         """The indices of a voxel, [3]."""
@@ -52,7 +52,7 @@ class Places(Protocol):
 
 @dataclass(frozen=True)
 class Scan:
-    """One training volume, ready to be cut.
+    """One training volume, from which blocks are cut.
 
     Args:
         data: [D, H, W] float32 on the 0 ... 1 scale.
@@ -73,7 +73,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class Step:
-    """What one training step sees: a batch on one grid, and the latent grid to use.
+    """The data of one training step: a batch on one grid, and the latent grid to use.
 
     Args:
         x: [B, 1, D, H, W] to encode, on `grid`.
@@ -81,8 +81,8 @@ class Step:
         latent_grid: Parallel to it, at a random phase.
         target: [B, 1, D', H', W'] to render, on `target_grid`.
         target_grid: Finer than `grid` in steps that teach one resolution from another.
-        name: Of the scan that it shows.
-        pair: What `x` shows, averaged to larger voxels, and their grid; None unless asked for.
+        name: Of the scan.
+        pair: `x` averaged to larger voxels, and their grid; None without a consistency loss.
     """
 
     x: Tensor
@@ -94,7 +94,7 @@ class Step:
     pair: tuple[Tensor, Grid] | None = None
 
     def part(self, index: int, count: int) -> Step:
-        """One of several equal parts of the batch: of a process, or of accumulation.
+        """One of several equal parts of the batch, for a process or for accumulation.
 
         Args:
             index: Which part, from 0 to below `count`.
@@ -121,14 +121,14 @@ def prepare_scan(
     name: str = "",
     intensity: Intensity | None = None,
 ) -> Scan:
-    """Scale a volume and note where it is not air.
+    """Scale a volume and list voxels that are not air.
 
     Args:
         volume: Native voxels.
         weight: How often to draw it.
-        n_foreground: At most so many places are kept.
+        n_foreground: At most so many of them are kept.
         name: For messages.
-        intensity: What becomes 0 and 1; by percentiles when None.
+        intensity: Intensities that become 0 and 1; percentiles when None.
 
     Returns:
         The scan.
@@ -181,8 +181,8 @@ def random_phase(
         extent_mm: Sets the number of cells; kept to a few values, because a convolution of
             a new shape costs a CPU more to prepare than to run.
         rng: Of this step.
-        anchored_share: How often the grid starts at the block's corner instead, which is
-            where `LatentAutoencoder.latent_grid` lays it.
+        anchored_share: How often the grid starts at the block's corner instead, as that of
+            `LatentAutoencoder.latent_grid` does.
 
     Returns:
         The latent grid.
@@ -213,9 +213,9 @@ def patch_step(
         patch_mm: Side of a block.
         batch: Blocks a step.
         coarser_share: How many steps encode voxels twice as large as those they render
-            (ours: what a coarse scan cannot hold, the decoder should not ring about).
+            (ours: so that the decoder does not ring where a coarse scan lacks detail).
         rng: Of this step.
-        paired: Give native steps a `pair`, for the latents of two grids to be compared.
+        paired: Give native steps a `pair`, so that latents of two grids can be compared.
         anchored_share: See `random_phase`.
 
     Returns:
@@ -237,7 +237,7 @@ def patch_step(
 
 
 def random_factor(rng: np.random.Generator) -> list[int]:
-    """By how much voxels grow along each axis: twofold in all, or threefold in one."""
+    """Enlargement of voxels along each axis: 2 in all, or 3 in one."""
     return [2, 2, 2] if rng.random() < CUBIC_SHARE else rng.permutation([1, 1, 3]).tolist()
 
 
@@ -253,12 +253,12 @@ def coarser(x: Tensor, grid: Grid, factor: Sequence[int]) -> tuple[Tensor, Grid]
 def shrunk(scan: Scan, shape: tuple[int, int, int]) -> Tensor:
     """A whole scan averaged to fewer voxels, from its small copy where that is fine enough.
 
-    Pooling takes whole voxels, which is close enough where they are native, and too coarse
-    for those of a small copy.
+    Pooling averages whole voxels: accurate enough for native ones, too coarse for those of a
+    small copy, which are averaged exactly.
 
     Args:
-        scan: Any.
-        shape: At most the scan's own.
+        scan: Of any size.
+        shape: At most the scan's own shape.
 
     Returns:
         [1, d, h, w].
@@ -281,14 +281,14 @@ def global_step(
 
     Our choice: the latent pitch grows with the voxels, so that a whole head fills as many
     latent cells as one patch and costs as little; a fixed pitch would make a low-resolution
-    head as dear as a native one, since the network's work goes with latent cells.
+    head as expensive as a native one, since the network's cost grows with latent cells.
 
     Args:
         scans: The training set.
         pitch_mm: Latent pitch at native resolution.
-        patch_mm: Side of a stage-two patch, whose latent grid this step takes over.
+        patch_mm: Side of a stage-two patch; its number of latent cells is used here too.
         rng: Of this step.
-        batch: Copies of the volume, each mirrored by itself.
+        batch: Copies of the volume, each mirrored at random.
 
     Returns:
         The step.

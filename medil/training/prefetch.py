@@ -1,6 +1,6 @@
-"""What the next steps need, drawn by threads while the present one learns.
+"""Draw the data of the next steps in threads while the current step learns.
 
-A draw is a function of the step's number alone, so it does not matter who makes it or when.
+A draw is a function of the step's number alone, so any thread may make it at any time.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ Drawn = TypeVar("Drawn")
 
 
 class Prefetcher(Generic[Drawn]):
-    """Draws a few numbers ahead of the one that is asked for.
+    """Draws ahead: the items of the next numbers, while the current one is in use.
 
     Args:
         draw: Called with a number and a variant, from any of the threads.
-        ahead: How many numbers at most are drawn or waiting beyond the one asked for.
-        threads: That draw.
+        ahead: How many numbers at most are drawn or waiting beyond the current one.
+        threads: How many draw.
 
     Example:
         >>> with Prefetcher(lambda number, variant: number**2, ahead=2) as squares:
@@ -31,27 +31,26 @@ class Prefetcher(Generic[Drawn]):
         self, draw: Callable[[int, Hashable], Drawn], ahead: int = 4, threads: int = 1
     ) -> None:
         self.draw, self.ahead = draw, ahead
-        self.waited_s = 0.0  # by those who took, all together
+        self.waited_s = 0.0  # in all calls of `take` together
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
         self._pending: dict[int, tuple[Hashable, Future[Drawn]]] = {}
 
     def take(self, number: int, variant: Hashable = None) -> Drawn:
-        """What `draw(number, variant)` gives.
+        """The result of `draw(number, variant)`.
 
         Args:
             number: Usually one more than the last; anything else costs a wait.
-            variant: Expected to stay what it was; where it changes, what lies ready is
-                drawn again.
+            variant: Usually the last one; when it changes, waiting items are drawn again.
 
         Returns:
-            The drawn thing, once.
+            The item, once.
 
         Raises:
             Exception: Whatever the draw of this number raised.
         """
         wanted = range(number, number + self.ahead + 1)
-        for other, (made_for, future) in list(self._pending.items()):
-            if other not in wanted or made_for != variant:
+        for other, (drawn_for, future) in list(self._pending.items()):
+            if other not in wanted or drawn_for != variant:
                 future.cancel()
                 del self._pending[other]
         for other in wanted:
@@ -65,7 +64,7 @@ class Prefetcher(Generic[Drawn]):
             self.waited_s += time.perf_counter() - began
 
     def close(self) -> None:
-        """Forget what was not taken, and end the threads."""
+        """Drop items that were not taken, and end the threads."""
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._pending.clear()
 

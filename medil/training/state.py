@@ -37,11 +37,11 @@ def save_state(
     """
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items()}
+    tensors |= _optimiser_tensors("optimiser", optimiser)
     tensors["random.torch"] = torch.get_rng_state()
     if adversary:
-        tensors |= {f"adversary.{k}": v for k, v in adversary.state_tensors().items()}
+        tensors |= {f"adversary.net.{k}": v for k, v in adversary.net.state_dict().items()}
+        tensors |= _optimiser_tensors("adversary.optimiser", adversary.optimiser)
     with atomic_output(path, force=True) as temporary:
         meta = {"format": STATE_FORMAT, "facts": json.dumps(facts)}
         save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, temporary, meta)
@@ -74,23 +74,34 @@ def load_state(
         InputError: Unreadable, or of another model.
     """
     tensors, meta = read_tensors(path, STATE_FORMAT)
-    names = ("model", "ema", "optimiser", "random", "adversary")
-    parts: dict[str, dict[str, Tensor]] = {name: {} for name in names}
-    for name, value in tensors.items():
-        part, key = name.split(".", 1)
-        parts[part][key] = value
-    state = optimiser.state_dict()
-    state["state"] = {}
-    for name, value in parts["optimiser"].items():
-        index, key = name.split(".", 1)
-        state["state"].setdefault(int(index), {})[key] = value
     try:
-        model.load_state_dict(parts["model"])
-        ema.load_state_dict(parts["ema"])
-        optimiser.load_state_dict(state)
+        model.load_state_dict(_under("model", tensors))
+        ema.load_state_dict(_under("ema", tensors))
+        _load_optimiser(optimiser, _under("optimiser", tensors))
         if adversary:
-            adversary.load_state_tensors(parts["adversary"])
+            adversary.net.load_state_dict(_under("adversary.net", tensors))
+            _load_optimiser(adversary.optimiser, _under("adversary.optimiser", tensors))
     except (RuntimeError, KeyError, ValueError) as error:
         raise InputError(f"{path} does not fit the model of this run's config.json.") from error
-    torch.set_rng_state(parts["random"]["torch"])
+    torch.set_rng_state(tensors["random.torch"])
     return _facts(meta)
+
+
+def _under(group: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with a group, by the rest of their names."""
+    return {k.removeprefix(f"{group}."): v for k, v in tensors.items() if k.startswith(f"{group}.")}
+
+
+def _optimiser_tensors(group: str, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The state of an optimiser: group.INDEX.NAME for each weight and quantity."""
+    states = optimiser.state_dict()["state"].items()
+    return {f"{group}.{index}.{k}": v for index, state in states for k, v in state.items()}
+
+
+def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Undo `_optimiser_tensors`."""
+    state = optimiser.state_dict() | {"state": {}}
+    for name, value in tensors.items():
+        index, key = name.split(".", 1)
+        state["state"].setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict(state)

@@ -1,7 +1,7 @@
-"""The reading side of a patch store: volumes that are opened when they are drawn from.
+"""Read a patch store: volumes are opened when a block is drawn from them.
 
-`StoredVoxels` and `StoredPlaces` stand where a `Scan` in memory has a tensor and an array,
-so the same draws give the same blocks. `medil.training.build_store` builds what is read here.
+`StoredVoxels` and `StoredPlaces` replace the tensor and the array of a `Scan` in memory, so
+the same draws give the same blocks. `medil.training.build_store` writes stores.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from medil.training.patches import Scan, pick, random_block
 
 FORMAT = "medil-store-1"
 OPEN = 64  # volumes whose arrays are kept open
-NOTE = "store.txt"  # in a run's folder: where its store is
-META = "zarr.json"  # by which Zarr 3 says what a folder is
+NOTE = "store.txt"  # in a run's folder: the path of its store
+META = "zarr.json"  # metadata file of Zarr 3
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Coding:
 
 @dataclass(frozen=True)
 class StoredVoxels:
-    """Voxels that are read when they are sliced: see `medil.training.patches.Voxels`.
+    """Voxels that are read from disk when sliced: see `medil.training.patches.Voxels`.
 
     Args:
-        store: Which holds them.
+        store: That holds them.
         key: Of the volume.
         level: "data" or "small".
         shape: (D, H, W).
@@ -74,7 +74,7 @@ class StoredVoxels:
 
 @dataclass(frozen=True)
 class StoredPlaces:
-    """Rows of the indices of voxels that are not air: see `medil.training.patches.Places`."""
+    """Indices of voxels that are not air, read from disk: see `medil.training.patches.Places`."""
 
     store: Store
     key: str
@@ -88,7 +88,7 @@ class StoredPlaces:
 
 
 class Store:
-    """A store that is open for reading; its arrays are opened when they are first drawn from.
+    """A store that is open for reading; arrays are opened at their first use.
 
     Args:
         folder: Made by `build_store`.
@@ -115,7 +115,7 @@ class Store:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def scans(self, weight: float = 1.0) -> list[Scan]:
-        """The volumes, to be drawn from as from scans in memory.
+        """The volumes, for use like scans in memory.
 
         Args:
             weight: Of all of them together.
@@ -141,12 +141,12 @@ class Store:
         )  # fmt: skip
 
     def note(self, out: Path) -> None:
-        """Write down in a run's folder where this store is."""
+        """Write the path of this store into a run's folder."""
         with atomic_output(out / NOTE, force=True) as temporary:
             temporary.write_text(f"{self.folder.resolve()}\n", "utf-8")
 
     def read(self, key: str, name: str, index: Any) -> np.ndarray:
-        """A piece of an array, as it is stored.
+        """A part of an array, as stored.
 
         Raises:
             InputError: It is damaged.
@@ -172,11 +172,11 @@ class Store:
 
 
 def open_store(out: Path, folder: Path | None, identity: str | None) -> Store | None:
-    """The store that a run goes on with, as it was when the run began.
+    """The store of a resumed run, unchanged since the run began.
 
     Args:
         out: Folder of the run.
-        folder: Where the store is now; where it was when None.
+        folder: Where the store is now; the noted path when None.
         identity: Of the run's store; None for a run without one.
 
     Returns:
@@ -220,7 +220,7 @@ def patches(store: Store, side_mm: float, count: int, seed: int = 0) -> Iterator
 
 
 def store_facts(folder: Path) -> dict[str, Any]:
-    """What a store says of itself.
+    """The attributes of a store.
 
     Raises:
         InputError: It is none.
@@ -238,7 +238,7 @@ def read_facts(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _attributes(folder: Path) -> dict[str, Any]:
-    """Of a Zarr group, by the Zarr 3 specification: thousands take no second to read."""
+    """Attributes of a Zarr group, read without Zarr: thousands take less than a second."""
     try:
         return json.loads((folder / META).read_text("utf-8"))["attributes"]
     except (OSError, ValueError, KeyError):

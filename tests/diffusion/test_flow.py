@@ -342,7 +342,7 @@ def test_repeated_cells_lie_where_their_block_lies():
 
 
 def test_folds_that_do_not_fill_a_block_are_refused():
-    with pytest.raises(InputError, match="do not hold folds of 3"):
+    with pytest.raises(InputError, match="no multiple of fold = 3"):
         replace(CONFIG, fold=3)
 
 

@@ -250,7 +250,7 @@ def test_torchrun_and_slurm_say_how_many_processes_there_are(monkeypatch, enviro
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_missing_gpu_is_said_in_a_sentence():
-    with pytest.raises(InputError, match="--accelerator cpu"):
+    with pytest.raises(InputError, match="accelerator=cpu"):
         processes.launch(1, "cuda")
 
 

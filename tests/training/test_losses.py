@@ -22,6 +22,7 @@ from medil.training.losses import (
     spectral_error,
     total_loss,
 )
+from medil.training.state import load_state, save_state
 
 PLAIN = TrainConfig()
 ALL = TrainConfig(gradient_weight=0.3, spectral_weight=0.7)
@@ -157,7 +158,7 @@ def test_unrelated_latents_are_about_two_apart():
 
 def test_the_perceptual_term_refuses_a_random_trunk(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(InputError, match=r"weights are not at hand.*alexnet"):
+    with pytest.raises(InputError, match=r"weights are not on this computer.*alexnet"):
         Perceptual()
     with pytest.raises(InputError, match="not 'resnet'"):
         Perceptual("resnet")
@@ -208,15 +209,18 @@ def test_the_generator_s_loss_moves_the_image_and_not_the_judge(adversary):
     assert all(p.grad is None and p.requires_grad for p in judge.net.parameters())
 
 
-def test_an_adversary_goes_on_where_it_stopped(adversary):
+def test_an_adversary_goes_on_where_it_stopped(adversary, tmp_path):
     smooth, rough = fixed_patches()
     one, other = adversary(), adversary()
     for _ in range(3):
         one.update(smooth, rough)
-    other.load_state_tensors(one.state_tensors())
+    model = torch.nn.Linear(2, 1)
+    others = model, torch.nn.Linear(2, 1), torch.optim.AdamW(model.parameters())
+    save_state(tmp_path / "state.safetensors", *others, {}, one)
+    load_state(tmp_path / "state.safetensors", *others, other)
     assert one.update(smooth, rough) == other.update(smooth, rough)
-    for name, value in one.state_tensors().items():
-        assert torch.equal(value, other.state_tensors()[name]), name
+    for name, value in one.net.state_dict().items():
+        assert torch.equal(value, other.net.state_dict()[name]), name
 
 
 def test_drawing_an_adversary_leaves_the_global_generator_alone(adversary):
