@@ -10,6 +10,7 @@ from eval import (
     patch_vs_whole,
     reconstruction,
     robustness,
+    speed,
     training,
 )
 from eval.experiment import Experiment
@@ -21,6 +22,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     robustness.EXPERIMENT,
     patch_vs_whole.EXPERIMENT,
     generation.EXPERIMENT,
+    speed.EXPERIMENT,
     training.EXPERIMENT,
     evaluate.EXPERIMENT,
 )

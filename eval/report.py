@@ -10,22 +10,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from eval import changes
 from eval.ablation import report as ablation_report
 from eval.experiments import EXPERIMENTS
 from eval.rows import RESULTS, pack, parts
-from eval.speed import report as speed_report
 from eval.tables import markdown, provenance, scan_name
 from medil.errors import InputError
 
 __all__ = ["TABLES", "main", "markdown", "provenance", "scan_name", "write"]
 TABLES = Path("_build/tables")
-
-
-OTHERS: tuple[Callable[[Path, Path], list[Path]], ...] = (speed_report.tables,)
 
 
 def write(folder: Path, out: Path) -> list[Path]:
@@ -44,8 +39,6 @@ def write(folder: Path, out: Path) -> list[Path]:
     written = [path for experiment in EXPERIMENTS for path in experiment.write(folder, out)]
     if parts(ablation := folder / "ablation.jsonl"):
         written += ablation_report.write(ablation, out)
-    for tables in OTHERS:
-        written += tables(folder, out)
     if not written:
         raise InputError(f"nothing is recorded in {folder}; run: {EXPERIMENTS[0].command}")
     return written

@@ -61,6 +61,26 @@ def plain(value: float) -> str:
     return f"{value:,.0f}" if value == round(value) else f"{value:.4g}"
 
 
+def three_digits(value: float) -> str:
+    """Three digits, in a form that people read: 1,234, 12.3, 0.04 or 3e-07."""
+    if pd.isna(value):
+        return "not finite"
+    if value and abs(value) < 1e-2:
+        return f"{value:.0e}".replace("e-0", "e-")
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def aligned(table: pd.DataFrame) -> str:
+    """A table of texts in columns, for a terminal."""
+    widths = [max(map(len, [name, *table[name]])) for name in table]
+
+    def line(cells) -> str:
+        return "  ".join(cell.ljust(w) for cell, w in zip(cells, widths, strict=True)).rstrip()
+
+    lines = [line(table.columns), line("-" * w for w in widths)]
+    return "\n".join([*lines, *(line(cells) for cells in table.itertuples(index=False))])
+
+
 def decimals(value: float | None, n: int) -> str:
     return "" if pd.isna(value) else f"{value:.{n}f}"
 

@@ -1,4 +1,4 @@
-"""What was asked of the renderers, and whether the newest rows meet it."""
+"""Ratios that the experiment is about, and the bars that maintainers set for them beforehand."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from eval.rows import latest
-from eval.speed.findings import (
-    EXPERIMENT,
+from eval.speed.timing import (
     GPU_BRAIN,
     GROWTH,
     INTEGRATED,
@@ -17,12 +15,11 @@ from eval.speed.findings import (
     TILES,
     WHOLE,
 )
-from medil.errors import InputError
+from eval.tables import three_digits
 
 MET, NOT_MET, UNKNOWN = "met", "not met", "not measured"
 AT_LEAST, AT_MOST = "at least", "at most"
 FINEST_MM = 0.35
-ONE_RUN = pd.Timedelta("30min")  # a part's rows are recorded together, at its end
 
 
 @dataclass(frozen=True)
@@ -94,49 +91,26 @@ BARS = (
 )  # fmt: skip
 
 
-def newest(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the newest run of each part and device, with the condition in parts.
-
-    A timing is true for the code and the machine of its day, so every run appends its own. What
-    a part recorded more than `ONE_RUN` before its newest row is of an older run.
-
-    Args:
-        frame: Recorded rows.
-
-    Returns:
-        The rows, with columns `kind`, `sizes` and `where`.
-
-    Raises:
-        InputError: No speed is recorded.
-    """
-    frame = frame[frame["experiment"] == EXPERIMENT]
-    if frame.empty:
-        raise InputError("there are no rows on speed; run: python -m eval.speed")
-    frame = latest(frame)
-    parts = frame["condition"].str.split(" | ", expand=True, regex=False)
-    frame = frame.assign(kind=parts[0], sizes=parts[1], where=parts[2])
-    last = frame.groupby(["kind", "where"])["recorded_at"].transform("max")
-    return frame[frame["recorded_at"] > last - ONE_RUN].reset_index(drop=True)
-
-
-def bars_table(frame: pd.DataFrame) -> pd.DataFrame:
+def bars_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Every bar beside what the newest rows say; of several rows, the worst.
 
     Args:
-        frame: Recorded rows.
+        rows: Prepared rows.
 
     Returns:
         Bar, asked, measured, lowest and highest round, rounds, verdict, condition.
-
-    Raises:
-        InputError: No speed is recorded.
     """
-    rows = newest(frame)
     return pd.DataFrame([_line(bar, rows) for bar in BARS])
 
 
+def ratios_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """What was measured of it, without the bars."""
+    table = bars_table(rows).drop(columns=["Asked", "Verdict"]).rename(columns={"Bar": "Quantity"})
+    return table[table["Measured"] != ""]
+
+
 def _line(bar: Bar, rows: pd.DataFrame) -> dict[str, str]:
-    line = {"Bar": bar.says, "Asked": f"{bar.sense} {number(bar.limit)}"}
+    line = {"Bar": bar.says, "Asked": f"{bar.sense} {three_digits(bar.limit)}"}
     found = rows[
         (rows["kind"] == bar.kind)
         & (rows["metric"] == bar.metric)
@@ -151,8 +125,8 @@ def _line(bar: Bar, rows: pd.DataFrame) -> dict[str, str]:
     low, high, n = (_beside(rows, row, end) for end in ("low", "high", "rounds"))
     return {
         **line,
-        "Measured": number(row["value"]),
-        "Lowest to highest": f"{number(low)} to {number(high)}" if low is not None else "",
+        "Measured": three_digits(row["value"]),
+        "Lowest to highest": "" if low is None else f"{three_digits(low)} to {three_digits(high)}",
         "Rounds": f"{n:.0f}" if n else "1",
         "Verdict": MET if bar.holds(row["value"]) else NOT_MET,
         "Measured on": f"{row['sizes']}, {row['where']}",
@@ -167,12 +141,3 @@ def _beside(rows: pd.DataFrame, row: pd.Series, end: str) -> float | None:
         & (rows["metric"] == f"{row['metric']}_{end}")
     ]
     return None if same.empty else float(same["value"].iloc[0])
-
-
-def number(value: float) -> str:
-    """Three digits, in a form that people read: 1,234, 12.3, 0.04 or 3e-07."""
-    if pd.isna(value):
-        return "not finite"
-    if value and abs(value) < 1e-2:
-        return f"{value:.0e}".replace("e-0", "e-")
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,10 +1,11 @@
 """Jobs in processes of their own, whose peak memory is then nobody else's.
 
-    python -m eval.speed.child NAME '{"an": "argument"}'
+    python eval/speed/child.py NAME '{"an": "argument"}'
 
 runs one of `JOBS` and prints a line of JSON: what it returned and the process's peak resident
-memory. The peak is the kernel's `VmHWM`, because `ru_maxrss` of a child starts at the size of
-the process that started it; where there is no ``/proc`` it is `ru_maxrss` all the same.
+memory. It is run as a file, since importing the package `eval.speed` would count. The peak is the
+kernel's `VmHWM`, because `ru_maxrss` of a child starts at the size of the process that started
+it; where there is no ``/proc`` it is `ru_maxrss` all the same.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parents[2]
 MB = 1e6
 MARK = "speed-child "  # before the line of JSON: libraries print too
 
@@ -47,11 +49,12 @@ def measured(name: str, threads: int, /, **arguments: Any) -> dict[str, float]:
     Raises:
         RuntimeError: The child failed; with the end of what it said.
     """
-    counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    command = [sys.executable, "-m", "eval.speed.child", name, json.dumps(arguments)]
+    settings = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    settings["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-P", __file__, name, json.dumps(arguments)]
     begun = time.perf_counter()
     ran = subprocess.run(
-        command, cwd=Path(__file__).parents[2], env={**os.environ, **counts}, text=True,
+        command, cwd=ROOT, env={**os.environ, **settings}, text=True,
         capture_output=True,
     )  # fmt: skip
     process_s = time.perf_counter() - begun

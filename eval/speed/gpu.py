@@ -6,8 +6,8 @@ import torch
 
 from eval.rows import spacing_text
 from eval.speed import clock
-from eval.speed.findings import GPU_BRAIN, Found, where
 from eval.speed.sizes import Sizes
+from eval.speed.timing import GPU_BRAIN, Timing, device_name
 from eval.speed.training import peak_cuda_mb
 from eval.subjects import brain_at_1_mm
 from medil.model.tiles import cuts
@@ -19,7 +19,7 @@ THICK = 64  # voxels of a slab
 
 
 @torch.inference_mode()
-def measure(sizes: Sizes, release: str) -> list[Found]:
+def measure(sizes: Sizes, release: str) -> list[Timing]:
     """Networks in bfloat16, then slabs that stay on the GPU; by CUDA events.
 
     Seconds are of `decode_slabs`, whose slabs are copied to the host.
@@ -50,9 +50,10 @@ def measure(sizes: Sizes, release: str) -> list[Found]:
         "peak_cuda_mb": peak_cuda_mb(decode),
     }
     return [
-        Found(release, GPU_BRAIN, f"{VOXEL_MM:g} mm", values, grid.n_voxels, device=where("cuda"),
-              subject="brain at 1 mm", spacing_in_mm=spacing_text(scan.volume.grid),
-              spacing_out_mm=f"{VOXEL_MM:g}", weights_sha256=model.weights_id)
+        Timing(release, GPU_BRAIN, f"{VOXEL_MM:g} mm", values, grid.n_voxels,
+              device=device_name("cuda"), subject="brain at 1 mm",
+              spacing_in_mm=spacing_text(scan.volume.grid), spacing_out_mm=f"{VOXEL_MM:g}",
+              weights_sha256=model.weights_id)
     ]  # fmt: skip
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from eval.speed import clock, training
-from eval.speed.findings import STORE, Found
 from eval.speed.sizes import Sizes
+from eval.speed.timing import STORE, Timing
 from eval.subjects import brain_at_1_mm
 from medil.config import preset
 from medil.training.autoencoder import AHEAD
@@ -29,7 +29,7 @@ PATCHES = 16  # a call
 STEPS = 10  # between two looks at the clock
 
 
-def measure(sizes: Sizes) -> list[Found]:
+def measure(sizes: Sizes) -> list[Timing]:
     """Patches a second on one thread, and a training step's share of waiting for its patch."""
     with tempfile.TemporaryDirectory() as name:
         paths = written_volumes(Path(name))
@@ -38,7 +38,7 @@ def measure(sizes: Sizes) -> list[Found]:
         return _measure(paths, scans, sizes)
 
 
-def _measure(paths: Sequence[Path], scans: Sequence[Scan], sizes: Sizes) -> list[Found]:
+def _measure(paths: Sequence[Path], scans: Sequence[Scan], sizes: Sizes) -> list[Timing]:
     side_mm, numbers = training.PATCH_MM, count()
     pitch_mm = preset("tiny").model.latent_spacing_mm
 
@@ -67,7 +67,7 @@ def _measure(paths: Sequence[Path], scans: Sequence[Scan], sizes: Sizes) -> list
         "whole files": {},
     }
     return [
-        Found(arm, STORE, f"{side_mm:g} mm patches, {len(paths)} volumes at 1 mm",
+        Timing(arm, STORE, f"{side_mm:g} mm patches, {len(paths)} volumes at 1 mm",
               {"patches_per_s": clock.spread(per_s[arm]), **more}, round(side_mm) ** 3,
               subject="noisy copies of a brain", spacing_in_mm="1")
         for arm, more in values.items()

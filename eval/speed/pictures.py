@@ -7,31 +7,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from eval.speed.bars import newest
-from eval.speed.findings import CEILING, GROWTH, INTEGRATED, LITERAL, WHOLE
 from eval.speed.report import TITLES, value
+from eval.speed.timing import CEILING, GROWTH, INTEGRATED, LITERAL, WHOLE
 from medil.plots import COLOURS, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_MB = 2000
 
-
-def renderers_figure(frame: pd.DataFrame | None, where: str = "1 thread") -> Figure:
+def renderers_figure(rows: pd.DataFrame | None, where: str = "1 thread") -> Figure:
     """Nanoseconds a voxel of every renderer, and where they lie under the machine's roof.
 
     Args:
-        frame: Recorded rows; a figure that says so where there are none.
+        rows: Prepared rows; a figure that says so where there are none.
         where: On what.
 
     Returns:
         Left, a dot a renderer with its lowest and highest round, logarithmic; right, operations
         a second against operations a byte, with the measured ceilings.
     """
-    if frame is None:
+    if rows is None:
         return _nothing()
-    rows = newest(frame)
     rows = rows[rows["where"] == where]
     drawn, axes = panels(1, 2, panel_in=(5.2, 4.0))
     _dots(axes[0, 0], rows[rows["kind"].isin([LITERAL, INTEGRATED])])
@@ -89,18 +85,17 @@ def _roof(axes: Any, rows: pd.DataFrame, where: str) -> None:
     axes.set_axisbelow(True)
 
 
-def growth_figure(frame: pd.DataFrame | None) -> Figure:
+def growth_figure(rows: pd.DataFrame | None) -> Figure:
     """Seconds and peak memory of `medil decode` against the voxels of its output.
 
     Args:
-        frame: Recorded rows; a figure that says so where there are none.
+        rows: Prepared rows; a figure that says so where there are none.
 
     Returns:
         Two logarithmic panels, with a line of proportional growth and MONAI's one size.
     """
-    if frame is None:
+    if rows is None:
         return _nothing()
-    rows = newest(frame)
     own = rows[rows["kind"] == GROWTH].pivot_table(index="sizes", columns="metric", values="value")
     peers = rows[(rows["kind"] == WHOLE) & (rows["arm"] == "monai")]
     peers = peers.sort_values("threads").groupby("metric").last()
@@ -124,8 +119,6 @@ def growth_figure(frame: pd.DataFrame | None) -> Figure:
         ax.margins(x=0.12, y=0.2)
         ax.grid(color="0.92", lw=0.8)
         ax.set_axisbelow(True)
-    if not own.empty:
-        axes[0, 1].axhline(MOST_MB, color=COLOURS[3], lw=1, label="bar: 2 GB")
     handles, names = axes[0, 1].get_legend_handles_labels()
     drawn.legend(handles, names, loc="outside upper center", ncols=2, frameon=False, fontsize=8)
     return drawn

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from eval.speed import ceilings, clock
 from eval.speed.clock import Spread
-from eval.speed.findings import CEILING, INTEGRATED, LITERAL, Found, where
 from eval.speed.literal_forms import coefficients, forms
 from eval.speed.naive import naive_lte
 from eval.speed.renderers import Job, Scene, closed_form, literal, peers
 from eval.speed.sizes import Sizes
+from eval.speed.timing import CEILING, INTEGRATED, LITERAL, Timing, device_name
 from eval.speed.work import integrated_work, literal_work
 
 NAIVE = "naive"
@@ -28,7 +28,7 @@ def waiter(device: str) -> Callable[[], None]:
 
 
 @torch.inference_mode()
-def measure(sizes: Sizes, device: str = "cpu") -> list[Found]:
+def measure(sizes: Sizes, device: str = "cpu") -> list[Timing]:
     """Both forms of LTE beside their rivals, and what the machine could do meanwhile."""
     scene, arms = Scene.drawn(sizes.cells_integrated, 32, device), peers(32, device)
     integrated = scene.job(arms["integrated"])
@@ -60,25 +60,29 @@ def measure(sizes: Sizes, device: str = "cpu") -> list[Found]:
     for arm, more in values.items():
         spread = clock.spread((times if arm in times else slow)[arm])
         more = {"ns_per_voxel": spread.times(1e9 / n_voxels), **more}
-        found.append(Found(arm, INTEGRATED, scene.sizes, more, n_voxels, device=where(device)))
+        found.append(
+            Timing(arm, INTEGRATED, scene.sizes, more, n_voxels, device=device_name(device))
+        )
     return found + ceilings_found(bytes_per_s, flop_per_s, device)
 
 
 def ceilings_found(
     bytes_per_s: Sequence[float], flop_per_s: Sequence[float], device: str
-) -> list[Found]:
+) -> list[Timing]:
     """What copying and multiplying came to."""
     machine = {
         "copy": {"gb_per_s": clock.spread([b / 1e9 for b in bytes_per_s])},
         "multiply": {"gflop_per_s": clock.spread([f / 1e9 for f in flop_per_s])},
     }
     return [
-        Found(arm, CEILING, "float32", values, 1, device=where(device), subject="large tensors")
+        Timing(
+            arm, CEILING, "float32", values, 1, device=device_name(device), subject="large tensors"
+        )
         for arm, values in machine.items()
     ]
 
 
-def literal_forms_found(sizes: Sizes, device: str, integrated: Job) -> tuple[list[Found], Spread]:
+def literal_forms_found(sizes: Sizes, device: str, integrated: Job) -> tuple[list[Timing], Spread]:
     """Every form of literal LTE beside the naive one, and how far the integrated layer is ahead.
 
     Forms take features and give voxels. What the coefficient maps take of that is timed too,
@@ -105,7 +109,9 @@ def literal_forms_found(sizes: Sizes, device: str, integrated: Job) -> tuple[lis
         if name != NAIVE:
             values["ratio_to_naive"] = clock.ratios(times[NAIVE], times[name])
             values["ratio_to_naive_maps_given"] = clock.ratios(bare[NAIVE], bare[name])
-        found.append(Found(name, LITERAL, scene.sizes, values, n_voxels, device=where(device)))
+        found.append(
+            Timing(name, LITERAL, scene.sizes, values, n_voxels, device=device_name(device))
+        )
     return found, clock.ratios(times[NAIVE], times["integrated"])
 
 

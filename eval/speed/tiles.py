@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from eval.rows import spacing_text
-from eval.speed.findings import TILES, Found
 from eval.speed.sizes import Sizes
+from eval.speed.timing import TILES, Timing
 from eval.subjects import brain_at_1_mm, cut
 from medil.model.weights import load_release
 from medil.volume import Volume, robust_intensity
@@ -14,7 +14,7 @@ from medil.volume import Volume, robust_intensity
 THICK = (1, 3, 5)  # latent cells of a tile
 
 
-def measure(sizes: Sizes, release: str) -> list[Found]:
+def measure(sizes: Sizes, release: str) -> list[Timing]:
     """Largest error of the latent's mean for odd tiles, in its standard deviations."""
     scan, said = brain_at_1_mm()
     sides = [sizes.tile_mm, sizes.tile_mm - 3, sizes.tile_mm + 2]  # no whole number of cells
@@ -24,7 +24,7 @@ def measure(sizes: Sizes, release: str) -> list[Found]:
     n_voxels, spacing = crop.grid.n_voxels, spacing_text(crop.grid)
     shape = " x ".join(map(str, crop.grid.shape))
     return [
-        Found(release, TILES, f"{shape}, tiles of {thick} cells", {"max_error": error}, n_voxels,
+        Timing(release, TILES, f"{shape}, tiles of {thick} cells", {"max_error": error}, n_voxels,
               subject="crop of a brain at 1 mm", spacing_in_mm=spacing, spacing_out_mm="4",
               weights_sha256=model.weights_id, config={"said": said})
         for thick, error in errors.items()

@@ -8,10 +8,10 @@ from dataclasses import replace
 import torch
 
 from eval.speed import clock
-from eval.speed.findings import TRAINING, Found, where
 from eval.speed.renderers import awake
 from eval.speed.rendering import waiter
 from eval.speed.sizes import Sizes
+from eval.speed.timing import TRAINING, Timing, device_name
 from medil.config import preset
 from medil.grid import Grid
 from medil.model.autoencoder import MedIL
@@ -20,7 +20,7 @@ PATCH_MM = 40.0
 OPERATORS = ("integrated", "literal")
 
 
-def measure(sizes: Sizes, device: str = "cpu") -> list[Found]:
+def measure(sizes: Sizes, device: str = "cpu") -> list[Timing]:
     """Both steps in turns, on one patch at 1 mm, in bfloat16 as training runs."""
     steps = {name: step(name, device) for name in OPERATORS}
     times = clock.interleaved(steps, sizes.rounds_training, wait=waiter(device))
@@ -33,8 +33,8 @@ def measure(sizes: Sizes, device: str = "cpu") -> list[Found]:
         if device == "cuda":
             values["peak_cuda_mb"] = peak_cuda_mb(steps[name])
         found.append(
-            Found(name, TRAINING, f"{PATCH_MM:g} mm patch at 1 mm, bf16", values, voxels,
-                  device=where(device), subject="made patch", spacing_in_mm="1")
+            Timing(name, TRAINING, f"{PATCH_MM:g} mm patch at 1 mm, bf16", values, voxels,
+                  device=device_name(device), subject="made patch", spacing_in_mm="1")
         )  # fmt: skip
     return found
 

@@ -1,82 +1,100 @@
-"""What the page on speed says of recorded rows, or of their absence: Markdown."""
+"""The sentences on speed, built from prepared rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pandas as pd
 
-from eval.speed.bars import newest, number
-from eval.speed.findings import GROWTH, INTEGRATED, LITERAL
-from eval.speed.report import binding, value, verdict
-from eval.tables import markdown, provenance
+from eval.speed.bars import ratios_table
+from eval.speed.report import value
+from eval.speed.timing import CEILING, GROWTH, INTEGRATED, LITERAL
+from eval.tables import aligned, three_digits
 
-NOTHING = "*Nothing is recorded yet. Record it with* `python -m eval.speed --profile quick`."
+FLAT = 1.3  # times the memory: less is called hardly growing
 PROPORTIONAL = 0.5  # of the exponent of growth: more is called growth with the voxels
 
 
-def origin(rows: pd.DataFrame | None) -> str:
-    """When and on what the rows were recorded."""
-    return NOTHING if rows is None else f"*{provenance(newest(rows))}*"
+def verdict(rows: pd.DataFrame) -> str:
+    """How cost grows with the output, what limits the renderer on each device, and by how much.
+
+    Args:
+        rows: Prepared rows.
+
+    Returns:
+        Lines of text; parts without rows are left out.
+    """
+    devices = sorted(set(rows["where"]))
+    lines = [growth(rows), *(binding(rows, where) for where in devices), against_literal(rows)]
+    return "\n".join(line for line in lines if line)
 
 
-def shown(rows: pd.DataFrame | None, table: Callable[[pd.DataFrame], pd.DataFrame]) -> str:
-    """A table of recorded rows, or the sentence that there is none."""
-    made = pd.DataFrame() if rows is None else table(rows)
-    return NOTHING if made.empty else markdown(made)
+def summary(rows: pd.DataFrame) -> str:
+    """What the command prints: measured ratios, then the verdict."""
+    return f"{aligned(ratios_table(rows))}\n\n{verdict(rows)}"
 
 
-def verdict_list(rows: pd.DataFrame | None) -> str:
-    """The verdict's lines as a list, without those on what binds."""
-    if rows is None:
-        return NOTHING
-    lines = [line for line in verdict(rows).splitlines() if not line.startswith("What binds")]
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def growth_words(rows: pd.DataFrame | None) -> str:
+def growth(rows: pd.DataFrame) -> str:
     """From the coarsest to the finest output: how many times the voxels, seconds and memory."""
-    found = None if rows is None else newest(rows)
-    own = None if found is None else found[found["kind"] == GROWTH]
-    if own is None or own.empty:
-        return NOTHING
+    own = rows[rows["kind"] == GROWTH]
+    if own.empty:
+        return ""
     wide = own.pivot_table(index="sizes", columns="metric", values="value")
     wide = wide.sort_values("n_voxels")
     first, last = wide.iloc[0], wide.iloc[-1]
     times = last / first
-    fate = "hardly grows" if times["peak_rss_mb"] < 1.3 else "grows"
+    fate = "hardly grows" if times["peak_rss_mb"] < FLAT else "grows"
     if times["peak_rss_mb"] > times["n_voxels"] ** PROPORTIONAL:
         fate = "grows with the output"
     return (
-        f"From {wide.index[0]} to {wide.index[-1]} the output has {number(times['n_voxels'])} "
-        f"times the voxels. The process takes {number(times['seconds'])} times as long "
-        f"({number(first['seconds'])} s, then {number(last['seconds'])} s), and its peak memory "
-        f"{fate}: {number(times['peak_rss_mb'])} times ({number(first['peak_rss_mb'])} MB, then "
-        f"{number(last['peak_rss_mb'])} MB)."
+        f"From {wide.index[0]} to {wide.index[-1]} the output has "
+        f"{three_digits(times['n_voxels'])} times the voxels. The process takes "
+        f"{three_digits(times['seconds'])} times as long ({three_digits(first['seconds'])} s, then "
+        f"{three_digits(last['seconds'])} s), and its peak memory {fate}: "
+        f"{three_digits(times['peak_rss_mb'])} times ({three_digits(first['peak_rss_mb'])} MB, "
+        f"then {three_digits(last['peak_rss_mb'])} MB)."
     )
 
 
-def binding_words(rows: pd.DataFrame | None) -> str:
-    """What binds on each device, and how far the two forms of LTE are apart."""
-    if rows is None:
-        return NOTHING
-    found = newest(rows)
-    lines = [line for where in sorted(set(found["where"])) if (line := binding(found, where))]
-    times = value(found, INTEGRATED, "integrated", "ratio_to_naive", "1 thread")
-    best = _fastest_literal(found)
-    if times is not None and best is not None:
-        lines.append(
-            f"A voxel of the cell-integrated layer takes {number(times)} times less than one of "
-            f"the naive literal layer, in the same run, and {number(times / best)} times less "
-            "than one of the fastest literal form measured."
-        )
-    return "\n\n".join(lines) or NOTHING
+def binding(rows: pd.DataFrame, where: str) -> str:
+    """Which of the machine's ceilings limits the cell-integrated renderer; empty if unmeasured.
+
+    Args:
+        rows: Prepared rows.
+        where: On what, such as ``1 thread``.
+    """
+
+    def of(metric: str) -> float | None:
+        return value(rows, INTEGRATED, "integrated", metric, where)
+
+    copy, arithmetic, ns = of("copy_share"), of("arithmetic_share"), of("ns_per_voxel")
+    if copy is None or arithmetic is None or ns is None:
+        return ""
+    name = "copying" if copy >= arithmetic else "arithmetic"
+    speeds = (
+        value(rows, CEILING, "copy", "gb_per_s", where),
+        value(rows, CEILING, "multiply", "gflop_per_s", where),
+    )
+    measured = ""
+    if None not in speeds:
+        measured = " (here {} GB/s and {} GFLOP/s)".format(*map(three_digits, speeds))
+    return (
+        f"On {where}, {name} limits the cell-integrated renderer. Its passes could not take less "
+        f"than {max(copy, arithmetic):.0f} % of the {three_digits(ns)} ns a voxel that they took"
+        f"{measured}; the other ceiling alone would require {min(copy, arithmetic):.0f} %."
+    )
 
 
-def _fastest_literal(found: pd.DataFrame) -> float | None:
-    own = found[
-        (found["kind"] == LITERAL)
-        & (found["metric"] == "ratio_to_naive")
-        & (found["where"] == "1 thread")
+def against_literal(rows: pd.DataFrame) -> str:
+    """How far the cell-integrated layer is ahead of the literal one, per voxel."""
+    times = value(rows, INTEGRATED, "integrated", "ratio_to_naive", "1 thread")
+    own = rows[
+        (rows["kind"] == LITERAL)
+        & (rows["metric"] == "ratio_to_naive")
+        & (rows["where"] == "1 thread")
     ]
-    return None if own.empty else float(own["value"].max())
+    if times is None or own.empty:
+        return ""
+    return (
+        f"A voxel of the cell-integrated layer takes {three_digits(times)} times less than one of "
+        f"the naive literal layer, in the same run, and {three_digits(times / own['value'].max())} "
+        "times less than one of the fastest literal form measured."
+    )

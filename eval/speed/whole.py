@@ -9,8 +9,8 @@ from pathlib import Path
 
 from eval.rows import spacing_text
 from eval.speed import child, clock
-from eval.speed.findings import GROWTH, WHOLE, Found
 from eval.speed.sizes import Sizes
+from eval.speed.timing import GROWTH, WHOLE, Timing
 from eval.subjects import brain_at_1_mm
 from medil.grid import Grid
 from medil.model.weights import load_release
@@ -49,20 +49,20 @@ def written_brain(folder: Path, release: str) -> Brain:
     return Brain(path, name, scan.volume.grid, load_release(release).weights_id, release)
 
 
-def compare(sizes: Sizes, release: str) -> list[Found]:
+def compare(sizes: Sizes, release: str) -> list[Timing]:
     """Encoding and decoding beside MONAI."""
     with tempfile.TemporaryDirectory() as name:
         brain = written_brain(Path(name), release)
         return [f for threads in sizes.threads_whole for f in compared(brain, sizes, threads)]
 
 
-def grow(sizes: Sizes, release: str) -> list[Found]:
+def grow(sizes: Sizes, release: str) -> list[Timing]:
     """The command line's cost against the size of its output."""
     with tempfile.TemporaryDirectory() as name:
         return growth(written_brain(Path(name), release), sizes.spacings_mm, Path(name))
 
 
-def compared(brain: Brain, sizes: Sizes, threads: int) -> list[Found]:
+def compared(brain: Brain, sizes: Sizes, threads: int) -> list[Timing]:
     """The release and MONAI's `AutoencoderKL` in turns, each in a fresh process.
 
     Both read one file. Times are of encoding and decoding alone; peaks are of the whole
@@ -93,10 +93,10 @@ def compared(brain: Brain, sizes: Sizes, threads: int) -> list[Found]:
     }
     config = {"channels": CHANNELS, "latent_channels": LATENT_CHANNELS, "resized": RESIZED_MM}
     return [
-        Found("python and torch", values={"peak_rss_mb": idle}, **about),
-        Found(brain.release, values=_values(ours) | ratios, config={"release": brain.release},
+        Timing("python and torch", values={"peak_rss_mb": idle}, **about),
+        Timing(brain.release, values=_values(ours) | ratios, config={"release": brain.release},
               weights_sha256=brain.weights_sha256, **about),
-        Found("monai", values=_values(theirs), config=config, **about),
+        Timing("monai", values=_values(theirs), config=config, **about),
     ]  # fmt: skip
 
 
@@ -120,13 +120,13 @@ def _values(runs: list[dict[str, float]]) -> dict[str, clock.Spread]:
 # Growth
 
 
-def growth(brain: Brain, spacings_mm: tuple[float, ...], folder: Path) -> list[Found]:
+def growth(brain: Brain, spacings_mm: tuple[float, ...], folder: Path) -> list[Timing]:
     """`medil decode` of one latent at several voxel sizes: seconds and peak memory of each."""
     latent = folder / "brain.safetensors"
     verb = ["--preset", brain.release]
     child.measured("command", THREADS, arguments=["encode", str(brain.path), "-o", str(latent),
                                                   *verb])  # fmt: skip
-    found: list[Found] = []
+    found: list[Timing] = []
     coarsest_mb = None
     for spacing in spacings_mm:
         out = folder / "rendered.nii"
@@ -145,7 +145,7 @@ def growth(brain: Brain, spacings_mm: tuple[float, ...], folder: Path) -> list[F
             "n_voxels": float(grid.n_voxels),
         }
         found.append(
-            Found(COMMAND, GROWTH, f"{spacing:g} mm", values, grid.n_voxels, THREADS,
+            Timing(COMMAND, GROWTH, f"{spacing:g} mm", values, grid.n_voxels, THREADS,
                   subject=brain.name, spacing_in_mm=spacing_text(brain.grid),
                   spacing_out_mm=f"{spacing:g}", weights_sha256=brain.weights_sha256)
         )  # fmt: skip

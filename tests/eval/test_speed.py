@@ -15,26 +15,27 @@ import pytest
 import torch
 
 from eval import rows
-from eval.speed import __main__ as command_line
 from eval.speed import (
+    EXPERIMENT,
     bars,
     ceilings,
     child,
     clock,
     literal_forms,
+    measure,
     pictures,
     rendering,
     report,
+    verdict,
     work,
 )
-from eval.speed import findings as found
-from eval.speed import verdict as words
+from eval.speed import timing as found
 from eval.speed.bars import MET, NOT_MET, UNKNOWN
 from eval.speed.clock import Spread
-from eval.speed.findings import Found
 from eval.speed.naive import naive_lte
 from eval.speed.renderers import Scene, literal
-from medil.errors import InputError
+from eval.speed.timing import Timing
+from eval.tables import three_digits
 from medil.grid import Grid
 from medil.layers import reference
 from medil.layers.projection import axis_matrix
@@ -206,16 +207,16 @@ def test_the_work_of_the_integrated_renderer_is_that_of_its_matrices():
 # Rows and what is made of them
 
 
-def recorded(path, *things: Found) -> pd.DataFrame:
-    found.record(things, path, PROVENANCE)
-    return rows.read_rows(path)
+def recorded(path, *things: Timing) -> pd.DataFrame:
+    rows.append_rows(path, [row for t in things for row in t.to_rows(PROVENANCE)])
+    return EXPERIMENT.prepare(rows.read_rows(path))
 
 
-def literal_rows(compiled: float, apart: float = 1e-7) -> list[Found]:
+def literal_rows(compiled: float, apart: float = 1e-7) -> list[Timing]:
     sizes = "96^3 from 48^3 x 64 channels"
     return [
-        Found("naive", found.LITERAL, sizes, {"ns_per_voxel": Spread(1e4, 9e3, 2e4, 3)}, 96**3),
-        Found("separable, compiled", found.LITERAL, sizes,
+        Timing("naive", found.LITERAL, sizes, {"ns_per_voxel": Spread(1e4, 9e3, 2e4, 3)}, 96**3),
+        Timing("separable, compiled", found.LITERAL, sizes,
               {"ns_per_voxel": Spread(2e3, 1.9e3, 4e3, 3), "max_difference": apart,
                "ratio_to_naive": Spread(compiled, compiled - 1, compiled + 1, 3)}, 96**3),
     ]  # fmt: skip
@@ -233,10 +234,9 @@ def test_a_bar_is_met_or_not_and_others_are_not_measured(tmp_path):
     assert (verdicts(good)[faster], verdicts(good)[same]) == (MET, MET)
     assert (verdicts(bad)[faster], verdicts(bad)[same]) == (NOT_MET, NOT_MET)
     assert set(verdicts(good).values()) == {MET, UNKNOWN}
-    assert report.verdict(good).startswith("2 of 2 bars that were measured are met.")
-    told = report.verdict(bad)
-    assert told.startswith("0 of 2")
-    assert f"Not met: {faster}: 3.5, asked for at least 4." in told
+    assert "bar" not in EXPERIMENT.verdict(bad)
+    measured = bars.ratios_table(bad).set_index("Quantity")["Measured"]
+    assert measured[faster] == "3.5" and len(measured) == 2
 
 
 def test_the_table_shows_what_was_asked_measured_and_its_spread(tmp_path):
@@ -252,7 +252,7 @@ def test_the_table_shows_what_was_asked_measured_and_its_spread(tmp_path):
 
 def test_of_several_rows_the_worst_counts(tmp_path):
     things = [
-        Found("tiny", found.TILES, f"tiles of {n}", {"max_error": error}, 8)
+        Timing("tiny", found.TILES, f"tiles of {n}", {"max_error": error}, 8)
         for n, error in ((1, 1e-7), (3, 1e-4), (5, 1e-6))
     ]
     table = bars.bars_table(recorded(tmp_path / "speed.jsonl", *things))
@@ -263,13 +263,12 @@ def test_of_several_rows_the_worst_counts(tmp_path):
 
 def test_the_newest_run_counts_and_older_sizes_fall_away(tmp_path, monkeypatch):
     path = tmp_path / "speed.jsonl"
-    old = Found("gone", found.LITERAL, "8^3 from 4^3", {"ratio_to_naive": 9.0}, 8)
+    old = Timing("gone", found.LITERAL, "8^3 from 4^3", {"ratio_to_naive": 9.0}, 8)
     monkeypatch.setattr(rows, "now_utc", lambda: "2025-01-01T00:00:00.000000+00:00")
     recorded(path, old, *literal_rows(2.0))
     monkeypatch.undo()
     frame = recorded(path, *literal_rows(5.0))
-    newest = bars.newest(frame)
-    assert "gone" not in set(newest["arm"])
+    assert "gone" not in set(frame["arm"])
     assert verdicts(frame)[bars.BARS[0].says] == MET
 
 
@@ -277,8 +276,8 @@ def test_rows_of_a_gpu_stand_beside_those_of_a_cpu(tmp_path):
     values = {"ceiling_share": 40.0}
     frame = recorded(
         tmp_path / "speed.jsonl",
-        Found("integrated", found.INTEGRATED, "s", values, 8),
-        Found("integrated", found.INTEGRATED, "s", {"ceiling_share": 70.0}, 8, device="NVIDIA X"),
+        Timing("integrated", found.INTEGRATED, "s", values, 8),
+        Timing("integrated", found.INTEGRATED, "s", {"ceiling_share": 70.0}, 8, device="NVIDIA X"),
     )
     told = {bar: v for bar, v in verdicts(frame).items() if "ceiling" in bar}
     assert sorted(told.values()) == [MET, NOT_MET]
@@ -288,25 +287,27 @@ def test_rows_of_a_gpu_stand_beside_those_of_a_cpu(tmp_path):
 def test_what_binds_is_said_from_the_rows(tmp_path):
     def of(copy: float, arithmetic: float) -> str:
         values = {"copy_share": copy, "arithmetic_share": arithmetic, "ns_per_voxel": 20.0}
-        thing = Found("integrated", found.INTEGRATED, "s", values, 8)
+        thing = Timing("integrated", found.INTEGRATED, "s", values, 8)
         frame = recorded(tmp_path / f"{copy:g}.jsonl", thing)
-        return report.binding(bars.newest(frame), "1 thread")
+        return verdict.binding(frame, "1 thread")
 
-    assert "on 1 thread: copying" in of(60.0, 10.0)
-    assert "on 1 thread: arithmetic" in of(5.0, 30.0)
+    assert "On 1 thread, copying limits" in of(60.0, 10.0)
+    assert "On 1 thread, arithmetic limits" in of(5.0, 30.0)
 
 
 def grown(path) -> pd.DataFrame:
     """Four sizes of output, and MONAI."""
     things = [
-        Found("medil decode", found.GROWTH, f"{s:g} mm",
+        Timing("medil decode", found.GROWTH, f"{s:g} mm",
               {"seconds": 5 / s, "peak_rss_mb": 900 + 50 / s, "peak_ratio_to_1_mm": 1.2,
                "n_voxels": 7e6 / s**3}, round(7e6 / s**3), 2)
         for s in (1.0, 0.7, 0.5, 0.35)
     ]  # fmt: skip
     coded = {"encode_s": Spread(50, 50, 50, 1), "decode_s": Spread(60, 60, 60, 1),
              "peak_rss_mb": Spread(7000, 7000, 7000, 1)}  # fmt: skip
-    return recorded(path, *things, Found("monai", found.WHOLE, "182 x 218 x 182", coded, 7_221_032))
+    return recorded(
+        path, *things, Timing("monai", found.WHOLE, "182 x 218 x 182", coded, 7_221_032)
+    )
 
 
 def test_growth_is_listed_from_coarse_to_fine(tmp_path):
@@ -317,31 +318,28 @@ def test_growth_is_listed_from_coarse_to_fine(tmp_path):
     assert whole["Peak memory (MB)"].to_list() == ["7,000"]
 
 
-def test_jobs_of_a_card_stand_apart_from_those_of_a_processor(tmp_path):
+def test_jobs_of_a_gpu_stand_apart_from_those_of_a_processor(tmp_path):
     brain = {"seconds": Spread(0.4, 0.3, 0.5, 3), "device_ms": 25.0, "peak_cuda_mb": 500.0}
     step = {"seconds": 0.04, "peak_cuda_mb": 170.0}
-    card = {"device": "NVIDIA X"}
+    gpu = {"device": "NVIDIA X"}
     frame = recorded(
         tmp_path / "speed.jsonl",
-        Found("tiny", found.GPU_BRAIN, "0.5 mm", brain, 8, **card),
-        Found("integrated", found.TRAINING, "a patch", step, 8, **card),
-        Found("integrated", found.TRAINING, "a patch", {"seconds": 0.2}, 8),
+        Timing("tiny", found.GPU_BRAIN, "0.5 mm", brain, 8, **gpu),
+        Timing("integrated", found.TRAINING, "a patch", step, 8, **gpu),
+        Timing("integrated", found.TRAINING, "a patch", {"seconds": 0.2}, 8),
     )
-    table = report.card_table(frame).set_index("Job")
+    table = report.gpu_table(frame).set_index("Job")
     assert set(table["On"]) == {"NVIDIA X"} and len(table) == 2
     row = table.loc[f"{found.GPU_BRAIN}, tiny, 0.5 mm"]
     assert (row["On the device (ms)"], row["In all (ms)"]) == ("25", "400")
     assert table.loc[f"{found.TRAINING}, integrated, a patch", "On the device (ms)"] == ""
-    assert report.card_table(grown(tmp_path / "more.jsonl")).empty
+    assert report.gpu_table(grown(tmp_path / "more.jsonl")).empty
 
 
 def test_words_follow_the_rows_and_say_when_there_are_none(tmp_path):
-    told = words.growth_words(grown(tmp_path / "speed.jsonl"))
+    told = EXPERIMENT.verdict(grown(tmp_path / "speed.jsonl"))
     assert told.startswith("From 1 mm to 0.35 mm the output has 23.3 times the voxels.")
     assert "hardly grows: 1.1 times (950 MB, then 1,043 MB)" in told
-    for say in (words.origin, words.growth_words, words.verdict_list, words.binding_words):
-        assert "Nothing is recorded yet" in say(None)
-    assert "Nothing is recorded yet" in words.shown(None, report.growth_table)
     assert pictures.growth_figure(None).axes[0].texts[0].get_text() == "nothing is recorded yet"
 
 
@@ -355,12 +353,13 @@ def test_figures_draw_what_is_recorded_and_say_what_is_not(tmp_path):
     assert "no ceilings" in empty.axes[1].texts[0].get_text()
 
 
-def test_tables_are_written_from_rows_and_only_then(tmp_path):
-    assert report.tables(tmp_path, tmp_path / "out") == []
-    assert report.recorded(tmp_path) is None
+def test_tables_are_written_from_rows(tmp_path):
     grown(tmp_path / "speed.jsonl")
-    written = {path.name for path in report.tables(tmp_path, tmp_path / "out")}
-    assert written == {"speed_bars.csv", "speed_whole.csv", "speed_growth.csv", "speed.txt"}
+    written = {path.name for path in EXPERIMENT.write(tmp_path, tmp_path / "out")}
+    assert written == {
+        f"speed_{n}"
+        for n in ("bars.csv", "whole.csv", "growth.csv", "verdict.txt", "provenance.txt")
+    }
     read = pd.read_csv(tmp_path / "out/speed_bars.csv")
     assert len(read) == len(bars.BARS)
 
@@ -370,34 +369,37 @@ def test_tables_are_written_from_rows_and_only_then(tmp_path):
     [(1234.4, "1,234"), (12.34, "12.3"), (3e-7, "3e-7"), (math.nan, "not finite")],
 )
 def test_numbers_read_well(value, said):
-    assert bars.number(value) == said
+    assert three_digits(value) == said
 
 
 # The command
 
 
 def test_the_command_records_and_prints(tmp_path, monkeypatch, capsys):
-    thing = literal_rows(4.5)
-    monkeypatch.setattr(command_line, "parts", lambda *_: {"rendering": lambda: thing})
-    assert command_line.main(["--quick", "--out", str(tmp_path)]) == 0
-    assert command_line.main(["--quick", "--out", str(tmp_path), "--parts", "rendering"]) == 0
-    printed = capsys.readouterr().out
-    assert bars.BARS[0].says in printed
+    things = literal_rows(4.5)
+    monkeypatch.setattr(measure, "parts", lambda *_: {"rendering": lambda: things})
+    assert EXPERIMENT.main(["--quick", "--out", str(tmp_path)]) == 0
+    assert EXPERIMENT.main(["--quick", "--out", str(tmp_path), "--parts", "rendering"]) == 0
+    assert bars.BARS[0].says in capsys.readouterr().out
     frame = rows.read_rows(tmp_path / "speed.jsonl")
     assert set(frame["profile"]) == {"quick"}
     metrics = frame[frame["metric"] == "ns_per_voxel"]
-    assert len(metrics) == 2 * len(thing)  # a second run appends
+    assert len(metrics) == 2 * len(things)  # a second run appends
 
 
-def test_an_unknown_part_is_refused_in_one_sentence(tmp_path, capsys):
-    assert command_line.main(["--out", str(tmp_path), "--parts", "colour"]) == 2
-    assert "there is no part colour" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["--parts", "colour"], "no part colour"), (["--workers", "2"], "machine to themselves")],
+)
+def test_what_cannot_be_timed_is_refused_in_one_sentence(tmp_path, capsys, arguments, says):
+    assert EXPERIMENT.main(["--out", str(tmp_path), *arguments]) == 2
+    assert says in capsys.readouterr().err
 
 
 @torch.inference_mode()
 def test_a_small_run_gives_every_arm(monkeypatch):
     sizes = replace(
-        command_line.SIZES["quick"], cells=4, cells_integrated=4, rounds_slow=1, rounds_fast=1
+        measure.SIZES["quick"], cells=4, cells_integrated=4, rounds_slow=1, rounds_fast=1
     )
     monkeypatch.setattr(ceilings, "COPIED", 2**12)
     monkeypatch.setattr(ceilings, "SIDE", 32)
@@ -410,8 +412,3 @@ def test_a_small_run_gives_every_arm(monkeypatch):
     integrated = things[found.INTEGRATED, "integrated"].values
     assert integrated["ceiling_share"].median >= integrated["copy_share"].median > 0
     assert {arm for kind, arm in things if kind == found.CEILING} == {"copy", "multiply"}
-
-
-def test_rows_on_speed_are_asked_for_where_there_are_none():
-    with pytest.raises(InputError, match=r"python -m eval\.speed"):
-        bars.newest(pd.DataFrame({"experiment": ["robustness"]}))

@@ -1,4 +1,4 @@
-"""What a part of the experiment found, and how it becomes rows.
+"""What was timed or weighed of one arm, and how it becomes rows.
 
 A condition reads ``kind | sizes | where``: what was timed, how large it was, and on what, such
 as ``1 thread`` or a GPU's name. Each metric with rounds comes with its lowest and its highest.
@@ -7,7 +7,7 @@ as ``1 thread`` or a GPU's name. Each metric with rounds comes with its lowest a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from eval import rows
 from eval.speed.clock import Spread
 
-EXPERIMENT = "speed"
+NAME = "speed"
 LITERAL, INTEGRATED, WHOLE, GROWTH = "literal LTE", "cell-integrated LTE", "whole brain", "growth"
 GPU_BRAIN = "whole brain on a GPU"
 TILES, STORE, TRAINING, CEILING = "tiled encode", "patch store", "training step", "ceiling"
@@ -56,7 +56,7 @@ ENDS = ("low", "high")
 
 
 @dataclass(frozen=True)
-class Found:
+class Timing:
     """One arm under one condition.
 
     Args:
@@ -97,19 +97,19 @@ class Found:
         """One row a metric, and two more where rounds were taken."""
         values, units = {}, {}
         for name, value in self.values.items():
-            told = {name: value}
+            parts = {name: value}
             if isinstance(value, Spread):
-                told = {name: value.median, f"{name}_low": value.low, f"{name}_high": value.high}
+                parts = {name: value.median, f"{name}_low": value.low, f"{name}_high": value.high}
                 values[f"{name}_rounds"], units[f"{name}_rounds"] = float(value.n), "1"
-            values |= told
-            units |= dict.fromkeys(told, UNITS[name])
-        made = {"subject": self.subject, "sizes": self.sizes}
+            values |= parts
+            units |= dict.fromkeys(parts, UNITS[name])
+        data = {"subject": self.subject, "sizes": self.sizes}
         about = dict(
-            experiment=EXPERIMENT, subject=self.subject, arm=self.arm, condition=self.condition,
+            experiment=NAME, subject=self.subject, arm=self.arm, condition=self.condition,
             spacing_in_mm=self.spacing_in_mm, spacing_out_mm=self.spacing_out_mm,
             numbers_kept=0, n_voxels=self.n_voxels, weights_sha256=self.weights_sha256,
             config_hash=rows.digest({"kind": self.kind, "arm": self.arm, **self.config}),
-            data_sha256=rows.digest(made), time_s=_seconds(values),
+            data_sha256=rows.digest(data), time_s=_seconds(values),
             provenance=replace(provenance, threads=self.threads, device=self.device),
         )  # fmt: skip
         return rows.of_values(values, units, **about)
@@ -121,11 +121,6 @@ def _seconds(values: Mapping[str, float]) -> float:
     return float(sum(taken)) if all(map(math.isfinite, taken)) else 0.0
 
 
-def record(found: Sequence[Found], path: Any, provenance: rows.Provenance) -> int:
-    """Append the rows of what was found; how many."""
-    return rows.append_rows(path, [r for f in found for r in f.to_rows(provenance)])
-
-
-def where(device: str) -> str:
-    """The device as rows name it."""
+def device_name(device: str) -> str:
+    """The device as rows name it: ``cpu``, or the GPU's name."""
     return torch.cuda.get_device_name() if device == "cuda" else "cpu"
