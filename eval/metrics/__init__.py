@@ -14,11 +14,9 @@ from collections.abc import Callable
 import numpy as np
 
 from eval.metrics.catalogue import (
-    HIGHER_IS_BETTER,
     METRICS,
     UNITS,
     VOLUME_METRICS,
-    Metric,
     scored,
 )
 from eval.metrics.checks import checked
@@ -42,7 +40,6 @@ from eval.metrics.errors import (
 )
 from eval.metrics.masks import brain_mask, head_mask
 from eval.metrics.perceptual import N_SLICES, TRUNK, lpips_25d
-from eval.metrics.sets import features, frechet, mmd, ms_ssim_diversity, prdc
 from eval.metrics.spectra import (
     RIM_MM,
     SHELL_WIDTH_PER_MM,
@@ -53,8 +50,8 @@ from eval.metrics.spectra import (
     fsc,
 )
 from eval.metrics.structure import MS_SSIM_WEIGHTS, SSIM_SIGMA_VOX, ms_ssim, ssim
-from eval.metrics.tissue import BINS, dice, segment, thresholds, tissue_dice
-from eval.metrics.topology import SPECK_MM3, Topology, per_cm3, topology, white_surface
+from eval.metrics.tissue import BINS, thresholds, tissue_dice
+from eval.metrics.topology import SPECK_MM3, per_cm3, topology, white_surface
 from medil.errors import InputError
 from medil.grid import Triple
 
@@ -75,41 +72,27 @@ DEFINITION = {  # what the numbers of `all_metrics` mean; another meaning is ano
 __all__ = [
     "DEFINITION",
     "HFEN_SIGMA_MM",
-    "HIGHER_IS_BETTER",
     "METRICS",
     "PEAK_PERCENTILE",
     "SSIM_SIGMA_VOX",
     "UNITS",
     "VOLUME_METRICS",
     "Detail",
-    "Metric",
     "Shells",
-    "Topology",
     "all_metrics",
     "brain_mask",
     "detail_split",
-    "dice",
     "edge_width_mm",
-    "effective_resolution_mm",
-    "features",
-    "frechet",
     "fsc",
     "gradient_error",
     "head_mask",
     "hfen",
     "lpips_25d",
-    "mmd",
-    "ms_ssim",
-    "ms_ssim_diversity",
     "nrmse",
     "peak_intensity",
-    "per_cm3",
-    "prdc",
     "psnr",
     "scored",
-    "segment",
     "ssim",
-    "tissue_dice",
     "topology",
     "white_surface",
 ]

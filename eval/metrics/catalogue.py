@@ -190,9 +190,6 @@ _OF_SETS = (
 METRICS = {m.name: m for m in (*_OF_VOLUMES, *_OF_BANDS, *_OF_SETS)}
 VOLUME_METRICS = tuple(m.name for m in _OF_VOLUMES)
 UNITS = {name: m.unit for name, m in METRICS.items()}
-HIGHER_IS_BETTER = {
-    name: m.higher_is_better for name, m in METRICS.items() if m.higher_is_better is not None
-}
 
 
 def scored() -> tuple[str, ...]:

@@ -20,7 +20,6 @@ from medil.grid import Triple
 
 SPECK_MM3 = 8.0  # a cube of 2 mm: smaller pieces of white matter are noise
 EVERY_NEIGHBOUR = np.ones((3, 3, 3), dtype=bool)
-FACES = ndimage.generate_binary_structure(3, 1)
 
 
 @dataclass(frozen=True)
@@ -40,17 +39,14 @@ class Topology:
     euler: int
 
 
-def topology(object_mask: np.ndarray, connectivity: int = 26) -> Topology:
+def topology(object_mask: np.ndarray) -> Topology:
     """Components, cavities and handles of the union of voxels. Counts, exact.
 
-    With 26 neighbours for the object voxels are closed cubes, so pieces that share a
-    corner are one, and the background has 6 neighbours. With 6 it is the other way round:
-    voxels join through faces only. One pairing has to be used throughout, or the counts
-    contradict one another. What lies outside the array is background.
+    Voxels of the object are closed cubes (26 neighbours), so pieces that share a corner are
+    one, and the background has 6 neighbours. What lies outside the array is background.
 
     Args:
         object_mask: [D, H, W] bool.
-        connectivity: 26 or 6, of the object.
 
     Returns:
         Dimensionless counts, from 0 (`euler` may be negative); handles from
@@ -58,7 +54,7 @@ def topology(object_mask: np.ndarray, connectivity: int = 26) -> Topology:
         estimate should have what the truth has.
 
     Raises:
-        InputError: Not three axes, or another connectivity.
+        InputError: Not three axes.
 
     Source:
         Kong and Rosenfeld 1989; Euler number of Ohser and colleagues in scikit-image.
@@ -70,18 +66,14 @@ def topology(object_mask: np.ndarray, connectivity: int = 26) -> Topology:
         Topology(components=1, cavities=0, handles=1, euler=0)
     """
     solid = np.asarray(object_mask, dtype=bool)
-    if solid.ndim != 3 or connectivity not in (6, 26):
-        raise InputError(
-            "topology is that of an object on three axes with 6 or 26 neighbours, "
-            f"not of shape {solid.shape} with {connectivity}."
-        )
+    if solid.ndim != 3:
+        raise InputError(f"topology is that of an object on three axes, not {solid.shape}.")
     if not solid.any():
         return Topology(0, 0, 0, 0)
     solid = np.pad(solid[bounding_box(solid, 0)], 1)  # a rim, so that the outside is one piece
-    own, other = (EVERY_NEIGHBOUR, FACES) if connectivity == 26 else (FACES, EVERY_NEIGHBOUR)
-    components = ndimage.label(solid, own)[1]
-    cavities = ndimage.label(~solid, other)[1] - 1
-    euler = int(euler_number(solid, connectivity=3 if connectivity == 26 else 1))
+    components = ndimage.label(solid, EVERY_NEIGHBOUR)[1]
+    cavities = ndimage.label(~solid)[1] - 1  # 6 neighbours
+    euler = int(euler_number(solid, connectivity=3))
     return Topology(components, cavities, components + cavities - euler, euler)
 
 

@@ -47,15 +47,6 @@ def test_counts_are_those_of_homology(rng, share):
         assert found.euler == found.components - found.handles + found.cavities
 
 
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.8])
-def test_six_neighbours_are_the_complement_of_twenty_six(rng, share):
-    for shape in ((3, 4, 3), (4, 3, 3)):
-        solid = rng.random(shape) < share
-        found = topology(solid, connectivity=6)
-        pieces, handles, hollows = betti_numbers(~np.pad(solid, 1))
-        assert (found.components, found.handles, found.cavities) == (hollows, handles, pieces - 1)
-
-
 def points(n: int = 41) -> list[np.ndarray]:
     """Coordinates of a cube of n voxels around its middle."""
     return list(np.indices((n, n, n)) - (n - 1) / 2)
@@ -87,20 +78,18 @@ def solids() -> dict[str, tuple[np.ndarray, tuple[int, int, int]]]:
     }
 
 
-@pytest.mark.parametrize("connectivity", [6, 26])
 @pytest.mark.parametrize("name", solids())
-def test_known_solids(name, connectivity):
+def test_known_solids(name):
     solid, (components, cavities, handles) = solids()[name]
     euler = components - handles + cavities
     expected = Topology(components, cavities, handles, euler)
-    assert topology(solid, connectivity) == expected
+    assert topology(solid) == expected
 
 
-def test_voxels_that_share_a_corner_join_only_with_26_neighbours():
+def test_voxels_that_share_a_corner_are_one_piece():
     solid = np.zeros((2, 2, 2), dtype=bool)
     solid[0, 0, 0] = solid[1, 1, 1] = True
-    assert topology(solid, 26).components == 1
-    assert topology(solid, 6).components == 2
+    assert topology(solid).components == 1
 
 
 def test_flips_and_turns_change_nothing(rng):
@@ -118,7 +107,7 @@ def test_the_topology_of_the_analytic_cortex_is_exact(spacing_mm, supersample, h
     volume = render(phantom, grid, supersample).numpy()
     white = white_surface(volume, volume > 0, grid.spacing_mm)
     expected = Topology(1, 0, phantom.facts["white_genus"], phantom.facts["white_euler"])
-    assert topology(white) == topology(white, connectivity=6) == expected
+    assert topology(white) == expected
 
 
 def three_tissues() -> tuple[np.ndarray, np.ndarray]:
