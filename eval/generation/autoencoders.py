@@ -41,7 +41,7 @@ def arm_config(arm: str) -> RunConfig:
 
 
 def arm_path(arm: str, profile: str, folder: Path = FOLDER) -> Path:
-    """Where an arm's weights lie: named after all that they depend on."""
+    """Where an arm's weights lie: the name is a digest of all that they depend on."""
     config, heads = arm_config(arm), N_HEADS[profile]
     about = [asdict(config.model), asdict(config.train), STEPS[profile], heads, SEED]
     named = digest([*about, TRAIN_SEED, HEADS_VERSION])[:8]
@@ -51,7 +51,7 @@ def arm_path(arm: str, profile: str, folder: Path = FOLDER) -> Path:
 def autoencoder(
     arm: str, profile: str, folder: Path = FOLDER, heads: Path = HEADS
 ) -> LatentAutoencoder:
-    """An arm's autoencoder, trained where its weights are not there yet.
+    """An arm's autoencoder, trained when its weights are missing.
 
     Args:
         arm: One of `TITLES`.

@@ -1,4 +1,4 @@
-"""Is a sample a copy? Its nearest training head, against how near training heads are.
+"""Is a sample a copy? Its nearest training head, compared with distances among training heads.
 
 Heads drawn on one label map count as neighbours too, so near ones exist and the bar is low.
 A dull sample is near to everybody without being a copy, so nearness is also taken relative to
@@ -18,7 +18,7 @@ UNITS = {
 }  # fmt: skip
 
 
-def memorised(volumes: Volumes, training: Volumes) -> tuple[dict[str, float], np.ndarray]:
+def memorisation(volumes: Volumes, training: Volumes) -> tuple[dict[str, float], np.ndarray]:
     """How near a set's volumes come to training heads.
 
     The distance is the RMS difference of intensities over blocks of 4 mm in the box. A volume

@@ -25,7 +25,7 @@ def loss_curve(share: np.ndarray, losses: Sequence[float]):
     """A training loss beside two that need no training.
 
     Args:
-        share: [steps, batch] times 0 ... 1 at which each step was asked.
+        share: [steps, batch] times 0 ... 1 of each step.
         losses: Of each step.
 
     Returns:
@@ -143,33 +143,33 @@ def _jpeg(picture: np.ndarray) -> str:
 # Control and blur
 
 
-def asked_lines(found: pd.DataFrame, attribute: str, unit: str):
-    """Asked against measured, a line a guidance weight, live samples of one noise.
+def request_lines(found: pd.DataFrame, attribute: str, unit: str):
+    """Requested against measured values: one line a guidance weight, samples of one noise.
 
     Args:
-        found: From `eval.generation.page.asked_samples`.
+        found: From `eval.generation.page.sample_requests`.
         attribute: Of `medil.synth.attributes.ATTRIBUTES`.
         unit: Its unit.
 
     Returns:
-        The figure; the dashed line is what was asked.
+        The figure; the dashed line is what was requested.
     """
     figure, axes = panels(1, 1, panel_in=(4.4, 3.4))
     ax = axes[0, 0]
-    asked = found["asked"].map(lambda one: one[attribute])
+    requested = found["requested"].map(lambda one: one[attribute])
     got = found["measured"].map(lambda one: one[attribute])
-    ends = [min(asked.min(), got.min()), max(asked.max(), got.max())]
-    ax.plot(ends, ends, "--", color="0.5", lw=1, label="as asked")
+    ends = [min(requested.min(), got.min()), max(requested.max(), got.max())]
+    ax.plot(ends, ends, "--", color="0.5", lw=1, label="as requested")
     for colour, (guidance, lines) in zip(COLOURS, found.groupby("guidance"), strict=False):
         at = lines.index
-        ax.plot(asked[at], got[at], "o-", color=colour, ms=5, label=f"guidance {guidance:g}")
-    ax.set(xlabel=f"{attribute} asked for ({unit})", ylabel=f"measured ({unit})")
+        ax.plot(requested[at], got[at], "o-", color=colour, ms=5, label=f"guidance {guidance:g}")
+    ax.set(xlabel=f"{attribute} requested ({unit})", ylabel=f"measured ({unit})")
     ax.legend(frameon=False)
     return figure
 
 
 def blur_curves(curves: Mapping[str, pd.DataFrame]):
-    """Two figures of variety against blur, each over its value without blur, on one axis.
+    """Two measures of variety against blur, each relative to its value without blur.
 
     Args:
         curves: Set -> sigma_mm, ms_ssim and shape, from `eval.generation.page.blur_lines`.

@@ -43,7 +43,7 @@ def flow_run(profile: str) -> FlowRun:
 
 
 def flow_path(arm: str, profile: str, autoencoder_id: str, folder: Path = FOLDER) -> Path:
-    """Where an arm's flow lies: named after all that it depends on."""
+    """Where an arm's flow lies: its name is a digest of all that it depends on."""
     config = flow_run(profile)
     named = digest([autoencoder_id, asdict(config.model), asdict(config.train), config.heads,
                     SEED, VERSION])[:8]  # fmt: skip
@@ -51,7 +51,7 @@ def flow_path(arm: str, profile: str, autoencoder_id: str, folder: Path = FOLDER
 
 
 def flow(arm: str, profile: str, folder: Path = FOLDER) -> LatentFlow:
-    """An arm's flow, trained where its weights are not there yet.
+    """An arm's flow, trained when its weights are missing.
 
     Args:
         arm: One of `eval.generation.autoencoders.TITLES`.

@@ -1,4 +1,4 @@
-"""What is measured in which task, and how it becomes rows; which of them count."""
+"""The tasks of the experiment, how measurements become rows, and which rows count."""
 
 from __future__ import annotations
 
@@ -120,14 +120,14 @@ def _check(release: str, arms: Sequence[str], size: Sizes, chosen: Sequence[str]
 
 
 def _weights(arm: str, profile: str, folder: Path) -> str:
-    """Of autoencoder and flow together."""
+    """One digest of the weights of an arm's autoencoder and flow."""
     pair = autoencoder(arm, profile, folder).weights_id, flow(arm, profile, folder).weights_id
     return rows.digest(pair)
 
 
 def _config(about: About, piece: Piece) -> str:
     size = sizes(about.profile)
-    counts = [size.held_out, size.training, size.samples, size.steps, size.asked, size.each]
+    counts = [size.held_out, size.training, size.samples, size.steps, size.values, size.repeats]
     return rows.digest([VERSION, parts.VERSION, counts, piece.condition])
 
 

@@ -38,13 +38,13 @@ SLAB_VOXELS = 2_000_000
 
 
 @functools.cache
-def made_subject(index: int) -> Subject:
-    """A head drawn on the MNI152 anatomy, as the cohort draws them; needs no download."""
+def synthetic_subject(index: int) -> Subject:
+    """A synthetic head on the MNI152 anatomy, drawn as the cohort's are; needs no download."""
     return draw_subject(tissue_anatomy(), SEED, index, style())
 
 
-def made_head(index: int, grid: Grid) -> Volume:
-    """A scan of `made_subject(index)`, its middle in the middle of the box (0, 0, 0).
+def synthetic_head(index: int, grid: Grid) -> Volume:
+    """A scan of `synthetic_subject(index)`, its middle in the middle of the box (0, 0, 0).
 
     Args:
         index: Which head.
@@ -53,7 +53,7 @@ def made_head(index: int, grid: Grid) -> Volume:
     Returns:
         0 ... 1 scale, skull-stripped.
     """
-    subject = made_subject(index)
+    subject = synthetic_subject(index)
     there = grid.shifted(subject.head_mm.mean(0).tolist())
     data = scan(subject, there, SEED, index, style())
     return Volume(robust_intensity(data).forward(data), grid)
@@ -122,7 +122,7 @@ def blocks_of(latent: Latent, cells: int, reach: int) -> LatentSet:
 
 
 def untrained(share: np.ndarray) -> np.ndarray:
-    """The loss of an untrained flow, which judges every number by itself, at times 0 ... 1.
+    """The loss of an untrained flow, which estimates each number on its own, at times 0 ... 1.
 
     For x and n standard normal the best estimate of x from z = (1 - t) x + t n is linear in
     z and off by the variance t^2 / ((1 - t)^2 + t^2); the loss divides it by max(t, FLOOR)^2.
@@ -131,14 +131,14 @@ def untrained(share: np.ndarray) -> np.ndarray:
 
 
 def cells(flow: LatentFlow, floor: LatentFlow) -> int:
-    """How many cells an axis of `flow` make one of a coarser `floor`; 1 for itself."""
+    """How many cells of `flow` along an axis make one cell of the coarser `floor`."""
     return flow.known.grid.shape[0] // floor.known.grid.shape[0]
 
 
 def from_mean(flow: LatentFlow, latents: torch.Tensor) -> float:
     """RMS distance of latents from the mean map, in standard deviations.
 
-    Where a coarse flow draws block means first, of these, in theirs.
+    For a cascade, of the block means that its coarse flow draws, in their deviations.
 
     Args:
         flow: Whose mean map.
@@ -165,7 +165,7 @@ def rms(a: Volume, b: Volume, where: np.ndarray) -> float:
 
 
 def looks(sample: Volume, reference: Volume, spreads: Mapping[str, Spread]) -> str:
-    """What a picture of a sample should be read with: its wholeness, its size, its detail.
+    """Numbers to read a picture of a sample with: loose pieces, size, detail.
 
     Args:
         sample: On voxels of 2 mm, 0 ... 1 scale.
@@ -189,7 +189,7 @@ def looks(sample: Volume, reference: Volume, spreads: Mapping[str, Spread]) -> s
         f"{'' if whole > 0.99 else ', so crumbs float around it'}. Its brain measures "
         f"{brain_ml:,.0f} ml, {'inside' if within else 'outside'} the {spread.low:,.0f} to "
         f"{spread.high:,.0f} ml of training. Waves of {waves_mm[1]:g} to {waves_mm[0]:g} mm have "
-        f"{share:.2f} of the power that they have in the made head: {_detail(share)}"
+        f"{share:.2f} of the power that they have in the synthetic head: {_detail(share)}"
     )
 
 
@@ -221,10 +221,10 @@ def agreement(one: float, two: float) -> str:
     )
 
 
-# Asking for an attribute
+# Requests
 
 
-def asked_samples(
+def sample_requests(
     flow: LatentFlow,
     model: MedIL,
     requests: Sequence[Mapping[str, float]],
@@ -243,7 +243,7 @@ def asked_samples(
         steps: Along the flow.
 
     Returns:
-        A line a sample (``guidance``, ``asked`` and ``measured`` with every attribute's
+        A line a sample (``guidance``, ``requested`` and ``measured`` with every attribute's
         value), and the samples on voxels of 2 mm in the same order.
     """
     from medil.diffusion.sampling import sample
@@ -255,7 +255,7 @@ def asked_samples(
         for request, latent in zip(requests, latents, strict=True):
             (volume,) = rendered(model, latent, [grid])
             found = measure_attributes(volume.data.numpy())
-            lines.append({"guidance": guidance, "asked": dict(request), "measured": found})
+            lines.append({"guidance": guidance, "requested": dict(request), "measured": found})
             volumes.append(volume)
     return pd.DataFrame(lines), volumes
 
@@ -275,7 +275,7 @@ def ventricle_level_mm(volume: Volume) -> np.ndarray:
 def variety(
     volumes: Sequence[np.ndarray], shapes: np.ndarray, mask: np.ndarray
 ) -> tuple[float, float]:
-    """Two figures of how varied a set is.
+    """Two measures of how varied a set is.
 
     Args:
         volumes: Two or more, each [D, H, W] on voxels of 2 mm.

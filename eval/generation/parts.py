@@ -1,7 +1,7 @@
 """The three parts: sets against held-out heads, control, and what blur does to diversity.
 
-Each gives shares of work: a name, the pieces that it will find, and the function that finds
-them. A piece is one set or one sample, and becomes a row for each of its metrics.
+Each part yields shares of work: a name, the pieces that it measures, and the function that
+measures them. A piece is one set or one sample, and becomes a row for each of its metrics.
 """
 
 from __future__ import annotations
@@ -95,20 +95,20 @@ def of_sets(profile: str, size: Sizes, arms: Sequence[str], folder: Path) -> Ite
 
 
 def learned_from(arm: str, size: Sizes) -> int:
-    """On how many training heads an arm's flow was trained, as far as they are looked at."""
+    """How many of its training heads an arm's samples are compared with."""
     return size.release_training if arm in RELEASED else size.training
 
 
 def _scored(heads: Heads, n: int, folder: Path) -> dict[str, float]:
     reference, mask = _reference(n, folder)
-    return sets.compare(reference, sets.described(heads.volumes), heads.volumes, mask)
+    return sets.compare(reference, sets.describe(heads.volumes), heads.volumes, mask)
 
 
 @lru_cache(1)
-def _reference(n: int, folder: Path) -> tuple[sets.Described, np.ndarray]:
+def _reference(n: int, folder: Path) -> tuple[sets.Description, np.ndarray]:
     """The first n held-out heads in numbers, and the mask of all MS-SSIM."""
     volumes = held_out(n, 0, folder).volumes
-    return sets.described(volumes), sets.common_mask(volumes)
+    return sets.describe(volumes), sets.common_mask(volumes)
 
 
 def _rulers(profile: str, size: Sizes, folder: Path) -> Found:
@@ -117,9 +117,9 @@ def _rulers(profile: str, size: Sizes, folder: Path) -> Found:
     ours = Heads(TRAINING, learned.volumes[:n], learned.known[:n])
     again = copies(profile, N_COPIES, folder)
     return [
-        _scored(others, n, folder) | memory.memorised(others.volumes, learned.volumes)[0],
+        _scored(others, n, folder) | memory.memorisation(others.volumes, learned.volumes)[0],
         _scored(ours, n, folder),
-        memory.memorised(again.volumes, learned.volumes)[0],
+        memory.memorisation(again.volumes, learned.volumes)[0],
     ]
 
 
@@ -131,7 +131,7 @@ def _sampled(arm: str, profile: str, size: Sizes, seed: int, folder: Path) -> Fo
     heads = sampled(arm, profile, seed, size.samples, folder=folder)
     learned = training(learned_from(arm, size), folder).volumes
     values = _scored(heads, size.held_out, folder)
-    return [values | memory.memorised(heads.volumes, learned)[0]]
+    return [values | memory.memorisation(heads.volumes, learned)[0]]
 
 
 def _renderings(arm: str, profile: str, size: Sizes, folder: Path) -> Found:
@@ -165,7 +165,7 @@ def renderings(coarse: Volumes, fine: Volumes) -> dict[str, float]:
 
 
 def of_control(profile: str, size: Sizes, arms: Sequence[str], folder: Path) -> Iterator[Share]:
-    """What was asked against what is measured; the ruler first, on heads whose truth is known."""
+    """Requested against measured values; first the ruler, on heads whose truth is known."""
     for name, first in (("held-out", 0), ("another set", size.held_out)):
         pieces = [
             Piece(f"head {first + k:03d}", RULER, control_name(attribute, name), _pair(attribute))
@@ -181,7 +181,7 @@ def of_control(profile: str, size: Sizes, arms: Sequence[str], folder: Path) -> 
         where = control_name(attribute, f"guidance {weight:g}")
         pieces = [
             Piece(f"sample {k:03d}", RELEASE, where, _pair(attribute))
-            for k in range(size.asked * size.each)
+            for k in range(size.values * size.repeats)
         ]
         work = partial(_controlled, profile, size, attribute, weight, folder)
         yield f"{attribute}, guidance {weight:g}", pieces, work
@@ -207,11 +207,13 @@ def _ruler(n: int, first: int, folder: Path) -> Found:
 
 
 def _controlled(profile: str, size: Sizes, attribute: str, weight: float, folder: Path) -> Found:
-    asked = [{attribute: v} for v in spread_values(profile, attribute, folder)] * size.each
-    heads = sampled(RELEASE, profile, CONTROL_SEED, len(asked), weight, asked, folder=folder)
+    values = spread_values(profile, attribute, folder)
+    requests = [{attribute: v} for v in values] * size.repeats
+    heads = sampled(RELEASE, profile, CONTROL_SEED, len(requests), weight, requests, folder=folder)
     seen = [measure_attributes(v)[attribute] for v in heads.volumes]
     return [
-        {"asked": one[attribute], "measured": value} for one, value in zip(asked, seen, strict=True)
+        {"asked": request[attribute], "measured": value}
+        for request, value in zip(requests, seen, strict=True)
     ]
 
 
@@ -231,7 +233,7 @@ def of_blur(profile: str, size: Sizes, arms: Sequence[str], folder: Path) -> Ite
 
 
 def pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
-    """Whose sharpness is brought down to whose: held-out heads to each arm, arms to each other."""
+    """(sharp, soft): held-out heads are blurred to match each arm, and arms to match another."""
     found = [(HELD_OUT, arm) for arm in arms]
     return found + [(a, b) for a in arms for b in arms if a != b and not {a, b} & set(RELEASED)]
 
@@ -257,6 +259,6 @@ def _matched(sharp: str, soft: str, profile: str, size: Sizes, folder: Path) -> 
         else sampled(sharp, profile, 0, size.samples, folder=folder)
     )
     theirs = sampled(soft, profile, 0, size.samples, folder=folder)
-    aim = float(sets.described(theirs.volumes).power[:, sets.SHARP_BAND].mean())
+    aim = float(sets.describe(theirs.volumes).power[:, sets.SHARP_BAND].mean())
     sigma_mm = sets.blur_to_match(ours.volumes, aim)
     return [{"blur_mm": sigma_mm, **_scored(_softer(ours, sigma_mm), size.held_out, folder)}]

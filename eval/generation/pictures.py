@@ -1,4 +1,4 @@
-"""Pictures of sampled heads: beside real ones, asked against measured, diversity and sharpness."""
+"""Pictures of sampled heads: beside real ones, control, diversity and sharpness."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def control_figure(rows: pd.DataFrame, attribute: str = "ventricles"):
     unit = ATTRIBUTES[attribute].unit
     for column, (title, own) in enumerate(groups):
         _scatter(axes[0, column], own, ends, COLOURS[2 if column == 0 else 0])
-        known = "known" if column == 0 else "asked"
+        known = "known" if column == 0 else "requested"
         axes[0, column].set(title=title, xlabel=f"{attribute}, {known} ({unit})")
     axes[0, 0].set_ylabel(f"{attribute}, measured ({unit})")
     return figure

@@ -1,8 +1,9 @@
-"""Attributes measured on an image alone, so that a sample can be held to what was asked.
+"""Attributes measured on an image alone, to compare a sample with what was requested of it.
 
-A drawn head knows its volumes; a sample does not. The rulers here see intensities only. They
-are rough (dark voxels in two ellipsoids where ventricles lie), so each is followed by a
-straight line fitted on drawn training heads, and is itself judged on held-out ones.
+The volumes of a synthetic head are known; those of a sample are not. The rulers here use
+intensities only. They are rough (dark voxels in two ellipsoids where ventricles lie), so a
+straight line that was fitted on synthetic training heads corrects each, and each is itself
+tested on held-out ones.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ METRICS = tuple(UNITS)
 
 
 @dataclass(frozen=True)
-class Described:
+class Description:
     """A set in numbers, one row a volume.
 
     Args:
@@ -69,8 +69,8 @@ class Described:
     handles: np.ndarray
 
 
-def described(volumes: Volumes, spacing_mm: Triple = SPACING_MM) -> Described:
-    """Describe a set.
+def describe(volumes: Volumes, spacing_mm: Triple = SPACING_MM) -> Description:
+    """Describe each volume of a set in numbers.
 
     Args:
         volumes: Each [D, H, W], 0 ... 1 scale, skull-stripped.
@@ -92,7 +92,7 @@ def described(volumes: Volumes, spacing_mm: Triple = SPACING_MM) -> Described:
         tables.append(
             (numbers, shape(data, spacing_mm), band_power(data, mask, spacing_mm), handles)
         )
-    return Described(*(np.array(column) for column in zip(*tables, strict=True)))
+    return Description(*(np.array(column) for column in zip(*tables, strict=True)))
 
 
 def shape(volume: np.ndarray, spacing_mm: Triple = SPACING_MM) -> np.ndarray:
@@ -168,28 +168,28 @@ def blurred(volumes: Volumes, sigma_mm: float, spacing_mm: Triple = SPACING_MM) 
     return np.stack([fft.ifftn(s).real.astype(np.float32) for s in spectra])
 
 
-def sharpness_db(made: Described, reference: Described) -> float:
+def sharpness_db(ours: Description, reference: Description) -> float:
     """Mean power in the 4-8 mm band over the reference's, in dB."""
-    return float(_power_db(made, reference)[SHARP_BAND])
+    return float(_power_db(ours, reference)[SHARP_BAND])
 
 
-def _power_db(made: Described, reference: Described) -> np.ndarray:
-    return 10 * np.log10(made.power.mean(0) / reference.power.mean(0))
+def _power_db(ours: Description, reference: Description) -> np.ndarray:
+    return 10 * np.log10(ours.power.mean(0) / reference.power.mean(0))
 
 
 def common_mask(volumes: Volumes) -> np.ndarray:
-    """Where a set's mean is a brain: the one mask of all MS-SSIM, [D, H, W] bool."""
+    """The brain mask of a set's mean volume, used for every MS-SSIM: [D, H, W] bool."""
     return brain_mask(np.mean(np.asarray(volumes), axis=0))
 
 
 def compare(
-    reference: Described, made: Described, volumes: Volumes, mask: np.ndarray
+    reference: Description, ours: Description, volumes: Volumes, mask: np.ndarray
 ) -> dict[str, float]:
     """How a set compares with the reference; `METRICS` names the numbers.
 
     Args:
         reference: The held-out heads.
-        made: The set.
+        ours: The set.
         volumes: The set's volumes, for MS-SSIM.
         mask: From `common_mask` of the reference.
 
@@ -201,21 +201,21 @@ def compare(
     Raises:
         InputError: Sets too small for neighbours (six or more are needed).
     """
-    real, ours = standardised(reference.features, made.features)
-    shape_real, shape_ours = standardised(reference.shape, made.shape)
-    near, shapes = prdc(real, ours), prdc(shape_real, shape_ours)
-    shares = [100 * d.features[:, :3].mean(0) for d in (made, reference)]
+    real, own = standardised(reference.features, ours.features)
+    shape_real, shape_own = standardised(reference.shape, ours.shape)
+    near, shapes = prdc(real, own), prdc(shape_real, shape_own)
+    shares = [100 * d.features[:, :3].mean(0) for d in (ours, reference)]
     values = [
-        frechet(real, ours),
-        mmd(real, ours),
+        frechet(real, own),
+        mmd(real, own),
         *(near[name] for name in ("precision", "recall", "density", "coverage")),
         ms_ssim_diversity(list(volumes), mask, MOST_PAIRS),
-        made.features[:, GRADIENT].mean(),
-        *_power_db(made, reference),
-        made.handles.mean(),
+        ours.features[:, GRADIENT].mean(),
+        *_power_db(ours, reference),
+        ours.handles.mean(),
         *shares[0],
         np.abs(shares[0] - shares[1]).mean(),
-        pdist(shape_ours).mean() / pdist(shape_real).mean(),
+        pdist(shape_own).mean() / pdist(shape_real).mean(),
         shapes["coverage"],
         shapes["recall"],
     ]
@@ -223,13 +223,13 @@ def compare(
 
 
 def blur_to_match(volumes: Volumes, power: float, most_mm: float = 4.0, rounds: int = 12) -> float:
-    """The Gaussian that brings a set down to a power in the 4-8 mm band.
+    """The width of the Gaussian that lowers a set to a given power in the 4-8 mm band.
 
     Args:
         volumes: Of the sharper set, at 2 mm.
-        power: To be reached, as the mean of `Described.power`.
-        most_mm: Widest Gaussian that is tried.
-        rounds: Of halving the interval.
+        power: Target, as the mean of `Description.power`.
+        most_mm: Upper limit of the width.
+        rounds: Bisection steps.
 
     Returns:
         Standard deviation in mm, 0 where the set is no sharper.

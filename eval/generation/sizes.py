@@ -10,20 +10,20 @@ from medil.errors import InputError
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of one profile.
+    """How much one profile runs.
 
     Args:
         arms: Of `eval.generation.autoencoders.TITLES`.
         held_out: Heads in each of the two held-out sets.
         training: Heads on which a flow is trained, and which a sample must not copy.
-        release_training: The same for the released flow, as far as looked at.
+        release_training: The same for the released flow; only so many are compared.
         samples: In a set: as many, since distances between sets depend on n.
         seeds: Sets of samples for each arm.
         steps: Along the flow.
-        asked: Values of an attribute, between its 5th and 95th percentile.
-        each: Samples for a value.
+        values: Requested of an attribute, between its 5th and 95th percentile.
+        repeats: Samples for each of them.
         weights: Of guidance.
-        others: Attributes other than the ventricles, at the middle weight.
+        others: Attributes beside the ventricles, requested at the middle weight.
         flow_steps: Of training an arm's flow.
     """
 
@@ -34,8 +34,8 @@ class Sizes:
     samples: int
     seeds: int
     steps: int
-    asked: int
-    each: int
+    values: int
+    repeats: int
     weights: tuple[float, ...]
     others: tuple[str, ...]
     flow_steps: int
@@ -54,7 +54,7 @@ SIZES = {
 
 
 def sizes(profile: str) -> Sizes:
-    """Of a profile by name.
+    """The sizes of a profile.
 
     Raises:
         InputError: No such profile.

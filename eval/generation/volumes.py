@@ -1,8 +1,8 @@
 """The sets that are compared: held-out heads, training heads, rebuilt ones, samples.
 
 All lie on one grid of 2 mm voxels in the box of `medil.diffusion.latents`, and are kept in
-files once made. Held-out heads are scanned at 2 mm; training heads, whose voxels differ in
-size, are averaged to 2 mm; latents are rendered there, which also averages.
+files once they are computed. Held-out heads are scanned at 2 mm; training heads, whose voxels
+differ in size, are averaged to 2 mm; latents are rendered there, which also averages.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Heads:
     Args:
         name: For rows.
         volumes: [N, D, H, W] float32, 0 ... 1 scale, on `grid()`.
-        known: Of each: the truth of a drawn head, what was asked of a sample.
+        known: Attributes of each: true ones of a synthetic head, requested ones of a sample.
         latents: [n, C, d, h, w] of the first few, where the set came from latents.
     """
 
@@ -51,7 +51,7 @@ class Heads:
 
 
 def grid() -> Grid:
-    """On which all sets lie."""
+    """The grid of all sets."""
     return box_grid(VOXEL_MM)
 
 
@@ -62,7 +62,7 @@ def averaged(volume: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def held_out(n: int, first: int = 0, folder: Path = FOLDER) -> Heads:
-    """Heads on label maps that no training saw, scanned at 2 mm.
+    """Heads on label maps that no training used, scanned at 2 mm.
 
     Args:
         n: How many.
@@ -84,12 +84,12 @@ def training(n: int, folder: Path = FOLDER) -> Heads:
         InputError: No label maps.
     """
 
-    def made() -> Heads:
+    def make() -> Heads:
         heads = [read_head(p) for p in draw_heads("train", range(n), folder / "heads")]
         volumes = [averaged(h.data.numpy(), grid().shape) for h in heads]
         return Heads("training", np.stack(volumes), [h.known for h in heads])
 
-    return _kept(["training", n], folder, made)
+    return _kept(["training", n], folder, make)
 
 
 def rebuilt(arm: str, profile: str, n: int, folder: Path = FOLDER) -> Heads:
@@ -101,28 +101,25 @@ def rebuilt(arm: str, profile: str, n: int, folder: Path = FOLDER) -> Heads:
         n: How many.
         folder: Of weights, heads and sets.
     """
-    model = autoencoder(arm, profile, folder)
-
-    def made() -> Heads:
-        paths = draw_heads("test", range(n), folder / "heads", VOXEL_MM)
-        found = encode_heads(model, paths, folder / "latents")
-        volumes = [render(model, z, found.grid, grid()) for z in found.latents]
-        return Heads("rebuilt", np.stack(volumes), [read_head(p).known for p in paths])
-
-    return _kept(["rebuilt", model.weights_id, n], folder, made)
+    return _recoded("rebuilt", "test", arm, profile, n, folder)
 
 
 def copies(profile: str, n: int, folder: Path = FOLDER) -> Heads:
     """The first n training heads through the released autoencoder: what a copy looks like."""
-    model = autoencoder(RELEASE, profile, folder)
+    return _recoded("copies", "train", RELEASE, profile, n, folder)
 
-    def made() -> Heads:
-        paths = draw_heads("train", range(n), folder / "heads")
-        found = encode_heads(model, paths, folder / "latents")
-        volumes = [render(model, z, found.grid, grid()) for z in found.latents]
-        return Heads("copies", np.stack(volumes), [read_head(p).known for p in paths])
 
-    return _kept(["copies", model.weights_id, n], folder, made)
+def _recoded(name: str, split: str, arm: str, profile: str, n: int, folder: Path) -> Heads:
+    model = autoencoder(arm, profile, folder)
+
+    def make() -> Heads:
+        voxel_mm = VOXEL_MM if split == "test" else None  # training heads have voxels of their own
+        paths = draw_heads(split, range(n), folder / "heads", voxel_mm)
+        latents = encode_heads(model, paths, folder / "latents")
+        volumes = [render(model, z, latents.grid, grid()) for z in latents.latents]
+        return Heads(name, np.stack(volumes), [read_head(p).known for p in paths])
+
+    return _kept([name, model.weights_id, n], folder, make)
 
 
 def sampled(
@@ -131,7 +128,7 @@ def sampled(
     seed: int,
     n: int,
     guidance: float = 1.0,
-    asked: Sequence[Mapping[str, float]] | None = None,
+    requests: Sequence[Mapping[str, float]] | None = None,
     steps: int | None = None,
     folder: Path = FOLDER,
 ) -> Heads:
@@ -143,12 +140,12 @@ def sampled(
         seed: Of the set; sample k of seed s starts from the same noise in every arm.
         n: How many.
         guidance: Weight of the conditions.
-        asked: Conditions of each; those of training heads, drawn at random, when None.
+        requests: Conditions of each sample; `random_requests` when None.
         steps: Along the flow; the profile's when None.
         folder: Of weights, heads and sets.
 
     Returns:
-        The samples, with what was asked as `known`.
+        The samples, with their requests as `known`.
 
     Raises:
         InputError: Weights that are not there or do not belong together, or no label maps.
@@ -156,9 +153,11 @@ def sampled(
     model, sampler = autoencoder(arm, profile, folder), flow(arm, profile, folder)
     check_pair(sampler, model)
     steps = steps or sizes(profile).steps
-    wanted = [dict(a) for a in asked] if asked is not None else drawn(profile, seed, n, folder)
+    if requests is None:
+        requests = random_requests(profile, seed, n, folder)
+    wanted = [dict(request) for request in requests]
 
-    def made() -> Heads:
+    def make() -> Heads:
         volumes, latents = [], []
         for k, one in enumerate(wanted):
             z = sample_means(sampler, [NOISE_SEEDS * seed + k], [one], guidance, steps)[0]
@@ -167,22 +166,24 @@ def sampled(
         return Heads("sampled", np.stack(volumes), wanted, np.stack(latents[:KEPT_LATENTS]))
 
     about = [model.weights_id, sampler.weights_id, seed, guidance, steps, wanted]
-    return _kept(["sampled", *about], folder, made)
+    return _kept(["sampled", *about], folder, make)
 
 
-def drawn(profile: str, seed: int, n: int, folder: Path = FOLDER) -> list[dict[str, float]]:
-    """What n samples are asked for: all attributes of training heads drawn at random."""
+def random_requests(
+    profile: str, seed: int, n: int, folder: Path = FOLDER
+) -> list[dict[str, float]]:
+    """Requests for n samples: all attributes of training heads drawn at random."""
     heads = training(sizes(profile).training, folder)
     rng = np.random.default_rng([seed, n])
     return [heads.known[k] for k in rng.integers(len(heads.known), size=n)]
 
 
 def spread_values(profile: str, attribute: str, folder: Path = FOLDER) -> list[float]:
-    """Values to ask for: evenly between an attribute's 5th and 95th percentile in training."""
+    """Values to request: evenly between an attribute's 5th and 95th percentile in training."""
     size = sizes(profile)
     known = [k[attribute] for k in training(size.training, folder).known]
     low, high = np.percentile(known, (5, 95))
-    return [float(v) for v in np.linspace(low, high, size.asked)]
+    return [float(v) for v in np.linspace(low, high, size.values)]
 
 
 def _kept(about: list[Any], folder: Path, make: Callable[[], Heads]) -> Heads:

@@ -93,14 +93,14 @@ def test_a_copy_is_flagged_and_a_fresh_head_is_not():
     maps, own, fresh = rng.random((15, 8, 8, 8)), rng.random((30, 8, 8, 8)), rng.random((8, 8, 8))
     learned = np.repeat(maps, 2, axis=0) + 0.5 * own  # two heads on every label map
     near = learned[3] + 1e-3 * rng.random((8, 8, 8))
-    values, flagged = memory.memorised(np.stack([learned[7], near, fresh]), learned)
+    values, flagged = memory.memorisation(np.stack([learned[7], near, fresh]), learned)
     assert flagged.tolist() == [True, True, False]
     assert values["copies_percent"] == values["flagged_percent"] == pytest.approx(200 / 3)
 
 
 def test_a_dull_head_is_near_to_everybody_and_yet_no_copy():
     learned = np.random.default_rng(0).random((30, 8, 8, 8))
-    values, flagged = memory.memorised([learned.mean(0)], learned)
+    values, flagged = memory.memorisation([learned.mean(0)], learned)
     assert values["flagged_percent"] == 100 and not flagged.any()
 
 
@@ -114,10 +114,10 @@ def test_distances_are_rms_differences_of_blocks():
 
 
 def test_blur_makes_heads_alike_for_ms_ssim_and_leaves_their_shapes_apart(brains):
-    reference, mask = sets.described(brains), sets.common_mask(brains)
+    reference, mask = sets.describe(brains), sets.common_mask(brains)
     soft = sets.blurred(brains, 1.0)
     plain = sets.compare(reference, reference, brains, mask)
-    blurred = sets.compare(reference, sets.described(soft), soft, mask)
+    blurred = sets.compare(reference, sets.describe(soft), soft, mask)
     assert blurred["ms_ssim"] > plain["ms_ssim"] + 0.01
     assert blurred["power_4_8_db"] < -2 < plain["power_4_8_db"]
     assert plain["shape_spread"] == pytest.approx(1)
@@ -125,7 +125,7 @@ def test_blur_makes_heads_alike_for_ms_ssim_and_leaves_their_shapes_apart(brains
 
 
 def test_a_set_compared_with_itself_has_no_distance(brains):
-    found = sets.described(brains)
+    found = sets.describe(brains)
     values = sets.compare(found, found, brains, sets.common_mask(brains))
     assert tuple(values) == sets.METRICS
     for name in ("frechet", "power_16_32_db", "power_4_8_db", "tissue_distance"):
@@ -141,7 +141,7 @@ def test_a_gaussian_lowers_a_wave_by_its_transfer_function():
 
 
 def test_the_blur_that_matches_sharpness_is_the_one_that_was_made(brains):
-    aim = sets.described(sets.blurred(brains[:2], 1.2)).power[:, sets.SHARP_BAND].mean()
+    aim = sets.describe(sets.blurred(brains[:2], 1.2)).power[:, sets.SHARP_BAND].mean()
     assert sets.blur_to_match(brains[:2], aim) == pytest.approx(1.2, abs=0.1)
     assert sets.blur_to_match(brains[:2], 1e9) == 0
 

@@ -193,11 +193,11 @@ def test_curves_are_drawn_where_the_numbers_are():
     found = pd.DataFrame(
         {
             "guidance": [1.0, 1.0],
-            "asked": [{"ventricles": 20.0}, {"ventricles": 40.0}],
+            "requested": [{"ventricles": 20.0}, {"ventricles": 40.0}],
             "measured": [{"ventricles": 25.0}, {"ventricles": 35.0}],
         }
     )
-    drawn = figures.asked_lines(found, "ventricles", "ml").axes[0].lines
+    drawn = figures.request_lines(found, "ventricles", "ml").axes[0].lines
     assert list(drawn[1].get_xdata()) == [20, 40] and list(drawn[1].get_ydata()) == [25, 35]
     blur = pd.DataFrame({"sigma_mm": [0, 2], "ms_ssim": [0.6, 0.8], "shape": [4.0, 3.0]})
     left, right = figures.blur_curves({"a": blur}).axes
