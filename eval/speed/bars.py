@@ -24,7 +24,7 @@ FINEST_MM = 0.35
 
 @dataclass(frozen=True)
 class Bar:
-    """One number that was promised.
+    """One measured quantity and the limit that was set for it.
 
     Args:
         says: What is compared, for people.

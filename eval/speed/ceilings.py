@@ -21,7 +21,7 @@ SIDE_CUDA = 8192
 
 @dataclass(frozen=True)
 class Work:
-    """What rendering one voxel asks for.
+    """The work of rendering one voxel.
 
     Args:
         flop: Additions and multiplications.

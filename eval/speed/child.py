@@ -35,7 +35,7 @@ def peak_rss_bytes(status: Path = Path("/proc/self/status")) -> int:
         return peak if sys.platform == "darwin" else peak * 1024
 
 
-def measured(name: str, threads: int, /, **arguments: Any) -> dict[str, float]:
+def run_job(name: str, threads: int, /, **arguments: Any) -> dict[str, float]:
     """Run a job in a child process.
 
     Args:
@@ -44,10 +44,10 @@ def measured(name: str, threads: int, /, **arguments: Any) -> dict[str, float]:
         arguments: Of the job; what JSON can hold.
 
     Returns:
-        What the job returned, `peak_rss_mb`, and `process_s`, from start to end of the process.
+        The job's values, `peak_rss_mb`, and `process_s`, from start to end of the process.
 
     Raises:
-        RuntimeError: The child failed; with the end of what it said.
+        RuntimeError: The child failed; with the end of its error output.
     """
     settings = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     settings["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
@@ -68,7 +68,7 @@ def measured(name: str, threads: int, /, **arguments: Any) -> dict[str, float]:
 
 
 def idle() -> dict[str, float]:
-    """Python and torch, doing nothing: what every peak below contains."""
+    """Python and torch, doing nothing: the baseline of every other peak."""
     import torch
 
     import medil.model.autoencoder  # noqa: F401
@@ -78,7 +78,7 @@ def idle() -> dict[str, float]:
 
 
 def allocate(megabytes: float) -> dict[str, float]:
-    """Fill so much memory: a ruler for the ruler."""
+    """Fill so much memory: a known amount, to test the measurement."""
     import numpy as np
 
     return {"sum": float(np.ones(int(megabytes * MB / 8)).sum())}
@@ -94,13 +94,13 @@ def release(scan: str, name: str, spacing_mm: float | None = None) -> dict[str, 
     latent = model.encode(volume)
     encoded = time.perf_counter()
     model.decode(latent)
-    found = {"encode_s": encoded - begun, "decode_s": time.perf_counter() - encoded}
-    found["peak_coded_mb"] = peak_rss_bytes() / MB
+    values = {"encode_s": encoded - begun, "decode_s": time.perf_counter() - encoded}
+    values["peak_coded_mb"] = peak_rss_bytes() / MB
     if spacing_mm:
         begun = time.perf_counter()
         model.decode(latent, volume.grid.with_spacing(spacing_mm))
-        found["resized_s"] = time.perf_counter() - begun
-    return found
+        values["resized_s"] = time.perf_counter() - begun
+    return values
 
 
 def monai(
@@ -128,13 +128,13 @@ def monai(
         del image, _
         encoded = time.perf_counter()
         decoded = net.decode(mean)
-        found = {"encode_s": encoded - begun, "decode_s": time.perf_counter() - encoded}
-        found["peak_coded_mb"] = peak_rss_bytes() / MB
+        values = {"encode_s": encoded - begun, "decode_s": time.perf_counter() - encoded}
+        values["peak_coded_mb"] = peak_rss_bytes() / MB
         if spacing_mm:
             shape = volume.grid.with_spacing(spacing_mm).shape
             functional.interpolate(decoded, size=shape, mode="trilinear")
-            found["resized_s"] = time.perf_counter() - encoded
-    return found
+            values["resized_s"] = time.perf_counter() - encoded
+    return values
 
 
 def autoencoder_kl(channels: list[int], latent_channels: int) -> Any:
@@ -179,9 +179,9 @@ JOBS: dict[str, Callable[..., dict[str, float]]] = {
 
 
 def main(name: str, arguments: str) -> None:
-    """Run one job and print what it found."""
-    found = JOBS[name](**json.loads(arguments))
-    print(MARK + json.dumps({**found, "peak_rss_mb": peak_rss_bytes() / MB}))
+    """Run one job; print its values and the peak memory as JSON."""
+    values = JOBS[name](**json.loads(arguments))
+    print(MARK + json.dumps({**values, "peak_rss_mb": peak_rss_bytes() / MB}))
 
 
 if __name__ == "__main__":

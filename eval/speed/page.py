@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from eval.speed import child, clock
-from eval.speed.literal_forms import forms
-from eval.speed.naive import naive_lte
-from eval.speed.renderers import Scene, literal
+from eval.speed import child, rendering, whole
+from eval.speed.renderers import Scene, peers
 from eval.speed.report import TITLES
+from eval.speed.sizes import Sizes
 from medil.grid import Grid
 from medil.latent import Latent
 from medil.model.autoencoder import MedIL
@@ -34,31 +32,27 @@ def forms_table(cells: int = 12, rounds: int = 3, device: str = "cpu") -> pd.Dat
         Renderer, ns a voxel, rounds, times faster than naive with its lowest and highest round,
         and the largest difference from naive in standard deviations.
     """
-    scene, layer = Scene.drawn(cells, 64, device), literal(64, device=device)
-    jobs = {"naive": scene.job(partial(naive_lte, layer))}
-    jobs |= {name: scene.job(form) for name, form in forms(layer).items()}
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    times = clock.interleaved(jobs, rounds, wait=wait)
-    truth = jobs["naive"]()
+    integrated = Scene.drawn(cells, 32, device).job(peers(32, device)["integrated"])
+    sizes = Sizes(cells=cells, rounds_slow=rounds)
+    timings, _ = rendering.time_literal_forms(sizes, device, integrated)
     lines = []
-    for name, seconds in times.items():
+    for timing in timings:
+        ns, faster = timing.values["ns_per_voxel"], timing.values.get("ratio_to_naive")
         line = {
-            "Renderer": TITLES[name],
-            "ns a voxel": f"{clock.spread(seconds).median * 1e9 / truth.numel():,.0f}",
-            "Rounds": str(rounds),
+            "Renderer": TITLES[timing.arm],
+            "ns a voxel": f"{ns.median:,.0f}",
+            "Rounds": str(ns.n),
         }
-        if name != "naive":
-            faster = clock.ratios(times["naive"], seconds)
-            apart = (jobs[name]() - truth).abs().max() / truth.std()
+        if faster:
             line["Times faster"] = f"{faster.median:.2f}"
             line["Lowest to highest"] = f"{faster.low:.2f} to {faster.high:.2f}"
-            line["Largest difference"] = f"{float(apart):.0e}"
+            line["Largest difference"] = f"{timing.values['max_difference']:.0e}"
         lines.append(line)
     return pd.DataFrame(lines).fillna("")
 
 
 def parts_apart(model: MedIL, latent: Latent, grid: Grid, cut: int) -> dict[str, float]:
-    """Is a part that is rendered alone the same part of the whole?
+    """How far parts that are rendered alone lie from the same parts of the whole.
 
     Args:
         model: Renders.
@@ -99,31 +93,21 @@ def growth_table(
     Returns:
         Voxel, voxels, size of the file, peak memory, and that beyond an idle process.
     """
-    budget = ["--memory", memory] if memory else []
-    lines = []
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        scan = save(Volume(crop.data, crop.grid), folder / "crop.nii")
-        latent, out = folder / "crop.safetensors", folder / "out.nii"
-        verb = ["--preset", release, *budget]
-        child.measured("command", 1, arguments=["encode", str(scan), "-o", str(latent), *verb])
-        idle_mb = child.measured("idle", 1)["peak_rss_mb"]
-        for spacing in spacings_mm:
-            size = ["--spacing", *[str(spacing)] * 3]
-            arguments = ["decode", str(latent), "-o", str(out), *size, *verb]
-            run = child.measured("command", 1, arguments=arguments)
-            voxels = crop.grid.with_spacing(spacing).n_voxels
-            lines.append(
-                {
-                    "Voxel (mm)": f"{spacing:g}",
-                    "Voxels": f"{voxels:,}",
-                    "File (MB)": f"{out.stat().st_size / child.MB:,.1f}",
-                    "Peak memory (MB)": f"{run['peak_rss_mb']:,.0f}",
-                    "Beyond an idle process (MB)": f"{run['peak_rss_mb'] - idle_mb:,.0f}",
-                }
-            )
-            out.unlink()
-    return pd.DataFrame(lines)
+        scan = save(Volume(crop.data, crop.grid), Path(name) / "crop.nii")
+        brain = whole.Brain(scan, "crop", crop.grid, "", release)
+        timings = whole.growth(brain, spacings_mm, Path(name), 1, memory)
+    idle_mb = child.run_job("idle", 1)["peak_rss_mb"]
+    return pd.DataFrame(
+        {
+            "Voxel (mm)": t.spacing_out_mm,
+            "Voxels": f"{t.n_voxels:,}",
+            "File (MB)": f"{4 * t.n_voxels / child.MB:,.1f}",  # float32
+            "Peak memory (MB)": f"{t.values['peak_rss_mb']:,.0f}",
+            "Beyond an idle process (MB)": f"{t.values['peak_rss_mb'] - idle_mb:,.0f}",
+        }
+        for t in timings
+    )
 
 
 # Phasors

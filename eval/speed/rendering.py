@@ -23,7 +23,7 @@ SLOW = ("trilinear", "fixed-mlp", "liif")  # point by point; left out where the 
 
 
 def waiter(device: str) -> Callable[[], None]:
-    """What has to happen before the clock is read."""
+    """A function that waits for the device, to be called before the clock is read."""
     return torch.cuda.synchronize if device == "cuda" else lambda: None
 
 
@@ -32,7 +32,7 @@ def measure(sizes: Sizes, device: str = "cpu") -> list[Timing]:
     """Both forms of LTE beside their rivals, and what the machine could do meanwhile."""
     scene, arms = Scene.drawn(sizes.cells_integrated, 32, device), peers(32, device)
     integrated = scene.job(arms["integrated"])
-    found, ahead = literal_forms_found(sizes, device, integrated)
+    timings, ahead = time_literal_forms(sizes, device, integrated)
     ahead = ahead.times((sizes.cells_integrated / sizes.cells) ** 3)  # voxel by voxel
     names = SLOW if sizes.cells_integrated <= sizes.cells else ()
 
@@ -60,16 +60,16 @@ def measure(sizes: Sizes, device: str = "cpu") -> list[Timing]:
     for arm, more in values.items():
         spread = clock.spread((times if arm in times else slow)[arm])
         more = {"ns_per_voxel": spread.times(1e9 / n_voxels), **more}
-        found.append(
+        timings.append(
             Timing(arm, INTEGRATED, scene.sizes, more, n_voxels, device=device_name(device))
         )
-    return found + ceilings_found(bytes_per_s, flop_per_s, device)
+    return timings + ceilings_of(bytes_per_s, flop_per_s, device)
 
 
-def ceilings_found(
+def ceilings_of(
     bytes_per_s: Sequence[float], flop_per_s: Sequence[float], device: str
 ) -> list[Timing]:
-    """What copying and multiplying came to."""
+    """The machine's two ceilings: how fast it copies and multiplies."""
     machine = {
         "copy": {"gb_per_s": clock.spread([b / 1e9 for b in bytes_per_s])},
         "multiply": {"gflop_per_s": clock.spread([f / 1e9 for f in flop_per_s])},
@@ -82,7 +82,7 @@ def ceilings_found(
     ]
 
 
-def literal_forms_found(sizes: Sizes, device: str, integrated: Job) -> tuple[list[Timing], Spread]:
+def time_literal_forms(sizes: Sizes, device: str, integrated: Job) -> tuple[list[Timing], Spread]:
     """Every form of literal LTE beside the naive one, and how far the integrated layer is ahead.
 
     Forms take features and give voxels. What the coefficient maps take of that is timed too,
@@ -98,7 +98,7 @@ def literal_forms_found(sizes: Sizes, device: str, integrated: Job) -> tuple[lis
     bare = {name: _less(times[name], times["maps"]) for name in (NAIVE, *ours)}
     apart = differences(kept[NAIVE], {name: kept[name] for name in ours})
     work, n_voxels = literal_work(scene, layer), scene.voxels.n_voxels
-    found = []
+    timings = []
     for name in (NAIVE, *ours):
         values: dict[str, float | Spread] = {
             "ns_per_voxel": clock.spread(times[name]).times(1e9 / n_voxels),
@@ -109,10 +109,10 @@ def literal_forms_found(sizes: Sizes, device: str, integrated: Job) -> tuple[lis
         if name != NAIVE:
             values["ratio_to_naive"] = clock.ratios(times[NAIVE], times[name])
             values["ratio_to_naive_maps_given"] = clock.ratios(bare[NAIVE], bare[name])
-        found.append(
+        timings.append(
             Timing(name, LITERAL, scene.sizes, values, n_voxels, device=device_name(device))
         )
-    return found, clock.ratios(times[NAIVE], times["integrated"])
+    return timings, clock.ratios(times[NAIVE], times["integrated"])
 
 
 def _less(seconds: list[float], others: list[float]) -> list[float]:

@@ -109,7 +109,7 @@ def growth_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def gpu_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """What a GPU was timed at beside renderers: a whole brain, a step of training.
+    """Jobs on a GPU beside the renderers: a whole brain, a step of training.
 
     Returns:
         Job, device, milliseconds on the device (where events timed it), in all, peak memory.

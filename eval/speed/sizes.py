@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of one run of the experiment.
+    """How much one run of the experiment measures.
 
     Args:
         cells: Feature cells an axis; twice as many voxels are rendered.
-        cells_integrated: Of the cell-integrated layer and its peers, which a card renders in
+        cells_integrated: Of the cell-integrated layer and its peers, which a GPU renders in
             microseconds where they are few.
         rounds_slow: Of what takes seconds.
         rounds_fast: Of what takes milliseconds.

@@ -1,4 +1,4 @@
-"""Does a latent that was encoded in tiles equal the one that was encoded whole?"""
+"""How far a latent that was encoded in tiles lies from the one that was encoded whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was timed or weighed of one arm, and how it becomes rows.
+"""A measurement of time or memory of one arm, and how it becomes rows.
 
 A condition reads ``kind | sizes | where``: what was timed, how large it was, and on what, such
 as ``1 thread`` or a GPU's name. Each metric with rounds comes with its lowest and its highest.
@@ -116,7 +116,7 @@ class Timing:
 
 
 def _seconds(values: Mapping[str, float]) -> float:
-    """What the arm took, if it was timed."""
+    """Seconds that the arm took; 0 if it was not timed."""
     taken = [values[n] for n in ("seconds", "encode_s", "decode_s") if n in values]
     return float(sum(taken)) if all(map(math.isfinite, taken)) else 0.0
 

@@ -25,18 +25,18 @@ def measure(sizes: Sizes, device: str = "cpu") -> list[Timing]:
     steps = {name: step(name, device) for name in OPERATORS}
     times = clock.interleaved(steps, sizes.rounds_training, wait=waiter(device))
     voxels = round(PATCH_MM) ** 3
-    found = []
+    timings = []
     for name in OPERATORS:
         values: dict[str, float | clock.Spread] = {"seconds": clock.spread(times[name])}
         if name != OPERATORS[0]:
             values["ratio_to_integrated"] = clock.ratios(times[name], times[OPERATORS[0]])
         if device == "cuda":
             values["peak_cuda_mb"] = peak_cuda_mb(steps[name])
-        found.append(
+        timings.append(
             Timing(name, TRAINING, f"{PATCH_MM:g} mm patch at 1 mm, bf16", values, voxels,
                   device=device_name(device), subject="made patch", spacing_in_mm="1")
         )  # fmt: skip
-    return found
+    return timings
 
 
 def step(operator: str, device: str = "cpu") -> Callable[[], None]:

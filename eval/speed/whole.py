@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,12 +69,12 @@ def compared(brain: Brain, sizes: Sizes, threads: int) -> list[Timing]:
     process, and the second ratio leaves out what Python and torch take anyway.
     """
     scan = {"scan": str(brain.path), "spacing_mm": RESIZED_MM}
-    idle = child.measured("idle", threads)["peak_rss_mb"]
+    idle = child.run_job("idle", threads)["peak_rss_mb"]
     ours, theirs = [], []
     for _ in range(sizes.rounds_whole):
-        ours.append(child.measured("release", threads, name=brain.release, **scan))
+        ours.append(child.run_job("release", threads, name=brain.release, **scan))
         theirs.append(
-            child.measured(
+            child.run_job(
                 "monai", threads, channels=CHANNELS, latent_channels=LATENT_CHANNELS, **scan
             )
         )
@@ -120,19 +120,30 @@ def _values(runs: list[dict[str, float]]) -> dict[str, clock.Spread]:
 # Growth
 
 
-def growth(brain: Brain, spacings_mm: tuple[float, ...], folder: Path) -> list[Timing]:
-    """`medil decode` of one latent at several voxel sizes: seconds and peak memory of each."""
+def growth(
+    brain: Brain, spacings_mm: Sequence[float], folder: Path, threads: int = THREADS,
+    memory: str = "",
+) -> list[Timing]:  # fmt: skip
+    """`medil decode` of one latent at several voxel sizes: seconds and peak memory of each.
+
+    Args:
+        brain: Is encoded once.
+        spacings_mm: To render at.
+        folder: Of the files.
+        threads: Of the processes.
+        memory: Budget such as ``1GB``; none when empty.
+    """
     latent = folder / "brain.safetensors"
-    verb = ["--preset", brain.release]
-    child.measured("command", THREADS, arguments=["encode", str(brain.path), "-o", str(latent),
+    verb = ["--preset", brain.release, *(["--memory", memory] if memory else [])]
+    child.run_job("command", threads, arguments=["encode", str(brain.path), "-o", str(latent),
                                                   *verb])  # fmt: skip
-    found: list[Timing] = []
+    timings: list[Timing] = []
     coarsest_mb = None
     for spacing in spacings_mm:
         out = folder / "rendered.nii"
         size = [str(spacing)] * 3
-        run = child.measured(
-            "command", THREADS,
+        run = child.run_job(
+            "command", threads,
             arguments=["decode", str(latent), "-o", str(out), "--spacing", *size, *verb],
         )  # fmt: skip
         grid = load_grid(out)
@@ -144,12 +155,12 @@ def growth(brain: Brain, spacings_mm: tuple[float, ...], folder: Path) -> list[T
             "peak_ratio_to_1_mm": run["peak_rss_mb"] / coarsest_mb,
             "n_voxels": float(grid.n_voxels),
         }
-        found.append(
-            Timing(COMMAND, GROWTH, f"{spacing:g} mm", values, grid.n_voxels, THREADS,
+        timings.append(
+            Timing(COMMAND, GROWTH, f"{spacing:g} mm", values, grid.n_voxels, threads,
                   subject=brain.name, spacing_in_mm=spacing_text(brain.grid),
                   spacing_out_mm=f"{spacing:g}", weights_sha256=brain.weights_sha256)
         )  # fmt: skip
-    return found
+    return timings
 
 
 def load_grid(path: Path) -> Grid:

@@ -167,13 +167,13 @@ def test_ratios_are_taken_within_rounds():
 
 def test_a_childs_peak_holds_what_it_filled_and_nothing_of_its_parent():
     ballast = np.ones(600_000_000 // 8)  # 600 MB here
-    peak_mb = child.measured("allocate", 1, megabytes=300)["peak_rss_mb"]
+    peak_mb = child.run_job("allocate", 1, megabytes=300)["peak_rss_mb"]
     assert 300 < peak_mb < 500 < ballast.nbytes / child.MB
 
 
 def test_a_child_that_fails_says_why():
     with pytest.raises(RuntimeError, match="megabytes"):
-        child.measured("allocate", 1)
+        child.run_job("allocate", 1)
 
 
 def test_the_peak_is_read_where_there_is_no_proc(tmp_path):
