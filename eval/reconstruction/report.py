@@ -72,13 +72,15 @@ def wide(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _best_linear(table: pd.DataFrame) -> pd.DataFrame:
     """`rival` and `rival_db` of each line that has one."""
-    linear = table[table["arm"].isin(LINEAR_CODECS)].dropna(subset="psnr")
+    # A codec can keep no more numbers than there are voxels, a small latent on coarse ones can.
+    table = table.assign(size=table["numbers_kept"] / table["numbers_per_voxel"].clip(lower=1))
     keys = ["subject", "condition"]
-    linear = linear[[*keys, "arm", "numbers_kept", "psnr"]]
+    linear = table[table["arm"].isin(LINEAR_CODECS)].dropna(subset="psnr")
+    linear = linear[[*keys, "arm", "size", "psnr"]]
     pairs = table.reset_index(names="line").merge(linear, on=keys, suffixes=("", "_linear"))
-    size = (pairs["numbers_kept_linear"] / pairs["numbers_kept"]).map(math.log).abs()
-    nearest = size == size.groupby([pairs["line"], pairs["arm_linear"]]).transform("min")
-    fair = (size <= math.log(SAME_SIZE)) | pairs["arm"].map(kind_of).eq("no compression")
+    apart = (pairs["size_linear"] / pairs["size"]).map(math.log).abs()
+    nearest = apart == apart.groupby([pairs["line"], pairs["arm_linear"]]).transform("min")
+    fair = (apart <= math.log(SAME_SIZE)) | pairs["arm"].map(kind_of).eq("no compression")
     best = pairs[nearest & fair].sort_values("psnr_linear", ascending=False, kind="stable")
     best = best.drop_duplicates("line").set_index("line")
     return best[["arm_linear", "psnr_linear"]].set_axis(["rival", "rival_db"], axis="columns")

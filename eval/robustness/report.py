@@ -72,8 +72,9 @@ def robustness_table(rows: pd.DataFrame) -> pd.DataFrame:
             row = told.get((against, metric))  # noqa: B023
             if row is None:
                 return ""
-            ends = f" [{row.Low:.{n}f}, {row.High:.{n}f}]" if interval else ""
-            return f"{row.Mean:.{n}f}{ends}"
+            if interval:
+                return shared.with_interval(row.Mean, row.Low, row.High, n)
+            return shared.decimals(row.Mean, n)
 
         kind, level, where, arm = key
         lines.append(
@@ -224,7 +225,7 @@ def _mean(rows: pd.DataFrame, arm: str, level: str) -> stats.Paired | None:
 
 
 def _text(found: stats.Paired) -> str:
-    return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
+    return shared.with_interval(found.mean, found.low, found.high)
 
 
 def tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:

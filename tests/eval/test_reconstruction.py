@@ -6,11 +6,12 @@ import copy
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import ndimage
 
-from eval import metrics, rows, runner
+from eval import metrics, report, rows, runner
 from eval.coders.base import CodecCoder, Interpolation, all_coders, release_coders
 from eval.reconstruction import EXPERIMENT
 from eval.reconstruction import measure as reconstruction
@@ -18,6 +19,7 @@ from eval.subjects import CONDITIONS, INTERPOLATED, Scan, Subject, subjects, who
 from medil.config import preset
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
+from medil.model.autoencoder import MedIL
 from medil.model.codecs import CODECS
 from medil.model.weights import save_weights
 from medil.volume import Volume
@@ -130,6 +132,30 @@ def test_new_weights_are_measured_again_but_codecs_are_not(
     again = [*release_coders(str(path)), CodecCoder("dct_ball", 4.0, 8)]
     (task,) = reconstruction.subject_tasks([subject], again, recorded, provenance)
     assert {identity[2] for identity in task.wanted} == {"medil_other", "medil_other_splines"}
+
+
+def test_a_model_at_another_pitch_lands_in_the_tables(tmp_path, subject, monkeypatch, capsys):
+    config = preset("test")
+    config = replace(config, model=replace(config.model, latent_spacing_mm=3.0))
+    path = tmp_path / "mine" / "weights.safetensors"
+    path.parent.mkdir()
+    save_weights(MedIL(config.model).eval(), config, path, {"step": 7}, half=False)
+    monkeypatch.setattr(reconstruction, "subjects", lambda profile: [subject])
+    arguments = ["--release", str(path), "--out", str(tmp_path / "rows"), "--workers", "0"]
+    assert EXPERIMENT.main(arguments) == 0
+    tables = tmp_path / "rows" / "tables"
+    assert report.main(["--rows", str(tmp_path / "rows"), "--out", str(tables)]) == 0
+    assert "MedIL mine reaches" in capsys.readouterr().out
+    table = pd.read_csv(tables / "reconstruction.csv").set_index("Code")
+    density = config.model.latent_channels * 9 * 8 * 8 / (25 * 22 * 23)  # cells of 3 mm
+    assert table.loc["MedIL mine", "Numbers per voxel"] == pytest.approx(density, abs=1e-3)
+    assert table.loc["MedIL mine", "Kind"] == "learned"
+    assert table.loc["DCT, lowest ball", "Numbers per voxel"] == pytest.approx(density, abs=1e-3)
+    assert table["Above best linear (dB)"].notna().all()
+    values = pd.read_csv(tables / "release.csv").set_index("Quantity")["Value"]
+    assert values["latent spacing"] == "3" and values["training step"] == "7"
+    lines = pd.read_csv(tables / "renderings.csv")
+    assert len(lines) == len(BLOCKS) and lines["MedIL mine (dB)"].notna().all()
 
 
 def test_a_crash_loses_only_the_subject_it_hit(tmp_path, subject, provenance):
