@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -333,7 +334,7 @@ FLOW_PRESETS: dict[str, FlowRun] = {
 }  # fmt: skip
 
 
-def named(presets: dict[str, Any], name: str) -> Any:
+def named(presets: Mapping[str, Any], name: str) -> Any:
     """A preset by name; the error lists all names."""
     if name not in presets:
         raise InputError(f"there is no preset {name!r}; choose one of {', '.join(presets)}.")

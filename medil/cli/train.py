@@ -51,12 +51,15 @@ OPTIONS = (
         "--accumulate", type=COUNT,
         help="Gradient accumulation: split each batch into this many parts.",
     ),
-    click.option("--devices", type=COUNT, help="Processes on this machine [default: 1]."),
+    click.option("--processes", type=COUNT, help="Processes on this machine [default: 1]."),
     click.option(
-        "--accelerator", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
+        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto",
         help="Where to train [default: cuda if there, else cpu].",
     ),
 )  # fmt: skip
+
+
+FORMER = {"--devices": "--processes", "--accelerator": "--device"}  # names until 0.6.0
 
 
 class TrainingCommand(click.Command):
@@ -65,7 +68,7 @@ class TrainingCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Repeat --set before each further word that is a setting."""
         spread: list[str] = []
-        for word in args:
+        for word in (FORMER.get(word, word) for word in args):
             follows = len(spread) > 1 and spread[-2] == "--set" and "=" in spread[-1]
             is_setting = "=" in word and not word.startswith("-")
             spread += ["--set", word] if follows and is_setting else [word]
@@ -96,7 +99,7 @@ def train(store: Path | None, **options: Any) -> None:
     scans: published ones, or those of --store, which a resumed run remembers.
 
     Ctrl-C saves and ends; --resume goes on, for longer if --minutes or --steps say more.
-    Several processes: --devices, torchrun or SLURM.
+    Several processes: --processes, torchrun or SLURM.
     """
     from medil.training.autoencoder import AutoencoderLearner
 
@@ -138,7 +141,7 @@ def _train(
     budget_s = duration_s(time_budget) if time_budget else math.inf
     start(
         kind, output, preset, changes,
-        resume=resume, time_budget_s=budget_s, processes=able(), **options,
+        resume=resume, time_budget_s=budget_s, workers=able(), **options,
     )  # fmt: skip
 
 

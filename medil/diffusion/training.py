@@ -67,7 +67,7 @@ class FlowLearner(Learner):
     @classmethod
     def from_source(
         cls, config: FlowRun, out: Path, source: Path | None, seed: int, earlier: dict | None,
-        fabric: Any, processes: int,
+        fabric: Any, workers: int,
     ) -> Self:  # fmt: skip
         """Draw heads, encode them with the autoencoder of the weights `source`, or a release."""
         model = autoencoder_of(out, config.preset, source, resume=earlier is not None)
@@ -77,7 +77,7 @@ class FlowLearner(Learner):
             with atomic_output(kept) as temporary:  # so that the folder is enough to go on from
                 shutil.copyfile(source, temporary)
         with fabric.rank_zero_first(local=True):
-            heads = draw_heads("train", range(config.heads), out / "heads", processes=processes)
+            heads = draw_heads("train", range(config.heads), out / "heads", processes=workers)
             latents = encode_heads(placed(model, fabric.device), heads, out / "latents")
         return cls(config, latents)
 

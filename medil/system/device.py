@@ -1,4 +1,4 @@
-"""Where to compute: the processor, a CUDA card, or (untested) Apple's MPS."""
+"""Where to compute: the processor, a CUDA GPU, or (untested) Apple's MPS."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def find_device(name: str = "auto") -> torch.device:
     """The device of a name.
 
     Args:
-        name: "auto" is CUDA where there is a card, else the CPU. "mps" is never chosen by
+        name: "auto" is CUDA where there is a GPU, else the CPU. "mps" is never chosen by
             itself, since nobody has tested it.
 
     Raises:

@@ -51,7 +51,7 @@ class AutoencoderLearner(Learner):
     @classmethod
     def from_source(
         cls, config: RunConfig, out: Path, source: Path | None, seed: int, earlier: dict | None,
-        fabric: Any, processes: int,
+        fabric: Any, workers: int,
     ) -> Self:  # fmt: skip
         """Draw the cohort into the run's folder, and open the patch store `source`."""
         if earlier is None:
@@ -61,7 +61,7 @@ class AutoencoderLearner(Learner):
         make_folder(out)
         scans = training_scans(
             config.data, out / "cohort", seed,
-            draws=fabric.local_rank == 0, store=store, processes=processes,
+            draws=fabric.local_rank == 0, store=store, processes=workers,
         )  # fmt: skip
         learner = cls(config, scans, AHEAD if store or fabric.device.type == "cuda" else 0)
         if store:

@@ -9,20 +9,19 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-import torch
-
 from medil.config import FlowTraining, TrainConfig
 from medil.errors import InputError
+from medil.system.device import find_device
 
 STOPPING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, n)]
 
 
-def launch(devices: int | None = None, accelerator: str = "auto") -> Any:
+def launch(processes: int | None = None, device: str = "auto") -> Any:
     """Lightning Fabric, launched in every process of the run.
 
     Args:
-        devices: Processes on this machine; when None, what torchrun or SLURM started, else 1.
-        accelerator: "auto", "cpu" or "cuda".
+        processes: On this machine; when None, as many as torchrun or SLURM started, else 1.
+        device: Of each process: "auto", "cpu" or "cuda".
 
     Raises:
         InputError: Not installed, or no such device here.
@@ -31,16 +30,15 @@ def launch(devices: int | None = None, accelerator: str = "auto") -> Any:
         from lightning_fabric import Fabric
     except ImportError as error:
         raise InputError("training needs Fabric: pip install 'medil-book[train]'.") from error
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    if accelerator == "cuda" and not torch.cuda.is_available():
-        raise InputError("there is no CUDA device here; pass `accelerator=cpu`.")
+    accelerator = find_device(device).type
     started, nodes = started_processes()
     try:
         # Full precision to Fabric: `step_loss` casts by itself, with Fabric or without.
-        fabric = Fabric(accelerator=accelerator, devices=devices or started, num_nodes=nodes)
+        fabric = Fabric(accelerator=accelerator, devices=processes or started, num_nodes=nodes)
     except (ValueError, RuntimeError) as error:  # Fabric's own exceptions are of these kinds
-        raise InputError(f"{devices or started} devices cannot be used here: {error}") from error
+        raise InputError(
+            f"{processes or started} processes cannot be used here: {error}"
+        ) from error
     fabric.launch()
     return fabric
 

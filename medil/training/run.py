@@ -53,7 +53,7 @@ class Learner(ABC):
     @abstractmethod
     def from_source(
         cls, config: Any, out: Path, source: Path | None, seed: int, earlier: dict | None,
-        fabric: Any, processes: int,
+        fabric: Any, workers: int,
     ) -> Self:  # fmt: skip
         """Make the run's folder and its training set.
 
@@ -64,7 +64,7 @@ class Learner(ABC):
             seed: Of the run.
             earlier: Facts of the run that is resumed; None for a new run.
             fabric: From `launch`.
-            processes: How many draw synthetic heads.
+            workers: Processes that draw synthetic heads.
 
         Raises:
             InputError: The source cannot be used, or is another one than the run began with.

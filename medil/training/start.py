@@ -29,9 +29,9 @@ def start(
     source: Path | None = None,
     warm_start_from: Path | None = None,
     time_budget_s: float = math.inf,
-    devices: int | None = None,
-    accelerator: str = "auto",
-    processes: int = 1,
+    processes: int | None = None,
+    device: str = "auto",
+    workers: int = 1,
 ) -> nn.Module:
     """Train a preset, or a variant of it, into a folder (`medil train`, `medil train-ldm`).
 
@@ -49,9 +49,9 @@ def start(
             an autoencoder (sampler).
         warm_start_from: Weights of another run to start from instead of random ones.
         time_budget_s: End this call after so long, to be resumed; the schedule does not change.
-        devices: Processes on this machine; 1 when None, or what torchrun and SLURM say.
-        accelerator: "auto", "cpu" or "cuda".
-        processes: How many draw synthetic heads; more than one needs a guarded main module.
+        processes: How many train on this machine; 1 when None, or what torchrun and SLURM say.
+        device: Of each: "auto", "cpu" or "cuda".
+        workers: Processes that draw synthetic heads; more than one needs a guarded main module.
 
     Returns:
         The model of the averaged weights.
@@ -75,9 +75,9 @@ def start(
         if (out / STATE).exists():
             raise InputError(f"{out} holds a run already; resume it or choose another folder.")
         config = changed(named(kind.presets, preset or "tiny"), changes)
-    fabric = launch(devices, accelerator)
+    fabric = launch(processes, device)
     check_batch(config.train, fabric.world_size)
-    learner = kind.from_source(config, out, source, seed or 0, earlier, fabric, processes)
+    learner = kind.from_source(config, out, source, seed or 0, earlier, fabric, workers)
     # Drawing the training set may take minutes, which belong to the budget, not to the schedule.
     budget_s = time_budget_s - (time.monotonic() - began)
     return train(learner, out, seed or 0, resume, fabric, budget_s, warm_start_from)
@@ -106,7 +106,7 @@ def resumed(
     """
     if not ((out / STATE).exists() and (out / CONFIG).exists()):
         raise InputError(f"there is no run to resume in {out}.")
-    own = kind.recipe.from_json((out / CONFIG).read_text("utf-8"))
+    own: Any = kind.recipe.from_json((out / CONFIG).read_text("utf-8"))
     facts = read_facts(out / STATE)
     wanted = changed(own, changes)
     has = flat(own) | {"seed": facts["seed"]}

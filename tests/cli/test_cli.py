@@ -213,8 +213,8 @@ def test_train_passes_its_options_on(run_medil, tmp_path, monkeypatch):
         "train.minutes": 2.0, "train.steps": 0, "train.batch": 4,
     }  # fmt: skip
     assert {k: v for k, v in names.items() if v is not None} == {
-        "seed": 3, "time_budget_s": 90.0, "devices": 2,
-        "resume": False, "accelerator": "auto", "processes": 5,
+        "seed": 3, "time_budget_s": 90.0, "processes": 2,
+        "resume": False, "device": "auto", "workers": 5,
     }  # fmt: skip
 
 

@@ -18,10 +18,11 @@ from medil.training import launch as processes
 from medil.training.autoencoder import AutoencoderLearner
 from medil.training.log import keep_until
 from medil.training.run import train
+from medil.training.state import read_facts
 from tests.run_training import block_scans, config_of, run
 
 pytest.importorskip("lightning_fabric", reason="needs the extra `train`")
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 MODULE = [sys.executable, "-m", "tests.run_training"]
 
@@ -129,6 +130,23 @@ def test_short_time_budgets_add_up_to_the_same_run(tmp_path):
         run(tmp_path / "parts", steps=3, resume=call > 0, call={"time_budget_s": 0})
         assert [row["step"] for row in log(tmp_path / "parts")] == list(range(1, call + 2))
     assert_same_state(state(tmp_path / "whole"), state(tmp_path / "parts"))
+
+
+def test_a_run_of_release_0_6_0_is_resumed(tmp_path):
+    run(tmp_path, steps=4, call={"time_budget_s": 0})
+    path, config = tmp_path / "state.safetensors", tmp_path / "config.json"
+    facts = read_facts(path)
+    facts["share"] = facts.pop("progress")  # as it was called
+    meta = {"format": "medil-training-2", "progress": json.dumps(facts)}
+    save_file(load_file(path), path, meta)
+    raw = json.loads(config.read_text())
+    raw["data"]["renew_every"] = 0
+    config.write_text(json.dumps(raw))
+    assert read_facts(path)["progress"] == facts["share"] == 0.25
+    run(tmp_path, steps=4, resume=True)
+    run(tmp_path / "straight", steps=4)
+    assert_same_state(state(tmp_path), state(tmp_path / "straight"))
+    assert RunConfig.from_json(config.read_text()) == config_of(steps=4)
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
@@ -250,7 +268,7 @@ def test_torchrun_and_slurm_say_how_many_processes_there_are(monkeypatch, enviro
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_missing_gpu_is_said_in_a_sentence():
-    with pytest.raises(InputError, match="accelerator=cpu"):
+    with pytest.raises(InputError, match="device=cpu"):
         processes.launch(1, "cuda")
 
 
