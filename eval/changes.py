@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from eval.rows import RESULTS, SCHEMA, WHAT, latest, read_rows
+from eval.rows import RESULTS, SCHEMA, WHAT, newest, read_rows
 from medil.errors import InputError
 
 KEY = [*WHAT, "profile", "seed"]
@@ -80,12 +80,7 @@ def _alone(both: pd.DataFrame, side: str) -> pd.DataFrame:
 
 def _newest(frame: pd.DataFrame) -> pd.DataFrame:
     """The newest row of each measurement: `KEY`, unit and value."""
-    # `latest` knows no profile and no seed, so it is asked for each of them apart.
-    parts = [latest(part) for _, part in frame.groupby(["profile", "seed"])]
-    columns = [*KEY, "unit", "value"]
-    if not parts:
-        return pd.DataFrame(columns=columns).astype({"seed": int, "value": float})
-    return pd.concat(parts)[columns]
+    return newest(frame, (), tuple(KEY))[[*KEY, "unit", "value"]]
 
 
 def describe(found: Changes) -> str:

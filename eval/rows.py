@@ -325,8 +325,7 @@ def newest(
 
 def latest(frame: pd.DataFrame) -> pd.DataFrame:
     """The newest row for each experiment, subject, arm, condition and metric."""
-    ordered = frame.sort_values("recorded_at", kind="stable")
-    return ordered.drop_duplicates(list(WHAT), keep="last").reset_index(drop=True)
+    return newest(frame, ())
 
 
 def recorded_identities(path: str | Path) -> set[tuple[str, ...]]:

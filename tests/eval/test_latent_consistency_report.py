@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval import rows
+from eval import bars, rows
 from eval.latent_consistency import EXPERIMENT, pictures, report
 from eval.latent_consistency import conditions as names
 from eval.latent_consistency.verdict import verdict
@@ -137,6 +137,14 @@ def test_a_newer_release_takes_the_older_one_s_place(tmp_path):
     line = table.loc[("another resolution", "2 mm", "coarse")]
     assert line["Distance"] == pytest.approx(0.3) and line["Within"] == "no"
     assert set(table["n"]) == {3}
+
+
+def test_bars_are_for_maintainers_and_their_own_command(frame):
+    told = dict(line.split(": distance: ") for line in bars.of_latents(frame)[:-1])
+    assert told["same content, another grid, shifted"] == "0.02, at most 0.05, met"
+    assert told["same content, another grid, turned 12 degrees"] == "0.07, at most 0.05, not met"
+    assert bars.of_latents(frame)[-1].endswith("lost (dB): 0.5, at most 0.3, not met")
+    assert "bar" not in verdict(frame)
 
 
 def test_rows_of_an_older_definition_make_no_table(tmp_path):
