@@ -113,11 +113,11 @@ def flat(values: Any, where: str = "") -> dict[str, Any]:
     """
     if dataclasses.is_dataclass(values):
         values = {f.name: getattr(values, f.name) for f in dataclasses.fields(values)}
-    found: dict[str, Any] = {}
+    named: dict[str, Any] = {}
     for name, value in values.items():
         nested = isinstance(value, dict) or dataclasses.is_dataclass(value)
-        found |= flat(value, f"{where}{name}.") if nested else {where + name: value}
-    return found
+        named |= flat(value, f"{where}{name}.") if nested else {where + name: value}
+    return named
 
 
 def changed(config: C, changes: Mapping[str, Any]) -> C:
@@ -163,15 +163,15 @@ def read_settings(texts: Iterable[str]) -> dict[str, str]:
         >>> read_settings(["model.latent_spacing_mm=3", "train.patch_sides_mm=24,32"])
         {'model.latent_spacing_mm': '3', 'train.patch_sides_mm': '24,32'}
     """
-    found: dict[str, str] = {}
+    named: dict[str, str] = {}
     for text in texts:
         parts = SETTING.fullmatch(text)
         if not parts:
             raise InputError(f"{text!r} has no form name=value, such as train.batch=4.")
-        if parts[1] in found:
+        if parts[1] in named:
             raise InputError(f"{parts[1]} is set twice; set it once.")
-        found[parts[1]] = parts[2].strip()
-    return found
+        named[parts[1]] = parts[2].strip()
+    return named
 
 
 def read_file(path: Path) -> dict[str, Any]:

@@ -28,7 +28,8 @@ def store(inputs: tuple[str, ...], output: Path, window: Window | None) -> None:
     Train from the store with: medil train --store FOLDER
     """
     from medil.io.listing import list_images
-    from medil.training.build_store import Store, build_store
+    from medil.training.build_store import build_store
+    from medil.training.store import Store
 
     subjects = {str(image.path): image.subject for image in list_images(inputs)}
     built = build_store(subjects, output, window, subjects, progress=sys.stderr.isatty())

@@ -35,7 +35,7 @@ FLOOR = 0.4  # time below which errors of the latents have equal weight: ours
 
 
 @dataclass(frozen=True)
-class Measure:
+class LatentStatistics:
     """Statistics of the latents that a flow was trained on.
 
     Args:
@@ -53,7 +53,7 @@ class Measure:
     grid: Grid
     spreads: dict[str, Spread]
     autoencoder_id: str
-    coarse: Measure | None = None
+    coarse: LatentStatistics | None = None
 
 
 def block_means(latents: Tensor, factor: int) -> Tensor:
@@ -71,7 +71,7 @@ def coarser_grid(grid: Grid, factor: int) -> Grid:
     return grid.resized([n // factor for n in grid.shape])
 
 
-def measure(latents: LatentSet, config: FlowConfig) -> Measure:
+def latent_statistics(latents: LatentSet, config: FlowConfig) -> LatentStatistics:
     """The statistics of a training set, and of its block means where the flow has a coarse one."""
     coarse = None
     if config.coarse:
@@ -80,7 +80,7 @@ def measure(latents: LatentSet, config: FlowConfig) -> Measure:
             latents=block_means(latents.latents, config.block),
             grid=coarser_grid(latents.grid, config.block),
         )
-        coarse = measure(blocks, config.coarse)
+        coarse = latent_statistics(blocks, config.coarse)
     mean = latents.latents.mean(0)
     std = (latents.latents - mean).square().mean().sqrt().clamp(min=1e-6).expand(len(mean))
     spreads = {}
@@ -88,7 +88,7 @@ def measure(latents: LatentSet, config: FlowConfig) -> Measure:
         values = latents.known[:, list(ATTRIBUTES).index(name)].double()
         low, high = values.min().item(), values.max().item()
         spreads[name] = Spread(values.mean().item(), values.std(correction=0).item(), low, high)
-    return Measure(mean, std, latents.grid, spreads, latents.weights_id, coarse)
+    return LatentStatistics(mean, std, latents.grid, spreads, latents.weights_id, coarse)
 
 
 class LatentFlow(nn.Module):
@@ -106,7 +106,7 @@ class LatentFlow(nn.Module):
     std: Tensor
     place: Tensor
 
-    def __init__(self, config: FlowConfig, known: Measure) -> None:
+    def __init__(self, config: FlowConfig, known: LatentStatistics) -> None:
         super().__init__()
         self.config, self.known = config, known
         self.weights_id = ""

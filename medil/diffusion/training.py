@@ -25,12 +25,12 @@ from medil.config import (
 from medil.data.releases import release_path
 from medil.diffusion.flow import (
     LatentFlow,
-    Measure,
+    LatentStatistics,
     block_means,
     coarser_grid,
     draw_times,
     hide,
-    measure,
+    latent_statistics,
 )
 from medil.diffusion.latents import LatentSet, draw_heads, encode_heads
 from medil.errors import InputError
@@ -62,7 +62,7 @@ class FlowLearner(Learner):
     def __init__(self, config: FlowRun, latents: LatentSet) -> None:
         super().__init__(config)
         self.latents = latents
-        self.known = measure(latents, config.model)
+        self.known = latent_statistics(latents, config.model)
 
     @classmethod
     def from_source(
@@ -236,7 +236,7 @@ def save_flow(flow: Any, config: FlowRun, path: Path, facts: dict) -> Path:
     Returns:
         The path.
     """
-    known: Measure = flow.known
+    known: LatentStatistics = flow.known
     about = {
         "shape": list(known.grid.shape),
         "affine_vox2ras": known.grid.affine_vox2ras.tolist(),
@@ -260,7 +260,7 @@ def load_flow(path: str | Path) -> LatentFlow:
     config, about = FlowRun.from_json(meta["config"]), json.loads(meta["known"])
     grid = Grid(tuple(about["shape"]), np.array(about["affine_vox2ras"]))
     spreads = {name: Spread(**spread) for name, spread in about["spreads"].items()}
-    known = _read_measure(tensors, "", config.model, grid, spreads, about["autoencoder_id"])
+    known = _read_statistics(tensors, "", config.model, grid, spreads, about["autoencoder_id"])
     flow = LatentFlow(config.model, known)
     try:
         flow.load_state_dict({name: value.float() for name, value in tensors.items()})
@@ -272,22 +272,22 @@ def load_flow(path: str | Path) -> LatentFlow:
     return flow.eval()
 
 
-def _read_measure(
+def _read_statistics(
     tensors: dict[str, Tensor], prefix: str, config: FlowConfig, grid: Grid,
     spreads: dict[str, Spread], autoencoder_id: str,
-) -> Measure:  # fmt: skip
+) -> LatentStatistics:  # fmt: skip
     """The latent statistics of a weights file, of a flow and the coarser ones under it."""
     coarse = None
     if config.coarse:
         under = coarser_grid(grid, config.block)
-        coarse = _read_measure(
+        coarse = _read_statistics(
             tensors, f"{prefix}coarse.", config.coarse, under, spreads, autoencoder_id
         )
     try:
         mean, std = tensors[f"{prefix}mean"].float(), tensors[f"{prefix}std"].float()
     except KeyError as error:
         raise InputError(f"the weights of this flow lack {error.args[0]}.") from error
-    return Measure(mean, std, grid, spreads, autoencoder_id, coarse)
+    return LatentStatistics(mean, std, grid, spreads, autoencoder_id, coarse)
 
 
 def load_flow_release(name: str = "tiny") -> LatentFlow:

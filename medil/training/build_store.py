@@ -28,10 +28,8 @@ from medil.io.source import suffix_of
 from medil.regrid import box_average
 from medil.system.files import file_sha256, make_folder
 from medil.training.patches import prepare_scan
-from medil.training.store import FORMAT, Coding, Store, patches, read_facts, store_facts, zarr_3
+from medil.training.store import FORMAT, Coding, read_facts, store_facts, zarr_3
 from medil.volume import Volume, load
-
-__all__ = ["Built", "Store", "build_store", "encoded", "patches"]
 
 CHUNK = 64  # voxels an axis: a 40 mm patch reads fewer and larger pieces than from 32
 SMALL_MM = 2.0  # voxels of the small copy are about that large

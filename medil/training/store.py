@@ -10,7 +10,6 @@ import functools
 import hashlib
 import importlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from torch import Tensor
 from medil.errors import InputError
 from medil.io.intensity import Intensity
 from medil.system.files import atomic_output
-from medil.training.patches import Scan, pick, random_block
+from medil.training.patches import Scan
 
 FORMAT = "medil-store-1"
 OPEN = 64  # volumes whose arrays are kept open
@@ -199,24 +198,6 @@ def open_store(out: Path, folder: Path | None, identity: str | None) -> Store | 
             "bring it back to that, or begin a new run."
         )
     return store
-
-
-def patches(store: Store, side_mm: float, count: int, seed: int = 0) -> Iterator[Tensor]:
-    """Random native blocks around places that are not air, each of a random volume.
-
-    Args:
-        store: To draw from.
-        side_mm: Of a block.
-        count: How many.
-        seed: Block k is a function of (seed, k).
-
-    Yields:
-        [D, H, W] float32 on the 0 ... 1 scale.
-    """
-    scans = store.scans()
-    for number in range(count):
-        rng = np.random.default_rng([seed, number])
-        yield random_block(pick(scans, rng), side_mm, rng)
 
 
 def store_facts(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from medil.diffusion.flow import (
     coarser_grid,
     draw_times,
     hide,
-    measure,
+    latent_statistics,
     places,
     repeat_cells,
     scheduler,
@@ -53,7 +53,7 @@ def latent_set(count: int = 6, weights_id: str = "", seed: int = 3, channels: in
 def tiny_flow(latents: LatentSet | None = None, config: FlowConfig = CONFIG) -> LatentFlow:
     """A flow without training: its network gives zero, its filters pass."""
     torch.manual_seed(0)
-    return LatentFlow(config, measure(latents or latent_set(), config)).eval()
+    return LatentFlow(config, latent_statistics(latents or latent_set(), config)).eval()
 
 
 def stirred(flow: LatentFlow) -> LatentFlow:
@@ -120,7 +120,7 @@ def test_places_are_the_centres_of_cells_in_mm():
 
 def test_a_grid_that_does_not_fold_is_refused():
     latents = latent_set()
-    known = measure(latents, CONFIG)
+    known = latent_statistics(latents, CONFIG)
     odd = replace(known, mean=known.mean[:, :6], grid=BOX.crop((0, 0, 0), (6, 8, 8)))
     with pytest.raises(InputError, match="does not fold by 4"):
         LatentFlow(CONFIG, odd)
@@ -137,7 +137,7 @@ def test_without_einops_one_sentence_says_what_to_install(monkeypatch):
 
 def test_measure_keeps_mean_spread_and_range_of_each_condition():
     latents = latent_set(weights_id="abc")
-    known = measure(latents, replace(CONFIG, conditions=("brain", "spacing")))
+    known = latent_statistics(latents, replace(CONFIG, conditions=("brain", "spacing")))
     assert list(known.spreads) == ["brain", "spacing"] and known.autoencoder_id == "abc"
     column = latents.known[:, list(CONDITIONS).index("brain")].numpy().astype(float)
     brain = known.spreads["brain"]
@@ -288,7 +288,7 @@ def test_block_means_lie_on_the_coarser_grid_in_mm():
 
 def test_a_cascade_measures_the_means_of_its_blocks():
     latents = latent_set(weights_id="abc")
-    known = measure(latents, CASCADE)
+    known = latent_statistics(latents, CASCADE)
     under = known.coarse
     assert under.grid == coarser_grid(BOX, 2) and under.coarse is None
     assert under.spreads == known.spreads and under.autoencoder_id == "abc"

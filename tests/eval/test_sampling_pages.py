@@ -71,9 +71,9 @@ def test_blocks_are_the_latent_in_other_places(latent):
 def test_an_untrained_flow_loses_what_the_closed_form_says():
     pytest.importorskip("monai")
     pytest.importorskip("einops")
-    from medil.diffusion.flow import LatentFlow, Measure
+    from medil.diffusion.flow import LatentFlow, LatentStatistics
 
-    known = Measure(torch.zeros(8, 16, 16, 16), torch.ones(8), box_grid(4.0).crop(
+    known = LatentStatistics(torch.zeros(8, 16, 16, 16), torch.ones(8), box_grid(4.0).crop(
         (0, 0, 0), (16, 16, 16)), {}, "")  # fmt: skip
     config = FlowConfig(channels=(16, 16), head_channels=16, conditions=())
     assert config.fold == FLOW_PRESETS["test"].model.fold

@@ -12,8 +12,9 @@ import torch
 from medil.errors import InputError
 from medil.regrid import box_average
 from medil.training import build_store as building
-from medil.training.build_store import CHUNK, COARSEST, Store, build_store, encoded, patches
+from medil.training.build_store import CHUNK, COARSEST, build_store, encoded
 from medil.training.patches import global_step, patch_step, prepare_scan, random_block, shrunk
+from medil.training.store import Store
 from medil.volume import Intensity, load
 from tests.images import write_nifti
 from tests.store_images import stored_head, write_images
@@ -95,13 +96,6 @@ def test_a_store_knows_where_its_voxels_are(images, made):
         volume = load(path)
         np.testing.assert_array_equal(facts["affine_vox2ras"], volume.grid.affine_vox2ras)
         assert facts["levels"]["data"]["shape"] == list(volume.grid.shape)
-
-
-def test_patches_are_a_function_of_seed_and_number(made):
-    first, again = (list(patches(made, 12.0, 5, seed=3)) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert len(first) == 5 and len({p.shape for p in first}) > 1  # of several volumes
-    assert not all(a.equal(b) for a, b in zip(first, patches(made, 12.0, 5, 4), strict=True))
 
 
 def test_chunks_and_shards_are_what_the_file_says(tmp_path, rng):

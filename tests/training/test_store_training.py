@@ -10,12 +10,12 @@ import torch
 from medil.config import DataConfig
 from medil.errors import InputError
 from medil.training.autoencoder import AutoencoderLearner
-from medil.training.build_store import Store, build_store
+from medil.training.build_store import build_store
 from medil.training.dataset import real_scans, training_scans
 from medil.training.prefetch import Prefetcher
 from medil.training.run import STATE
 from medil.training.state import read_facts
-from medil.training.store import open_store
+from medil.training.store import Store, open_store
 from tests.images import refused, write_nifti
 from tests.store_images import write_images
 
