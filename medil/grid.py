@@ -302,7 +302,7 @@ class Grid:
         return Grid(self.shape, affine)
 
     def reoriented(self, codes: str) -> tuple[Grid, np.ndarray]:
-        """The same voxels with their axes permuted and flipped to the given codes.
+        """The same voxels with their axes permuted and flipped to some axis codes.
 
         Args:
             codes: Such as ``RAS`` or ``LPS``.

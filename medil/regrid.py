@@ -177,7 +177,7 @@ def apply_separable(volume: np.ndarray, operators: Sequence[np.ndarray]) -> np.n
 
 
 def spline_matrix(n_fine: int, n_coarse: int) -> np.ndarray:
-    """[n_fine, n_coarse] cubic B-splines at coarse centres, seen at fine centres.
+    """[n_fine, n_coarse] cubic B-splines around coarse centres, evaluated at fine centres.
 
     Both grids fill one box: ``c = (i + 0.5) * n_coarse / n_fine - 0.5``.
     """
@@ -185,7 +185,7 @@ def spline_matrix(n_fine: int, n_coarse: int) -> np.ndarray:
 
 
 def _spline_basis(position: np.ndarray, n_centres: int) -> np.ndarray:
-    """[Q, n] cubic B-splines at 0 ... n - 1, seen at positions from -0.5 to n - 0.5.
+    """[Q, n] cubic B-splines around 0 ... n - 1, evaluated at positions from -0.5 to n - 0.5.
 
     Coefficients beyond an edge mirror those inside (half-sample symmetry, as in the DCT-II).
     """

@@ -54,7 +54,7 @@ class Volume:
     Args:
         data: [D, H, W]; after `load`, axes in RAS+ order.
         grid: Where each voxel is, in mm.
-        source: The file it came from, which `save` gives back; None for made volumes.
+        source: The file it came from, which `save` gives back; None for synthetic volumes.
 
     Raises:
         InputError: Data and grid differ in shape.
@@ -162,8 +162,7 @@ def save(
 
     Our choice: the source's dtype and scaling are kept where they hold every value
     exactly (an untouched image, a label map); rendered values are written as float32,
-    slope 1, because rounding them to the source's integers would add an error that
-    nobody asked for.
+    slope 1, because rounding them to the source's integers would add an error.
 
     Args:
         volume: What to write.

@@ -99,7 +99,7 @@ def conditions_table(flow: LatentFlow) -> str:
     for name, spread in flow.known.spreads.items():
         about = ATTRIBUTES[name]
         lines.append(
-            f"| `{name}` | {about.says} | {about.unit} | {spread.low:.3g} to {spread.high:.3g} |"
+            f"| `{name}` | {about.meaning} | {about.unit} | {spread.low:.3g} to {spread.high:.3g} |"
         )
     return "\n".join(lines)
 

@@ -12,7 +12,7 @@ from eval.speed.training import peak_cuda_mb
 from eval.subjects import brain_at_1_mm
 from medil.model.tiles import cuts
 from medil.model.weights import load_release
-from medil.system.device import find_device, network_precision, placed
+from medil.system.device import find_device, network_precision, place_model
 
 VOXEL_MM = 0.5
 THICK = 64  # voxels of a slab
@@ -25,7 +25,7 @@ def measure(sizes: Sizes, release: str) -> list[Timing]:
     Seconds are of `decode_slabs`, whose slabs are copied to the host.
     """
     scan, _ = brain_at_1_mm()
-    model = placed(load_release(release), find_device("cuda"))
+    model = place_model(load_release(release), find_device("cuda"))
     latent = model.encode(scan.volume)
     z = latent.mean[None].to("cuda")
     grid = scan.volume.grid.with_spacing(VOXEL_MM)

@@ -79,7 +79,7 @@ def load_weights(preset: str | None, weights: Path | None, device: str = "cpu") 
     from medil.config import preset as find_preset
     from medil.model.autoencoder import MedIL
     from medil.model.weights import load_model, load_release
-    from medil.system.device import find_device, placed
+    from medil.system.device import find_device, place_model
 
     found = find_device(device)
     if preset is not None:
@@ -88,7 +88,7 @@ def load_weights(preset: str | None, weights: Path | None, device: str = "cpu") 
     if not isinstance(model, MedIL):
         name = model.config.architecture
         raise InputError(f"{weights} holds weights of the rival {name!r}; only `eval` can use it.")
-    return placed(model, found)
+    return place_model(model, found)
 
 
 def render_to_file(

@@ -134,7 +134,7 @@ def sample(
 
     from medil.diffusion.sampling import data_consistency, line
     from medil.diffusion.sampling import sample as sample_latents
-    from medil.synth.attributes import outside
+    from medil.synth.attributes import range_warnings
     from medil.volume import check_room
 
     line(steps)  # refuses a number out of range
@@ -143,7 +143,7 @@ def sample(
     for ending, grid in grids.items():
         check_room(output / f"sample{ending}.nii.gz", grid)
     outputs = prepare(output, range(seed, seed + count), list(grids), latents, force)
-    for sentence in outside(requested, flow.known.spreads):
+    for sentence in range_warnings(requested, flow.known.spreads):
         click.echo(f"warning: {sentence}", err=True)
     watched = sys.stderr.isatty()
     for own_seed, paths in outputs.items():

@@ -132,7 +132,7 @@ def _train(
     kind: type[Learner], output: Path, preset: str | None, config: Path | None,
     settings: tuple[str, ...], time_budget: str | None, resume: bool, **options: Any,
 ) -> None:  # fmt: skip
-    from medil.system.workers import able
+    from medil.system.workers import process_count
     from medil.training.launch import duration_s
     from medil.training.start import start
 
@@ -141,7 +141,7 @@ def _train(
     budget_s = duration_s(time_budget) if time_budget else math.inf
     start(
         kind, output, preset, changes,
-        resume=resume, time_budget_s=budget_s, workers=able(), **options,
+        resume=resume, time_budget_s=budget_s, workers=process_count(), **options,
     )  # fmt: skip
 
 

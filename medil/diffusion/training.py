@@ -39,7 +39,7 @@ from medil.layers.blocks import space_to_depth
 from medil.model.base import LatentAutoencoder
 from medil.model.weights import load_model, load_release, read_tensors, weights_id
 from medil.synth.attributes import ATTRIBUTES, Spread
-from medil.system.device import placed
+from medil.system.device import place_model
 from medil.system.files import atomic_output, make_folder
 from medil.training.run import Learner, Run
 from medil.training.update import parts
@@ -78,7 +78,7 @@ class FlowLearner(Learner):
                 shutil.copyfile(source, temporary)
         with fabric.rank_zero_first(local=True):
             heads = draw_heads("train", range(config.heads), out / "heads", processes=workers)
-            latents = encode_heads(placed(model, fabric.device), heads, out / "latents")
+            latents = encode_heads(place_model(model, fabric.device), heads, out / "latents")
         return cls(config, latents)
 
     def prepare(self, seed: int, device: torch.device) -> None:

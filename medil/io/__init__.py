@@ -1,1 +1,1 @@
-"""What image files say: NIfTI, MGH and NRRD, their affines, and intensities."""
+"""Image files: NIfTI, MGH and NRRD, their affines and intensities."""

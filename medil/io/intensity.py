@@ -15,7 +15,7 @@ MAX_SAMPLES = 2_000_000  # enough for a percentile to 1e-3 of the range
 
 @dataclass(frozen=True)
 class Intensity:
-    """The straight line that takes ``low`` to 0 and ``high`` to 1.
+    """The linear scaling that maps ``low`` to 0 and ``high`` to 1.
 
     Nothing is clipped, so `inverse` undoes `forward` for every value, also outside.
 
@@ -42,11 +42,11 @@ class Intensity:
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Image units to about 0 ... 1, computed in float64, given as float32."""
+        """Image units to about 0 ... 1, computed in float64, returned as float32."""
         return ((x.to(torch.float64) - self.low) / (self.high - self.low)).to(torch.float32)
 
     def inverse(self, x: Tensor) -> Tensor:
-        """About 0 ... 1 back to image units, computed in float64, given as float32."""
+        """About 0 ... 1 back to image units, computed in float64, returned as float32."""
         return (x.to(torch.float64) * (self.high - self.low) + self.low).to(torch.float32)
 
 
@@ -62,7 +62,7 @@ def replace_nonfinite(data: Tensor) -> tuple[Tensor, int]:
         The finite data, and how many values were replaced.
 
     Raises:
-        InputError: Not one value is finite.
+        InputError: No value is finite.
     """
     if not data.is_floating_point():
         return data, 0
@@ -77,12 +77,12 @@ def replace_nonfinite(data: Tensor) -> tuple[Tensor, int]:
 
 
 def _all_finite(data: Tensor) -> bool:
-    """Asked piece by piece, so that a large image needs no second one of truth values."""
+    """Checks in pieces, so that a large image needs no mask of its own size."""
     return all(bool(torch.isfinite(part).all()) for part in data.reshape(-1).split(2**22))
 
 
 def robust_intensity(data: Tensor) -> Intensity:
-    """The range of an image, deaf to a few outliers.
+    """The intensity range of an image, robust to a few outliers.
 
     ``low`` is 0 where no voxel is negative (magnitude images), else the 0.5th percentile
     of all voxels; ``high`` is the 99.5th percentile of the voxels above ``low``
@@ -95,7 +95,7 @@ def robust_intensity(data: Tensor) -> Intensity:
         The scaling.
 
     Raises:
-        InputError: The image is empty of finite values or constant.
+        InputError: The image is constant or has no finite value.
     """
     values = (data.to(torch.uint8) if data.dtype == torch.bool else data).reshape(-1)
     if values.is_floating_point() and not _all_finite(values):

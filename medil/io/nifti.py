@@ -1,4 +1,4 @@
-"""NIfTI and MGH files through nibabel: stored values on one side, their meaning on the other.
+"""NIfTI and MGH files, read and written with nibabel.
 
 Readers give the values *as stored* (disk order, unscaled) and a `Source` that says what
 they mean; writers take the same two back. Nothing here resamples, reorders or scales.
@@ -27,7 +27,7 @@ def read_nibabel(path: Path, volume_index: int | None) -> tuple[np.ndarray, Sour
 
     Args:
         path: The file.
-        volume_index: Which volume of a 4-D image, or None.
+        volume_index: Volume of a 4-D image, or None.
 
     Returns:
         [i, j, k] in the order and (native) dtype of the file, and its `Source`.
@@ -75,10 +75,10 @@ def write_nibabel(
     grid has not changed, its qform and sform stay untouched to the last bit.
 
     Args:
-        path: The file to make.
-        stored: [i, j, k] as they shall lie in the file.
+        path: The file to write.
+        stored: [i, j, k] in the order of the file.
         grid: Their grid, in mm.
-        source: What to keep, or None.
+        source: The file whose header is kept, or None.
         slope: Written for NIfTI: ``value = stored * slope + inter``.
         inter: See `slope`.
     """
@@ -94,7 +94,7 @@ def write_nibabel(
 
 
 def full_shape(grid: Grid, source: Source | None) -> tuple[int, ...]:
-    """The file's shape: with the source's trailing axes where the grid is the source's."""
+    """Shape of the file: with the trailing axes of the source where the grid is the same."""
     tail = source.tail if source is not None and _keeps_grid(grid, source) else ()
     return (*grid.shape, *tail)
 
@@ -109,9 +109,9 @@ def nifti_image(
     """A NIfTI image as `write_nibabel` writes it.
 
     Args:
-        stored: Of `full_shape`; only its shape and dtype matter for the header.
-        grid: Of `stored`, in mm.
-        source: What to keep, or None.
+        stored: Values of `full_shape`; only its shape and dtype matter for the header.
+        grid: Grid of `stored`, in mm.
+        source: The file whose header is kept, or None.
         slope: See `write_nibabel`.
         inter: See `write_nibabel`.
     """
@@ -137,7 +137,7 @@ def _nifti_image(stored: np.ndarray, grid: Grid, source: Source | None, same_gri
 
 
 def _set_forms(image: Any, affine: np.ndarray, codes: tuple[int, int] | None) -> None:
-    """Both forms of a new grid, under the codes that named the old one's space."""
+    """Set qform and sform of a new grid, with the codes of the old one."""
     q_code, s_code = codes or (1, 1)
     if not (q_code or s_code):
         q_code = s_code = 2  # the old header had no space to name: "aligned to something"

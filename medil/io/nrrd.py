@@ -1,4 +1,4 @@
-"""NRRD files through pynrrd, whose world is LPS by habit and RAS only where it says so.
+"""NRRD files, read and written with pynrrd; world axes are LPS unless the file says RAS.
 
 A NRRD "space origin" is the centre of the first sample whatever "centerings" says, so
 the affine needs no half-voxel step: only the signs of the world axes and the unit.
@@ -41,7 +41,7 @@ def read_nrrd(path: Path, volume_index: int | None) -> tuple[np.ndarray, Source]
 
     Args:
         path: .nrrd, or .nhdr with its data beside it.
-        volume_index: Which volume of a 4-D image, or None.
+        volume_index: Volume of a 4-D image, or None.
 
     Returns:
         [i, j, k] in the order and (native) dtype of the file, and its `Source`.
@@ -52,7 +52,7 @@ def read_nrrd(path: Path, volume_index: int | None) -> tuple[np.ndarray, Source]
     nrrd = _pynrrd()
     header = nrrd.read_header(str(path))
     if header["type"] == "block":
-        raise InputError("the image holds blocks of bytes; medil reads one number a voxel.")
+        raise InputError("the image holds blocks of bytes; medil reads one number per voxel.")
     require_memory(math.prod(int(n) for n in header["sizes"]), 8, "the image")
     data, header = nrrd.read(str(path))
     check_dtype(data.dtype)
@@ -141,10 +141,10 @@ def write_nrrd(path: Path, stored: np.ndarray, grid: Grid, source: Source | None
     """Write stored values as one NRRD file.
 
     Args:
-        path: The .nrrd file to make.
-        stored: [i, j, k] as they shall lie in the file.
+        path: The .nrrd file to write.
+        stored: [i, j, k] in the order of the file.
         grid: Their grid, in mm.
-        source: Whose header to keep (space, content, key-value pairs), or None.
+        source: The file whose header is kept (space, content, key-value pairs), or None.
     """
     nrrd = _pynrrd()
     header = dict(source.header) if source and source.kind == "nrrd" else {}

@@ -1,4 +1,4 @@
-"""What an image file said beyond its values, and the checks that every format shares.
+"""Metadata of an image file, and the checks that every format shares.
 
 Readers give the values *as stored* (disk order, unscaled) and a `Source` that says what
 they mean; writers take the same two back. Nothing here resamples, reorders or scales.
@@ -21,7 +21,7 @@ SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".nrrd", ".nhdr")
 
 @dataclass(frozen=True)
 class Source:
-    """What a file said beyond its values, so that it can be given back as it was.
+    """Metadata of a file, so that it can be written again as it was.
 
     Args:
         kind: ``nifti1``, ``nifti2``, ``mgh`` or ``nrrd``.
@@ -31,7 +31,7 @@ class Source:
         slope: ``value = stored * slope + inter``.
         inter: See `slope`.
         tail: Trailing axes of size 1 that the file had.
-        notes: Sentences on what had to be assumed.
+        notes: Sentences on what was assumed.
     """
 
     kind: str
@@ -70,7 +70,7 @@ def suffix_of(path: str | Path) -> str:
     """The image suffix of a name, such as ``.nii.gz``.
 
     Raises:
-        InputError: None that is known.
+        InputError: Unknown suffix.
     """
     name = Path(path).name.lower()
     for suffix in SUFFIXES:
@@ -80,10 +80,10 @@ def suffix_of(path: str | Path) -> str:
 
 
 def written_suffix(path: str | Path) -> str:
-    """The image suffix of a name that shall be written.
+    """The image suffix of an output.
 
     Raises:
-        InputError: None that is known, or .nhdr.
+        InputError: Unknown suffix, or .nhdr.
     """
     suffix = suffix_of(path)
     if suffix == ".nhdr":
@@ -94,11 +94,11 @@ def written_suffix(path: str | Path) -> str:
 def spatial_shape(
     shape: tuple[int, ...], volume_index: int | None
 ) -> tuple[tuple[int, int, int], tuple[int, ...], int]:
-    """Sort out the axes of an image of any rank.
+    """Separate the axes of space from the others.
 
     Args:
         shape: As in the file, space first.
-        volume_index: Which volume of a 4-D image, or None.
+        volume_index: Volume of a 4-D image, or None.
 
     Returns:
         The three sizes of space, the trailing axes of size 1 to keep, the volume's index.
@@ -130,13 +130,13 @@ def spatial_shape(
 
 
 def check_dtype(dtype: np.dtype) -> None:
-    """Refuse what is not one real number a voxel.
+    """Refuse types other than one real number per voxel.
 
     Raises:
         InputError: Complex, RGB(A), or another kind.
     """
     if dtype.fields or dtype.kind == "V":
-        raise InputError("the image holds colours (RGB); medil reads one number a voxel.")
+        raise InputError("the image holds colours (RGB); medil reads one number per voxel.")
     if dtype.kind == "c":
         raise InputError("the image is complex; save its magnitude as an image of its own.")
     if dtype.kind not in "biuf":

@@ -1,1 +1,1 @@
-"""Synthetic volumes whose truth is known: phantoms, anatomies, and whole heads."""
+"""Synthetic volumes with known truth: phantoms, anatomies and heads."""

@@ -32,7 +32,7 @@ class Branch:
         parent: Index of the branch it leaves, -1 for the trachea.
         start_mm: [3] (R, A, S) of the middle of the first end.
         end_mm: [3] (R, A, S) of the middle of the other end.
-        radius_mm: Of the lumen.
+        radius_mm: Radius of the lumen.
         wall_mm: Thickness of the wall.
     """
 
@@ -54,7 +54,7 @@ class Branch:
         return (self.end_mm - self.start_mm) / np.linalg.norm(self.end_mm - self.start_mm)
 
     def facts(self) -> dict:
-        """Plain numbers."""
+        """The branch as plain numbers."""
         return {
             "generation": self.generation,
             "parent": self.parent,
@@ -72,8 +72,8 @@ def airway(
     """An airway tree: lumen -1000 HU, wall 40 HU, parenchyma -850 HU.
 
     Args:
-        seed: Of angles and asymmetry.
-        generations: Of branches below the trachea, 0 to 9.
+        seed: Seeds angles and asymmetry.
+        generations: Generations of branches below the trachea, 0 to 9.
         trachea_radius_mm: Radius of the trachea's lumen.
         edge_mm: Width of a linear edge; 0 is a step.
 
@@ -140,8 +140,8 @@ def grow(rng: np.random.Generator, generations: int, trachea_radius_mm: float) -
     """The tree, trachea first, each generation before the next.
 
     Args:
-        rng: Of angles and asymmetry.
-        generations: Below the trachea.
+        rng: Draws angles and asymmetry.
+        generations: Generations of branches below the trachea.
         trachea_radius_mm: Radius of the trachea's lumen.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Where tissue is: label maps finer than a millimetre, from MNI152 or from a segmentation.
+"""Anatomies: tissue labels at half a millimetre, from MNI152 or from a segmentation.
 
 A voxel is an average over its cell, so a subject must be defined *inside* its voxels.
 An `Anatomy` therefore holds its labels at half a millimetre: each label's 1 mm indicator
@@ -76,10 +76,10 @@ VENTRICLES = (4, 5, 43, 44)
 
 @dataclass(frozen=True)
 class Anatomy:
-    """One head: which tissue is where, at half a millimetre.
+    """The tissue labels of one head at half a millimetre.
 
     Args:
-        name: What to call it in metadata.
+        name: Name in metadata.
         grid: The 1 mm grid of the coarse maps below, RAS+.
         labels: [2D, 2H, 2W] uint8, index into `tissues`, on `grid.resized` to twice the
             shape (the same box).
@@ -103,7 +103,7 @@ class Anatomy:
     numbers: tuple[int, ...] = ()
 
     def to(self, device: torch.device | str) -> Anatomy:
-        """The same anatomy with its maps on a device, where its subjects are then drawn."""
+        """The same anatomy on a device, where heads are then drawn."""
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, value in values.items():
             values[name] = value.to(device) if isinstance(value, Tensor) else value
@@ -161,7 +161,7 @@ def refine_labels(labels: np.ndarray, sigma_vox: float = 0.6) -> Tensor:
 
 
 def largest(shares: Iterable[Tensor]) -> Tensor:
-    """Which of several [D, H, W] maps is largest, at twice their resolution: uint8."""
+    """Index of the largest of several [D, H, W] maps, at twice their resolution: uint8."""
     most, winner = torch.zeros(0), torch.zeros(0, dtype=torch.uint8)
     for index, share in enumerate(shares):  # one after the other: fine maps are large
         fine = finer(share)
@@ -246,7 +246,7 @@ def label_anatomy(path: str | Path, skull_stripped: bool = True) -> Anatomy:
 
 
 def load_labels(path: str | Path) -> tuple[np.ndarray, Grid]:
-    """The labels of a segmentation, read as any other volume.
+    """Read the labels of a segmentation with the volume reader.
 
     Args:
         path: An image of whole numbers.
@@ -255,7 +255,7 @@ def load_labels(path: str | Path) -> tuple[np.ndarray, Grid]:
         [D, H, W] int32 and its grid, RAS+.
 
     Raises:
-        InputError: What `medil.load` refuses, values that are no labels, or voxels far from
+        InputError: What `medil.load` refuses, values that are not labels, or voxels far from
             1 mm, as a header in the wrong unit makes them.
     """
     volume = load(path)
@@ -264,7 +264,7 @@ def load_labels(path: str | Path) -> tuple[np.ndarray, Grid]:
         raise InputError(f"{path} holds NaN or Inf; a label map holds whole numbers.")
     labels = values.astype(np.int32)
     if not (labels == values).all() or labels.min() < 0:
-        raise InputError(f"{path} is no label map: it holds other values than 0, 1, 2, ...")
+        raise InputError(f"{path} is not a label map: it holds other values than 0, 1, 2, ...")
     if min(spacing_mm) < LABEL_MM[0] or max(spacing_mm) > LABEL_MM[1]:
         sizes = " x ".join(f"{s:.5g}" for s in spacing_mm)
         raise InputError(

@@ -1,4 +1,4 @@
-"""What tissue looks like in one T1w head: contrast, texture, shading, folds, outline.
+"""The appearance of a synthetic T1w head: contrast, texture, shading, folds, outline.
 
 Everything is painted on the anatomy's half-millimetre labels, before the head is bent and
 scanned, so that texture belongs to the tissue and not to the voxels.
@@ -43,11 +43,11 @@ def smooth_noise(
 def paint(
     anatomy: Anatomy, rng: np.random.Generator, folding: Range, texture: Range, shading: Range
 ) -> tuple[Tensor, float]:
-    """Draw how one head looks: means, texture, shading, and where its outline is cut.
+    """Draw the appearance of one head: means, texture, shading, and the cut of its outline.
 
     Args:
-        anatomy: Whose tissue.
-        rng: Of this head.
+        anatomy: Anatomy of the head.
+        rng: Generator of this head.
         folding: (low, high) noise on the tissue shares of an average brain.
         texture: (low, high) standard deviation of the fine texture.
         shading: (low, high) standard deviation of the smooth variation.
@@ -104,7 +104,7 @@ def _slow_noise(
 
 
 def draw_means(tissues: tuple[str, ...], rng: np.random.Generator) -> Tensor:
-    """[len(tissues)] one mean for each label: its tissue's draw, and a little of its own.
+    """[len(tissues)] one mean per label: the draw of its tissue plus a small one of its own.
 
     Grey matter shares one draw, since a sequence's contrast moves all of it together.
     """

@@ -1,4 +1,4 @@
-"""What is known exactly of a drawn head, and can be asked of a sampled one.
+"""Scalar attributes of synthetic heads, on which sampling can be conditioned.
 
 The cohort knows where its tissue is, so volumes are counted in the warped label map and
 contrast in the painted one, before anything is scanned.
@@ -23,11 +23,11 @@ COUNT_MM = 1.5  # voxel of the grid on which volumes are counted
 
 @dataclass(frozen=True)
 class Attribute:
-    """A number that a head can be asked for by."""
+    """A scalar attribute that sampling can be conditioned on."""
 
     name: str
     unit: str
-    says: str
+    meaning: str
 
 
 ATTRIBUTES: dict[str, Attribute] = {
@@ -53,11 +53,11 @@ def attributes(head: Subject, anatomy: Anatomy, spacing_mm: float) -> dict[str, 
         A value for each of `ATTRIBUTES`, in its unit.
 
     Raises:
-        InputError: An anatomy that is no segmentation.
+        InputError: The anatomy is not a segmentation.
     """
     if not anatomy.numbers:
         raise InputError(
-            f"{anatomy.name} is no segmentation, so nothing is known of its ventricles; "
+            f"{anatomy.name} is not a segmentation, so its ventricles are unknown; "
             "draw heads on label maps."
         )
     ventricles, brain = _volumes_ml(head, anatomy)
@@ -89,8 +89,8 @@ def _nearest(values: Tensor, grid: Grid, points_mm: Tensor) -> Tensor:
     sizes = torch.tensor(grid.shape)
     inside = ((index >= 0) & (index < sizes)).all(-1).to(values.device)
     index = index.clamp(torch.zeros(3, dtype=torch.long), sizes - 1).to(values.device)
-    found = values[index[..., 0], index[..., 1], index[..., 2]]
-    return torch.where(inside, found, torch.zeros_like(found))
+    nearest = values[index[..., 0], index[..., 1], index[..., 2]]
+    return torch.where(inside, nearest, torch.zeros_like(nearest))
 
 
 def _mean(head: Subject, anatomy: Anatomy, tissue: str) -> float:
@@ -104,7 +104,7 @@ def _mean(head: Subject, anatomy: Anatomy, tissue: str) -> float:
 
 @dataclass(frozen=True)
 class Spread:
-    """Where the attributes of a training set lie: mean, standard deviation, range."""
+    """Statistics of an attribute over a training set: mean, standard deviation, range."""
 
     mean: float
     std: float
@@ -113,36 +113,36 @@ class Spread:
 
 
 def standard_scores(
-    asked: Mapping[str, float], spreads: Mapping[str, Spread]
+    requested: Mapping[str, float], spreads: Mapping[str, Spread]
 ) -> tuple[list[float], list[bool]]:
-    """Values in standard deviations from a training set's mean, and which of them are given.
+    """Requested values in standard deviations from the mean of a training set.
 
     Args:
-        asked: Attribute to value, in its unit; those left out are not given.
-        spreads: Of the attributes that a model knows, in its order.
+        requested: Attribute to value, in its unit.
+        spreads: Statistics of the attributes that a model knows, in its order.
 
     Returns:
-        One score (0 where not given) and one flag for each of `spreads`.
+        One score (0 where no value is requested) and one flag (whether it is) per attribute.
 
     Raises:
         InputError: An attribute that the model does not know.
     """
-    unknown = [name for name in asked if name not in spreads]
+    unknown = [name for name in requested if name not in spreads]
     if unknown:
         known = ", ".join(spreads)
         raise InputError(f"there is no condition {unknown[0]!r}; choose from {known}.")
     scores = [
-        (asked[name] - s.mean) / (s.std or 1.0) if name in asked else 0.0
+        (requested[name] - s.mean) / (s.std or 1.0) if name in requested else 0.0
         for name, s in spreads.items()
     ]
-    return scores, [name in asked for name in spreads]
+    return scores, [name in requested for name in spreads]
 
 
-def outside(asked: Mapping[str, float], spreads: Mapping[str, Spread]) -> list[str]:
-    """A sentence for each asked value beyond the range that a model was trained on."""
+def range_warnings(requested: Mapping[str, float], spreads: Mapping[str, Spread]) -> list[str]:
+    """A warning for each requested value outside the range of the training data."""
     return [
-        f"{name} = {value:g} {ATTRIBUTES[name].unit} is outside what the model has seen "
-        f"({spreads[name].low:.3g} to {spreads[name].high:.3g}); expect less of it."
-        for name, value in asked.items()
+        f"{name} = {value:g} {ATTRIBUTES[name].unit} is outside the range of the training data "
+        f"({spreads[name].low:.3g} to {spreads[name].high:.3g}); the sample may fall short of it."
+        for name, value in requested.items()
         if not spreads[name].low <= value <= spreads[name].high
     ]

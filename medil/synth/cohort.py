@@ -1,4 +1,4 @@
-"""Varied synthetic T1w subjects, each scanned on a native grid of its own.
+"""Varied synthetic T1w heads, each scanned on a native grid of its own.
 
 `subject` does it all. To scan one head several times, call `draw_subject` once and `scan`
 for each grid. Everything follows from (seed, index): what a head looks like does not
@@ -19,13 +19,13 @@ from medil.volume import Volume
 
 
 def native_grid(subject: Subject, seed: int, index: int, config: CohortConfig = DEFAULT) -> Grid:
-    """A random native grid around a subject: spacing, phase, and tilt if asked for.
+    """A random native grid around a subject: random spacing, phase and tilt.
 
     Args:
-        subject: Whose head the grid covers, with `margin_mm` of air.
-        seed: Of the cohort.
-        index: Of the subject in it.
-        config: Ranges.
+        subject: The head that the grid covers, with `margin_mm` of air.
+        seed: Seed of the cohort.
+        index: Index of the head in it.
+        config: Ranges of the draws.
 
     Returns:
         The grid, RAS+ (tilted by at most `max_tilt_deg`).
@@ -63,9 +63,9 @@ def scan(
 
     Args:
         subject: From `draw_subject`.
-        grid: Of the scan.
-        seed: Of the cohort.
-        index: Of the subject in it.
+        grid: Grid of the scan.
+        seed: Seed of the cohort.
+        index: Index of the head in it.
         config: Noise and point spread.
 
     Returns:
@@ -92,10 +92,10 @@ def subject(
 
     Args:
         anatomy: From `tissue_anatomy()` or `label_anatomy(path)`.
-        seed: Of the cohort.
-        index: Of the subject in it.
-        config: How much to vary.
-        grid: Of the scan; a random native one when None.
+        seed: Seed of the cohort.
+        index: Index of the head in it.
+        config: Ranges of the draws.
+        grid: Grid of the scan; a random native one when None.
 
     Returns:
         A `Volume`; the same bits for the same arguments.

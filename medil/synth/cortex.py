@@ -39,12 +39,12 @@ def cortex(
     normal, so narrow sulci close over and the outer surface's genus is not a fact.
 
     Args:
-        seed: Of the folds.
+        seed: Seeds the folds.
         handles: Bridges of white matter, 0 to 8.
         radius_mm: Mean radius of the white matter.
         fold_mm: Height of the gyri above it and depth of the sulci below.
         wavelength_mm: Distance between gyri, about.
-        thickness_mm: Of the grey ribbon.
+        thickness_mm: Thickness of the grey ribbon.
         edge_mm: Width of a linear edge, along the normal; 0 is a step.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Truth at every point of space: a phantom is a formula, and a voxel is its average.
+"""Phantoms: formulas of space, which a grid averages over its voxels.
 
 A formula has no resolution, so one phantom gives the truth for every grid. `render`
 averages it over each voxel's cell, which is what a scanner does and what models here do.
@@ -25,15 +25,15 @@ BLOCK = 24  # voxels along each side of the blocks that `render` works in
 
 @dataclass(frozen=True)
 class Phantom:
-    """A function of space, and what is known about it.
+    """A function of space with known facts.
 
     Args:
-        name: Which phantom.
+        name: Name of the phantom.
         formula: [..., 3] (R, A, S) mm float64 to [...] float64.
         bounds_mm: [2, 3] lowest and highest (R, A, S) of the interesting box.
-        facts: What holds exactly: volumes, genus, radii; plain numbers and lists.
+        facts: Exact facts: volumes, genus, radii; plain numbers and lists.
         window: (low, high) values to display.
-        unit: Of the values.
+        unit: Unit of the values.
         near: For a box (low_mm [3], high_mm [3]), a formula that is equal in that box and
             cheaper, for phantoms of many parts.
 
@@ -102,7 +102,7 @@ def render(phantom: Phantom, grid: Grid, supersample: int = 3) -> Tensor:
     Args:
         phantom: What to render.
         grid: Any grid, oblique ones too.
-        supersample: Points along each axis of a cell.
+        supersample: Sample points per voxel along each axis.
 
     Returns:
         [D, H, W] float32.

@@ -26,7 +26,7 @@ NEAR = 0.05  # `Anatomy.inside` beyond a voxel's cell from the lowest possible o
 
 @dataclass(frozen=True)
 class CohortConfig:
-    """How much subjects and their scans vary (all values: ours).
+    """Ranges of variation of heads and their scans (all values: ours).
 
     Every pair is (lowest, highest) of a uniform draw, spacings of a log-uniform one.
     """
@@ -67,7 +67,7 @@ WARPS = ((4.0, 22.0), (2.0, 10.0), (0.8, 5.0))
 
 @dataclass(frozen=True)
 class Subject:
-    """One drawn head: what is at every point of space, before it is scanned.
+    """One synthetic head as a function of space, before it is scanned.
 
     Args:
         painted: [1, 1, 2D, 2H, 2W] float32, intensity on the anatomy's fine grid.
@@ -77,7 +77,7 @@ class Subject:
         lattice: World grid of the smooth fields.
         head_mm: [2, 3] lowest and highest (R, A, S) of the head.
         darkest: Mean of the darkest tissue, CSF as a rule.
-        facts: What was drawn, in plain numbers.
+        facts: Drawn parameters, as plain numbers.
     """
 
     painted: Tensor
@@ -157,10 +157,10 @@ def draw_subject(
     """Draw one head: shape, contrast, texture and bias; no grid yet.
 
     Args:
-        anatomy: Whose tissue.
-        seed: Of the cohort.
-        index: Of the subject in it.
-        config: How much to vary.
+        anatomy: Anatomy of the head.
+        seed: Seed of the cohort.
+        index: Index of the head in it.
+        config: Ranges of the draws.
 
     Returns:
         The subject, on the anatomy's device: numpy draws and torch computes, so that it is

@@ -1,1 +1,1 @@
-"""What a run of any program needs: files that appear whole, memory budgets, devices, processes."""
+"""Files that are written whole, memory budgets, devices and processes."""

@@ -1,4 +1,4 @@
-"""Where to compute: the processor, a CUDA GPU, or (untested) Apple's MPS."""
+"""Devices to compute on: the CPU, a CUDA GPU, or (untested) Apple's MPS."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def find_device(name: str = "auto") -> torch.device:
-    """The device of a name.
+    """The torch device of a name.
 
     Args:
-        name: "auto" is CUDA where there is a GPU, else the CPU. "mps" is never chosen by
-            itself, since nobody has tested it.
+        name: "auto" is CUDA where there is a GPU, else the CPU. "mps" is never chosen
+            automatically, because it is untested.
 
     Raises:
         InputError: An unknown name, or no such device here.
@@ -38,8 +38,8 @@ def find_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def placed(model: M, device: torch.device) -> M:
-    """The model on a device; on CUDA its convolutions keep channels last, as its kernels like.
+def place_model(model: M, device: torch.device) -> M:
+    """Move a model to a device; on CUDA its convolutions store channels last, which is faster.
 
     Args:
         model: Changed in place.
@@ -55,7 +55,7 @@ def placed(model: M, device: torch.device) -> M:
 
 
 def network_precision(device: torch.device, name: str = "auto") -> AbstractContextManager:
-    """The precision networks run in; rendering is float32 in any case.
+    """A context in which networks run in a precision; rendering stays float32.
 
     Args:
         device: Where the weights are.
@@ -73,7 +73,7 @@ def network_precision(device: torch.device, name: str = "auto") -> AbstractConte
 
 
 def to_host(slabs: Iterator[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:
-    """Numbered slabs on the CPU; from CUDA each is copied while the next is computed."""
+    """Move numbered slabs to the CPU; a slab on CUDA is copied while the next is computed."""
     waiting: tuple[int, Tensor, torch.cuda.Event] | None = None
     for start, slab in slabs:
         if slab.device.type != "cuda":

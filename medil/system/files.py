@@ -1,4 +1,4 @@
-"""Outputs that exist whole or not at all: refuse early, write beside, rename at the end."""
+"""Outputs that exist whole or not at all: checked early, written beside, renamed at the end."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from medil.errors import InputError
 
 
 def check_output(path: str | Path, force: bool = False) -> Path:
-    """The path of an output, if it may be written.
+    """Check that an output may be written.
 
     Args:
-        path: Where the output shall lie.
+        path: The output.
         force: Whether an existing file may be replaced.
 
     Returns:
@@ -27,7 +27,7 @@ def check_output(path: str | Path, force: bool = False) -> Path:
     """
     path = Path(path)
     if not path.parent.is_dir():
-        raise InputError(f"{path}: the folder {path.parent} does not exist; make it first.")
+        raise InputError(f"{path}: the folder {path.parent} does not exist; create it first.")
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file to write.")
     if path.exists() and not force:
@@ -39,13 +39,13 @@ def check_output(path: str | Path, force: bool = False) -> Path:
 
 @contextmanager
 def atomic_output(path: str | Path, force: bool = False) -> Iterator[Path]:
-    """A temporary path that becomes `path` when the block ends well, and vanishes otherwise.
+    """A temporary path that becomes `path` when the block succeeds and is removed otherwise.
 
     It lies in the same folder (so the rename is atomic) and ends in the same suffixes
     (so writers that look at the name choose the same format).
 
     Args:
-        path: Where the output shall lie.
+        path: The output.
         force: Whether an existing file may be replaced.
 
     Yields:
@@ -83,7 +83,7 @@ def file_sha256(path: str | Path) -> str:
 
 
 def make_folder(path: str | Path) -> Path:
-    """A folder for several outputs, made if only its last level is missing.
+    """Create a folder for several outputs; its parent must exist.
 
     Args:
         path: The folder.
@@ -92,15 +92,15 @@ def make_folder(path: str | Path) -> Path:
         Its path.
 
     Raises:
-        InputError: Its parent is missing, it is a file, or it cannot be made.
+        InputError: Its parent is missing, it is a file, or it cannot be created.
     """
     path = Path(path)
     if not path.parent.is_dir():
-        raise InputError(f"{path}: the folder {path.parent} does not exist; make it first.")
+        raise InputError(f"{path}: the folder {path.parent} does not exist; create it first.")
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; name a folder.")
     try:
         path.mkdir(exist_ok=True)
     except OSError as error:
-        raise InputError(f"{path} could not be made: {error.strerror or error}.") from error
+        raise InputError(f"{path} could not be created: {error.strerror or error}.") from error
     return path

@@ -1,4 +1,4 @@
-"""Say no before allocating: how much memory a job needs, how much it may take."""
+"""Memory budgets: refuse a job before it allocates more than it may use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psutil
 from medil.errors import InputError
 
 GB = 1e9
-FREE_SHARE = 0.5  # of the free memory that a job takes when nobody names a budget
+FREE_SHARE = 0.5  # of the free memory that a job may use when no budget is set
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 BINARY_UNITS = {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def parse_size(text: str) -> int:
-    """Bytes in `2GB`, `500MB` or `1.5GiB`.
+    """The number of bytes in a text such as `2GB`, `500MB` or `1.5GiB`.
 
     Raises:
         InputError: Anything else, or nothing above zero.
@@ -32,15 +32,15 @@ def parse_size(text: str) -> int:
         >>> parse_size("500MB"), parse_size("1.5 GiB"), parse_size("2g")
         (500000000, 1610612736, 2000000000)
     """
-    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([KMGT]I?|)B?\s*", text.upper())
-    n_bytes = float(found[1]) * {**UNITS, **BINARY_UNITS}[found[2]] if found else 0.0
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([KMGT]I?|)B?\s*", text.upper())
+    n_bytes = float(match[1]) * {**UNITS, **BINARY_UNITS}[match[2]] if match else 0.0
     if not 1 <= n_bytes < 2**63:
-        raise InputError(f"{text!r} is no memory size; say 500MB, 2GB or 1.5GiB.")
+        raise InputError(f"{text!r} is not a memory size; write 500MB, 2GB or 1.5GiB.")
     return int(n_bytes)
 
 
 def free_memory_bytes(group: Path | None = None) -> int:
-    """Memory that can be had without swapping, in this machine and in its control group.
+    """Memory that is free without swapping, in this machine and its control group.
 
     Args:
         group: Folder of the control group (cgroup v2) whose limit counts; this process's
@@ -53,7 +53,7 @@ def free_memory_bytes(group: Path | None = None) -> int:
 
 
 def _own_group(root: Path = Path("/sys/fs/cgroup")) -> Path:
-    """The folder of this process's control group; the root, as containers see their own."""
+    """The folder of this process's control group; the root inside a container."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
         inner = next(line[3:] for line in lines if line.startswith("0::"))
@@ -64,7 +64,7 @@ def _own_group(root: Path = Path("/sys/fs/cgroup")) -> Path:
 
 
 def _free_in_group(group: Path) -> int:
-    """What a cgroup still allows; file pages that it can drop count as free."""
+    """Bytes below the limit of a cgroup; file pages that it can drop count as free."""
     try:
         limit = int((group / "memory.max").read_text())  # "max" is no number
         used = int((group / "memory.current").read_text())
@@ -75,12 +75,12 @@ def _free_in_group(group: Path) -> int:
 
 
 def resident_bytes() -> int:
-    """Memory that this process holds now."""
+    """Memory that this process uses now."""
     return psutil.Process().memory_info().rss
 
 
 def give_back_freed_blocks(least_bytes: int = 5_000_000) -> None:
-    """Have the C library return large blocks to the system as soon as they are freed.
+    """Make the C library return large blocks to the system as soon as they are freed.
 
     glibc raises its own threshold up to 32 MB as a program runs; slabs below it then stay
     behind as holes between others, and the process's memory creeps up. Other C libraries
@@ -101,20 +101,20 @@ def choose(
     memory_bytes: int | None,
     what: str,
 ) -> T:
-    """The first way of doing a job whose memory fits.
+    """The first of several ways to do a job that fits into memory.
 
     Args:
         candidates: From the most to the least memory.
-        bytes_of: What a candidate needs beside what the process holds now.
-        memory_bytes: Budget of the whole process, all that it holds included; a share of
-            what is free when None.
-        what: The job, for the sentence, such as ``this output``.
+        bytes_of: Memory of a candidate in addition to what the process uses now.
+        memory_bytes: Budget of the whole process, including what it uses now; a share of
+            the free memory when None.
+        what: Name of the job in the error, such as ``this output``.
 
     Returns:
         The candidate.
 
     Raises:
-        InputError: Not even the last one fits; says what it needs and what there is.
+        InputError: Not even the last one fits; states the need and the budget.
     """
     held = resident_bytes()
     free = free_memory_bytes()
@@ -135,15 +135,15 @@ def _rounded_up(n_bytes: float) -> str:
 
 
 def require_memory(n_voxels: int, bytes_per_voxel: float, what: str) -> None:
-    """Refuse a job that would not fit, before it starts.
+    """Refuse a job that needs more memory than is free.
 
     Args:
-        n_voxels: How many voxels the job makes.
-        bytes_per_voxel: What it keeps for each at its peak.
-        what: The job, for the sentence, such as ``this output``.
+        n_voxels: Number of voxels of the result.
+        bytes_per_voxel: Peak memory per voxel.
+        what: Name of the job in the error, such as ``this output``.
 
     Raises:
-        InputError: It needs more than is free; says voxels, GB needed and GB free.
+        InputError: States the voxels, the GB needed and the GB free.
     """
     need, free = n_voxels * bytes_per_voxel, free_memory_bytes()
     if need > free:

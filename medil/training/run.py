@@ -23,7 +23,7 @@ from torch import nn
 from medil.config import Recipe
 from medil.errors import InputError
 from medil.system.checkout import commit
-from medil.system.device import placed
+from medil.system.device import place_model
 from medil.training.launch import Interruption, check_batch, launch
 from medil.training.log import RunLog
 from medil.training.losses import Adversary
@@ -132,7 +132,7 @@ class Run:
         torch.set_num_threads(settings.threads)
         torch.manual_seed(seed)  # initial weights; what a step draws depends on (seed, step)
         self.learner, self.out, self.fabric = learner, out, fabric
-        self.bare = placed(learner.build(), fabric.device)
+        self.bare = place_model(learner.build(), fabric.device)
         self.ema = copy.deepcopy(self.bare).requires_grad_(False)
         self.optimiser = new_optimiser(self.bare, settings)
         self.model, _ = fabric.setup(self.bare, self.optimiser)

@@ -201,7 +201,7 @@ def test_one_volume_of_a_4d_image_is_reconstructed(run_medil, scan, tmp_path):
 def test_train_passes_its_options_on(run_medil, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr("medil.training.start.start", lambda *a, **k: calls.append((a, k)))
-    monkeypatch.setattr("medil.system.workers.able", lambda: 5)
+    monkeypatch.setattr("medil.system.workers.process_count", lambda: 5)
     out = tmp_path / "run"
     options = "--seed", 3, "--minutes", 2, "--time-budget", "90s", "--devices", 2, "--batch", 4
     settings = "--set", "model.hidden=8", "train.patch_sides_mm=24,32", "--set", "train.bf16=no"

@@ -118,7 +118,7 @@ def test_conditions_and_guidance_change_the_sample(sample, tmp_path):
 def test_a_value_outside_the_trained_range_is_a_warning(sample, tmp_path):
     code, _, err = sample("--condition", "ventricles=200")
     assert code == 0 and err.count("\n") == 1
-    assert "ventricles = 200 ml is outside what the model has seen" in err
+    assert "ventricles = 200 ml is outside the range of the training data" in err
     assert (tmp_path / "out" / "sample_0000.nii.gz").exists()
 
 

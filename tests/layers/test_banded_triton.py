@@ -14,7 +14,7 @@ from medil.layers import banded_triton as gpu
 from medil.layers.banded import Band, plan
 from medil.layers.blocks import init_weights
 from medil.model.autoencoder import MedIL
-from medil.system.device import placed
+from medil.system.device import place_model
 from medil.training.launch import launch
 from medil.training.patches import prepare_scan
 from medil.training.update import Critics, draw_step, new_optimiser, step_loss, update
@@ -113,7 +113,7 @@ def test_a_training_step_on_a_card_has_the_gradients_of_one_on_a_processor(share
     losses, gradients = [], []
     with torch.backends.cudnn.flags(allow_tf32=False):
         for device in ("cpu", "cuda"):
-            model = placed(model_of(config), torch.device(device))
+            model = place_model(model_of(config), torch.device(device))
             loss, _ = step_loss(model, step, noise, config.train, Critics())
             loss.backward()
             losses.append(loss.item())
@@ -128,7 +128,7 @@ def test_a_training_step_on_a_card_has_the_gradients_of_one_on_a_processor(share
 def test_a_card_learns_in_reduced_precision(rng):
     config = preset("test")
     config = replace(config, train=replace(config.train, batch=2, steps=20, warmup_steps=1))
-    model = placed(model_of(config), torch.device("cuda"))
+    model = place_model(model_of(config), torch.device("cuda"))
     optimiser = new_optimiser(model, config.train)
     step = draw_step(config, scans(rng), 1.0, rng)
     fabric = launch(1, "cuda")
@@ -147,7 +147,7 @@ def test_a_card_codes_a_volume_as_a_processor_does(turned, rng):
     target = volume.grid.with_spacing(1.5)
     target = target.rotated((1, 1, 0), 20.0) if turned else target
     here = model.decode(model.encode(volume), target).data
-    card = placed(model_of(preset("test")), torch.device("cuda"))
+    card = place_model(model_of(preset("test")), torch.device("cuda"))
     there = card.decode(card.encode(volume), target).data
     assert float((here - there).square().mean().sqrt()) < 0.02 * float(here.std())
 
@@ -161,7 +161,7 @@ def test_a_flow_steps_on_a_card(rng):
     known = torch.from_numpy(rng.random((3, 4)))
     learner = FlowLearner(flow, LatentSet(latents, grid, known, "0123", ("a", "b", "c")))
     fabric = launch(1, "cuda")
-    model = placed(learner.build(), fabric.device)
+    model = place_model(learner.build(), fabric.device)
     model, optimiser = fabric.setup(model, new_optimiser(model, flow.train))
     learner.prepare(0, fabric.device)
     losses = [learner.step(model, optimiser, k, 0.0, 0, fabric)["loss"] for k in range(3)]

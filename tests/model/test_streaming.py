@@ -314,7 +314,7 @@ def test_a_round_trip_in_a_budget_is_the_round_trip(run_medil, scan, tmp_path, s
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--memory", "lots"], "no memory size"),
+        (["--memory", "lots"], "not a memory size"),
         (["--memory", "1MB"], "needs at least"),
         (["--device", "tpu"], "tpu"),
     ],

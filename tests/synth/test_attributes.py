@@ -9,7 +9,7 @@ import torch
 from medil.config import CONDITIONS
 from medil.errors import InputError
 from medil.synth.anatomy import label_anatomy
-from medil.synth.attributes import ATTRIBUTES, Spread, attributes, outside, standard_scores
+from medil.synth.attributes import ATTRIBUTES, Spread, attributes, range_warnings, standard_scores
 from medil.synth.subject import CohortConfig, draw_subject
 from tests.images import LABELS_ORIGIN_MM, toy_labels, write_nifti
 
@@ -82,7 +82,7 @@ def test_spacing_is_what_the_scan_had(anatomy):
 
 def test_a_head_that_is_no_segmentation_is_refused(anatomy):
     head = draw_subject(anatomy, 7, 0, PLAIN)
-    with pytest.raises(InputError, match="no segmentation"):
+    with pytest.raises(InputError, match="not a segmentation"):
         attributes(head, replace(anatomy, numbers=()), 1.0)
     bare = replace(anatomy, tissues=tuple("csf" for _ in anatomy.tissues))
     with pytest.raises(InputError, match="has no white matter"):
@@ -108,6 +108,6 @@ def test_an_unknown_attribute_is_refused_with_those_there_are():
 
 @pytest.mark.parametrize(("value", "warned"), [(15, 0), (60, 0), (14.9, 1), (200, 1)])
 def test_only_values_beyond_the_range_are_named_with_it(value, warned):
-    said = outside({"ventricles": value, "contrast": 1.3}, SPREADS)
+    said = range_warnings({"ventricles": value, "contrast": 1.3}, SPREADS)
     assert len(said) == warned
     assert all(f"ventricles = {value:g} ml" in s and "15 to 60" in s for s in said)

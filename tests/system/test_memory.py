@@ -29,7 +29,7 @@ def test_sizes_are_read(text, n_bytes):
 
 @pytest.mark.parametrize("text", ["", "GB", "2 apples", "-1GB", "0", "1e3MB", "nan", "2GBit"])
 def test_what_is_no_size_is_refused(text):
-    with pytest.raises(InputError, match="no memory size"):
+    with pytest.raises(InputError, match="not a memory size"):
         parse_size(text)
 
 

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from medil.system import workers
-from medil.system.workers import able, grouped, share_out
+from medil.system.workers import grouped, process_count, share_out
 
 
 def write(folder, group):
@@ -41,6 +41,6 @@ def test_what_fails_in_a_process_is_raised_here():
 
 def test_the_memory_at_hand_bounds_the_processes(monkeypatch):
     monkeypatch.setattr(workers, "free_memory_bytes", lambda: 2.5e9)
-    assert able(bytes_each=2e9) == 1 and able(bytes_each=1e12) == 1
+    assert process_count(bytes_each=2e9) == 1 and process_count(bytes_each=1e12) == 1
     monkeypatch.setattr(workers, "free_memory_bytes", lambda: 1e15)
-    assert able() >= 1
+    assert process_count() >= 1
