@@ -14,14 +14,14 @@ from tqdm import tqdm
 
 from medil.system.memory import free_memory_bytes
 
-HEAD_BYTES = 3e9  # of a process that draws heads, at its peak
+HEAD_BYTES = 3e9  # peak memory of a process that draws heads
 FEW = 4  # short pieces: starting processes for fewer takes longer than it saves
 
 Group = list[int]
 
 
-def able(bytes_each: float = HEAD_BYTES) -> int:
-    """How many processes this machine has processors and memory for, at least 1."""
+def process_count(bytes_each: float = HEAD_BYTES) -> int:
+    """Number of processes that this machine has cores and memory for, at least 1."""
     has_affinity = hasattr(os, "sched_getaffinity")
     processors = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     return max(1, min(processors, int(free_memory_bytes() / bytes_each)))
