@@ -45,6 +45,8 @@ class Experiment:
         profiles: Sizes of the experiment.
         quick_out: Where the quick profile writes its rows; the recorded rows' folder when None.
         workers: Processes by default; None: all cores, 0: the command's own process.
+        in_order: Tasks need the rows of earlier ones, so they run one after another in the
+            command's own process; ``--workers`` counts the processes that draw heads.
         how: The command that records it, for people; ``python -m eval.NAME`` when empty.
         float_format: Of fractions in the CSV files.
     """
@@ -65,6 +67,7 @@ class Experiment:
     profiles: tuple[str, ...] = runner.PROFILES
     quick_out: Path | None = None
     workers: int | None = None
+    in_order: bool = False
     how: str = ""
     float_format: str | None = None
 
@@ -186,7 +189,8 @@ class Experiment:
         options.path = runner.rows_file(options.out or rows.RESULTS, self.name)
         provenance = rows.Provenance.now(options.profile)
         todo = list(self.tasks(options, provenance))
-        added = runner.run(todo, options.path, options.workers, options.scheduler)
+        where = (0, None) if self.in_order else (options.workers, options.scheduler)
+        added = runner.run(todo, options.path, *where)
         print(f"{added} new rows in {self.name}.jsonl")
         say = self.summary or self.verdict
         frame = self.recorded(options.path.parent)

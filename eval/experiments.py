@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from eval import (
+    ablation,
     evaluate,
     extrapolation,
     generation,
@@ -17,6 +18,7 @@ from eval.experiment import Experiment
 
 EXPERIMENTS: tuple[Experiment, ...] = (
     reconstruction.EXPERIMENT,
+    ablation.EXPERIMENT,
     extrapolation.EXPERIMENT,
     latent_consistency.EXPERIMENT,
     robustness.EXPERIMENT,

@@ -13,9 +13,8 @@ import sys
 from pathlib import Path
 
 from eval import changes
-from eval.ablation import report as ablation_report
 from eval.experiments import EXPERIMENTS
-from eval.rows import RESULTS, pack, parts
+from eval.rows import RESULTS, pack
 from eval.tables import markdown, provenance, scan_name
 from medil.errors import InputError
 
@@ -37,8 +36,6 @@ def write(folder: Path, out: Path) -> list[Path]:
         InputError: Nothing is recorded there.
     """
     written = [path for experiment in EXPERIMENTS for path in experiment.write(folder, out)]
-    if parts(ablation := folder / "ablation.jsonl"):
-        written += ablation_report.write(ablation, out)
     if not written:
         raise InputError(f"nothing is recorded in {folder}; run: {EXPERIMENTS[0].command}")
     return written

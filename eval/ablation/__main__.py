@@ -1,6 +1,6 @@
-"""`python -m eval.ablation`: see `eval.ablation.measure`."""
+"""`python -m eval.ablation`."""
 
-from eval.ablation.measure import main
+from eval.ablation import EXPERIMENT
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(EXPERIMENT.main())

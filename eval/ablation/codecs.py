@@ -3,57 +3,95 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from functools import partial
 
 import numpy as np
-from tqdm import tqdm
 
 from eval import rows
 from eval.ablation.blocks import FINER, WHOLE, Question
-from eval.ablation.score import DEFINITION, EXPERIMENT, METRICS, scores, snapshot_rows
+from eval.ablation.score import DEFINITION, METRICS, NAME, score_rows, scores
+from eval.arms.catalogue import TRUNK, Size
+from eval.coders.base import render_samples
 from eval.coders.lapped import lapped
+from eval.runner import Task
 from medil.model.codecs import LINEAR_CODECS, ORACLE_CODECS, Codec
-from medil.regrid import resample
 
 CODECS: dict[str, Codec] = LINEAR_CODECS | {"lapped": lapped} | ORACLE_CODECS
-LATENT_MM, LATENT_CHANNELS = 4.0, 8  # what the codecs' size is taken from
 INTERPOLATION = "cubic interpolation"
+OWN = (TRUNK.latent_spacing_mm, TRUNK.latent_channels)
 
 
-def record_codecs(
-    found: Sequence[Question], places: int, path: Path, provenance: rows.Provenance
-) -> int:
-    """Score every codec, and interpolation where detail is missing, on blocks not yet recorded.
+def sized(name: str, size: Size) -> str:
+    """A codec's name in the rows, such as ``dct_ball`` or, of another latent's size,
+    ``dct_ball (3 mm, 4)``.
+    """
+    return name if size == OWN else f"{name} ({size[0]:g} mm, {size[1]})"
+
+
+def codec_hash(name: str, size: Size, places: int) -> str:
+    """Digest of what a codec's numbers depend on."""
+    return rows.digest([name, *size, places, DEFINITION])
+
+
+def codec_tasks(
+    asked: Sequence[Question], sizes: Sequence[Size], places: int, provenance: rows.Provenance
+) -> list[Task]:
+    """One task a codec and subject, and interpolation where detail is missing.
 
     A codec is left out where the latent has about as many numbers as the block has voxels,
     since it then copies.
+
+    Args:
+        asked: The blocks.
+        sizes: Pitch in mm and channels of the latents that codecs are to equal.
+        places: Blocks of each subject.
+        provenance: Of this run.
     """
-    recorded, added = rows.recorded_identities(path), 0
+    tasks = []
+    for subject in dict.fromkeys(q.subject for q in asked):
+        own = [q for q in asked if q.subject == subject and q.condition != WHOLE]
+        for size in sizes:
+            fit = [q for q in own if q.condition != FINER
+                   and _numbers(size, q) < 0.8 * q.grid.n_voxels]  # fmt: skip
+            for codec in CODECS:
+                about = sized(codec, size), codec_hash(codec, size, places)
+                rebuild, numbers = partial(_coded, codec, size), partial(_numbers, size)
+                tasks.append(_task(fit, *about, rebuild, numbers, provenance))
+        about = INTERPOLATION, codec_hash(INTERPOLATION, OWN, places)
+        finer = [q for q in own if q.condition == FINER]
+        tasks.append(_task(finer, *about, _interpolated, _voxels, provenance))
+    return [task for task in tasks if task.wanted]
 
-    def numbers(q: Question) -> int:
-        return LATENT_CHANNELS * q.latent_grid(LATENT_MM).n_voxels
 
-    def interpolate(q: Question) -> np.ndarray:
-        return resample(q.x.double().numpy(), q.grid, q.target)
+def _task(
+    asked: Sequence[Question], name: str, hashed: str, rebuild: Callable, numbers: Callable,
+    provenance: rows.Provenance,
+) -> Task:  # fmt: skip
+    wanted = frozenset(
+        (NAME, q.subject, name, q.condition, metric, hashed, q.data_sha256, rows.NO_WEIGHTS)
+        for q in asked
+        for metric in METRICS
+    )
 
-    jobs: dict[str, tuple[Callable, list[Question], Callable]] = {
-        name: (
-            lambda q, codec=codec: codec(q.x.double().numpy(), q.grid, numbers(q)).reconstruction,
-            [q for q in found if q.condition not in (FINER, WHOLE)
-             and numbers(q) < 0.8 * q.grid.n_voxels],
-            numbers,
-        )
-        for name, codec in CODECS.items()
-    }  # fmt: skip
-    finer = [q for q in found if q.condition == FINER]
-    jobs[INTERPOLATION] = (interpolate, finer, lambda q: q.grid.n_voxels)
-    for name, (rebuild, blocks, numbers_of) in tqdm(jobs.items(), desc="codecs", unit="codec"):
-        hashed = rows.digest([name, LATENT_MM, LATENT_CHANNELS, places, DEFINITION])
-        fresh = [
-            q for q in blocks
-            if (EXPERIMENT, q.subject, name, q.condition, METRICS[-1], hashed, q.data_sha256, "")
-            not in recorded
-        ]  # fmt: skip
-        made = snapshot_rows(name, "", scores(fresh, rebuild), numbers_of, hashed, "", provenance)
-        added += rows.append_rows(path, made)
-    return added
+    def measure() -> list[rows.Row]:
+        scored = scores(asked, rebuild)
+        return score_rows(name, "", scored, numbers, hashed, rows.NO_WEIGHTS, provenance)
+
+    return Task(name, wanted, measure)
+
+
+def _numbers(size: Size, question: Question) -> int:
+    return size[1] * question.latent_grid(size[0]).n_voxels
+
+
+def _voxels(question: Question) -> int:
+    return question.grid.n_voxels
+
+
+def _coded(codec: str, size: Size, question: Question) -> np.ndarray:
+    data, grid = question.x.double().numpy(), question.grid
+    return CODECS[codec](data, grid, _numbers(size, question)).reconstruction
+
+
+def _interpolated(question: Question) -> np.ndarray:
+    return render_samples(question.x.double().numpy(), question.grid, question.target)

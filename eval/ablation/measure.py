@@ -1,25 +1,20 @@
-"""Which operator learns best: arms x seeds x held-out subjects x voxel sizes, fairly paired.
+"""What a profile trains and scores, and the rows of one run.
 
-    python -m eval.ablation --profile quick      # two arms, minutes, its own folder
-    python -m eval.ablation --profile gpu        # the recorded comparison
-    python -m eval.ablation --arms integrated literal --seeds 1 --steps 300
-
-Each run trains one arm with one seed (`eval.arms.train`) and scores two snapshots of it,
-at equal steps and at equal computing time. A run that is recorded is not run again, and an
-interrupt loses at most the run it falls into. Linear codecs of equal size are scored on the
-same blocks. `python -m eval.ablation.report` makes tables and verdict.
+A run at equal computing time needs to know how long the reference arm of its seed took, so
+runs go one after another, and each reads that time from the rows of those before it.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from eval import rows
@@ -31,35 +26,28 @@ from eval.ablation.blocks import (
     VERSION,
     WHOLE,
     Question,
+    questions,
     training_heads,
 )
-from eval.ablation.blocks import questions as scored_blocks
-from eval.ablation.codecs import record_codecs
+from eval.ablation.codecs import codec_tasks
 from eval.ablation.score import (
     DEFINITION,
-    EXPERIMENT,
+    NAME,
     answer,
     patch_difference,
-    row,
+    rows_of,
+    score_rows,
     scores,
-    snapshot_rows,
 )
-from eval.arms.catalogue import ARMS, LEARNED, all_learned
-from eval.arms.train import (
-    STAGES,
-    Diverged,
-    Snapshot,
-    Trained,
-    clock,
-    recipe,
-    staged,
-    train_arm,
-)
+from eval.arms.catalogue import ARMS, LEARNED, all_learned, size_of
+from eval.arms.train import STAGES, Diverged, Trained, clock, recipe, staged, train_arm
+from eval.runner import Task
 from medil.config import RunConfig
 from medil.errors import InputError
 from medil.model.weights import weights_sha256
 from medil.training.patches import Scan
 
+__all__ = ["NAME", "PROFILES", "QUICK_OUT", "RUN", "factors", "options", "tasks"]
 RUN = "ablation-run"
 BUDGETS = ("equal steps", "equal compute")
 REFERENCE = "integrated"
@@ -96,6 +84,12 @@ class Plan:
         for arm in self.arms:
             run_config(arm)
 
+    def runs(self) -> Iterator[tuple[str, int]]:
+        """(arm, seed) seed by seed; each arm after the one that sets its computing time."""
+        ordered = dict.fromkeys(a for arm in self.arms for a in (reference_of(arm), arm))
+        for seed in range(self.seeds):
+            yield from ((arm, seed) for arm in ordered)
+
 
 def run_config(arm: str) -> RunConfig:
     """Model and training settings of an arm such as ``literal/learned`` or ``integrated @both``.
@@ -131,33 +125,57 @@ PROFILES = {
 }
 
 
-# Runs
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this experiment."""
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="of eval.arms (the profile's)")
+    for name, what in COUNTS.items():
+        parser.add_argument(f"--{name}", type=int, help=f"{what} (the profile's)")
+    parser.add_argument("--data", type=Path, default=FOLDER, help="folder of heads and blocks")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="to train on")
 
 
-def run_rows(
-    arm: str, values: dict[str, tuple[float, str]], plan: Plan, device: str, question: Question,
-    config_hash: str, weights: str, time_s: float, provenance: rows.Provenance,
-) -> list[rows.Row]:  # fmt: skip
-    """Rows about a run itself: speed, length, size, loss; their condition is the recipe."""
-    about = f"{plan.steps} steps, {plan.heads} heads, {plan.places} blocks a subject, {device}"
-    return [
-        row(
-            RUN,
-            "training heads",
-            arm,
-            about,
-            metric,
-            value,
-            unit,
-            question,
-            0,
-            config_hash,
-            weights,
-            time_s,
-            provenance,
-        )
-        for metric, (value, unit) in values.items()
-    ]
+def plan_of(options: argparse.Namespace) -> Plan:
+    """The profile's plan, with what the command line replaces.
+
+    Raises:
+        InputError: A count or an arm that cannot be, or no such device here.
+    """
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("there is no device 'cuda' here; leave --device out.")
+    changes = {n: getattr(options, n) for n in COUNTS if getattr(options, n) is not None}
+    if options.arms:
+        changes["arms"] = tuple(options.arms)
+    return replace(PROFILES[options.profile](), **changes)
+
+
+def factors(conditions: pd.Series) -> pd.DataFrame:
+    """Voxel sizes and budget of scores; codecs have an empty budget, runs only a recipe."""
+    split = conditions.str.partition(", equal ")
+    budget = ("equal " + split[2]).where(split[2] != "", "")
+    return pd.DataFrame({"spacing": split[0], "budget": budget})
+
+
+# Tasks
+
+
+def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task]:
+    """One task a codec and subject, then one a run that is not recorded yet."""
+    plan, device, processes = plan_of(options), options.device, options.workers or 1
+    asked = first_places(questions(plan.subjects, options.data, processes), plan.places)
+    scans = training_heads(plan.heads, options.data, processes)
+    hashes = {arm: config_hash(arm, plan, device, [q.subject for q in asked])
+              for arm, _ in plan.runs()}  # fmt: skip
+    recorded = recorded_runs(options.path)
+    sizes = list(dict.fromkeys(map(size_of, plan.arms)))
+    made = codec_tasks(asked, sizes, plan.places, provenance)
+    for arm, seed in plan.runs():
+        if (hashes[arm], seed) not in recorded:
+            run = Run(arm, seed, plan, device, hashes[arm], hashes[reference_of(arm)])
+            name = torch.cuda.get_device_name() if device == "cuda" else device
+            about = replace(provenance, seed=seed, device=name)
+            measured = partial(measure, run, scans, asked, options.path, about)
+            made.append(Task(f"{arm}, seed {seed}", None, measured))
+    return made
 
 
 def config_hash(arm: str, plan: Plan, device: str, subjects: Sequence[str]) -> str:
@@ -169,123 +187,22 @@ def config_hash(arm: str, plan: Plan, device: str, subjects: Sequence[str]) -> s
     )
 
 
-def record_run(
-    arm: str, seed: int, scans: Sequence[Scan], found: Sequence[Question], plan: Plan,
-    budget_s: float | None, path: Path, profile: str, device: str,
-) -> int:  # fmt: skip
-    """Train one arm with one seed, score both snapshots, and record all of it at once."""
-    hashed = config_hash(arm, plan, device, [q.subject for q in found])
-    config = run_config(arm)
-    provenance = rows.Provenance.now(profile, seed, _device_name(device))
-    started = time.perf_counter()
-    try:
-        trained = train_arm(
-            config, scans, seed, plan.steps, budget_s, device, title=f"{arm}, seed {seed}"
-        )
-    except Diverged as error:
-        values = {"diverged_at_step": (float(error.args[0]), "1")}
-        time_s = time.perf_counter() - started
-        about = (plan, device, found[0], hashed, "", time_s, provenance)
-        return rows.append_rows(path, run_rows(arm, values, *about))
-    time_s, started_cpu = time.perf_counter() - started, clock(device)
-    new = _scored_rows(arm, trained, found, config, hashed, provenance)
-    weights = weights_sha256(trained.by_steps.model)
-    values = {
-        "cpu_s_per_step": (trained.cpu_s_per_step, "s"),
-        "cpu_s_to_steps": (trained.by_steps.cpu_s, "s"),
-        "voxels_per_s": (trained.voxels_per_s, "1/s"),
-        "steps_at_equal_compute": (float(trained.by_time.steps), "1"),
-        "parameters": (float(sum(p.numel() for p in trained.by_steps.model.parameters())), "1"),
-        "training_loss": (trained.loss, "1"),
-        "scoring_s": (clock(device) - started_cpu, "s"),
-    }
-    new += run_rows(arm, values, plan, device, found[0], hashed, weights, time_s, provenance)
-    return rows.append_rows(path, new)
-
-
-def _scored_rows(
-    arm: str, trained: Trained, found: Sequence[Question], config: RunConfig, hashed: str,
-    provenance: rows.Provenance,
-) -> list[rows.Row]:  # fmt: skip
-    pitch_mm, channels = config.model.latent_spacing_mm, config.model.latent_channels
-
-    def numbers(q: Question) -> int:
-        return channels * q.latent_grid(pitch_mm).n_voxels
-
-    new, done = [], {}  # the reference's two snapshots are one
-    for budget, shot in zip(BUDGETS, (trained.by_steps, trained.by_time), strict=True):
-        weights = weights_sha256(shot.model)
-        if weights not in done:
-            done[weights] = scores(found, lambda q, shot=shot: answer(shot.model, q))
-        new += snapshot_rows(arm, budget, done[weights], numbers, hashed, weights, provenance)
-    if arm.partition(" @")[0] == reference_of(arm):
-        new += _patch_rows(arm, trained.by_steps, found, numbers, hashed, provenance)
-    return new
-
-
-def _patch_rows(
-    arm: str, shot: Snapshot, found: Sequence[Question], numbers: Callable, hashed: str,
-    provenance: rows.Provenance,
-) -> list[rows.Row]:  # fmt: skip
-    weights = weights_sha256(shot.model)
-    return [
-        row(
-            EXPERIMENT,
-            q.subject,
-            arm,
-            f"1 mm, {BUDGETS[0]}",
-            "patch_vs_whole",
-            patch_difference(shot.model, q),
-            "%",
-            q,
-            numbers(q),
-            hashed,
-            weights,
-            0.0,
-            provenance,
-        )
-        for q in found
-        if q.condition == WHOLE
-    ]
-
-
-def recorded_runs(path: Path) -> dict[tuple[str, str, int], dict[str, float]]:
-    """What a rows file holds of runs: (arm, config hash, seed) -> their metrics."""
+def recorded_runs(path: Path) -> dict[tuple[str, int], dict[str, float]]:
+    """What a rows file holds of runs: (config hash, seed) -> their metrics."""
     if not any(part.stat().st_size for part in rows.parts(path)):
         return {}
     frame = rows.read_rows(path)
-    found: dict[tuple[str, str, int], dict[str, float]] = {}
+    runs: dict[tuple[str, int], dict[str, float]] = {}
     for r in frame[frame["experiment"] == RUN].itertuples():
-        found.setdefault((r.arm, r.config_hash, int(r.seed)), {})[r.metric] = r.value
-    return found
+        runs.setdefault((r.config_hash, int(r.seed)), {})[r.metric] = r.value
+    return runs
 
 
-def run(plan: Plan, out: Path, data: Path, profile: str, device: str, workers: int) -> int:
-    """Run what is not yet recorded, seed by seed, the reference arms first; rows added."""
-    path = rows_file(out)
-    found = first_places(scored_blocks(plan.subjects, data, workers), plan.places)
-    provenance = rows.Provenance.now(profile, 0, _device_name("cpu"))
-    added = record_codecs(found, plan.places, path, provenance)
-    scans = training_heads(plan.heads, data, workers)
-    subjects = [q.subject for q in found]
-    for seed in range(plan.seeds):
-        for arm in _with_references(plan.arms):
-            done, reference = recorded_runs(path), reference_of(arm)
-            if (arm, config_hash(arm, plan, device, subjects), seed) in done:
-                continue
-            budget_s = None
-            if arm != reference:
-                key = (reference, config_hash(reference, plan, device, subjects), seed)
-                budget_s = done[key].get("cpu_s_to_steps")  # None if the reference diverged
-            added += record_run(arm, seed, scans, found, plan, budget_s, path, profile, device)
-    return added
-
-
-def first_places(found: Sequence[Question], places: int) -> list[Question]:
+def first_places(blocks: Sequence[Question], places: int) -> list[Question]:
     """The first so many blocks of each subject and condition."""
     count: Counter[tuple[str, str]] = Counter()
     kept = []
-    for question in found:
+    for question in blocks:
         key = (question.subject, question.condition)
         count[key] += 1
         if count[key] <= places:
@@ -293,63 +210,107 @@ def first_places(found: Sequence[Question], places: int) -> list[Question]:
     return kept
 
 
-def _with_references(arms: Sequence[str]) -> list[str]:
-    """The arms, each preceded by the one that sets its computing time."""
-    ordered: list[str] = []
-    for arm in arms:
-        ordered += [a for a in (reference_of(arm), arm) if a not in ordered]
-    return ordered
+# Runs
 
 
-def rows_file(out: Path) -> Path:
-    """The rows of this experiment in a folder, which is made."""
-    out.mkdir(parents=True, exist_ok=True)
-    return out / f"{EXPERIMENT}.jsonl"
+@dataclass(frozen=True)
+class Run:
+    """One arm with one seed, and the hashes of its configuration and of its reference's."""
+
+    arm: str
+    seed: int
+    plan: Plan
+    device: str
+    config_hash: str
+    reference_hash: str
+
+    def budget_s(self, path: Path) -> float | None:
+        """Computing time of its reference; None of a reference itself, or if that diverged."""
+        if self.config_hash == self.reference_hash:
+            return None
+        return recorded_runs(path)[self.reference_hash, self.seed].get("cpu_s_to_steps")
 
 
-def _device_name(device: str) -> str:
-    return device if device == "cpu" else torch.cuda.get_device_name()
+def measure(
+    run: Run, scans: Sequence[Scan], asked: Sequence[Question], path: Path,
+    provenance: rows.Provenance,
+) -> list[rows.Row]:  # fmt: skip
+    """Train one arm with one seed and score both snapshots.
 
+    Args:
+        run: Which.
+        scans: To train on.
+        asked: Blocks to score.
+        path: The rows file, where the reference's computing time is looked up.
+        provenance: Of the run.
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; 0, 2 after one sentence about bad input, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m eval.ablation", description=__doc__)
-    parser.add_argument("--profile", choices=tuple(PROFILES), default="quick")
-    parser.add_argument(
-        "--arms", nargs="+", metavar="ARM", help="as in eval.arms.catalogue (the profile's)"
-    )
-    for name, what in COUNTS.items():
-        parser.add_argument(f"--{name}", type=int, help=f"{what} (the profile's)")
-    parser.add_argument("--out", type=Path, help="folder of the rows")
-    parser.add_argument("--data", type=Path, default=FOLDER, help="folder of heads and blocks")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw heads")
-    options = parser.parse_args(arguments)
+    Returns:
+        Its scores and facts; of a run that diverged, the step at which it did.
+    """
+    started = time.perf_counter()
     try:
-        return _main(options)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; what was recorded stays, and the same command goes on", file=sys.stderr)
-        return 130
+        trained = train_arm(
+            run_config(run.arm), scans, run.seed, run.plan.steps, run.budget_s(path), run.device,
+            title=f"{run.arm}, seed {run.seed}",
+        )  # fmt: skip
+    except Diverged as error:
+        values = {"diverged_at_step": (float(error.args[0]), "1")}
+        return run_rows(run, values, asked[0], "", time.perf_counter() - started, provenance)
+    time_s, started_cpu = time.perf_counter() - started, clock(run.device)
+    scored = _scored_rows(run, trained, asked, provenance)
+    values = {
+        "cpu_s_per_step": (trained.cpu_s_per_step, "s"),
+        "cpu_s_to_steps": (trained.by_steps.cpu_s, "s"),
+        "voxels_per_s": (trained.voxels_per_s, "1/s"),
+        "steps_at_equal_compute": (float(trained.by_time.steps), "1"),
+        "parameters": (float(sum(p.numel() for p in trained.by_steps.model.parameters())), "1"),
+        "training_loss": (trained.loss, "1"),
+        "scoring_s": (clock(run.device) - started_cpu, "s"),
+    }
+    weights = weights_sha256(trained.by_steps.model)
+    return scored + run_rows(run, values, asked[0], weights, time_s, provenance)
 
 
-def _main(options: argparse.Namespace) -> int:
-    from eval.ablation.report import agreement
+def run_rows(
+    run: Run, values: dict[str, tuple[float, str]], question: Question, weights: str,
+    time_s: float, provenance: rows.Provenance,
+) -> list[rows.Row]:  # fmt: skip
+    """Rows about a run itself: speed, length, size, loss; their condition is the recipe."""
+    plan = run.plan
+    about = f"{plan.steps} steps, {plan.heads} heads, {plan.places} blocks a subject, {run.device}"
+    numbers = {metric: value for metric, (value, _) in values.items()}
+    units = {metric: unit for metric, (_, unit) in values.items()}
+    made = rows_of(numbers, units, run.arm, about, question, 0, run.config_hash, weights, time_s,
+               provenance)  # fmt: skip
+    return [replace(r, experiment=RUN, subject="training heads") for r in made]
 
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("there is no device 'cuda' here; leave --device out.")
-    quick = options.profile == "quick"
-    chosen = PROFILES[options.profile]()
-    given = {n: getattr(options, n) for n in COUNTS if getattr(options, n) is not None}
-    arms = tuple(options.arms) if options.arms else chosen.arms
-    plan = Plan(**{**vars(chosen), **given, "arms": arms})
-    out = options.out or (QUICK_OUT if quick else rows.RESULTS)
-    torch.set_num_threads(1)
-    added = run(plan, out, options.data, options.profile, options.device, options.workers)
-    print(f"{added} new rows in {EXPERIMENT}.jsonl")
-    recorded = rows.RESULTS / f"{EXPERIMENT}.jsonl"
-    if quick and rows.parts(recorded) and out.resolve() != rows.RESULTS.resolve():
-        print(agreement(rows_file(out), recorded))
-    return 0
+
+def _scored_rows(
+    run: Run, trained: Trained, asked: Sequence[Question], provenance: rows.Provenance
+) -> list[rows.Row]:
+    """Both snapshots on every block; of a reference also patches against the whole."""
+    numbers = latent_numbers(run.arm)
+    made, done = [], {}  # the reference's two snapshots are one
+    for budget, shot in zip(BUDGETS, (trained.by_steps, trained.by_time), strict=True):
+        weights = weights_sha256(shot.model)
+        if weights not in done:
+            done[weights] = scores(asked, partial(answer, shot.model))
+        made += score_rows(
+            run.arm, budget, done[weights], numbers, run.config_hash, weights, provenance
+        )
+    if run.arm.partition(" @")[0] != reference_of(run.arm):
+        return made
+    model = trained.by_steps.model
+    model, about = trained.by_steps.model, f"1 mm, {BUDGETS[0]}"
+    weights = weights_sha256(model)
+    for q in (q for q in asked if q.condition == WHOLE):
+        apart = {"patch_vs_whole": patch_difference(model, q)}
+        made += rows_of(apart, {"patch_vs_whole": "%"}, run.arm, about, q, numbers(q),
+                        run.config_hash, weights, 0.0, provenance)  # fmt: skip
+    return made
+
+
+def latent_numbers(arm: str) -> Callable[[Question], int]:
+    """How many numbers an arm keeps of a block."""
+    pitch_mm, channels = size_of(arm)
+    return lambda question: channels * question.latent_grid(pitch_mm).n_voxels

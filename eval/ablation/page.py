@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from eval.ablation import EXPERIMENT
 from eval.ablation.blocks import CONDITIONS, FINER
 from eval.ablation.pairs import ALL_GRIDS, Tables, name_of
 from eval.ablation.report import (
@@ -19,18 +20,18 @@ from eval.ablation.report import (
     BUDGETS,
     INTERPOLATION,
     interval_text,
-    newest,
+    other_recipes,
     pairs_table,
     recipes,
+    runs_of,
+    scores_of,
     sentence,
     tables_of,
 )
 from eval.arms.catalogue import LEARNED, all_learned
-from eval.rows import RESULTS, read_rows
-from medil.errors import InputError
+from eval.rows import RESULTS
 from medil.plots import COLOURS, panels
 
-ABLATION = "ablation.jsonl"
 QUESTIONS = (  # first, second, where: the bars of the comparison, the paper's claim first
     ("integrated", "trilinear", "1 mm"),
     ("integrated", "trilinear", "1.5 mm"),
@@ -51,29 +52,31 @@ SETTINGS = tuple((budget, shortcut) for shortcut in ("with", "without") for budg
 
 @dataclass(frozen=True)
 class Ablation:
-    """The recorded comparison, newest recipe only.
+    """The recorded comparison.
 
     Args:
         scores: One row a measurement.
-        runs: One row a fact about a run.
+        runs: One row a fact about a run that is compared.
         tables: Scores by arm, spacing and budget.
         pairs: Every comparison.
+        others: One sentence a recipe that is recorded and not compared.
     """
 
     scores: pd.DataFrame
     runs: pd.DataFrame
     tables: Tables
     pairs: pd.DataFrame
+    others: list[str]
 
 
 def recorded_ablation(folder: Path = RESULTS) -> Ablation | None:
     """The ablation's rows in a folder; None where no run is recorded yet."""
-    try:
-        scores, runs = newest(read_rows(Path(folder) / ABLATION))
-    except InputError:
+    frame = EXPERIMENT.recorded(folder)
+    if frame is None:
         return None
-    tables = tables_of(scores)
-    return Ablation(scores, runs, tables, pairs_table(tables))
+    tables = tables_of(scores_of(frame))
+    runs, pairs = runs_of(frame), pairs_table(tables)
+    return Ablation(scores_of(frame), runs, tables, pairs, other_recipes(frame))
 
 
 def missing_runs(runs: pd.DataFrame, arms: Sequence[str], seeds: int) -> str:
@@ -99,10 +102,11 @@ def about_runs(ablation: Ablation) -> str:
     cost = (
         f"; {spent_s.min():.0f} to {spent_s.max():.0f} s of computing a run" if len(spent_s) else ""
     )
-    return (
+    sentence = (
         f"Recorded {days}, {' and '.join(recipes(runs))}: {runs['arm'].nunique()} arms, "
         f"{of_models['subject'].nunique()} held-out subjects, device {devices}{cost}."
     )
+    return " ".join([sentence, *ablation.others])
 
 
 def overview(scores: pd.DataFrame) -> pd.DataFrame:

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from eval.arms.catalogue import LEARNED
+from medil.model.codecs import LINEAR_CODECS
 
 ALL_GRIDS = "mean of grids"
+LINEAR = (*LINEAR_CODECS, "lapped")
 NAMES = {  # in the order in which tables and verdict name them
     "integrated": "LTE",
     "trilinear": "trilinear",
@@ -33,15 +35,16 @@ NAMES = {  # in the order in which tables and verdict name them
 
 
 def name_of(arm: str) -> str:
-    """An arm's name for people.
+    """An arm's name for people: its own where `NAMES` has no other.
 
     Example:
         >>> name_of("integrated/learned"), name_of("integrated @both+mix")
         ('LTE, all learned', 'LTE, stages: both + mix')
     """
     base, _, stage = arm.partition(" @")
-    plain = base.removesuffix(LEARNED)
-    text = NAMES.get(plain, plain) + (", all learned" if plain != base else "")
+    sizeless, bracket, size = base.partition(" (")
+    plain = sizeless.removesuffix(LEARNED)
+    text = NAMES.get(plain, plain) + ", all learned" * (plain != sizeless) + bracket + size
     staged = {"stage1": "1 only", "both": "both", "both+mix": "both + mix"}
     return f"{text}, stages: {staged.get(stage, stage)}" if stage else text
 
@@ -65,6 +68,11 @@ class Tables:
         arms = {arm for arm, _, _ in self.of}
         base = {arm: arm.partition(" @")[0].removesuffix(LEARNED) for arm in arms}
         return sorted(arms, key=lambda arm: (order.get(base[arm], 99), arm))
+
+    @property
+    def trained(self) -> list[str]:
+        """The arms that were trained: those scored at some budget."""
+        return [arm for arm in self.arms if any(a == arm and b for a, _, b in self.of)]
 
     def table(self, arm: str, spacing: str, budget: str) -> pd.DataFrame | None:
         """Subjects x seeds of an arm; None where nothing is recorded."""

@@ -1,68 +1,38 @@
-"""From the ablation's rows to tables, a forest plot and the verdict: nothing here measures.
+"""From prepared rows of the ablation to its tables and verdict.
 
-    python -m eval.ablation.report
-
-reads ``eval/results/ablation.jsonl`` and writes ``_build/tables/ablation*``. Only runs of the
-newest recipe count (steps, training heads, device), so that two lengths of training never mix.
-Intervals and tests are those of `eval.stats`.
+Runs of one recipe alone are compared (`eval.ablation.recipes`), so that two lengths of training
+never mix. Intervals and tests are those of `eval.stats`.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from eval.ablation.blocks import CONDITIONS, FINER, SCORED_MM
-from eval.ablation.pairs import ALL_GRIDS, Tables, name_of
-from eval.arms.catalogue import LEARNED, all_learned
-from eval.rows import RESULTS, parts, read_rows
+from eval.ablation.codecs import INTERPOLATION, sized
+from eval.ablation.measure import BUDGETS, NAME, RUN
+from eval.ablation.pairs import ALL_GRIDS, LINEAR, Tables, name_of
+from eval.ablation.recipes import RECIPE
+from eval.arms.catalogue import LEARNED, all_learned, size_of
+from eval.rows import RESULTS
 from eval.stats import compare, holm
-from medil.errors import InputError
-from medil.model.codecs import LINEAR_CODECS, ORACLE_CODECS
-from medil.system.files import atomic_output
 
-RUN = "ablation-run"
-BUDGETS = ("equal steps", "equal compute")
 LTES = ("integrated", "integrated-j5", "literal")
-LINEAR = (*LINEAR_CODECS, "lapped")
-CODECS = (*LINEAR, *ORACLE_CODECS)
-BEST_LINEAR, INTERPOLATION = "best linear codec", "cubic interpolation"
+BEST_LINEAR = "best linear codec"
 HEADLINES = ("1 mm", "1.5 mm", ALL_GRIDS)
-TABLES = Path("_build/tables")
 
 
-def newest(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Scores and run facts of the newest recipe, one row a seed and measurement.
+def scores_of(frame: pd.DataFrame) -> pd.DataFrame:
+    """Scores among prepared rows."""
+    return frame[frame["experiment"] == NAME]
 
-    Arms with the shortcut and without it may have recipes of their own: they are not compared.
 
-    Returns:
-        Scores (with columns `spacing` and `budget`, empty for codecs) and run facts.
-
-    Raises:
-        InputError: No run is recorded.
-    """
-    runs = frame[frame["experiment"] == RUN].sort_values("recorded_at", kind="stable")
-    if runs.empty:
-        raise InputError("no run of the ablation is recorded; start: python -m eval.ablation")
-    learned = runs["arm"].map(all_learned)
-    runs = runs[runs["condition"] == runs.groupby(learned)["condition"].transform("last")]
-    # An arm whose definition changed counts in its newest form alone.
-    hashes = runs.drop_duplicates("arm", keep="last")["config_hash"]
-    runs = runs[runs["config_hash"].isin(hashes)]
-    runs = runs.drop_duplicates(["arm", "seed", "metric"], keep="last")
-    scores = frame[(frame["experiment"] == "ablation")].sort_values("recorded_at", kind="stable")
-    scores = scores[scores["config_hash"].isin(hashes) | (scores["weights_sha256"] == "")]
-    what = ["subject", "arm", "condition", "metric", "seed"]
-    scores = scores.drop_duplicates(what, keep="last")
-    split = scores["condition"].str.partition(", equal ")
-    budget = np.where(split[2] == "", "", "equal " + split[2])
-    return scores.assign(spacing=split[0], budget=budget), runs
+def runs_of(frame: pd.DataFrame) -> pd.DataFrame:
+    """Facts of the runs that are compared, among prepared rows."""
+    return frame[(frame["experiment"] == RUN) & frame["compared"]]
 
 
 def tables_of(scores: pd.DataFrame, metric: str = "psnr") -> Tables:
@@ -72,10 +42,12 @@ def tables_of(scores: pd.DataFrame, metric: str = "psnr") -> Tables:
         key: group.pivot(index="subject", columns="seed", values="value")
         for key, group in chosen.groupby(["arm", "spacing", "budget"])
     }
-    linear = chosen[chosen["arm"].isin(LINEAR)]
-    for spacing, group in linear.groupby("spacing"):
-        best = group.groupby("subject")["value"].max()  # each subject's own best: a strict rival
-        tables[BEST_LINEAR, spacing, ""] = best.to_frame(0)
+    codec, _, size = (chosen["arm"].str.partition(" (")[k] for k in range(3))
+    ending = (" (" + size).where(size != "", "")
+    linear = chosen.assign(best=BEST_LINEAR + ending)[codec.isin(LINEAR)]
+    for (best, spacing), group in linear.groupby(["best", "spacing"]):
+        highest = group.groupby("subject")["value"].max()  # each subject's own: a strict rival
+        tables[best, spacing, ""] = highest.to_frame(0)
     return Tables(tables, tuple(SCORED_MM))
 
 
@@ -88,8 +60,7 @@ def pairs_table(tables: Tables) -> pd.DataFrame:
     """
     lines = []
     for shortcut in ("", LEARNED):
-        arms = [a for a in tables.arms if all_learned(a) == bool(shortcut)]
-        arms = [a for a in arms if a not in (*CODECS, BEST_LINEAR, INTERPOLATION)]
+        arms = [a for a in tables.trained if all_learned(a) == bool(shortcut)]
         contests = [
             (f"{first} and the others", first + shortcut, second)
             for first in LTES
@@ -97,7 +68,9 @@ def pairs_table(tables: Tables) -> pd.DataFrame:
             if second != first + shortcut and first + shortcut in arms
         ]
         contests += [
-            ("codecs", arm, fixed) for arm in arms for fixed in (BEST_LINEAR, INTERPOLATION)
+            ("codecs", arm, fixed)
+            for arm in arms
+            for fixed in (sized(BEST_LINEAR, size_of(arm)), INTERPOLATION)
         ]
         for family, first, second in contests:
             for budget in BUDGETS:
@@ -145,7 +118,7 @@ def arms_table(scores: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
                 "SSIM": f"{mean['ssim']:.3f}",
                 "HFEN": f"{mean['hfen']:.3f}",
                 "Subjects": group["subject"].nunique(),
-                "Seeds": "" if arm in (*CODECS, INTERPOLATION) else group["seed"].nunique(),
+                "Seeds": group["seed"].nunique() if group["weights_sha256"].iloc[0] else "",
             }
         )
     return pd.DataFrame(lines)
@@ -209,9 +182,23 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def verdict(pairs: pd.DataFrame, runs: pd.DataFrame) -> str:
-    """What the rows say, one comparison a line, whatever it is."""
-    lines = [f"Training: {recipe}." for recipe in recipes(runs)]
+def tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Tables by file stem, from prepared rows."""
+    scores, runs = scores_of(frame), runs_of(frame)
+    of_arms = tables_of(scores)
+    pairs = pairs_table(of_arms)
+    return {
+        "ablation": arms_table(scores, pairs),
+        "ablation_pairs": pairs_for_people(pairs),
+        "ablation_speed": speed_table(runs),
+        "ablation_stages": stages_table(scores, of_arms),
+    }
+
+
+def verdict(frame: pd.DataFrame) -> str:
+    """What prepared rows say, one comparison a line, whatever it is."""
+    runs, pairs = runs_of(frame), pairs_table(tables_of(scores_of(frame)))
+    lines = [f"Training: {recipe}." for recipe in recipes(runs)] + other_recipes(frame)
     if not pairs.empty:
         of_codecs = pairs["family"].str.startswith("codecs")
         shown = pairs[~of_codecs & pairs["spacing"].isin(HEADLINES)]
@@ -235,7 +222,18 @@ def verdict(pairs: pd.DataFrame, runs: pd.DataFrame) -> str:
         f"{name_of(r.arm)}, seed {r.seed}: the loss was no longer finite at step {r.value:.0f}"
         for r in fell.itertuples()
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
+
+
+def other_recipes(frame: pd.DataFrame) -> list[str]:
+    """One line a recipe that is recorded and not compared, with its arms and why."""
+    others = frame[(frame["experiment"] == RUN) & ~frame["compared"].astype(bool)]
+    return [
+        f"Also recorded, with fewer runs or other blocks, so not compared: {recipe}, "
+        f"{counted(subjects, 'subject')} ({_shortcut(LEARNED * learned)}): "
+        f"{', '.join(dict.fromkeys(map(name_of, part['arm'])))}."
+        for (learned, recipe, subjects), part in others.groupby(RECIPE, sort=False)
+    ]
 
 
 def recipes(runs: pd.DataFrame) -> list[str]:
@@ -297,16 +295,26 @@ def stages_table(scores: pd.DataFrame, tables: Tables) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def agreement(quick: Path, recorded: Path) -> str:
+def summary(frame: pd.DataFrame) -> str:
+    """What the command prints: the verdict and, after a quick run, its agreement."""
+    from eval.ablation import EXPERIMENT
+
+    recorded = EXPERIMENT.recorded(RESULTS)
+    if set(runs_of(frame)["profile"]) != {"quick"} or recorded is None or recorded.equals(frame):
+        return verdict(frame)
+    return f"{verdict(frame)}\n{agreement(frame, recorded)}"
+
+
+def agreement(quick: pd.DataFrame, recorded: pd.DataFrame) -> str:
     """Whether a quick run says the same as the recorded rows, one sentence.
 
     Compared are the LTEs' differences at equal steps that both hold, where both intervals
     leave out 0: the others have no sign yet.
     """
-    ours, theirs = (pairs_table(tables_of(newest(read_rows(p))[0])) for p in (quick, recorded))
+    ours, theirs = (pairs_table(tables_of(scores_of(rows))) for rows in (quick, recorded))
+    keys = ["first", "second", "spacing", "budget"]
     if ours.empty or theirs.empty:
         return "agrees in sign with the recorded rows: nothing to compare"
-    keys = ["first", "second", "spacing", "budget"]
     both = ours.merge(theirs, on=keys, suffixes=("", "_recorded"))
     for side in ("", "_recorded"):
         both = both[(both["low" + side] > 0) | (both["high" + side] < 0)]
@@ -314,56 +322,3 @@ def agreement(quick: Path, recorded: Path) -> str:
     same = int((np.sign(both["mean"]) == np.sign(both["mean_recorded"])).sum())
     answer = "nothing to compare" if both.empty else "yes" if same == len(both) else "no"
     return f"agrees in sign with the recorded rows: {answer} ({same} of {len(both)} differences)"
-
-
-def write(rows_path: Path, out: Path) -> list[Path]:
-    """Write every table of the ablation.
-
-    Args:
-        rows_path: ``ablation.jsonl``.
-        out: Folder of the tables; made with its parents.
-
-    Returns:
-        What was written.
-
-    Raises:
-        InputError: No rows, or no run among them.
-    """
-    if not parts(rows_path):
-        raise InputError(f"there is no {rows_path}; record rows with: python -m eval.ablation")
-    scores, runs = newest(read_rows(rows_path))
-    tables = tables_of(scores)
-    pairs = pairs_table(tables)
-    texts = {
-        "ablation.csv": arms_table(scores, pairs).to_csv(index=False),
-        "ablation_pairs.csv": pairs_for_people(pairs).to_csv(index=False),
-        "ablation_speed.csv": speed_table(runs).to_csv(index=False),
-        "ablation_stages.csv": stages_table(scores, tables).to_csv(index=False),
-        "ablation_verdict.txt": verdict(pairs, runs),
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        with atomic_output(out / name, force=True) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    return [out / name for name in texts]
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; 0, or 2 after one sentence about missing rows."""
-    parser = argparse.ArgumentParser(prog="python -m eval.ablation.report", description=__doc__)
-    parser.add_argument("--rows", type=Path, default=RESULTS / "ablation.jsonl", help="rows file")
-    parser.add_argument("--out", type=Path, default=TABLES, help="folder of the tables")
-    options = parser.parse_args(arguments)
-    try:
-        written = write(options.rows, options.out)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    for path in written:
-        print(path)
-    print((options.out / "ablation_verdict.txt").read_text(encoding="utf-8").strip())
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,9 +1,9 @@
-"""Scores of the ablation: a model or a codec asked about held-out blocks, as rows."""
+"""Scores of a model or a codec on held-out blocks, as rows."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +11,9 @@ import torch
 
 from eval import metrics, rows
 from eval.ablation.blocks import WHOLE, Question
-from eval.rows import spacing_text
 from medil.model.base import LatentAutoencoder
 
-EXPERIMENT = "ablation"
+NAME = "ablation"
 METRICS = ("psnr", "ssim", "hfen")
 DEFINITION = {  # what the numbers mean; another meaning is another configuration
     "version": 1,
@@ -80,10 +79,10 @@ def patch_difference(model: LatentAutoencoder, question: Question) -> float:
 Scores = dict[tuple[str, str], tuple[dict[str, float], Question, float]]
 
 
-def scores(found: Sequence[Question], rebuild: Callable[[Question], np.ndarray]) -> Scores:
+def scores(asked: Sequence[Question], rebuild: Callable[[Question], np.ndarray]) -> Scores:
     """Subject and condition -> each metric's mean over the subject's blocks, one block, seconds."""
     grouped: dict[tuple[str, str], list[Question]] = {}
-    for question in found:
+    for question in asked:
         if question.condition != WHOLE:
             grouped.setdefault((question.subject, question.condition), []).append(question)
     result = {}
@@ -100,53 +99,39 @@ def scores(found: Sequence[Question], rebuild: Callable[[Question], np.ndarray])
 # Rows
 
 
-def snapshot_rows(
-    arm: str, budget: str, found: Scores, numbers_of: Callable[[Question], int], config_hash: str,
+def score_rows(
+    arm: str, budget: str, scored: Scores, numbers_of: Callable[[Question], int], config_hash: str,
     weights: str, provenance: rows.Provenance,
 ) -> list[rows.Row]:  # fmt: skip
-    """Rows of one snapshot (or, with an empty budget, of a codec)."""
-    return [
-        row(
-            EXPERIMENT,
-            q.subject,
-            arm,
-            f"{q.condition}, {budget}" if budget else q.condition,
-            metric,
-            value,
-            metrics.UNITS[metric],
-            q,
-            numbers_of(q),
-            config_hash,
-            weights,
-            time_s,
-            provenance,
-        )
-        for means, q, time_s in found.values()
-        for metric, value in means.items()
-    ]
+    """Rows of one snapshot or, with an empty budget, of a codec."""
+    made = []
+    for means, q, time_s in scored.values():
+        condition, numbers = f"{q.condition}, {budget}".removesuffix(", "), numbers_of(q)
+        made += rows_of(means, metrics.UNITS, arm, condition, q, numbers, config_hash, weights,
+                        time_s, provenance)  # fmt: skip
+    return made
 
 
-def row(
-    experiment: str, subject: str, arm: str, condition: str, metric: str, value: float, unit: str,
+def rows_of(
+    values: Mapping[str, float], units: Mapping[str, str], arm: str, condition: str,
     question: Question, numbers: int, config_hash: str, weights: str, time_s: float,
     provenance: rows.Provenance,
-) -> rows.Row:  # fmt: skip
-    return rows.Row(
-        experiment=experiment,
-        subject=subject,
+) -> list[rows.Row]:  # fmt: skip
+    """One row a metric, about the subject of a block."""
+    return rows.of_values(
+        values,
+        units,
+        experiment=NAME,
+        subject=question.subject,
         arm=arm,
         condition=condition,
-        metric=metric,
-        value=float(value) if np.isfinite(value) else None,
-        unit=unit,
-        spacing_in_mm=spacing_text(question.grid),
-        spacing_out_mm=spacing_text(question.target),
+        spacing_in_mm=rows.spacing_text(question.grid),
+        spacing_out_mm=rows.spacing_text(question.target),
         numbers_kept=numbers,
         n_voxels=question.grid.n_voxels,
         config_hash=config_hash,
         data_sha256=question.data_sha256,
         weights_sha256=weights,
         time_s=time_s,
-        recorded_at=rows.now_utc(),
         provenance=provenance,
     )

@@ -39,3 +39,12 @@ ARMS |= {f"{name}{LEARNED}": replace(arm, closed_form=False) for name, arm in AR
 def all_learned(arm: str) -> bool:
     """Whether an arm, such as ``integrated/learned @both``, has no closed-form shortcut."""
     return arm.partition(" @")[0].endswith(LEARNED)
+
+
+Size = tuple[float, int]  # pitch of the latent in mm, numbers a cell
+
+
+def size_of(arm: str) -> Size:
+    """The latent's size of an arm; the trunk's where the catalogue does not hold it."""
+    config = ARMS.get(arm.partition(" @")[0], TRUNK)
+    return config.latent_spacing_mm, config.latent_channels
