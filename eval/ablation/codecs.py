@@ -11,10 +11,10 @@ from eval import rows
 from eval.ablation.blocks import FINER, WHOLE, Question
 from eval.ablation.score import DEFINITION, METRICS, NAME, score_rows, scores
 from eval.arms.catalogue import TRUNK, Size
-from eval.coders.base import render_samples
 from eval.coders.lapped import lapped
 from eval.runner import Task
 from medil.model.codecs import LINEAR_CODECS, ORACLE_CODECS, Codec
+from medil.regrid import resample
 
 CODECS: dict[str, Codec] = LINEAR_CODECS | {"lapped": lapped} | ORACLE_CODECS
 INTERPOLATION = "cubic interpolation"
@@ -22,8 +22,11 @@ OWN = (TRUNK.latent_spacing_mm, TRUNK.latent_channels)
 
 
 def sized(name: str, size: Size) -> str:
-    """A codec's name in the rows, such as ``dct_ball`` or, of another latent's size,
-    ``dct_ball (3 mm, 4)``.
+    """A codec's name in the rows, with the size where that is not the catalogue's own.
+
+    Example:
+        >>> sized("dct_ball", (4.0, 8)), sized("dct_ball", (3.0, 4))
+        ('dct_ball', 'dct_ball (3 mm, 4)')
     """
     return name if size == OWN else f"{name} ({size[0]:g} mm, {size[1]})"
 
@@ -94,4 +97,4 @@ def _coded(codec: str, size: Size, question: Question) -> np.ndarray:
 
 
 def _interpolated(question: Question) -> np.ndarray:
-    return render_samples(question.x.double().numpy(), question.grid, question.target)
+    return resample(question.x.double().numpy(), question.grid, question.target)

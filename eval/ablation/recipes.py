@@ -41,7 +41,7 @@ def select(frame: pd.DataFrame) -> pd.DataFrame:
     main = main_recipes(runs)
     keys = pd.MultiIndex.from_frame(runs[RECIPE])
     runs = runs.assign(compared=keys.isin(pd.MultiIndex.from_frame(main[RECIPE])))
-    counts = {*runs[runs["compared"]]["config_hash"], *_codec_hashes(main["places"].iloc[-1])}
+    counts = {*runs[runs["compared"]]["config_hash"], *_codec_hashes(int(main["places"].iloc[-1]))}
     scores = scores[scores["config_hash"].isin(counts)].assign(compared=True)
     key = ["subject", "arm", "condition", "metric", "seed"]
     return pd.concat([scores.drop_duplicates(key, keep="last"), runs], ignore_index=True)

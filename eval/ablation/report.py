@@ -227,10 +227,10 @@ def verdict(frame: pd.DataFrame) -> str:
 
 def other_recipes(frame: pd.DataFrame) -> list[str]:
     """One line a recipe that is recorded and not compared, with its arms and why."""
-    others = frame[(frame["experiment"] == RUN) & ~frame["compared"].astype(bool)]
+    others = frame[(frame["experiment"] == RUN) & ~frame["compared"]]
     return [
         f"Also recorded, with fewer runs or other blocks, so not compared: {recipe}, "
-        f"{counted(subjects, 'subject')} ({_shortcut(LEARNED * learned)}): "
+        f"{counted(int(subjects), 'subject')} ({_shortcut(LEARNED * learned)}): "
         f"{', '.join(dict.fromkeys(map(name_of, part['arm'])))}."
         for (learned, recipe, subjects), part in others.groupby(RECIPE, sort=False)
     ]

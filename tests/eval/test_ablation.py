@@ -11,12 +11,15 @@ import pytest
 import torch
 from scipy import ndimage
 
+from eval import report as all_tables
 from eval import rows
+from eval.ablation import EXPERIMENT
 from eval.ablation import blocks as ablation_data
 from eval.ablation import measure as ablation
 from eval.ablation import report as ablation_report
 from eval.ablation import score as ablation_score
 from eval.ablation.blocks import FINER, WHOLE, Question
+from eval.ablation.codecs import OWN, codec_hash, codec_tasks
 from eval.arms import train as ablation_train
 from eval.coders.lapped import lapped
 from medil.config import TEST, RunConfig
@@ -65,12 +68,12 @@ def small(monkeypatch, heads):
     blocks += [question("made_0", "1.5 mm", 1.6), question("made_0", WHOLE, side=40)]
     monkeypatch.setattr(ablation, "ARMS", ARMS)
     monkeypatch.setattr(ablation, "recipe", lambda: ablation_train.recipe(patch_mm=12.0))
-    monkeypatch.setattr(ablation, "scored_blocks", lambda count, folder, workers: blocks)
+    monkeypatch.setattr(ablation, "questions", lambda count, folder, workers: blocks)
     monkeypatch.setattr(ablation, "training_heads", lambda count, folder, workers: heads)
 
 
 def run(out, *arguments):
-    return ablation.main(["--out", str(out), "--steps", "2", "--seeds", "1", *arguments])
+    return EXPERIMENT.main(["--out", str(out), "--steps", "2", "--seeds", "1", *arguments])
 
 
 # Runs
@@ -117,8 +120,7 @@ def test_an_arm_that_diverges_is_recorded_and_the_others_go_on(small, tmp_path, 
     fell = frame[frame["metric"] == "diverged_at_step"]
     assert list(fell["arm"]) == ["trilinear"] and fell["value"].item() == 0
     assert "trilinear" not in set(frame[frame["experiment"] == "ablation"]["arm"])
-    ablation_report.write(tmp_path / "ablation.jsonl", tmp_path)
-    words = (tmp_path / "ablation_verdict.txt").read_text()
+    words = EXPERIMENT.verdict(EXPERIMENT.recorded(tmp_path))
     assert "trilinear, seed 0: the loss was no longer finite at step 0" in words
 
 
@@ -150,8 +152,9 @@ def test_arms_that_matter_most_come_first_and_references_before_their_arms():
     names = ablation.all_arms()
     assert names[:2] == ["integrated", "trilinear"] and len(set(names)) == len(names)
     assert set(ablation.ARMS) <= set(names) and "integrated/learned @both+mix" in names
-    ordered = ablation._with_references(["literal/learned", "integrated @both"])
-    assert ordered == ["integrated/learned", "literal/learned", "integrated", "integrated @both"]
+    plan = ablation.Plan(("literal/learned", "integrated @both"), 1, 2, 1, 1)
+    ordered = ["integrated/learned", "literal/learned", "integrated", "integrated @both"]
+    assert list(plan.runs()) == [(arm, seed) for seed in range(2) for arm in ordered]
 
 
 def test_the_first_places_are_kept_of_each_subject_and_condition():
@@ -315,43 +318,49 @@ def test_lapped_passes_waves_well_below_its_limit_band_edges_included(cycles):
 
 
 def fabricated(
-    lead_db=1.0, seeds=3, steps=100, at="2026-01-01T00:00:00.000000+00:00", codec_db=29.0
-):
+    lead_db=1.0, seeds=3, steps=100, at="2026-01-01T00:00:00.000000+00:00", codec_db=29.0,
+    arms=("integrated", "trilinear", "literal"), subjects=6, places=2,
+):  # fmt: skip
     """Rows in which the default LTE leads trilinear by so much, with a spread over subjects."""
-    plan = ablation.Plan(("integrated", "trilinear", "literal"), steps, seeds, 4, 2)
+    plan = ablation.Plan(("integrated",), steps, seeds, 4, 2, places)
     provenance = rows.Provenance.now("quick")
+    above_db = {"integrated": lead_db, "literal": -0.5}
+    pace = {"integrated": 300.0, "trilinear": 200.0}
     found = []
     for seed in range(seeds):
         own = replace(provenance, seed=seed)
-        for arm, above in (("integrated", lead_db), ("trilinear", 0.0), ("literal", -0.5)):
-            for k in range(6):
-                block = question(f"made_{k}")
-                value = 30 + k + 0.05 * seed + above * (1 + 0.02 * k)
-                means = {"psnr": value, "ssim": 0.9, "hfen": 0.1}
+        for arm in arms:
+            hashed = f"{arm}{steps}{subjects}{places}"
+            for k in range(subjects):
+                value = 30 + k + 0.05 * seed + above_db.get(arm, 0.0) * (1 + 0.02 * k)
+                scored = {("", ""): (scores_at(value), question(f"made_{k}"), 1.0)}
                 for budget in ablation.BUDGETS:
-                    found += ablation_score.snapshot_rows(
-                        arm, budget, {("", ""): (means, block, 1.0)}, lambda q: 8, f"{arm}{steps}",
-                        "w" * 64, own,
-                    )  # fmt: skip
-            pace = {"integrated": 300.0, "trilinear": 200.0, "literal": 100.0}[arm]
+                    found += ablation_score.score_rows(
+                        arm, budget, scored, lambda q: 8, hashed, "w" * 64, own
+                    )
             values = {
-                "voxels_per_s": (pace, "1/s"), "parameters": (7e5, "1"),
+                "voxels_per_s": (pace.get(arm, 100.0), "1/s"), "parameters": (7e5, "1"),
                 "cpu_s_per_step": (0.1, "s"), "training_loss": (0.02, "1"),
                 "steps_at_equal_compute": (90.0, "1"),
             }  # fmt: skip
-            found += ablation.run_rows(
-                arm, values, plan, "cpu", question(), f"{arm}{steps}", "w" * 64, 1.0, own
-            )
-    for k in range(6):
-        means = {"psnr": codec_db + k, "ssim": 0.9, "hfen": 0.1}
-        for codec, minus in (("dct_ball", 0.0), ("cubic", 2.0), ("dct_best", -5.0)):
-            scored = {
-                ("", ""): ({**means, "psnr": means["psnr"] - minus}, question(f"made_{k}"), 1.0)
-            }
-            found += ablation_score.snapshot_rows(
-                codec, "", scored, lambda q: 8, "c", "", provenance
+            run = ablation.Run(arm, seed, plan, "cpu", hashed, "")
+            found += ablation.run_rows(run, values, question(), "w" * 64, 1.0, own)
+    for codec, minus_db in (("dct_ball", 0.0), ("cubic", 2.0), ("dct_best", -5.0)):
+        for k in range(subjects):
+            scored = {("", ""): (scores_at(codec_db + k - minus_db), question(f"made_{k}"), 1.0)}
+            hashed = codec_hash(codec, OWN, places)
+            found += ablation_score.score_rows(
+                codec, "", scored, lambda q: 8, hashed, "", provenance
             )
     return [replace(r, recorded_at=at) for r in found]
+
+
+def scores_at(psnr_db):
+    return {"psnr": psnr_db, "ssim": 0.9, "hfen": 0.1}
+
+
+def words_of(path):
+    return EXPERIMENT.verdict(EXPERIMENT.recorded(path.parent))
 
 
 @pytest.fixture
@@ -365,9 +374,8 @@ def recorded(tmp_path):
     return make
 
 
-def test_the_verdict_says_by_how_much_with_how_many_subjects_and_seeds(recorded, tmp_path):
-    ablation_report.write(recorded(), tmp_path)
-    words = (tmp_path / "ablation_verdict.txt").read_text()
+def test_the_verdict_says_by_how_much_with_how_many_subjects_and_seeds(recorded):
+    words = words_of(recorded())
     assert "LTE − trilinear at 1 mm: +1.05 dB [+1." in words
     assert "6 subjects × 3 seeds (equal steps, with the shortcut; Holm p = 0.0" in words
     assert "literal LTE − trilinear at 1 mm: -0.5" in words
@@ -377,14 +385,14 @@ def test_the_verdict_says_by_how_much_with_how_many_subjects_and_seeds(recorded,
 
 def test_the_verdict_is_negative_when_the_rows_are(recorded, tmp_path):
     path = recorded(lead_db=-2.0, codec_db=35.0)
-    assert ablation_report.main(["--rows", str(path), "--out", str(tmp_path)]) == 0
+    assert all_tables.main(["--rows", str(path.parent), "--out", str(tmp_path)]) == 0
     words = (tmp_path / "ablation_verdict.txt").read_text()
     assert "LTE − trilinear at 1 mm: -2.10 dB [-2." in words
     assert "LTE − best linear codec at 1 mm: -7.05 dB" in words
 
 
 def test_tables_state_n_and_speed_against_the_literal_lte(recorded, tmp_path):
-    ablation_report.write(recorded(), tmp_path)
+    EXPERIMENT.write(recorded().parent, tmp_path)
     arms = pd.read_csv(tmp_path / "ablation.csv").set_index("Arm")
     assert arms.loc["trilinear", "Subjects"] == 6 and arms.loc["trilinear", "Seeds"] == 3
     assert arms.loc["trilinear", "LTE above it (dB)"].startswith("+1.05 [")
@@ -397,16 +405,71 @@ def test_tables_state_n_and_speed_against_the_literal_lte(recorded, tmp_path):
     assert (pairs["Holm p"] >= pairs["Wilcoxon p"] - 1e-9).all()
 
 
-def test_only_the_newest_recipe_counts(recorded, tmp_path):
+LATER = "2026-02-01T00:00:00.000000+00:00"
+
+
+def test_a_trial_of_another_recipe_hides_nothing_and_is_named(recorded):
+    path = recorded()
+    before = words_of(path)
+    trial = {"steps": 5, "seeds": 1, "arms": ("integrated", "liif"), "places": 1, "at": LATER}
+    rows.append_rows(path, fabricated(lead_db=9.0, codec_db=50.0, **trial))
+    training, also, *rest = words_of(path).splitlines()
+    assert [training, *rest] == before.splitlines()
+    assert also.endswith(
+        "not compared: 5 steps, 4 heads, 1 blocks a subject, cpu, 6 subjects "
+        "(with the shortcut): LTE, LIIF."
+    )
+
+
+def test_fewer_subjects_are_another_recipe(recorded):
+    path = recorded()
+    before = words_of(path)
+    rows.append_rows(path, fabricated(9.0, seeds=1, subjects=1, arms=("integrated",), at=LATER))
+    training, also, *rest = words_of(path).splitlines()
+    assert [training, *rest] == before.splitlines() and "cpu, 1 subject (" in also
+
+
+def test_of_recipes_with_as_many_runs_the_newest_is_compared(recorded):
     path = recorded(lead_db=3.0)
-    rows.append_rows(path, fabricated(steps=200, at="2026-02-01T00:00:00.000000+00:00"))
-    ablation_report.write(path, tmp_path)
-    words = (tmp_path / "ablation_verdict.txt").read_text()
+    rows.append_rows(path, fabricated(steps=200, at=LATER))
+    words = words_of(path)
     assert words.startswith("Training: 200 steps") and "+1.05 dB" in words and "+3." not in words
+    assert "not compared: 100 steps" in words
+
+
+def test_a_new_arm_of_the_main_recipe_joins_its_tables_by_its_own_name(recorded, tmp_path):
+    path = recorded()
+    rows.append_rows(path, fabricated(seeds=1, arms=("nearest",), at=LATER))
+    EXPERIMENT.write(path.parent, tmp_path)
+    arms = pd.read_csv(tmp_path / "ablation.csv").set_index("Arm")
+    assert arms.loc["nearest", "LTE above it (dB)"].startswith("+1.05 [")
+    assert arms.loc["nearest", "Seeds"] == 1 and arms.loc["trilinear", "Seeds"] == 3
+    assert "LTE − nearest at 1 mm" in (tmp_path / "ablation_verdict.txt").read_text()
+
+
+def test_an_arm_with_another_latent_meets_codecs_of_its_own_size(monkeypatch, recorded):
+    wide = replace(TEST, latent_spacing_mm=3.0)
+    monkeypatch.setitem(ablation.ARMS, "integrated-3mm", wide)
+    path = recorded(arms=("integrated", "integrated-3mm"))
+    [task] = [
+        task
+        for task in codec_tasks([question("made_0")], [(3.0, 8)], 2, rows.Provenance.now("quick"))
+        if task.name.startswith("dct_ball")
+    ]
+    measured = task.measure()
+    assert task.name == "dct_ball (3 mm, 8)" and {r.identity for r in measured} == task.wanted
+    assert {r.numbers_kept for r in measured} == {8 * 7**3}
+    rows.append_rows(path, measured)
+    pairs = ablation_report.pairs_table(
+        ablation_report.tables_of(ablation_report.scores_of(EXPERIMENT.recorded(path.parent)))
+    )
+    rivals = pairs[pairs["family"].str.startswith("codecs")].groupby("first")["second"].unique()
+    assert list(rivals["integrated"]) == ["best linear codec"]
+    assert list(rivals["integrated-3mm"]) == ["best linear codec (3 mm, 8)"]
 
 
 def test_seeds_that_one_arm_lacks_leave_pairs_of_those_both_have(recorded):
-    scores, _ = ablation_report.newest(rows.read_rows(recorded()))
+    scores = ablation_report.scores_of(EXPERIMENT.recorded(recorded().parent))
     lacks = scores[~((scores["arm"] == "trilinear") & (scores["seed"] == 2))]
     tables = ablation_report.tables_of(lacks)
     assert tables.difference("integrated", "trilinear", "1 mm", "equal steps").shape == (6, 2)
@@ -415,13 +478,15 @@ def test_seeds_that_one_arm_lacks_leave_pairs_of_those_both_have(recorded):
 
 
 def test_a_quick_run_agrees_only_if_its_signs_do(recorded):
-    truth = recorded("a")
-    assert "yes" in ablation_report.agreement(recorded("b", lead_db=0.2, seeds=1), truth)
-    assert ": no (" in ablation_report.agreement(recorded("c", lead_db=-0.2), truth)
+    def frame(name, **choices):
+        return EXPERIMENT.recorded(recorded(name, **choices).parent)
+
+    truth = frame("a")
+    assert "yes" in ablation_report.agreement(frame("b", lead_db=0.2, seeds=1), truth)
+    assert ": no (" in ablation_report.agreement(frame("c", lead_db=-0.2), truth)
 
 
 def test_missing_rows_are_one_sentence_and_exit_2(tmp_path, capsys):
-    missing = str(tmp_path / "ablation.jsonl")
-    assert ablation_report.main(["--rows", missing, "--out", str(tmp_path / "t")]) == 2
+    assert all_tables.main(["--rows", str(tmp_path), "--out", str(tmp_path / "t")]) == 2
     error = capsys.readouterr().err
-    assert "python -m eval.ablation" in error and error.count("\n") == 1
+    assert "nothing is recorded" in error and error.count("\n") == 1

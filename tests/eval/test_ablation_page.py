@@ -6,6 +6,7 @@ import pytest
 
 from eval import rows
 from eval.ablation import page as pages
+from eval.ablation.codecs import OWN, codec_hash
 from eval.ablation.report import BUDGETS, RUN
 
 SUBJECTS, SEEDS = [f"made_{k}" for k in range(6)], (0, 1, 2)
@@ -14,8 +15,9 @@ GRIDS = ("1 mm", "1.5 mm")
 
 def row(experiment, subject, arm, condition, metric, value, seed=0, weights=True):
     provenance = rows.Provenance("c" * 40, False, seed, "cpu", 1, {"python": "3"}, "gpu")
+    hashed = arm if weights else codec_hash(arm, OWN, 2)
     return rows.Row(
-        experiment, subject, arm, condition, metric, float(value), "1", "1", "1", 8, 64, arm,
+        experiment, subject, arm, condition, metric, float(value), "1", "1", "1", 8, 64, hashed,
         "d" * 64, f"{arm}{seed}" if weights else "", 1.0, rows.now_utc(), provenance,
     )  # fmt: skip
 
@@ -32,7 +34,7 @@ def recorded(folder, arms):
                 found.append(row("ablation", subject, arm, condition, metric, value, seed))
     for subject in SUBJECTS:
         found.append(row("ablation", subject, "dct_ball", "1 mm", "psnr", 29, weights=False))
-    rows.append_rows(folder / pages.ABLATION, found)
+    rows.append_rows(folder / "ablation.jsonl", found)
     return pages.recorded_ablation(folder)
 
 
