@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from eval import heads
 from eval.metrics import brain_mask, head_mask
 from eval.rows import array_digest, digest
 from medil.data.manifest import Entry, entries, fetch, local_entries, reachable
@@ -22,9 +23,7 @@ from medil.data.samples import LABEL_MAPS, mni152_template
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.regrid import cell_average
-from medil.synth.anatomy import label_anatomy
-from medil.synth.cohort import native_grid, scan
-from medil.synth.subject import CohortConfig, draw_subject
+from medil.synth.cohort import native_grid
 from medil.volume import Volume, load
 
 COHORT_SEED = 7  # of the evaluation; training draws from another
@@ -151,8 +150,8 @@ def subjects(profile: str) -> list[Subject]:
     """The held-out subjects of a profile, as far as their data is at hand.
 
     Args:
-        profile: ``quick`` (the real 1 mm brain, one raw scan, one made head), ``gpu`` (all
-            scans of the test split, four made heads) or ``paper`` (twenty made heads).
+        profile: ``quick`` (the real 1 mm brain, one raw scan, one synthetic head), ``gpu`` (all
+            scans of the test split, four synthetic heads) or ``paper`` (twenty synthetic heads).
 
     Returns:
         Real ones first; MNI152 alone when no manifest data is available.
@@ -161,8 +160,8 @@ def subjects(profile: str) -> list[Subject]:
     if profile not in n_made:
         raise InputError(f"a profile is quick, gpu or paper, not {profile!r}.")
     real = [_real(entry) for entry in local_entries("open_ms_t1", "test")]
-    maps = local_entries(LABEL_MAPS, "test")
-    made = [_made(maps[k % len(maps)], k) for k in range(n_made[profile] if maps else 0)]
+    n_drawn = n_made[profile] if local_entries(LABEL_MAPS, "test") else 0
+    made = [_made(head) for head in heads.heads("test", COHORT_SEED, n_drawn)]
     if profile == "quick":
         real = [s for s in real if "study2" not in s.name]
     return real + made or [template_subject()]
@@ -180,22 +179,20 @@ def _real(entry: Entry) -> Subject:
     return Subject(name, entry.sha256, OF_1_MM if stripped else OF_THICK_SLICES, read)
 
 
-def _made(entry: Entry, index: int) -> Subject:
-    config = CohortConfig()
-    recipe = digest([MADE_VERSION, entry.sha256, COHORT_SEED, index, repr(config)])
+def _made(head: heads.Head) -> Subject:
+    recipe = digest([MADE_VERSION, head.map_sha256, COHORT_SEED, head.index, repr(head.style)])
 
     def make() -> Scan:
-        head = draw_subject(label_anatomy(fetch(entry)), COHORT_SEED, index, config)
-        grid = native_grid(head, COHORT_SEED, index, config)
-        data = scan(head, grid, COHORT_SEED, index, config)
+        subject = head.draw()
+        grid = native_grid(subject, COHORT_SEED, head.index, head.style)
+        data = head.scan(subject, grid)
 
         def ideal(target: Grid) -> np.ndarray:
-            clean = head.render(target).double().numpy()
-            return np.where(clean > 0.5 * head.darkest, clean, 0.0)  # stripped as the scan is
+            return heads.stripped(subject, target).double().numpy()  # stripped as the scan is
 
         return Scan(Volume(data, grid), brain_mask(data.numpy()), ideal)
 
-    return Subject(f"made_{index:02d}_from_map_{entry.subject}", recipe, OF_MADE, make)
+    return Subject(f"made_{head.index:02d}_from_{head.source()}", recipe, OF_MADE, make)
 
 
 def brain_at_1_mm() -> tuple[Scan, str]:

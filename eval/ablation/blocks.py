@@ -1,4 +1,4 @@
-"""What the ablation trains on and is scored on: made heads, drawn once and kept in a folder.
+"""What the ablation trains on and is scored on: synthetic heads, drawn once and kept in a folder.
 
 Training heads come from label maps of the train split, each scanned on one isotropic grid.
 Scored are small blocks inside held-out brains, on grids of several voxel sizes, each at a
@@ -9,45 +9,32 @@ interpolation. The phase belongs to the block, so every arm answers the same que
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from eval import heads as synthetic
 from eval.metrics import brain_mask
 from eval.rows import digest
 from eval.subjects import template_subject
-from medil.config import DataConfig
 from medil.data.manifest import Entry, fetch, local_entries
-from medil.data.samples import anatomy_of, bytes_of, label_maps
+from medil.data.samples import bytes_of
 from medil.grid import Grid
 from medil.io.intensity import Intensity, robust_intensity
-from medil.synth.cohort import scan
-from medil.synth.subject import CohortConfig, draw_subject
-from medil.system.files import atomic_output
 from medil.system.workers import call_each
-from medil.training.patches import Scan, coarser, prepare_scan
-from medil.volume import Volume, load
+from medil.training.patches import Scan, coarser
+from medil.volume import load
 
 FOLDER = Path("_build/ablation/data")
 VERSION = 1  # part of every hash: raise it when other volumes are drawn
 TRAIN_SEED, TEST_SEED = 3000, 4007
-TRAIN_MM = (
-    1.0,
-    0.9,
-    1.6,
-    1.1,
-    1.3,
-    1.0,
-    2.0,
-)  # in turn; sizes that are scored but not here: unseen
+TRAIN_MM = (1.0, 0.9, 1.6, 1.1, 1.3, 1.0, 2.0)  # in turn; other sizes are scored unseen
 SCORED_MM = {
     "0.8 mm": (0.8, 0.8, 0.8),
     "1 mm": (1.0, 1.0, 1.0),
@@ -94,31 +81,26 @@ class Question:
 
     def latent_grid(self, pitch_mm: float) -> Grid:
         """The latent grid of the block: one cell more an axis than its side, at its phase."""
-        count = math.ceil(self.side_mm / pitch_mm - 1e-6) + 1
-        first_mm = self.grid.bounds_mm[0] + (0.5 - np.array(self.phase)) * pitch_mm
-        return Grid.from_spacing([count] * 3, pitch_mm, first_mm)
+        corner_mm = self.grid.bounds_mm[0]
+        return synthetic.cells_at_phase(corner_mm, self.side_mm, self.phase, pitch_mm)
 
 
 # Training heads
 
 
 def training_heads(count: int, folder: Path = FOLDER, workers: int = 1) -> list[Scan]:
-    """The training set: made heads, one voxel size each; those in the folder are not redrawn.
+    """The training set: synthetic heads, one voxel size each.
 
     Args:
         count: How many.
-        folder: Where they are kept; made with its parents.
+        folder: Where they are kept and not drawn again; made with its parents.
         workers: Processes that draw.
 
     Returns:
         The scans, equally weighted.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    maps = label_maps("train")
-    sources = [maps[i % len(maps)] for i in range(count)]
-    tasks = [(folder / _head_name(source, i), source, i) for i, source in enumerate(sources)]
-    call_each(draw_head, [t for t in tasks if not t[0].exists()], workers, "training heads")
-    return [_head(path, 1 / count) for path, _, _ in tasks]
+    drawn = synthetic.heads("train", TRAIN_SEED, count, synthetic.TRAINING)
+    return synthetic.training_heads(drawn, folder, head_name, head_spacing_mm, workers)
 
 
 def head_spacing_mm(index: int) -> float:
@@ -126,40 +108,17 @@ def head_spacing_mm(index: int) -> float:
     return TRAIN_MM[index % len(TRAIN_MM)]
 
 
-def draw_head(path: Path, source: Entry | None, index: int) -> None:
-    """Draw and scan one training head into a file."""
-    config = _style()
-    head = draw_subject(anatomy_of(source), TRAIN_SEED, index, config)
-    rng = np.random.default_rng([TRAIN_SEED, index, 9])
-    spacing_mm = head_spacing_mm(index)
-    low, high = head.head_mm
-    shape = np.ceil((high - low) / spacing_mm).astype(int) + 1
-    grid = Grid.from_spacing(shape.tolist(), spacing_mm, low - rng.random(3) * spacing_mm / 2)
-    _write(path, {"data": scan(head, grid, TRAIN_SEED, index, config)}, [spacing_mm])
-
-
-def _head(path: Path, weight: float) -> Scan:
-    with safe_open(path, framework="pt") as file:
-        data, [spacing_mm] = file.get_tensor("data"), json.loads(file.metadata()["facts"])
-    prepared = prepare_scan(Volume(data, Grid.from_spacing(data.shape, spacing_mm)), weight)
-    return replace(prepared, spacing_mm=(spacing_mm,) * 3)  # exact: patch sizes are cut by it
-
-
-def _head_name(source: Entry | None, index: int) -> str:
-    recipe = [VERSION, bytes_of(source), TRAIN_SEED, index, TRAIN_MM, repr(_style())]
-    return f"head_{index:02d}_{digest(recipe)[:12]}.safetensors"
-
-
-def _style() -> CohortConfig:
-    data = DataConfig()
-    return CohortConfig(noise=data.noise, texture=data.texture)
+def head_name(head: synthetic.Head) -> str:
+    """The file of a training head; it changes with anything the head depends on."""
+    recipe = [VERSION, head.map_sha256, TRAIN_SEED, head.index, TRAIN_MM, repr(head.style)]
+    return synthetic.head_file(head.index, recipe)
 
 
 # Scored blocks
 
 
 def questions(count: int, folder: Path = FOLDER, workers: int = 1) -> list[Question]:
-    """The blocks of the first `count` held-out subjects: the real brain at 1 mm, then made heads.
+    """The blocks of held-out subjects: the real brain at 1 mm, then synthetic heads.
 
     Without the published data MNI152 stands in for the brain, and for the label maps.
 
@@ -172,14 +131,12 @@ def questions(count: int, folder: Path = FOLDER, workers: int = 1) -> list[Quest
         Every question, by subject, place and condition.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    maps = label_maps("test")
     tasks: list[tuple[Path, Callable]] = [_real_task(folder)]
-    for index in range(N_MADE):
-        source = maps[index % len(maps)]
-        name = f"made_{index}_from_{'map_' + source.subject if source else 'mni152'}"
-        recipe = digest([*_DEFINITION, bytes_of(source), TEST_SEED, index, repr(_style())])
+    for head in synthetic.heads("test", TEST_SEED, N_MADE, synthetic.TRAINING):
+        name = f"made_{head.index}_from_{head.source('mni152')}"
+        recipe = digest([*_DEFINITION, head.map_sha256, TEST_SEED, head.index, repr(head.style)])
         path = folder / f"{name}_{recipe[:12]}.safetensors"
-        tasks.append((path, partial(_made_blocks, name, recipe, source, index)))
+        tasks.append((path, partial(_made_blocks, name, recipe, head)))
     tasks = tasks[:count]
     call_each(draw_blocks, [t for t in tasks if not t[0].exists()], workers, "scored blocks")
     return [q for path, _ in tasks for q in read_questions(path)]
@@ -193,20 +150,15 @@ def draw_blocks(path: Path, make: Callable[[], list[Question]]) -> None:
     write_questions(path, make())
 
 
-def _made_blocks(name: str, recipe: str, source: Entry | None, index: int) -> list[Question]:
-    head = draw_subject(anatomy_of(source), TEST_SEED, index, _style())
-
-    def render(grid: Grid) -> Tensor:
-        clean = head.render(grid)  # without noise: the operators are asked, not the scanner
-        return torch.where(clean > 0.5 * head.darkest, clean, torch.zeros(()))
-
-    shape = np.ceil((head.head_mm[1] - head.head_mm[0]) / 3).astype(int)
-    rough_grid = Grid.from_spacing(shape.tolist(), 3.0, head.head_mm[0] + 1.5)
-    rough = render(rough_grid)
+def _made_blocks(name: str, recipe: str, head: synthetic.Head) -> list[Question]:
+    """Blocks without noise: operators are compared, not scanners."""
+    subject = head.draw()
+    rough_grid = synthetic.overview(subject)
+    rough = synthetic.stripped(subject, rough_grid)
     scaling = robust_intensity(rough)
     found = []
     for place in range(PLACES):
-        rng = np.random.default_rng([TEST_SEED, index, place, 9])
+        rng = np.random.default_rng([TEST_SEED, head.index, place, 9])
         middle_mm = _inside(rough.numpy() > 0, rough_grid, rng)
         for condition, spacing_mm in (*SCORED_MM.items(), (FINER, (1.0,) * 3), (WHOLE, (1.0,) * 3)):
             if condition == WHOLE and place:
@@ -216,7 +168,8 @@ def _made_blocks(name: str, recipe: str, source: Entry | None, index: int) -> li
             jitter = rng.uniform(-0.5, 0.5, size=3)
             first_mm = middle_mm + (jitter - (size - 1) / 2) * spacing_mm
             grid = Grid.from_spacing(size.astype(int).tolist(), spacing_mm, first_mm)
-            found.append(_question(name, recipe, condition, render(grid), grid, scaling, rng))
+            data = synthetic.stripped(subject, grid)
+            found.append(_question(name, recipe, condition, data, grid, scaling, rng))
     return found
 
 
@@ -265,19 +218,7 @@ def _question(
 
 def _inside(brain: np.ndarray, grid: Grid, rng: np.random.Generator) -> np.ndarray:
     """[3] middle, in mm, of a random block that is mostly brain."""
-    places = np.argwhere(brain)
-    half = np.rint(SIDE_MM / 2 / np.array(grid.spacing_mm)).astype(int)
-    best, best_share = places[0], -1.0
-    for _ in range(40):
-        middle = places[rng.integers(len(places))]
-        low, high = middle - half, middle + half
-        inside = brain[tuple(slice(max(0, a), b) for a, b in zip(low, high, strict=True))]
-        share = float(inside.sum() / np.prod(high - low))
-        if share > best_share:
-            best, best_share = middle, share
-        if share > 0.8:
-            break
-    return grid.index_to_ras(best)
+    return synthetic.mostly_brain(brain, grid, SIDE_MM, rng, 40, 0.8)
 
 
 # Files
@@ -288,12 +229,12 @@ def write_questions(path: Path, found: Sequence[Question]) -> None:
     tensors: dict[str, Tensor] = {}
     facts = []
     for i, q in enumerate(found):
-        tensors |= {f"{i}.truth": q.truth.contiguous(), f"{i}.mask": q.mask.contiguous()}
+        tensors |= {f"{i}.truth": q.truth, f"{i}.mask": q.mask}
         if q.x is not q.truth:
-            tensors[f"{i}.x"] = q.x.contiguous()
+            tensors[f"{i}.x"] = q.x
         grids = [[g.shape, g.affine_vox2ras.tolist()] for g in (q.grid, q.target)]
         facts.append([q.subject, q.data_sha256, q.condition, grids, q.phase, q.side_mm])
-    _write(path, tensors, facts)
+    synthetic.write(path, tensors, facts)
 
 
 def read_questions(path: Path) -> list[Question]:
@@ -313,8 +254,3 @@ def read_questions(path: Path) -> list[Question]:
                 )
             )
     return found
-
-
-def _write(path: Path, tensors: dict[str, Tensor], facts: list) -> None:
-    with atomic_output(path, force=True) as temporary:
-        save_file(tensors, temporary, {"facts": json.dumps(facts)})

@@ -1,4 +1,4 @@
-"""Volumes whose truth is known at every voxel size: made heads, and a folded phantom.
+"""Volumes whose truth is known at every voxel size: synthetic heads, and a folded phantom.
 
 A block's content is drawn once on voxels much smaller than a scan's, and every scan of it is
 the exact mean of that content over larger cells. So a scan at 1 mm and the truth at 0.8 mm
@@ -16,21 +16,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from eval.extrapolation.heads import FOLDER, style
+from eval import heads as synthetic
+from eval.extrapolation.heads import FOLDER
 from eval.metrics import brain_mask
 from eval.rows import digest
-from medil.data.manifest import Entry
-from medil.data.samples import anatomy_of, bytes_of, label_maps
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.regrid import cell_average
 from medil.synth.cortex import cortex
 from medil.synth.phantom import render
-from medil.synth.subject import Subject, draw_subject
-from medil.system.files import atomic_output
 from medil.system.workers import call_each
 from medil.volume import Volume, robust_intensity
 
@@ -39,7 +35,6 @@ TEST_SEED = 6007
 HEAD_MM, PHANTOM_MM = 56.0, 104.0  # sides of the blocks: whole numbers of voxels of each size
 HEAD_CONTENT_MM, PHANTOM_CONTENT_MM = 0.25, 0.5
 MARGIN_MM = 4.0  # of a block's faces, where nothing is scored: a latent cell
-OVERVIEW_MM = 3.0
 PHANTOM = {
     "radius_mm": 36.0,
     "fold_mm": 6.0,
@@ -100,9 +95,7 @@ class Block:
 
     def latent_grid(self, pitch_mm: float) -> Grid:
         """Latent cells over the box, at the block's phase: one more an axis than fill it."""
-        count = int(np.ceil(self.side_mm / pitch_mm - 1e-6)) + 1
-        first_mm = (0.5 - np.array(self.phase)) * pitch_mm
-        return Grid.from_spacing([count] * 3, pitch_mm, first_mm)
+        return synthetic.cells_at_phase(np.zeros(3), self.side_mm, self.phase, pitch_mm)
 
 
 @dataclass(frozen=True)
@@ -128,15 +121,14 @@ def block_grid(side_mm: float, spacing_mm: float) -> Grid:
 
 
 def sources(heads: int, phantoms: int) -> list[Source]:
-    """Made heads from label maps of the test split, then folded phantoms.
+    """Synthetic heads from label maps of the test split, then folded phantoms.
 
     Args:
         heads: How many heads; MNI152's tissue maps stand in where no label map is at hand.
         phantoms: How many phantoms.
     """
-    maps = label_maps("test")
-    found = [_head_source(maps[i % len(maps)], i) for i in range(heads)]
-    return found + [_phantom_source(seed) for seed in range(phantoms)]
+    drawn = synthetic.heads("test", TEST_SEED, heads, synthetic.TRAINING)
+    return [*map(_head_source, drawn), *map(_phantom_source, range(phantoms))]
 
 
 def draw_all(found: list[Source], folder: Path = FOLDER, workers: int = 1) -> None:
@@ -160,55 +152,30 @@ def load_block(source: Source, folder: Path = FOLDER) -> Block:
 
 
 def _write(path: Path, block: Block) -> None:
-    facts = {"side_mm": block.side_mm, "phase": block.phase}
-    tensors = {str(mm): data.contiguous() for mm, data in block.volumes.items()}
-    with atomic_output(path, force=True) as temporary:
-        save_file(tensors, temporary, {"facts": json.dumps(facts)})
+    tensors = {str(mm): data for mm, data in block.volumes.items()}
+    synthetic.write(path, tensors, {"side_mm": block.side_mm, "phase": block.phase})
 
 
-# Made heads
+# Synthetic heads
 
 
-def _head_source(entry: Entry | None, index: int) -> Source:
-    name = f"made_{index:02d}_from_{'map_' + entry.subject if entry else 'mni152'}"
-    recipe = [VERSION, bytes_of(entry), TEST_SEED, index, repr(style()), HEAD_MM, HEAD_CONTENT_MM]
-    sha256 = digest([*recipe, MARGIN_MM])
-    return Source(name, sha256, tuple(CONDITIONS), partial(_head_block, name, sha256, entry, index))
+def _head_source(head: synthetic.Head) -> Source:
+    name = f"made_{head.index:02d}_from_{head.source('mni152')}"
+    recipe = [VERSION, head.map_sha256, TEST_SEED, head.index, repr(head.style)]
+    sha256 = digest([*recipe, HEAD_MM, HEAD_CONTENT_MM, MARGIN_MM])
+    return Source(name, sha256, tuple(CONDITIONS), partial(_head_block, name, sha256, head))
 
 
-def _head_block(name: str, sha256: str, entry: Entry | None, index: int) -> Block:
-    head = draw_subject(anatomy_of(entry), TEST_SEED, index, style())
-    rng = np.random.default_rng([TEST_SEED, index, 9])
-    shape = np.ceil((head.head_mm[1] - head.head_mm[0]) / OVERVIEW_MM).astype(int)
-    overview = Grid.from_spacing(shape.tolist(), OVERVIEW_MM, head.head_mm[0] + OVERVIEW_MM / 2)
-    rough = _stripped(head, overview)
-    corner_mm = _mostly_brain(rough.numpy() > 0, overview, rng) - HEAD_MM / 2
+def _head_block(name: str, sha256: str, head: synthetic.Head) -> Block:
+    subject = head.draw()
+    rng = np.random.default_rng([TEST_SEED, head.index, 9])
+    overview = synthetic.overview(subject)
+    rough = synthetic.stripped(subject, overview)
+    middle_mm = synthetic.mostly_brain(rough.numpy() > 0, overview, HEAD_MM, rng, 60, 0.7)
     content_grid = block_grid(HEAD_MM, HEAD_CONTENT_MM)
-    content = _stripped(head, content_grid.shifted(corner_mm.tolist()))
+    content = synthetic.stripped(subject, content_grid.shifted((middle_mm - HEAD_MM / 2).tolist()))
     content = robust_intensity(rough).forward(content)
     return _scans(name, sha256, content, content_grid, HEAD_MM, tuple(CONDITIONS), rng)
-
-
-def _stripped(head: Subject, grid: Grid) -> Tensor:
-    """Noise-free and without what is darker than half of the darkest tissue."""
-    clean = head.render(grid)
-    return torch.where(clean > 0.5 * head.darkest, clean, torch.zeros(()))
-
-
-def _mostly_brain(brain: np.ndarray, grid: Grid, rng: np.random.Generator) -> np.ndarray:
-    """[3] middle, in mm, of the first random block that is 70 % brain, or else of the fullest."""
-    places, half = np.argwhere(brain), round(HEAD_MM / 2 / OVERVIEW_MM)
-    best, best_share = places[0], -1.0
-    for _ in range(60):
-        middle = places[rng.integers(len(places))]
-        low = np.maximum(middle - half, 0)
-        inside = brain[tuple(slice(a, m + half) for a, m in zip(low, middle, strict=True))]
-        share = float(inside.sum()) / (2 * half) ** 3
-        if share > best_share:
-            best, best_share = middle, share
-        if share > 0.7:
-            break
-    return grid.index_to_ras(best)
 
 
 # Phantoms

@@ -12,25 +12,23 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-import torch
 from scipy import fft
 from torch import Tensor
 
+from eval import heads as synthetic
 from eval.latent_consistency.conditions import BANDS_PER_MM, SAME
 from eval.rows import digest
 from eval.subjects import COHORT_SEED, MADE_VERSION, Scan, brain_at_1_mm
 from medil.data.manifest import Entry, local_entries
-from medil.data.samples import anatomy_of, bytes_of, label_maps
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.model.codecs import frequencies_per_mm
 from medil.regrid import cell_average, cubic_resample
-from medil.synth.anatomy import Anatomy
-from medil.synth.subject import draw_subject
+from medil.synth.subject import Subject
 from medil.volume import robust_intensity
 
 BLOCK_VOXELS = 72  # of 1 mm, along a side of the block that is encoded
-FINE_MM = 0.5  # voxels of a made head's content
+FINE_MM = 0.5  # voxels of a synthetic head's content
 TILT_AXIS, TILT_DEG = (1.0, 2.0, -0.5), 12.0
 SPARE_MM = 3  # of content around the block and the turned block
 
@@ -68,12 +66,12 @@ class Head:
 
 
 def heads(profile: str) -> list[Head]:
-    """The real 1 mm brain where it is at hand, and made heads from test-split label maps.
+    """The real 1 mm brain where it is at hand, and synthetic heads from test-split label maps.
 
-    Where no label maps are at hand, the made heads come from the MNI152 tissue maps.
+    Where no label maps are at hand, the synthetic heads come from the MNI152 tissue maps.
 
     Args:
-        profile: ``quick`` (4 made heads), ``gpu`` (12) or ``paper`` (40).
+        profile: ``quick`` (4 synthetic heads), ``gpu`` (12) or ``paper`` (40).
 
     Returns:
         At least four, since distances are fractions of those between heads.
@@ -84,10 +82,9 @@ def heads(profile: str) -> list[Head]:
     counts = {"quick": 4, "gpu": 12, "paper": 40}
     if profile not in counts:
         raise InputError(f"a profile is quick, gpu or paper, not {profile!r}.")
-    maps = label_maps("test")
     real = [e for e in local_entries("open_ms_t1", "test") if "cross_sectional" in e.path]
-    made = [_made(maps[k % len(maps)], k) for k in range(counts[profile])]
-    return [_real(entry) for entry in real] + made
+    made = synthetic.heads("test", COHORT_SEED, counts[profile])
+    return [*map(_real, real), *map(_made, made)]
 
 
 def _real(entry: Entry) -> Head:
@@ -95,39 +92,30 @@ def _real(entry: Entry) -> Head:
     return Head(name, entry.sha256, 1.0, lambda: real_content(brain_at_1_mm()[0]))
 
 
-def _made(entry: Entry | None, index: int) -> Head:
-    def make() -> Content:
-        return made_content(anatomy_of(entry), index)
-
-    source = f"map_{entry.subject}" if entry else "tissue_maps"
-    recipe = digest([MADE_VERSION, bytes_of(entry), COHORT_SEED, index, FINE_MM])
-    return Head(f"made_{index:02d}_from_{source}", recipe, FINE_MM, make)
+def _made(head: synthetic.Head) -> Head:
+    recipe = digest([MADE_VERSION, head.map_sha256, COHORT_SEED, head.index, FINE_MM])
+    name = f"made_{head.index:02d}_from_{head.source()}"
+    return Head(name, recipe, FINE_MM, lambda: made_content(head.draw()))
 
 
-def made_content(anatomy: Anatomy, index: int) -> Content:
-    """A head drawn for the evaluation: noise-free, skull-stripped, on voxels of 0.5 mm.
+def made_content(subject: Subject) -> Content:
+    """A synthetic head without noise and skull, on voxels of 0.5 mm.
 
     Args:
-        anatomy: Of a subject that training never saw.
-        index: In the evaluation's cohort.
+        subject: A drawn head.
 
     Returns:
         The content; the block lies around the middle of the head.
     """
-    head = draw_subject(anatomy, COHORT_SEED, index)
 
     def stripped(grid: Grid) -> Tensor:
-        clean = head.render(grid, quadrature_mm=max(grid.spacing_mm))
-        return torch.where(clean > 0.5 * head.darkest, clean, torch.zeros(()))
+        return synthetic.stripped(subject, grid, quadrature_mm=max(grid.spacing_mm))
 
-    middle_mm = head.head_mm.mean(0)
-    block = Grid.from_spacing([BLOCK_VOXELS] * 3, 1.0, middle_mm - (BLOCK_VOXELS - 1) / 2)
+    first_mm = subject.head_mm.mean(0) - (BLOCK_VOXELS - 1) / 2
+    block = Grid.from_spacing([BLOCK_VOXELS] * 3, 1.0, first_mm)
     grid = around(block, FINE_MM)
-    overview_mm = 3.0
-    shape = np.ceil(np.ptp(head.head_mm, axis=0) / overview_mm).astype(int)
-    overview = Grid.from_spacing(shape.tolist(), overview_mm, head.head_mm[0] + overview_mm / 2)
-    data = robust_intensity(stripped(overview)).forward(stripped(grid))
-    return Content(data.double().numpy(), grid, block)
+    scaling = robust_intensity(stripped(synthetic.overview(subject)))
+    return Content(scaling.forward(stripped(grid)).double().numpy(), grid, block)
 
 
 def real_content(scan: Scan) -> Content:

@@ -7,16 +7,14 @@ what wraps round or leans over comes from real tissue.
 from __future__ import annotations
 
 import numpy as np
-import torch
 
+from eval import heads as synthetic
 from eval.metrics import brain_mask
 from eval.rows import digest
 from eval.subjects import COHORT_SEED, MADE_VERSION, Scan, Subject, brain_at_1_mm, template_subject
-from medil.data.manifest import Entry, available, entries
-from medil.data.samples import anatomy_of, bytes_of, label_maps
+from medil.data.manifest import available, entries
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.synth.subject import draw_subject
 from medil.volume import Volume
 
 MARGIN_MM = 8  # of air around the brain
@@ -26,21 +24,21 @@ Box = tuple[slice, slice, slice]
 
 
 def heads(profile: str) -> list[Subject]:
-    """The real brain (MNI152 where it is not at hand) and made heads of the test split.
+    """The real brain (MNI152 where it is not at hand) and synthetic heads of the test split.
 
     Args:
-        profile: ``quick`` (one made head), ``gpu`` (four) or ``paper`` (twelve).
+        profile: ``quick`` (one synthetic head), ``gpu`` (four) or ``paper`` (twelve).
 
     Returns:
-        Each loads as a scan at 1 mm, trimmed to its brain; made ones are noise-free.
+        Each loads as a scan at 1 mm, trimmed to its brain; synthetic ones are noise-free.
 
     Raises:
         InputError: No such profile.
     """
     if profile not in N_MADE:
         raise InputError(f"a profile is quick, gpu or paper, not {profile!r}.")
-    maps = label_maps("test")
-    return [_real(), *(_made(maps[k % len(maps)], k) for k in range(N_MADE[profile]))]
+    made = synthetic.heads("test", COHORT_SEED, N_MADE[profile])
+    return [_real(), *map(_made, made)]
 
 
 def _real() -> Subject:
@@ -52,20 +50,18 @@ def _real() -> Subject:
     return Subject(name, entry.sha256, (), lambda: trimmed(brain_at_1_mm()[0]))
 
 
-def _made(entry: Entry | None, index: int) -> Subject:
-    source = f"map_{entry.subject}" if entry else "tissue_maps"
-    recipe = digest([MADE_VERSION, bytes_of(entry), COHORT_SEED, index, SPACING_MM, MARGIN_MM])
+def _made(head: synthetic.Head) -> Subject:
+    recipe = digest([MADE_VERSION, head.map_sha256, COHORT_SEED, head.index, SPACING_MM, MARGIN_MM])
 
     def make() -> Scan:
-        head = draw_subject(anatomy_of(entry), COHORT_SEED, index)
-        low_mm, high_mm = head.head_mm[0] - MARGIN_MM, head.head_mm[1] + MARGIN_MM
+        subject = head.draw()
+        low_mm, high_mm = subject.head_mm[0] - MARGIN_MM, subject.head_mm[1] + MARGIN_MM
         shape = np.ceil((high_mm - low_mm) / SPACING_MM).astype(int).tolist()
         grid = Grid.from_spacing(shape, SPACING_MM, (low_mm + SPACING_MM / 2).tolist())
-        clean = head.render(grid)
-        data = torch.where(clean > 0.5 * head.darkest, clean, torch.zeros(()))
+        data = synthetic.stripped(subject, grid)
         return trimmed(Scan(Volume(data, grid), brain_mask(data.numpy())))
 
-    return Subject(f"made_{index:02d}_from_{source}", recipe, (), make)
+    return Subject(f"made_{head.index:02d}_from_{head.source()}", recipe, (), make)
 
 
 def trimmed(scan: Scan) -> Scan:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import ndimage
 
+from eval import heads as synthetic
 from eval import rows, runner
 from eval.extrapolation import EXPERIMENT, blocks, heads, measure, paired, score, train, verdict
 from eval.extrapolation.blocks import CONDITIONS, Block, Source, block_grid
@@ -160,9 +161,8 @@ def toy_anatomy(tmp_path, monkeypatch):
     for label, radius_mm in ((24, 21.5), (3, 20.0), (2, 15.0)):
         labels[radius < radius_mm] = label
     anatomy = label_anatomy(write_nifti(tmp_path / "toy.nii.gz", labels, np.eye(4)))
-    for module in (heads, blocks):
-        monkeypatch.setattr(module, "anatomy_of", lambda entry: anatomy)
-        monkeypatch.setattr(module, "label_maps", lambda split: [None])
+    monkeypatch.setattr(synthetic, "anatomy_of", lambda entry: anatomy)
+    monkeypatch.setattr(synthetic, "label_maps", lambda split: [None])
 
 
 def test_training_heads_are_scanned_at_1_mm_once(toy_anatomy, tmp_path):

@@ -14,9 +14,11 @@ from eval.coders.base import loaded
 from eval.latent_consistency import EXPERIMENT, latents, measure, report, tasks
 from eval.latent_consistency import conditions as names
 from eval.latent_consistency import heads as scans
-from eval.subjects import Scan
+from eval.subjects import COHORT_SEED, Scan
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
+from medil.synth.anatomy import label_anatomy
+from medil.synth.subject import draw_subject
 from medil.volume import Volume
 from tests.images import inner, write_nifti
 
@@ -127,15 +129,15 @@ def test_a_made_content_is_one_scaled_head_about_the_block_s_middle(monkeypatch,
     affine = np.eye(4)
     affine[:3, 3] = middle_mm - (np.array(labels.shape) - 1) / 2
     path = write_nifti(tmp_path / "labels.nii.gz", labels.astype(np.int16), affine)
-    anatomy = scans.label_anatomy(path)
-    content = scans.made_content(anatomy, 0)
+    subject = draw_subject(label_anatomy(path), COHORT_SEED, 0)
+    content = scans.made_content(subject)
     assert content.grid.spacing_mm == (0.5, 0.5, 0.5) and content.block.shape == (20, 20, 20)
     np.testing.assert_allclose(content.block.centre_mm, content.grid.centre_mm)
     np.testing.assert_allclose(content.block.centre_mm, middle_mm, atol=4.0)  # heads are posed
     radius_mm = np.linalg.norm(centres_mm(content.grid).numpy() - middle_mm, axis=-1)
     assert not content.data[radius_mm > 24].any()  # air is exactly black
     assert content.data[radius_mm < 4].min() > 0.3 and 0.9 < content.data.max() < 1.5
-    np.testing.assert_array_equal(scans.made_content(anatomy, 0).data, content.data)
+    np.testing.assert_array_equal(scans.made_content(subject).data, content.data)
 
 
 def test_heads_are_held_out(mirror):

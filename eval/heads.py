@@ -1,0 +1,188 @@
+"""Synthetic heads: drawn on a published label map, rendered without noise or scanned.
+
+Each experiment chooses a split of label maps, a seed and a style, and what part of a head it
+shows on which grid; how a head is drawn, stripped of its skull and scanned is written here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from eval.rows import digest
+from medil.config import DataConfig
+from medil.data.manifest import Entry
+from medil.data.samples import anatomy_of, bytes_of, label_maps
+from medil.grid import Grid
+from medil.synth.cohort import scan
+from medil.synth.subject import CohortConfig, Subject, draw_subject
+from medil.system.files import atomic_output
+from medil.system.workers import call_each
+from medil.training.patches import Scan, prepare_scan
+from medil.volume import Volume
+
+PLAIN = CohortConfig()
+OVERVIEW_MM = 3.0  # voxels of a first look at a whole head
+TRAINING = CohortConfig(noise=DataConfig().noise, texture=DataConfig().texture)  # a release's style
+
+
+@dataclass(frozen=True)
+class Head:
+    """One synthetic head, drawn when needed.
+
+    Args:
+        label_map: Its anatomy; None stands for the tissue maps of MNI152.
+        seed: Of the cohort.
+        index: In the cohort.
+        style: How the cohort looks.
+    """
+
+    label_map: Entry | None
+    seed: int
+    index: int
+    style: CohortConfig = PLAIN
+
+    @property
+    def map_sha256(self) -> str:
+        """The hash of its label map, for recipes."""
+        return bytes_of(self.label_map)
+
+    def source(self, stand_in: str = "tissue_maps") -> str:
+        """A name for what it is drawn on, such as ``map_17``."""
+        return f"map_{self.label_map.subject}" if self.label_map else stand_in
+
+    def draw(self) -> Subject:
+        """Its anatomy and appearance, to be rendered on any grid."""
+        return draw_subject(anatomy_of(self.label_map), self.seed, self.index, self.style)
+
+    def scan(self, subject: Subject, grid: Grid) -> Tensor:
+        """[D, H, W] as a scanner sees it, with this head's noise."""
+        return scan(subject, grid, self.seed, self.index, self.style)
+
+
+def heads(split: str, seed: int, count: int, style: CohortConfig = PLAIN) -> list[Head]:
+    """The first heads of a cohort, on the label maps of a split in turn."""
+    maps = label_maps(split)
+    return [Head(maps[index % len(maps)], seed, index, style) for index in range(count)]
+
+
+def stripped(subject: Subject, grid: Grid, quadrature_mm: float = 0.75) -> Tensor:
+    """[D, H, W] without noise and skull: what is darker than half the darkest tissue is 0."""
+    clean = subject.render(grid, quadrature_mm=quadrature_mm)
+    return torch.where(clean > 0.5 * subject.darkest, clean, torch.zeros(()))
+
+
+def overview(subject: Subject) -> Grid:
+    """Voxels of `OVERVIEW_MM` over the whole head."""
+    shape = np.ceil(np.ptp(subject.head_mm, axis=0) / OVERVIEW_MM).astype(int)
+    return Grid.from_spacing(shape.tolist(), OVERVIEW_MM, subject.head_mm[0] + OVERVIEW_MM / 2)
+
+
+def mostly_brain(
+    brain: np.ndarray, grid: Grid, side_mm: float, rng: np.random.Generator, tries: int,
+    enough: float,
+) -> np.ndarray:  # fmt: skip
+    """[3] middle, in mm, of a random block that is mostly brain.
+
+    Args:
+        brain: [D, H, W] bool on `grid`.
+        grid: Of the brain.
+        side_mm: Of the block.
+        rng: Draws the middles, voxels of the brain.
+        tries: So many are drawn at most; then the fullest block counts.
+        enough: Share of brain at which a block is taken at once.
+    """
+    places = np.argwhere(brain)
+    half = np.rint(side_mm / 2 / np.array(grid.spacing_mm)).astype(int)
+    best, best_share = places[0], -1.0
+    for _ in range(tries):
+        middle = places[rng.integers(len(places))]
+        low, high = np.maximum(middle - half, 0), middle + half
+        inside = brain[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+        share = float(inside.sum() / np.prod(2 * half))
+        if share > best_share:
+            best, best_share = middle, share
+        if share > enough:
+            break
+    return grid.index_to_ras(best)
+
+
+def cells_at_phase(
+    corner_mm: np.ndarray, side_mm: float, phase: Sequence[float], pitch_mm: float
+) -> Grid:
+    """Latent cells over a box: one more an axis than fill it, so that any phase covers it.
+
+    Args:
+        corner_mm: [3] first corner of the box.
+        side_mm: Of the box.
+        phase: [3] where the cells begin before the corner, in cells, 0 ... 1.
+        pitch_mm: Of the cells.
+    """
+    count = int(np.ceil(side_mm / pitch_mm - 1e-6)) + 1
+    return Grid.from_spacing([count] * 3, pitch_mm, corner_mm + (0.5 - np.array(phase)) * pitch_mm)
+
+
+# Training heads
+
+
+def training_heads(
+    drawn: Sequence[Head], folder: Path, name_of: Callable[[Head], str],
+    spacing_mm: Callable[[int], float], workers: int = 1,
+) -> list[Scan]:  # fmt: skip
+    """Heads to train on, one isotropic voxel size each; those in the folder are not redrawn.
+
+    Args:
+        drawn: The heads.
+        folder: Where scans are kept; made with its parents.
+        name_of: A scan's file; it changes with anything that the scan depends on.
+        spacing_mm: Voxel size by index.
+        workers: Processes that draw.
+
+    Returns:
+        The scans, equally weighted.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [(folder / name_of(head), head, spacing_mm(head.index)) for head in drawn]
+    call_each(_scan_once, [f for f in files if not f[0].exists()], workers, "training heads")
+    return [_read_scan(path, mm, 1 / len(files)) for path, _, mm in files]
+
+
+def head_file(index: int, recipe: Sequence) -> str:
+    """The file of a training head, named after its recipe."""
+    return f"head_{index:02d}_{digest(list(recipe))[:12]}.safetensors"
+
+
+def _scan_once(path: Path, head: Head, spacing_mm: float) -> None:
+    """Scan a head at a random phase into a file."""
+    subject = head.draw()
+    rng = np.random.default_rng([head.seed, head.index, 9])
+    low, high = subject.head_mm
+    shape = np.ceil((high - low) / spacing_mm).astype(int) + 1
+    grid = Grid.from_spacing(shape.tolist(), spacing_mm, low - rng.random(3) * spacing_mm / 2)
+    write(path, {"data": head.scan(subject, grid)}, {"spacing_mm": spacing_mm})
+
+
+def _read_scan(path: Path, spacing_mm: float, weight: float) -> Scan:
+    with safe_open(path, framework="pt") as file:
+        data = file.get_tensor("data")
+    volume = Volume(data, Grid.from_spacing(data.shape, spacing_mm))
+    prepared = prepare_scan(volume, weight, name=path.stem)
+    return replace(prepared, spacing_mm=(spacing_mm,) * 3)  # exact: patch sizes are cut by it
+
+
+# Files
+
+
+def write(path: Path, tensors: dict[str, Tensor], facts: object) -> None:
+    """Write tensors and facts that JSON can hold, as one whole file."""
+    whole = {name: data.contiguous() for name, data in tensors.items()}
+    with atomic_output(path, force=True) as temporary:
+        save_file(whole, temporary, {"facts": json.dumps(facts)})
