@@ -30,6 +30,15 @@ def _check_share(name: str, value: float) -> None:
         raise InputError(f"{name} is a share from 0 to below 1, not {value}.")
 
 
+def _check_schedule(run: TrainConfig | FlowTraining) -> None:
+    if not (run.minutes > 0 and run.learning_rate > 0 and run.steps >= 0):
+        raise InputError("minutes and learning_rate must be above zero, steps not below it.")
+    if min(run.batch, run.accumulate) < 1 or run.batch % run.accumulate:
+        raise InputError(
+            f"a batch of {run.batch} cannot be split into {run.accumulate} equal parts."
+        )
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The autoencoder's shape."""
@@ -101,14 +110,9 @@ class TrainConfig:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        if not (self.minutes > 0 and self.learning_rate > 0 and self.steps >= 0):
-            raise InputError("minutes and learning_rate must be above zero, steps not below it.")
+        _check_schedule(self)
         if not self.patch_sides_mm or min(self.patch_sides_mm) <= 0:
             raise InputError("patch_sides_mm needs at least one side, all above zero.")
-        if min(self.batch, self.accumulate) < 1 or self.batch % self.accumulate:
-            raise InputError(
-                f"a batch of {self.batch} cannot be split into {self.accumulate} equal parts."
-            )
         if self.loss not in LOSSES:
             raise InputError(f"loss must be one of {', '.join(LOSSES)}, not {self.loss!r}.")
         weights = [n for n in vars(self) if n.endswith("_weight") and getattr(self, n) < 0]
@@ -244,12 +248,7 @@ class FlowTraining:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        if not (self.minutes > 0 and self.learning_rate > 0 and self.steps >= 0):
-            raise InputError("minutes and learning_rate must be above zero, steps not below it.")
-        if min(self.batch, self.accumulate) < 1 or self.batch % self.accumulate:
-            raise InputError(
-                f"a batch of {self.batch} cannot be split into {self.accumulate} equal parts."
-            )
+        _check_schedule(self)
         if not (0 <= self.dropped_share <= 1 and 0 <= self.hidden_share <= 1 and self.shift > 0):
             raise InputError("shares lie from 0 to 1, and shift above zero.")
 

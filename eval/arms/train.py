@@ -25,7 +25,7 @@ from medil.model.base import LatentAutoencoder
 from medil.model.rivals import build
 from medil.training.launch import launch
 from medil.training.patches import Scan, Step
-from medil.training.update import average, draw_step, update
+from medil.training.update import average, draw_step, new_optimiser, update
 
 STAGES = {  # after an arm's name: (global_share, global_mix)
     "": (0.0, 0.0),  # the arms of the comparison: stage two alone
@@ -115,7 +115,7 @@ def train_arm(
     _settle(model, config, scans, seed)
     ema = copy.deepcopy(model).requires_grad_(False)
     fabric = launch(1, device)
-    wrapped, optimiser = fabric.setup(model, _optimiser(model, config.train))
+    wrapped, optimiser = fabric.setup(model, new_optimiser(model, config.train))
     by_steps = by_time = None
     voxels, losses, number, spent_s = 0, [], 0, 0.0
     bar = tqdm(total=steps, desc=title, unit="step")
@@ -166,18 +166,11 @@ def _one_step(
     return step, record["loss"]
 
 
-def _optimiser(model: torch.nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        model.parameters(), settings.learning_rate, (0.9, settings.beta2),
-        weight_decay=settings.weight_decay,
-    )  # fmt: skip
-
-
 def _settle(model: LatentAutoencoder, config: RunConfig, scans: Sequence[Scan], seed: int) -> None:
     """Unmeasured steps on weights that are thrown away: new shapes cost more than their work."""
     throwaway = copy.deepcopy(model)
     fabric = launch(1, throwaway.haar.device.type)
-    throwaway, optimiser = fabric.setup(throwaway, _optimiser(throwaway, config.train))
+    throwaway, optimiser = fabric.setup(throwaway, new_optimiser(throwaway, config.train))
     for number, scan in enumerate({s.spacing_mm: s for s in scans}.values()):
         rng = np.random.default_rng([seed, number, 1])
         step = draw_step(config, [scan], 0.97, rng)
