@@ -1,4 +1,4 @@
-"""What is asked of a user's scan, and of which arms.
+"""The three questions about a user's scan, and the arms that answer them.
 
 Three questions: its own grid, voxels twice as long, half the resolution. Truth is always the
 scan itself or the exact mean of its voxels, so nothing has to be known about it.

@@ -1,4 +1,4 @@
-"""A user's own scans: found, checked before any work, named, and masked by what they hold.
+"""Find a user's own scans, check them before any work, name them, and choose their masks.
 
 Nothing is computed before every file has been read once, so that a damaged file is named
 after seconds and not after an hour.
@@ -52,7 +52,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found out about one input when it was read.
+    """One input after the check that read it.
 
     Args:
         name: In the report.

@@ -1,4 +1,4 @@
-"""A report on a user's own scans: what is asked, checked, measured, and built."""
+"""A report on a user's own scans: check the input, measure what is missing, build the pages."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def check_folder(out: Path) -> None:
 
 
 def plan_of(options: argparse.Namespace) -> Plan:
-    """What was asked for, with every path absolute, after each volume was read once.
+    """The plan of a report, every path absolute; each volume is read once to check it.
 
     Raises:
         InputError: Which input, weights or coder cannot be used, and why.

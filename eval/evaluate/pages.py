@@ -32,7 +32,7 @@ THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class Page:
-    """One scan, what was recorded of it, and what codes make of it on its own grid.
+    """One scan, its recorded rows, and its renderings by several codes on its own grid.
 
     Args:
         about: What the check found.

@@ -1,4 +1,4 @@
-"""What is asked of each head: its contents, the grids they are scanned on, and their names.
+"""The conditions of the experiment: contents of a head, grids that scan them, their names.
 
 A condition reads ``CONTENT -> SCAN | CHANNELS`` where latents are compared, and
 ``CONTENT, LATENT -> 1 mm`` where a rendering is scored.

@@ -149,7 +149,7 @@ def around(block: Grid, spacing_mm: float) -> Grid:
 
 
 def turned(block: Grid, angle_deg: float = TILT_DEG) -> Grid:
-    """The block turned about a slanted axis through its middle; by 12 degrees if not told."""
+    """The block turned about a slanted axis through its middle."""
     return block.rotated(TILT_AXIS, angle_deg)
 
 

@@ -46,7 +46,7 @@ class Finding:
         arm: Who encoded.
         condition: As in `conditions`.
         metric: A key of `conditions.UNITS`.
-        value: In that unit; None where PSNR has no bound.
+        value: In that unit; not finite where PSNR has no bound.
         scanned: The grid that was encoded.
         seen_on: Latent cells that were compared, or voxels of the rendering.
         cells: All cells of the latent.
@@ -56,7 +56,7 @@ class Finding:
     arm: str
     condition: str
     metric: str
-    value: float | None
+    value: float
     scanned: Grid
     seen_on: Grid
     cells: Grid
@@ -64,7 +64,7 @@ class Finding:
 
 
 class Bench:
-    """One arm at one head's block, and what is asked of a latent there.
+    """One arm on the block of one head: encode there, compare latents, score renderings.
 
     Args:
         model: Any arm of the comparison, on the CPU; oblique grids need its closed form.
@@ -109,9 +109,8 @@ class Bench:
         inner = tuple(slice(margin, n - margin) for n in self.block.shape)
         mask = truth[inner] > FOREGROUND
         db = psnr(truth[inner], estimate[inner], mask, peak_intensity(truth[inner], mask))
-        value = db if np.isfinite(db) else None
         return Finding(
-            self.coder.name, condition, "psnr", value, self.block, self.block, self.cells, 0.0
+            self.coder.name, condition, "psnr", db, self.block, self.block, self.cells, 0.0
         )
 
 

@@ -136,14 +136,15 @@ def as_rows(
     model, config_hash = loaded(release), hashes(release, cohort)
     weights = weights_sha256(model)
     return [
-        rows.Row(
+        row
+        for f in found
+        for row in rows.of_values(
+            {f.metric: f.value},
+            names.UNITS,
             experiment=NAME,
             subject=head.name,
             arm=f.arm,
             condition=f.condition,
-            metric=f.metric,
-            value=f.value,
-            unit=names.UNITS[f.metric],
             spacing_in_mm=rows.spacing_text(f.scanned),
             spacing_out_mm=rows.spacing_text(f.seen_on),
             numbers_kept=model.config.latent_channels * f.cells.n_voxels,
@@ -152,8 +153,6 @@ def as_rows(
             data_sha256=head.data_sha256,
             weights_sha256=weights,
             time_s=f.time_s,
-            recorded_at=rows.now_utc(),
             provenance=provenance,
         )
-        for f in found
     ]

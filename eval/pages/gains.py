@@ -1,4 +1,4 @@
-"""The picture of the page of all results, and the number that it measures once more."""
+"""The page of all results: its picture, and one recorded number that it measures again."""
 
 from __future__ import annotations
 

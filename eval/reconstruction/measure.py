@@ -22,7 +22,7 @@ from medil.regrid import cell_average
 from medil.volume import Volume
 
 NAME = "reconstruction"
-DEFINITION = {  # what the numbers mean; another meaning is another configuration
+DEFINITION = {  # of the numbers; another definition is another configuration
     "version": 2,
     "metrics": metrics.DEFINITION,
 }
@@ -98,7 +98,7 @@ def measure(
 
 
 def timed(function: Callable, *arguments: Any) -> tuple[Any, float]:
-    """What a function gives back, and the seconds it took."""
+    """The result of a function, and the seconds it took."""
     started = time.perf_counter()
     return function(*arguments), time.perf_counter() - started
 

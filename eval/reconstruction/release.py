@@ -8,9 +8,13 @@ from medil.model.autoencoder import MedIL
 from medil.model.weights import weights_sha256
 
 NAME = "release"
-FACTS = {  # fact that training wrote -> unit
-    "minutes": "min",
-    "step": "1",
+FACTS = ("minutes", "step")  # that training wrote into the weights
+UNITS = {
+    "parameters": "1",
+    "latent_channels": "1",
+    "latent_spacing": "mm",
+    "training_minutes": "min",
+    "training_step": "1",
 }
 
 
@@ -28,34 +32,27 @@ def release_rows(model: MedIL, name: str, provenance: rows.Provenance) -> list[r
     config = model.config
     n_parameters = sum(p.numel() for p in model.parameters())
     values = {
-        "parameters": (n_parameters, "1"),
-        "latent_channels": (config.latent_channels, "1"),
-        "latent_spacing": (config.latent_spacing_mm, "mm"),
+        "parameters": n_parameters,
+        "latent_channels": config.latent_channels,
+        "latent_spacing": config.latent_spacing_mm,
     }
     facts = getattr(model, "facts", {})
-    for fact, unit in FACTS.items():
-        if fact in facts:
-            values[f"training_{fact}"] = (facts[fact], unit)
+    values |= {f"training_{fact}": facts[fact] for fact in FACTS if fact in facts}
     mm3 = max(1, round(config.latent_spacing_mm**3))  # a latent cell, in voxels of 1 mm
-    return [
-        rows.Row(
-            experiment=NAME,
-            subject=name,
-            arm=release_arm(name),
-            condition="as released",
-            metric=metric,
-            value=float(value),
-            unit=unit,
-            spacing_in_mm="any",
-            spacing_out_mm="any",
-            numbers_kept=config.latent_channels,
-            n_voxels=mm3,
-            config_hash=rows.digest(facts.get("config_hash", "")),
-            data_sha256="none",
-            weights_sha256=weights_sha256(model),
-            time_s=0.0,
-            recorded_at=rows.now_utc(),
-            provenance=provenance,
-        )
-        for metric, (value, unit) in values.items()
-    ]
+    return rows.of_values(
+        values,
+        UNITS,
+        experiment=NAME,
+        subject=name,
+        arm=release_arm(name),
+        condition="as released",
+        spacing_in_mm="any",
+        spacing_out_mm="any",
+        numbers_kept=config.latent_channels,
+        n_voxels=mm3,
+        config_hash=rows.digest(facts.get("config_hash", "")),
+        data_sha256="none",
+        weights_sha256=weights_sha256(model),
+        time_s=0.0,
+        provenance=provenance,
+    )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval.evaluate import __main__ as evaluate
+from eval.evaluate import EXPERIMENT
 from eval.evaluate import inputs as evaluate_inputs
 from eval.evaluate.inputs import Plan
 from medil.errors import InputError
@@ -182,6 +182,6 @@ def test_a_plan_is_read_as_it_was_written(folder, tmp_path):
 
 def test_one_broken_file_among_many_stops_it_before_any_work(folder, tmp_path, capsys):
     (folder / "broken.nii").write_text("no image" * 99)
-    assert evaluate.main([str(folder), "--out", str(tmp_path / "report")]) == 2
+    assert EXPERIMENT.main([str(folder), "--out", str(tmp_path / "report")]) == 2
     assert "broken.nii" in capsys.readouterr().err
     assert not (tmp_path / "report").exists()
