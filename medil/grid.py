@@ -1,4 +1,4 @@
-"""Where voxels are: a shape and an affine, and every half-voxel rule in one place.
+"""Sampling grids: a shape and an affine, with every half-voxel rule in one place.
 
 A voxel is a small box and its integer index names the *centre* of that box, so
 a volume reaches half a voxel beyond its outermost centres. Two scans of one head
@@ -28,7 +28,7 @@ MAX_AXIS_VOXELS = 2.0**40  # beyond it even the index of a voxel loses its fract
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """A sampling grid: how many voxels, and where each one's centre lies.
+    """A sampling grid: the number of voxels and the position of each centre.
 
     Args:
         shape: (D, H, W), the number of voxels along the axes i, j, k.
@@ -97,7 +97,7 @@ class Grid:
 
     @property
     def directions(self) -> np.ndarray:
-        """[3, 3] unit vectors of the voxel axes in RAS+, one a column."""
+        """[3, 3] unit vectors of the voxel axes in RAS+, one per column."""
         return self.affine_vox2ras[:3, :3] / np.asarray(self.spacing_mm)
 
     @property
@@ -124,7 +124,7 @@ class Grid:
 
     @property
     def orientation(self) -> str:
-        """Axis codes such as ``RAS`` or ``LIA``: where each voxel axis grows to."""
+        """Axis codes such as ``RAS`` or ``LIA``: the direction of each voxel axis."""
         return "".join(orientations.aff2axcodes(self.affine_vox2ras))
 
     def __eq__(self, other: object) -> bool:
@@ -166,7 +166,7 @@ class Grid:
         return bool(farthest_mm <= tolerance_mm * math.sqrt(3))
 
     def is_parallel_to(self, other: Grid, tolerance: float = 1e-5) -> bool:
-        """Whether the voxel axes i, j, k of both grids point the same ways."""
+        """Whether the voxel axes i, j, k of both grids have the same directions."""
         return bool(np.abs(self.directions - other.directions).max() <= tolerance)
 
     # From index to mm and back
@@ -205,7 +205,7 @@ class Grid:
     # Other grids from this one
 
     def resized(self, shape: Sequence[int]) -> Grid:
-        """The same box cut into another number of voxels.
+        """A grid of the same box with another number of voxels.
 
         ``index_old = (index_new + 0.5) * n_old / n_new - 0.5``: the origin moves too.
 
@@ -232,7 +232,7 @@ class Grid:
         new voxel (or, for a box thinner than one new voxel, half the difference).
 
         Args:
-            spacing_mm: New voxel size, one number or one an axis, in mm.
+            spacing_mm: New voxel size in mm, one number or one per axis.
 
         Returns:
             The grid.
@@ -277,16 +277,16 @@ class Grid:
         return Grid(tuple(shape), affine)
 
     def shifted(self, offset_mm: ArrayLike) -> Grid:
-        """This grid moved by (R, A, S) mm."""
+        """This grid translated by (R, A, S) mm."""
         affine = self.affine_vox2ras.copy()
         affine[:3, 3] += np.asarray(offset_mm, dtype=np.float64)
         return Grid(self.shape, affine)
 
     def rotated(self, axis: Sequence[float], angle_deg: float) -> Grid:
-        """This grid turned about its middle.
+        """This grid rotated about its centre.
 
         Args:
-            axis: (R, A, S) direction of the turning axis; any length.
+            axis: (R, A, S) direction of the rotation axis, of any length.
             angle_deg: Angle in degrees, right-handed.
 
         Returns:
@@ -348,7 +348,7 @@ def as_triple(value: float | Sequence[float], name: str) -> Triple:
 
     Args:
         value: One number for all axes, or one for each voxel axis.
-        name: What to call it in an error.
+        name: Name in an error.
 
     Returns:
         Three floats.

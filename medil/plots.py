@@ -42,7 +42,7 @@ STYLE: dict[Any, Any] = {
 
 
 class Plane(NamedTuple):
-    """Which voxel axis a plane cuts, and which it shows across and up."""
+    """The voxel axis that a plane cuts, and the axes that it shows across and up."""
 
     cut: int
     across: int
@@ -100,8 +100,8 @@ def compare(
     One plane: the volumes stand side by side. Several: planes across, volumes down.
 
     Args:
-        volumes: What to compare; the grids may differ.
-        titles: One for each volume.
+        volumes: The volumes; their grids may differ.
+        titles: One per volume.
         point_mm: (R, A, S) in mm; the middle of the first volume when None.
         window: Shared by all panels; `window_of` the first volume when None.
         planes: Any of sagittal, coronal and axial.
@@ -111,7 +111,7 @@ def compare(
         The figure.
 
     Raises:
-        InputError: Not one title a volume, an unknown plane, or a point outside a volume.
+        InputError: Not one title per volume, an unknown plane, or a point outside a volume.
     """
     _check(volumes, titles, planes)
     point = np.asarray(volumes[0].grid.centre_mm if point_mm is None else point_mm, dtype=float)
@@ -137,9 +137,9 @@ def error_maps(
     """Estimate minus truth, in colours that are symmetric about zero.
 
     Args:
-        truth: What should have come out.
-        estimates: What came out, each on the grid of `truth`.
-        titles: One for each estimate.
+        truth: The true volume.
+        estimates: Estimates of it, each on the grid of `truth`.
+        titles: One per estimate.
         point_mm: (R, A, S) in mm; the middle of the volume when None.
         limit: Error with the strongest colour, in intensity units; when None, the 99.5th
             percentile of all the absolute errors.
@@ -173,13 +173,13 @@ def spectra(volumes: Sequence[Volume], titles: Sequence[str]) -> Figure:
 
     Args:
         volumes: On any grids; those that share an extent can be compared directly.
-        titles: One for each volume.
+        titles: One per volume.
 
     Returns:
         The figure; a dotted line marks where each grid's coarsest axis ends.
 
     Raises:
-        InputError: Not one title a volume.
+        InputError: Not one title per volume.
     """
     _check(volumes, titles, ())
     figure, axes = panels(1, 1, panel_in=(6.5, 3.6))
@@ -223,13 +223,13 @@ def radial_power(volume: Volume, n_bins: int = 64) -> tuple[np.ndarray, np.ndarr
 
 
 def training_steps(steps: Mapping[str, Step]) -> Figure:
-    """What training steps see: the middle plane of each, under its latent cells.
+    """The input of training steps: the middle plane of each, with the borders of its latent cells.
 
     Steps are turned and mirrored at random, so their axes are first, second and third, in mm
     of the step's own frame, and no side is Left.
 
     Args:
-        steps: Title -> step; its first image is shown, as it is encoded.
+        steps: Title to step; the first image of its batch is shown.
 
     Returns:
         The figure.
@@ -250,7 +250,7 @@ def training_steps(steps: Mapping[str, Step]) -> Figure:
 
 
 def cell_faces_mm(grid: Grid, axis: int) -> np.ndarray:
-    """[n + 1] where the cells of a grid begin and end along one of its axes, in mm."""
+    """[n + 1] positions of the faces between cells along one axis, in mm."""
     return np.linspace(*_faces_mm(grid, axis), grid.shape[axis] + 1)
 
 
@@ -262,11 +262,11 @@ def draw_plane(
     window: Window,
     colours: str = "gray",
 ):
-    """One plane of voxels into one panel, at their true place and size.
+    """Draw one plane of voxels into a panel, at true position and size.
 
     Args:
         ax: The panel.
-        volume: What to cut; its voxel axes i, j, k run roughly along R, A, S.
+        volume: The volume; its voxel axes i, j, k run roughly along R, A, S.
         plane: sagittal, coronal or axial.
         point_mm: [3] (R, A, S) in mm; the voxel that holds it is shown.
         window: Intensities shown as the first and last colour.
@@ -318,7 +318,7 @@ def _voxel_holding(grid: Grid, point_mm: np.ndarray) -> np.ndarray:
 
 
 def _faces_mm(grid: Grid, axis: int) -> Window:
-    """Where the box begins and ends along one voxel axis, in mm along that axis.
+    """Positions of the two outer faces along one voxel axis, in mm along that axis.
 
     For an axis that points to Right, Anterior or Superior these are world coordinates;
     for an oblique one, distances along it from the world's origin.
@@ -340,7 +340,7 @@ def _limit(
 
 
 def _panel_for_each(volumes: Sequence[Volume], planes: Sequence[str]):
-    """Axes indexed [volume, plane], whichever way the figure lays them out."""
+    """A figure and its axes, indexed [volume, plane]; one plane is laid out in a row."""
     if len(planes) == 1:
         figure, axes = panels(1, len(volumes))
         return figure, axes.T

@@ -1,4 +1,4 @@
-"""Values from one grid to another: averages over cells, splines between; nothing learned."""
+"""Resampling without learning: cell averages, cubic splines and trilinear interpolation."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def checked(data: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def apply_separable(volume: np.ndarray, operators: Sequence[np.ndarray]) -> np.ndarray:
-    """[D, H, W] with one [n_out, n_in] matrix applied along each axis."""
+    """Apply one [n_out, n_in] matrix along each axis of [D, H, W]."""
     for axis, operator in enumerate(operators):
         volume = np.moveaxis(np.tensordot(operator, volume, axes=(1, axis)), 0, axis)
     return np.ascontiguousarray(volume)
