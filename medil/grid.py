@@ -101,6 +101,11 @@ class Grid:
         return self.affine_vox2ras[:3, :3] / np.asarray(self.spacing_mm)
 
     @property
+    def edges_mm(self) -> np.ndarray:
+        """[3, 3] edges of a voxel in RAS+ mm, one a column."""
+        return self.affine_vox2ras[:3, :3]
+
+    @property
     def extent_mm(self) -> Triple:
         """Length of the box along i, j, k, from outer face to outer face, in mm."""
         depth, height, width = (n * s for n, s in zip(self.shape, self.spacing_mm, strict=True))
@@ -391,3 +396,9 @@ def check_affine(affine_vox2ras: ArrayLike) -> np.ndarray:
         raise InputError("the affine is singular (two voxel axes coincide); repair the header.")
     affine.setflags(write=False)
     return affine
+
+
+def points_to_index(grid: Grid, points_mm: Tensor) -> Tensor:
+    """`Grid.ras_to_index` of a tensor, with gradients: [..., 3] RAS+ mm -> [..., 3] float64."""
+    inverse = torch.from_numpy(np.linalg.inv(grid.affine_vox2ras)).to(points_mm.device)
+    return points_mm.to(torch.float64) @ inverse[:3, :3].T + inverse[:3, 3]

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -55,6 +57,37 @@ class Latent:
         """A draw from the latent's Gaussian, as a latent (generator on the CPU)."""
         noise = torch.randn(self.mean.shape, generator=generator).to(self.mean)
         return replace(self, mean=self.mean + noise * torch.exp(self.log_var / 2))
+
+    def crop_mm(self, low_mm: ArrayLike, high_mm: ArrayLike) -> Latent:
+        """The part of the latent whose cells cover a box.
+
+        A few cells from the new faces it renders as the whole does; nearer to them, networks
+        see the cut as the image's edge.
+
+        Args:
+            low_mm: (R, A, S) of the box's lowest corner, in mm.
+            high_mm: Of its highest corner.
+
+        Returns:
+            The latent; `native` and all else stay the whole volume's.
+
+        Raises:
+            InputError: A box that is empty or lies outside the latent's.
+        """
+        low, high = (np.asarray(corner, dtype=np.float64) for corner in (low_mm, high_mm))
+        corners = np.array(list(product(*zip(low.tolist(), high.tolist(), strict=True))))
+        index_vox, shape = self.grid.ras_to_index(corners), self.grid.shape
+        start = np.floor(index_vox.min(0) + 0.5 + 1e-6).clip(min=0).astype(int)
+        stop = np.ceil(index_vox.max(0) + 0.5 - 1e-6).clip(max=shape).astype(int)
+        if not (low < high).all() or (start >= stop).any():
+            raise InputError(
+                f"no latent cell lies between {low.tolist()} and {high.tolist()} mm; the latent "
+                f"fills {self.grid.bounds_mm.round(1).tolist()}."
+            )
+        i, j, k = (slice(a, b) for a, b in zip(start.tolist(), stop.tolist(), strict=True))
+        mean, log_var = self.mean[:, i, j, k], self.log_var[:, i, j, k]
+        grid = self.grid.crop(start.tolist(), (stop - start).tolist())
+        return replace(self, mean=mean, log_var=log_var, grid=grid)
 
     def save(self, path: str | Path, force: bool = False) -> Path:
         """Write a .safetensors file.

@@ -10,7 +10,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from medil.errors import InputError
-from medil.grid import Grid
+from medil.grid import Grid, points_to_index
 
 
 def cell_average(data: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
@@ -122,10 +122,8 @@ def sample_trilinear(values: Tensor, grid: Grid, points_mm: Tensor) -> Tensor:
     Returns:
         [B, C, ...] values at the points, in the dtype of `values`.
     """
-    inverse = torch.from_numpy(np.linalg.inv(grid.affine_vox2ras))
-    points = points_mm.to(torch.float64)
-    index_vox = points @ inverse[:3, :3].T.to(points.device) + inverse[:3, 3].to(points.device)
-    sizes = torch.tensor(grid.shape, dtype=torch.float64, device=points.device)
+    index_vox = points_to_index(grid, points_mm)
+    sizes = torch.tensor(grid.shape, dtype=torch.float64, device=index_vox.device)
     coord_norm = (2 * index_vox + 1) / sizes - 1
     xyz = coord_norm.flip(-1).reshape(1, -1, 1, 1, 3).to(values)  # grid_sample wants W, H, D
     sampled = torch.nn.functional.grid_sample(

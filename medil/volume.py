@@ -259,7 +259,8 @@ def save_slabs(
         grid: Of the whole image, RAS+.
         like: The file to resemble: its orientation, codes, units. RAS+ when None.
         make_slabs: Given an axis of `grid` and whether to begin at its end, all slabs of the
-            image in that order; called once. `MedIL.decode_slabs` makes such.
+            image in that order; called once. `functools.partial(field.slabs, grid)` of a
+            `medil.model.field.Field` is one.
         force: Replace a file that exists.
         memory_bytes: Budget of the process, for formats that are collected; a share of what
             is free when None.

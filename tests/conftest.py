@@ -76,7 +76,7 @@ def spline_model():
 
     model = MedIL(preset("test").model).eval()
     with torch.no_grad():
-        for layer in (model.to_latent, model.render):
+        for layer in (model.encoder.out, model.decoder.render):
             for weights in layer.parameters():
                 weights.zero_()
     return model

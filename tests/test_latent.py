@@ -64,3 +64,29 @@ def test_samples_spread_as_the_log_variance_says(latent):
     )
     assert draws.std().item() == pytest.approx(2.0, rel=0.05)
     assert abs(draws.mean().item()) < 0.05
+
+
+def test_a_crop_covers_its_box_and_keeps_numbers_at_their_place(latent):
+    wanted = latent.grid.index_to_ras([1, 1, 2])
+    near = latent.crop_mm(wanted - 1.0, wanted + 1.0)
+    assert min(near.grid.shape) >= 1 and near.grid.n_voxels < latent.grid.n_voxels
+    cell = np.rint(near.grid.ras_to_index(wanted)).astype(int)
+    assert torch.equal(near.mean[:, *cell], latent.mean[:, 1, 1, 2])
+    assert torch.equal(near.log_var[:, *cell], latent.log_var[:, 1, 1, 2])
+    assert near.native == latent.native and near.weights_id == latent.weights_id
+
+
+def test_a_crop_along_the_cells_takes_those_that_the_box_touches():
+    grid, numbers = Grid.from_spacing((6, 5, 4), 4.0), torch.arange(120.0).reshape(1, 6, 5, 4)
+    whole = Latent(numbers, numbers, grid, grid, Intensity(0.0, 1.0))
+    faces = whole.crop_mm((-2.0, 2.0, 2.0), (10.0, 6.0, 30.0))  # cell n fills 4 n - 2 ... 4 n + 2
+    assert torch.equal(faces.mean, numbers[:, 0:3, 1:2, 1:4])
+    np.testing.assert_allclose(faces.grid.index_to_ras([0, 0, 0]), (0.0, 4.0, 4.0))
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [((90, 90, 90), (99, 99, 99)), ((1, 1, 1), (0, 3, 3))], ids=["far", "empty"]
+)
+def test_a_crop_without_a_cell_is_refused(latent, low, high):
+    with pytest.raises(InputError, match="no latent cell lies between"):
+        latent.crop_mm(low, high)

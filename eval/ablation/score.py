@@ -27,7 +27,7 @@ PATCH_MM, STRIDE_MM, INNER_MM = 24, 16, 4  # of patches that are compared with t
 @torch.inference_mode()
 def answer(model: LatentAutoencoder, question: Question) -> np.ndarray:
     """[D', H', W'] float64: the block encoded and rendered; networks in bf16, the rest not."""
-    device = model.haar.device
+    device = model.device
     latent_grid = question.latent_grid(model.config.latent_spacing_mm)
     x = question.x[None, None].to(device)
     with torch.autocast(device.type, torch.bfloat16):

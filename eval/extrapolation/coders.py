@@ -23,7 +23,7 @@ from medil.data.releases import release_path
 from medil.grid import Grid
 from medil.model.autoencoder import MedIL
 from medil.model.base import LatentAutoencoder
-from medil.model.streaming import slabs
+from medil.model.tiles import slabs
 from medil.model.weights import load_model, weights_sha256
 from medil.volume import Volume
 
@@ -118,7 +118,7 @@ def _render(
 ) -> torch.Tensor:
     """[D, H, W]; MedIL slab by slab, so that an MLP at every voxel fits into memory."""
     if splines_alone:
-        return model.render_linear(z, cells, grid)[0, 0]
+        return model.splines.render(z, cells, grid)[0, 0]
     if not isinstance(model, MedIL):
         return model.decode_tensor(z, cells, grid)[0, 0].float()
     features = model.decode_features(z)

@@ -23,7 +23,7 @@ from medil.grid import Grid
 from medil.io.intensity import Intensity, robust_intensity
 from medil.latent import Latent
 from medil.model.autoencoder import MedIL
-from medil.model.streaming import slabs
+from medil.model.tiles import slabs
 from medil.synth.anatomy import tissue_anatomy
 from medil.synth.attributes import Spread
 from medil.synth.cohort import scan
@@ -81,7 +81,7 @@ def rendered(model: MedIL, latent: Latent, grids: Sequence[Grid]) -> list[Volume
     Returns:
         A volume for each grid.
     """
-    z, found = latent.mean[None].to(model.haar), []
+    z, found = latent.mean[None].to(model.device), []
     with torch.autocast("cpu", torch.bfloat16):
         features = model.decode_features(z)
     for grid in grids:

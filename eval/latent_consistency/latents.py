@@ -44,7 +44,7 @@ def coders(model: LatentAutoencoder, name: str = MEDIL) -> list[Coder]:
     def mean(x: Tensor, grid: Grid, cells: Grid) -> Tensor:
         return model.encode_tensor(x, grid, cells)[0]
 
-    ends = [(mean, model.decode_tensor), (model.project, model.render_linear)]
+    ends = [(mean, model.decode_tensor), (model.splines.project, model.splines.render)]
     return [Coder(arm, *both) for arm, both in zip(arms(model, name), ends, strict=False)]
 
 
@@ -70,7 +70,7 @@ def transport(
     Returns:
         [C, d', h', w'] on `common`.
     """
-    return model.project(model.render_linear(z[None], cells, voxels), voxels, common)[0]
+    return model.splines.project(model.splines.render(z[None], cells, voxels), voxels, common)[0]
 
 
 def turned_with(cells: Grid, block: Grid, header: Grid) -> Grid:

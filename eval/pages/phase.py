@@ -90,8 +90,9 @@ def read_at_centres(features: torch.Tensor, nodes: Grid, voxels: Grid, rule: str
     """
     basis = local_fourier(0) if rule == "trilinear" else cubic_bspline()
     coefficients = features if rule == "trilinear" else _spline_coefficients(features)
-    points = centres_mm(voxels).reshape(-1, 3).numpy()
-    values = resample.evaluate_points(coefficients[None, None, None], basis, nodes, points)
+    points = centres_mm(voxels).reshape(-1, 3)
+    coefficients = coefficients[(None,) * 5]
+    values = resample.synthesise_points(coefficients, basis, nodes, points)
     return values.reshape(voxels.shape)
 
 

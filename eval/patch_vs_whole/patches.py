@@ -38,8 +38,8 @@ def rebuilt_whole(
         [D, H, W] float32.
     """
     latent_grid = model.latent_grid(grid)
-    mean, _ = model.encode_tensor(x[None, None].to(model.haar), grid, latent_grid)
-    render = model.render_linear if linear_only else model.decode_tensor
+    mean, _ = model.encode_tensor(x[None, None].to(model.device), grid, latent_grid)
+    render = model.splines.render if linear_only else model.decode_tensor
     return render(mean, latent_grid, grid)[0, 0].float().cpu()
 
 

@@ -22,7 +22,7 @@ THICK = 64  # voxels of a slab
 def measure(sizes: Sizes, release: str) -> list[Timing]:
     """Networks in bfloat16, then slabs that stay on the GPU; by CUDA events.
 
-    Seconds are of `decode_slabs`, whose slabs are copied to the host.
+    Seconds are of `Field.slabs`, whose slabs are copied to the host.
     """
     scan, _ = brain_at_1_mm()
     model = place_model(load_release(release), find_device("cuda"))
@@ -36,10 +36,10 @@ def measure(sizes: Sizes, release: str) -> list[Timing]:
         for start, count in cuts(grid.shape[0], THICK):
             slab = grid.crop((start, 0, 0), (count, *grid.shape[1:]))
             learned = model.render_features(features, latent.grid, slab)
-            learned + model.render_linear_near(z, latent.grid, slab)
+            learned + model.splines.render(z, latent.grid, slab)
 
     def to_the_host() -> None:
-        for _ in model.decode_slabs(latent, grid):
+        for _ in model.field(latent).slabs(grid):
             pass
 
     decode()

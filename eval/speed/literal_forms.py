@@ -8,7 +8,7 @@ from torch import Tensor
 
 from medil.grid import Grid
 from medil.layers.blocks import at_least_float
-from medil.layers.pointwise import LiteralLTE, cell_size
+from medil.layers.pointwise import LiteralLTE, PointOperator
 
 Form = Callable[[Tensor, Grid, Grid], Tensor]
 PLAIN, EAGER = "neighbours", "separable, eager"
@@ -21,9 +21,7 @@ def forms(layer: LiteralLTE) -> dict[str, Form]:
     """
 
     def plain(features: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
-        amplitude, frequency = coefficients(layer, features)
-        phase = at_least_float(layer.phase(cell_size(nodes, voxels, features)))
-        return layer.plain(amplitude, frequency, phase, nodes, voxels)
+        return PointOperator.forward(layer, features, nodes, voxels)
 
     return {PLAIN: plain} if layer.amplitude.weight.is_cuda else {PLAIN: plain, EAGER: layer}
 

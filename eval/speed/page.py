@@ -71,8 +71,8 @@ def parts_apart(model: MedIL, latent: Latent, grid: Grid, cut: int) -> dict[str,
     scale = float(whole.std())
     found = {"two parts, each rendered alone": float((joined - whole).abs().max()) / scale}
     for axis in range(3):
-        slabs = sorted(model.decode_slabs(latent, grid, axis=axis, descending=True),
-                       key=lambda pair: pair[0])  # fmt: skip
+        field = model.field(latent)
+        slabs = sorted(field.slabs(grid, axis, descending=True), key=lambda pair: pair[0])
         again = torch.cat([slab for _, slab in slabs], dim=axis)
         name = f"slabs along axis {axis}, from its end"
         found[name] = float((again - whole).abs().max()) / scale

@@ -107,4 +107,4 @@ def closed_form(scene: Scene, device: str = "cpu") -> Job:
     cells = [n // config.fine_per_latent for n in scene.nodes.shape]
     latent_grid = scene.nodes.resized(cells)
     z = scene.features.new_zeros(1, config.latent_channels, *cells).normal_()
-    return lambda: model.render_linear(z, latent_grid, scene.voxels)
+    return lambda: model.splines.render(z, latent_grid, scene.voxels)

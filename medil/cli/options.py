@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,12 +104,9 @@ def render_to_file(
     """Decode into a file, slab by slab, with a progress bar on a terminal."""
     from medil.volume import save_slabs
 
-    def make_slabs(axis: int, descending: bool):
-        return model.decode_slabs(
-            latent, grid, axis=axis, descending=descending, memory_bytes=memory_bytes,
-            progress=sys.stderr.isatty(),
-        )  # fmt: skip
-
+    make_slabs = partial(
+        model.field(latent).slabs, grid, memory_bytes=memory_bytes, progress=sys.stderr.isatty()
+    )
     save_slabs(output, grid, like, make_slabs, force, memory_bytes)
 
 

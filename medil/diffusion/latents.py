@@ -242,7 +242,7 @@ def encode_heads(model: LatentAutoencoder, heads: Sequence[Path], folder: Path) 
         kept = cache / path.name
         if not kept.exists():
             head = read_head(path)
-            data = head.data[None, None].to(model.haar.device)
+            data = head.data[None, None].to(model.device)
             mean, _ = model.encode_tensor(data, head.grid, grid)
             facts = {"known": head.known, "source": head.source}
             with atomic_output(kept, force=True) as temporary:

@@ -253,12 +253,12 @@ def data_consistency(
             "samples agree with a scan only through an autoencoder with the closed form."
         )
 
-    x, cover = observation.x.to(model.haar), observation.cover.to(model.haar)
+    x, cover = observation.x.to(model.device), observation.cover.to(model.device)
 
     def correct(z: Tensor) -> Tensor:
-        render = model.decode_tensor if whole else model.render_linear
+        render = model.decode_tensor if whole else model.splines.render
         missing = x - render(z, observation.latent_grid, observation.grid)
-        added = model.project(missing + MIDDLE, observation.grid, observation.latent_grid)
+        added = model.splines.project(missing + MIDDLE, observation.grid, observation.latent_grid)
         return z + cover * added
 
     return correct

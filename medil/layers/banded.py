@@ -66,6 +66,15 @@ def part(band: Band, start: int, stop: int) -> tuple[Band, int, int]:
     return Band(band.matrix[start:stop, :, first:last]), first, last
 
 
+@lru_cache(maxsize=256)
+def fed(band: Band, start: int, stop: int) -> tuple[Band, int, int]:
+    """The map from a run of inputs alone, and the run of results that it adds to."""
+    if (start, stop) == (0, band.n_in):
+        return band, 0, band.n_out
+    first, last = band.seen_by(start, stop)
+    return Band(band.matrix[first:last, :, start:stop]), first, last
+
+
 # Along an axis that is not the last: sums of rows
 
 

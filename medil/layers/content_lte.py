@@ -13,11 +13,10 @@ from itertools import product
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from medil.grid import Grid
 from medil.layers.blocks import at_least_float, zero_init
-from medil.layers.pointwise import local_ensemble
+from medil.layers.pointwise import PointOperator, local_ensemble
 
 NUMBERS_PER_CHUNK = 2**24  # of the largest intermediate
 POINTS_PER_CELL = 4  # of the quadrature on oblique grids, an axis
@@ -126,7 +125,7 @@ class Reach:
         return cosine, sine
 
 
-class ContentLTE(nn.Module):
+class ContentLTE(PointOperator):
     """Cell-integrated LTE whose frequencies come from the features, as in the paper.
 
     y(voxel) = mean over the voxel of sum_n hat(d) sum_k A_k(n) cos(pi F_k(n) . d) +
@@ -172,11 +171,19 @@ class ContentLTE(nn.Module):
 
     def forward(self, features: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
         """[B, C, d, h, w] on `nodes` -> [B, channels_out, D, H, W] on `voxels`."""
+        if not nodes.is_parallel_to(voxels):
+            return super().forward(features, nodes, voxels)
         amplitude, frequency = self.coefficients(features)
         with torch.autocast(features.device.type, enabled=False):
-            if nodes.is_parallel_to(voxels):
-                return render_waves(amplitude, frequency, nodes, voxels)
-            return _render_oblique(amplitude, frequency, nodes, voxels)
+            return render_waves(amplitude, frequency, nodes, voxels)
+
+    def at(
+        self, features: Tensor, nodes: Grid, points_mm: Tensor, edges_mm: np.ndarray | None = None
+    ) -> Tensor:
+        """As `PointOperator.at`; voxels are averaged by `render_points`."""
+        amplitude, frequency = self.coefficients(features)
+        with torch.autocast(features.device.type, enabled=False):
+            return render_points(amplitude, frequency, nodes, points_mm, edges_mm)
 
 
 def render_waves(amplitude: Tensor, frequency: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
@@ -244,11 +251,35 @@ def wave_points(amplitude: Tensor, frequency: Tensor, cell: Tensor, delta: Tenso
     return (amplitude.index_select(-1, cell) * wave[:, None]).sum((2, 3))
 
 
-def _render_oblique(amplitude: Tensor, frequency: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
-    """`render_waves` by midpoint quadrature, so many points a feature cell, an axis."""
-    pitch_mm = min(nodes.spacing_mm)
-    counts = [max(2, math.ceil(POINTS_PER_CELL * v / pitch_mm)) for v in voxels.spacing_mm]
-    fine = voxels.resized([n * size for n, size in zip(counts, voxels.shape, strict=True)])
+def render_points(
+    amplitude: Tensor,
+    frequency: Tensor,
+    nodes: Grid,
+    points_mm: Tensor,
+    edges_mm: np.ndarray | None = None,
+) -> Tensor:
+    """The waves at scattered points, or their means over voxels there by midpoint quadrature.
+
+    Args:
+        amplitude: [B, C, 2, K, d, h, w] on `nodes`, as `render_waves` takes it.
+        frequency: [B, 3, K, d, h, w].
+        nodes: Feature grid.
+        points_mm: [Q, 3] RAS+ points, in mm.
+        edges_mm: [3, 3] edges of the voxels, one a column; None: the point values.
+
+    Returns:
+        [B, C, Q].
+    """
+    offsets = torch.zeros(1, 3, dtype=torch.float64)
+    if edges_mm is not None:
+        sizes = POINTS_PER_CELL * np.linalg.norm(edges_mm, axis=0) / min(nodes.spacing_mm)
+        counts = [max(2, math.ceil(size)) for size in sizes.tolist()]
+        index = product(*((np.arange(n) + 0.5) / n - 0.5 for n in counts))
+        offsets = torch.from_numpy(np.array(list(index)) @ edges_mm.T)
+    points_mm = points_mm[:, None] + offsets.to(points_mm)  # [Q, P, 3]
     flat = amplitude.flatten(4), frequency.flatten(3)
-    values = local_ensemble(lambda c, d: wave_points(*flat, c, d).mT, nodes, fine, frequency)
-    return functional.avg_pool3d(values, counts)
+    values = local_ensemble(
+        lambda cell, delta: wave_points(*flat, cell, delta).mT, nodes, points_mm.flatten(0, 1),
+        frequency,
+    )  # fmt: skip
+    return values.unflatten(-1, points_mm.shape[:2]).mean(-1)

@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor, nn
 
 from medil.config import ModelConfig
@@ -25,7 +26,12 @@ from medil.layers.bases import cubic_bspline, local_fourier
 from medil.layers.blocks import at_least_float, depth_to_space, zero_init
 from medil.layers.content_lte import ContentLTE, plane_waves
 from medil.layers.pointwise import LIIF, FixedMLP, LiteralLTE, Trilinear
-from medil.layers.projection import least_squares, synthesise, synthesise_features
+from medil.layers.projection import (
+    least_squares,
+    synthesise,
+    synthesise_features,
+    synthesise_points,
+)
 
 SPLINE_MEMORY = 16  # voxels beyond which a cubic spline forgets: 0.36 ** 16 < 1e-7
 
@@ -61,6 +67,14 @@ class IntegratedLTE(nn.Module):
         weight, bias = self.amplitude.weight.flatten(1), self.amplitude.bias
         return synthesise_features(features, weight, bias, self.basis, nodes, voxels)
 
+    def at(
+        self, features: Tensor, nodes: Grid, points_mm: Tensor, edges_mm: np.ndarray | None = None
+    ) -> Tensor:
+        """As `medil.layers.pointwise.PointOperator.at`; voxels are averaged by quadrature."""
+        j = self.basis.n_functions
+        amplitudes = self.amplitude(features).unflatten(1, (self.channels_out, j, j, j))
+        return synthesise_points(amplitudes, self.basis, nodes, points_mm, edges_mm)
+
 
 def resample_cubic(values: Tensor, grid: Grid, target: Grid) -> Tensor:
     """Anti-aliased cubic resampling: the spline through the voxels, averaged over the new ones.
@@ -76,8 +90,13 @@ def resample_cubic(values: Tensor, grid: Grid, target: Grid) -> Tensor:
     Returns:
         [B, C, D', H', W'] on `target`, never in reduced precision.
     """
+    return synthesise(_spline_through(values, grid), cubic_bspline(), grid, target)
+
+
+def _spline_through(values: Tensor, grid: Grid) -> Tensor:
+    """Coefficients [B, C, 1, 1, 1, D, H, W] of the cubic spline with these voxel averages."""
     spline = least_squares(at_least_float(values), cubic_bspline(), grid, grid, ridge=0.0)
-    return synthesise(spline[:, :, None, None, None], cubic_bspline(), grid, target)
+    return spline[:, :, None, None, None]
 
 
 class SubPixel(nn.Module):
@@ -104,8 +123,20 @@ class SubPixel(nn.Module):
 
     def forward(self, features: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
         """[B, C, d, h, w] on `nodes` -> [B, channels_out, D, H, W] on `voxels`."""
+        return resample_cubic(*self.on_fixed_grid(features, nodes), voxels)
+
+    def on_fixed_grid(self, features: Tensor, nodes: Grid) -> tuple[Tensor, Grid]:
+        """The values [B, channels_out, f d, f h, f w] of the convolution, and their grid."""
         fixed = nodes.resized([self.factor * n for n in nodes.shape])
-        return resample_cubic(depth_to_space(self.spread(features), self.factor), fixed, voxels)
+        return depth_to_space(self.spread(features), self.factor), fixed
+
+    def at(
+        self, features: Tensor, nodes: Grid, points_mm: Tensor, edges_mm: np.ndarray | None = None
+    ) -> Tensor:
+        """As `medil.layers.pointwise.PointOperator.at`: of the spline through the fixed grid."""
+        values, fixed = self.on_fixed_grid(features, nodes)
+        spline = _spline_through(values, fixed)
+        return synthesise_points(spline, cubic_bspline(), fixed, points_mm, edges_mm)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ evaluated at voxel centres: nothing here knows that a voxel is an average.
 
 from __future__ import annotations
 
-import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from itertools import product
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medil.grid import Grid, centres_mm
+from medil.grid import Grid, centres_mm, points_to_index
 from medil.layers.blocks import at_least_float, mlp
 from medil.layers.literal_fast import render
 from medil.regrid import sample_trilinear
@@ -25,25 +25,26 @@ QUERIES_PER_CHUNK = 2**15
 
 
 def neighbours(
-    index_vox: np.ndarray, shape: tuple[int, int, int]
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    index_vox: Tensor, shape: tuple[int, int, int]
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The 8 feature cells around each query, with distances and ensemble weights.
 
     Args:
-        index_vox: [Q, 3] queries in cells of the feature grid.
+        index_vox: [Q, 3] float64 queries in cells of the feature grid; gradients flow to them.
         shape: (d, h, w) of the feature grid.
 
     Yields:
         Eight times: flat index of the cell [Q] (the edge's cell beyond the edge), delta
         [Q, 3] from the cell's centre in cells, and weight [Q]; weights sum to 1.
     """
-    first = np.floor(index_vox).astype(int)
-    strides = np.array([shape[1] * shape[2], shape[2], 1])
+    first = index_vox.detach().floor()
+    last = torch.tensor(shape, device=first.device) - 1
+    strides = torch.tensor((shape[1] * shape[2], shape[2], 1), device=first.device)
     for step in product((0, 1), repeat=3):
-        node = first + np.array(step)
+        node = first + torch.tensor(step, device=first.device)
         delta = index_vox - node
-        weight = np.prod(1 - np.abs(delta), axis=-1)  # the volume of the opposite corner's box
-        yield node.clip(0, np.asarray(shape) - 1) @ strides, delta, weight
+        weight = (1 - delta.abs()).prod(-1)  # the volume of the opposite corner's box
+        yield (node.long().clamp(min=0).minimum(last) * strides).sum(-1), delta, weight
 
 
 def cells_of(features: Tensor) -> Tensor:
@@ -51,37 +52,61 @@ def cells_of(features: Tensor) -> Tensor:
     return at_least_float(features).flatten(2).mT.contiguous()
 
 
-def cell_size(nodes: Grid, voxels: Grid, like: Tensor) -> Tensor:
-    """[3] size of a voxel in feature cells."""
-    size = np.asarray(voxels.spacing_mm) / np.asarray(nodes.spacing_mm)
+def cell_size(nodes: Grid, edges_mm: np.ndarray | None, like: Tensor) -> Tensor:
+    """[3] size of a voxel in feature cells, from its edges; zero for a point (None)."""
+    edges_mm = np.zeros((3, 3)) if edges_mm is None else edges_mm
+    size = np.linalg.norm(edges_mm, axis=0) / np.asarray(nodes.spacing_mm)
     return torch.from_numpy(size).to(like)
 
 
 def local_ensemble(
-    answer: Callable[[Tensor, Tensor], Tensor], nodes: Grid, voxels: Grid, like: Tensor
+    answer: Callable[[Tensor, Tensor], Tensor], nodes: Grid, points_mm: Tensor, like: Tensor
 ) -> Tensor:
-    """Every voxel centre's 8 answers, weighed by nearness (LIIF Sec. 3.2, LTE Eq. 6).
+    """Every point's 8 answers, weighted by nearness (LIIF Sec. 3.2, LTE Eq. 6).
 
     Args:
         answer: Cells [Q] and delta [Q, 3] in cells to values [B, Q, C].
         nodes: Feature grid.
-        voxels: Target grid; may be oblique.
+        points_mm: [Q, 3] RAS+ points, in mm.
         like: Gives the result's precision and device.
 
     Returns:
-        [B, C, D, H, W].
+        [B, C, Q].
     """
-    index_vox = nodes.ras_to_index(centres_mm(voxels).reshape(-1, 3).numpy())
     chunks = []
-    for chunk in np.array_split(index_vox, math.ceil(len(index_vox) / QUERIES_PER_CHUNK)):
+    for chunk in points_mm.split(QUERIES_PER_CHUNK):
         total = torch.zeros((), dtype=like.dtype, device=like.device)
-        for place, delta, weight in neighbours(chunk, nodes.shape):
-            cell = torch.from_numpy(place).to(like.device)
-            value = answer(cell, torch.from_numpy(delta).to(like))
-            total = total + value * torch.from_numpy(weight).to(like)[:, None]
+        for cell, delta, weight in neighbours(points_to_index(nodes, chunk), nodes.shape):
+            value = answer(cell.to(like.device), delta.to(like))
+            total = total + value * weight.to(like)[:, None]
         chunks.append(total)
-    flat = torch.cat(chunks, dim=1)  # [B, Q, C]
-    return flat.mT.reshape(len(flat), -1, *voxels.shape)
+    return torch.cat(chunks, dim=1).mT  # [B, C, Q]
+
+
+class PointOperator(nn.Module, ABC):
+    """An operator that is defined at points: on a grid it answers at the voxel centres."""
+
+    @abstractmethod
+    def at(
+        self, features: Tensor, nodes: Grid, points_mm: Tensor, edges_mm: np.ndarray | None = None
+    ) -> Tensor:
+        """Values at scattered points.
+
+        Args:
+            features: [B, C, d, h, w] on `nodes`.
+            nodes: Feature grid.
+            points_mm: [Q, 3] RAS+ points, in mm; gradients flow to them.
+            edges_mm: [3, 3] edges of the voxel around each point, in RAS+ mm, one a column;
+                None: a point, which is a voxel of size 0.
+
+        Returns:
+            [B, channels_out, Q].
+        """
+
+    def forward(self, features: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
+        """[B, C, d, h, w] on `nodes` -> [B, channels_out, D, H, W] on `voxels`."""
+        points_mm = centres_mm(voxels).reshape(-1, 3)
+        return self.at(features, nodes, points_mm, voxels.edges_mm).unflatten(-1, voxels.shape)
 
 
 def is_fast(nodes: Grid, voxels: Grid, features: Tensor) -> bool:
@@ -95,7 +120,7 @@ def is_fast(nodes: Grid, voxels: Grid, features: Tensor) -> bool:
     return nodes.is_parallel_to(voxels) and not slow
 
 
-class LiteralLTE(nn.Module):
+class LiteralLTE(PointOperator):
     """The Local Texture Estimator of Lee & Jin (2022, Eq. 4-7), lifted from 2-D to 3-D.
 
     For each of the 8 cells around a query: h = A * [cos pi t, sin pi t] with
@@ -128,40 +153,37 @@ class LiteralLTE(nn.Module):
 
     def forward(self, features: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
         """[B, C, d, h, w] on `nodes` -> [B, channels_out, D, H, W] on `voxels`."""
-        amplitude = at_least_float(self.amplitude(features))  # [B, 2K, d, h, w]
-        frequency = at_least_float(self.frequency(features))  # [B, 3K, d, h, w], one by one
-        phase = at_least_float(self.phase(cell_size(nodes, voxels, features)))  # [K]
-        if is_fast(nodes, voxels, features):
-            return render(amplitude, frequency, phase, self.mlp, nodes, voxels)
-        return self.plain(amplitude, frequency, phase, nodes, voxels)
+        if not is_fast(nodes, voxels, features):
+            return super().forward(features, nodes, voxels)
+        amplitude, frequency, phase = self.coefficients(features, nodes, voxels.edges_mm)
+        return render(amplitude, frequency, phase, self.mlp, nodes, voxels)
 
-    def plain(
-        self, amplitude: Tensor, frequency: Tensor, phase: Tensor, nodes: Grid, voxels: Grid
+    def coefficients(
+        self, features: Tensor, nodes: Grid, edges_mm: np.ndarray | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Amplitudes [B, 2K, d, h, w], cosines first, frequencies [B, 3K, d, h, w], phases [K]."""
+        amplitude = at_least_float(self.amplitude(features))
+        frequency = at_least_float(self.frequency(features))  # frequency by frequency
+        phase = at_least_float(self.phase(cell_size(nodes, edges_mm, features)))
+        return amplitude, frequency, phase
+
+    def at(
+        self, features: Tensor, nodes: Grid, points_mm: Tensor, edges_mm: np.ndarray | None = None
     ) -> Tensor:
-        """One query and one cell at a time, for any grid; what the fast form is judged by.
-
-        Args:
-            amplitude: [B, 2K, d, h, w] on `nodes`: for cosines, then for sines.
-            frequency: [B, 3K, d, h, w], frequency by frequency.
-            phase: [K].
-            nodes: Feature grid.
-            voxels: Target grid; may be oblique.
-
-        Returns:
-            [B, channels_out, D, H, W].
-        """
-        amplitude, frequency = cells_of(amplitude), cells_of(frequency)  # [B, N, 2K], [B, N, 3K]
+        """As `PointOperator.at`, one point and one cell at a time: the reference of `render`."""
+        maps = self.coefficients(features, nodes, edges_mm)
+        amplitude, frequency = cells_of(maps[0]), cells_of(maps[1])  # [B, N, 2K], [B, N, 3K]
 
         def answer(cell: Tensor, delta: Tensor) -> Tensor:
             f = frequency.index_select(1, cell).unflatten(-1, (-1, 3))  # [B, Q, K, 3]
-            angle = torch.pi * ((f * delta[:, None]).sum(-1) + phase)
+            angle = torch.pi * ((f * delta[:, None]).sum(-1) + maps[2])
             wave = torch.cat([angle.cos(), angle.sin()], dim=-1)  # [B, Q, 2K]
             return self.mlp(amplitude.index_select(1, cell) * wave)
 
-        return local_ensemble(answer, nodes, voxels, amplitude)
+        return local_ensemble(answer, nodes, points_mm, amplitude)
 
 
-class FixedMLP(nn.Module):
+class FixedMLP(PointOperator):
     """Half-way to the paper: `LiteralLTE` with its frequencies frozen to the integrated set.
 
     Args:
@@ -186,16 +208,25 @@ class FixedMLP(nn.Module):
 
     def forward(self, features: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
         """[B, C, d, h, w] on `nodes` -> [B, channels_out, D, H, W] on `voxels`."""
-        amplitude = at_least_float(self.amplitude(features))  # [B, 2K, d, h, w]
-        phase = at_least_float(self.phase(cell_size(nodes, voxels, features)))  # [K]
-        if is_fast(nodes, voxels, features):
-            waves = self.waves.to(amplitude).reshape(1, -1, 1, 1, 1)
-            frequency = waves.expand(len(amplitude), -1, *nodes.shape)  # the same in every cell
-            return render(amplitude, frequency, phase, self.mlp, nodes, voxels)
-        return self.plain(amplitude, phase, nodes, voxels)
+        if not is_fast(nodes, voxels, features):
+            return super().forward(features, nodes, voxels)
+        amplitude, phase = self.coefficients(features, nodes, voxels.edges_mm)
+        waves = self.waves.to(amplitude).reshape(1, -1, 1, 1, 1)
+        frequency = waves.expand(len(amplitude), -1, *nodes.shape)  # the same in every cell
+        return render(amplitude, frequency, phase, self.mlp, nodes, voxels)
 
-    def plain(self, amplitude: Tensor, phase: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
-        """As `LiteralLTE.plain`, from [B, 2K, d, h, w] amplitudes and [K] phases."""
+    def coefficients(
+        self, features: Tensor, nodes: Grid, edges_mm: np.ndarray | None
+    ) -> tuple[Tensor, Tensor]:
+        """Amplitudes [B, 2K, d, h, w], for cosines, then for sines, and phases [K]."""
+        phase = self.phase(cell_size(nodes, edges_mm, features))
+        return at_least_float(self.amplitude(features)), at_least_float(phase)
+
+    def at(
+        self, features: Tensor, nodes: Grid, points_mm: Tensor, edges_mm: np.ndarray | None = None
+    ) -> Tensor:
+        """As `LiteralLTE.at`."""
+        amplitude, phase = self.coefficients(features, nodes, edges_mm)
         amplitude = cells_of(amplitude)  # [B, N, 2K]
 
         def answer(cell: Tensor, delta: Tensor) -> Tensor:
@@ -204,10 +235,10 @@ class FixedMLP(nn.Module):
             wave = torch.cat([angle.cos(), angle.sin()], dim=-1)  # [Q, 2K]
             return self.mlp(amplitude.index_select(1, cell) * wave)
 
-        return local_ensemble(answer, nodes, voxels, amplitude)
+        return local_ensemble(answer, nodes, points_mm, amplitude)
 
 
-class LIIF(nn.Module):
+class LIIF(PointOperator):
     """Local implicit image function (Chen et al. 2021): features, place in the cell, cell size.
 
     Our choice: no feature unfolding, since the convolutions before it see the neighbours.
@@ -224,10 +255,12 @@ class LIIF(nn.Module):
         super().__init__()
         self.mlp = mlp(channels_in + 6, hidden, channels_out)
 
-    def forward(self, features: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
-        """[B, C, d, h, w] on `nodes` -> [B, channels_out, D, H, W] on `voxels`."""
+    def at(
+        self, features: Tensor, nodes: Grid, points_mm: Tensor, edges_mm: np.ndarray | None = None
+    ) -> Tensor:
+        """As `PointOperator.at`."""
         rows = cells_of(features)  # [B, N, C]
-        size = cell_size(nodes, voxels, rows)
+        size = cell_size(nodes, edges_mm, rows)
 
         def answer(cell: Tensor, delta: Tensor) -> Tensor:
             # Distances in units of half a cell, as in LIIF.
@@ -235,10 +268,10 @@ class LIIF(nn.Module):
             near = rows.index_select(1, cell)
             return self.mlp(torch.cat([near, place.expand(len(near), -1, -1)], dim=-1))
 
-        return local_ensemble(answer, nodes, voxels, rows)
+        return local_ensemble(answer, nodes, points_mm, rows)
 
 
-class Trilinear(nn.Module):
+class Trilinear(PointOperator):
     """MedIL-Interp: trilinear interpolation of the features, then the same MLP as LTE's."""
 
     reach = 1  # beyond a voxel's faces, in feature cells
@@ -247,12 +280,12 @@ class Trilinear(nn.Module):
         super().__init__()
         self.mlp = mlp(channels_in, hidden, channels_out)
 
-    def forward(self, features: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
-        """[B, C, d, h, w] on `nodes` -> [B, channels_out, D, H, W] on `voxels`."""
-        points = centres_mm(voxels).reshape(-1, 3)
-        n_chunks = math.ceil(len(points) / QUERIES_PER_CHUNK)
+    def at(
+        self, features: Tensor, nodes: Grid, points_mm: Tensor, edges_mm: np.ndarray | None = None
+    ) -> Tensor:
+        """As `PointOperator.at`; the size of the voxels plays no part."""
         values = [
             self.mlp(sample_trilinear(features, nodes, chunk).mT)  # [B, Q, C]
-            for chunk in points.tensor_split(n_chunks)
+            for chunk in points_mm.split(QUERIES_PER_CHUNK)
         ]
-        return torch.cat(values, dim=1).mT.reshape(len(features), -1, *voxels.shape)
+        return torch.cat(values, dim=1).mT

@@ -8,6 +8,7 @@ over each voxel by quadrature.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import product
 
@@ -15,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medil.grid import Grid, centres_mm
+from medil.grid import Grid, centres_mm, points_to_index
 from medil.layers import banded_triton as gpu
-from medil.layers.banded import Band, Separable, plan, render, slab_numbers
+from medil.layers.banded import Band, Separable, fed, plan, render, slab_numbers
 from medil.layers.bases import Basis, cell_average
 from medil.layers.blocks import at_least_float
 
@@ -102,8 +103,8 @@ def synthesise(coefficients: Tensor, basis: Basis, nodes: Grid, voxels: Grid) ->
     coefficients = at_least_float(coefficients)
     bands = _bands(basis, nodes, voxels)
     if bands is None:
-        points = centres_mm(voxels).reshape(-1, 3).numpy()
-        values = average_points(coefficients, basis, nodes, points, voxels)
+        points = centres_mm(voxels).reshape(-1, 3)
+        values = synthesise_points(coefficients, basis, nodes, points, voxels.edges_mm)
         return values.unflatten(-1, voxels.shape)
     image = Separable.apply(coefficients.flatten(0, 1), bands, False)
     return image.unflatten(0, coefficients.shape[:2])
@@ -242,12 +243,39 @@ def least_squares(values: Tensor, basis: Basis, voxels: Grid, nodes: Grid, ridge
     Returns:
         [B, C, d, h, w].
     """
-    bands = _projection(basis, nodes, voxels, ridge)
-    found = Separable.apply(at_least_float(values).flatten(0, 1)[:, None, None, None], bands, False)
-    return found.unflatten(0, values.shape[:2])
+    return least_squares_slabs([(0, values)], basis, voxels, nodes, ridge)
 
 
-# Oblique targets
+def least_squares_slabs(
+    slabs: Iterable[tuple[int, Tensor]], basis: Basis, voxels: Grid, nodes: Grid, ridge: float
+) -> Tensor:
+    """`least_squares` of an image that comes in slabs along its first axis, each seen once.
+
+    Args:
+        slabs: First index and values [B, C, n, H, W] of each; together the whole image.
+        basis: As `least_squares`, like the other arguments.
+        voxels: Grid of the whole image.
+        nodes: Feature grid.
+        ridge: Weight of the penalty.
+
+    Returns:
+        [B, C, d, h, w].
+    """
+    x, y, z = _projection(basis, nodes, voxels, ridge)
+    total = None
+    for start, values in slabs:
+        band, first, last = fed(x, start, start + values.shape[2])
+        flat = at_least_float(values).flatten(0, 1)[:, None, None, None]
+        added = Separable.apply(flat, (band, y, z), False).unflatten(0, values.shape[:2])
+        if band is x:
+            return added
+        total = added.new_zeros(*added.shape[:2], *nodes.shape) if total is None else total
+        total[:, :, first:last] += added
+    assert total is not None
+    return total
+
+
+# Scattered points, and the voxels of oblique grids
 
 
 def _gauss_offsets_mm(edges_mm: np.ndarray, per_mm: float) -> tuple[np.ndarray, np.ndarray]:
@@ -260,70 +288,57 @@ def _gauss_offsets_mm(edges_mm: np.ndarray, per_mm: float) -> tuple[np.ndarray, 
     return index @ edges_mm.T, weight
 
 
-def average_points(
+def synthesise_points(
     coefficients: Tensor,
     basis: Basis,
     nodes: Grid,
-    points_mm: np.ndarray,
-    voxel_mm: Grid | np.ndarray,
+    points_mm: Tensor,
+    edges_mm: np.ndarray | None = None,
 ) -> Tensor:
-    """The mean over a voxel around each of some scattered points, by Gauss quadrature.
+    """The continuous function that coefficients define, at scattered points.
 
-    Costs prod(max(2, points_per_cell * size in cells)) evaluations a point, each of which
-    looks up (2 radius)^3 nodes of J^3 numbers: 8 evaluations for voxels of half a node's
-    pitch, and under hats 64 for voxels of a pitch; each alone costs far more than a voxel
-    of `synthesise` on a parallel grid.
+    A mean over a voxel around each point is taken by Gauss quadrature. It costs
+    prod(max(2, points_per_cell * size in cells)) evaluations a point, each of which looks up
+    (2 radius)^3 nodes of J^3 numbers: far more than a voxel of `synthesise` on a parallel grid.
 
     Args:
         coefficients: [B, C, J, J, J, d, h, w] on `nodes`.
         basis: The local functions, J an axis.
-        nodes: Feature grid.
-        points_mm: [Q, 3] RAS+ centres, in mm.
-        voxel_mm: [3, 3] edges of the voxel in RAS+ mm, one a column; or a grid of such voxels.
+        nodes: Feature grid; beyond its edge the edge's coefficients go on.
+        points_mm: [Q, 3] RAS+ points, in mm; gradients flow to them.
+        edges_mm: [3, 3] edges of the voxels in RAS+ mm, one a column; None: the point values.
 
     Returns:
         [B, C, Q].
     """
-    edges_mm = voxel_mm.affine_vox2ras[:3, :3] if isinstance(voxel_mm, Grid) else voxel_mm
-    per_mm = basis.points_per_cell / min(nodes.spacing_mm)
-    offsets, weights = _gauss_offsets_mm(np.asarray(edges_mm), per_mm)
-    flat, parts = coefficients.flatten(2, 4), []  # [B, C, J^3, d, h, w]
-    for chunk in np.array_split(points_mm, max(1, math.ceil(len(points_mm) / POINTS_PER_CHUNK))):
-        total = flat.new_zeros(*flat.shape[:2], len(chunk))
-        for weight, offset in zip(weights.tolist(), offsets, strict=True):
-            total = total + weight * evaluate_points(flat, basis, nodes, chunk + offset)
+    coefficients = at_least_float(coefficients)
+    rows = coefficients.flatten(5).flatten(2, 4).movedim(-1, 0).contiguous()  # [N, B, C, J^3]
+    offsets, weights = np.zeros((1, 3)), np.ones(1)
+    if edges_mm is not None:
+        per_mm = basis.points_per_cell / min(nodes.spacing_mm)
+        offsets, weights = _gauss_offsets_mm(edges_mm, per_mm)
+    parts = []
+    for chunk in points_mm.to(torch.float64).split(POINTS_PER_CHUNK):
+        total = rows.new_zeros(len(chunk), *rows.shape[1:3])
+        for weight, offset in zip(weights.tolist(), torch.from_numpy(offsets), strict=True):
+            total = total + weight * _at_points(rows, basis, nodes, chunk + offset.to(chunk))
         parts.append(total)
-    return torch.cat(parts, dim=-1)
+    return torch.cat(parts).movedim(0, -1)
 
 
-def evaluate_points(
-    coefficients: Tensor, basis: Basis, nodes: Grid, points_mm: np.ndarray
-) -> Tensor:
-    """The continuous function that coefficients define, at scattered points.
-
-    Args:
-        coefficients: [B, C, J^3, d, h, w] on `nodes`.
-        basis: The local functions, J an axis.
-        nodes: Feature grid.
-        points_mm: [Q, 3] RAS+ points, in mm.
-
-    Returns:
-        [B, C, Q].
-    """
-    index_vox = nodes.ras_to_index(points_mm)  # [Q, 3]
-    first = np.floor(index_vox).astype(int) - (basis.radius - 1)
-    sizes = np.asarray(nodes.shape)
-    strides = np.array([sizes[1] * sizes[2], sizes[2], 1])
+def _at_points(rows: Tensor, basis: Basis, nodes: Grid, points_mm: Tensor) -> Tensor:
+    """[N, B, C, J^3] coefficients, a row a node, at [Q, 3] points: [Q, B, C]."""
+    index_vox = points_to_index(nodes, points_mm)  # [Q, 3]
+    first = index_vox.detach().floor() - (basis.radius - 1)
+    sizes = torch.tensor(nodes.shape, device=first.device)
+    strides = torch.tensor((nodes.shape[1] * nodes.shape[2], nodes.shape[2], 1)).to(sizes)
     steps = range(2 * basis.radius)
     # Each step along each axis once; the products over axes are made below.
-    value = np.stack([basis.value(index_vox - first - step) for step in steps])  # [S, Q, 3, J]
-    place = np.stack([(first + step).clip(0, sizes - 1) * strides for step in steps])  # [S, Q, 3]
-    values = torch.from_numpy(value).to(coefficients)
-    places = torch.from_numpy(place).to(coefficients.device)
-    rows = coefficients.flatten(3).movedim(-1, 0).contiguous()  # [N, B, C, J^3]: one a node
+    values = torch.stack([basis.value(index_vox - first - step) for step in steps]).to(rows)
+    places = [(first.long() + step).clamp(min=0).minimum(sizes - 1) * strides for step in steps]
     total = rows.new_zeros(len(points_mm), *rows.shape[1:3])
     for a, b, c in product(steps, repeat=3):
-        node = places[a, :, 0] + places[b, :, 1] + places[c, :, 2]
+        node = (places[a][:, 0] + places[b][:, 1] + places[c][:, 2]).to(rows.device)
         weight = torch.einsum("qi,qj,qk->qijk", values[a, :, 0], values[b, :, 1], values[c, :, 2])
-        total += (rows.index_select(0, node) * weight.flatten(1)[:, None, None]).sum(-1)
-    return total.movedim(0, -1)
+        total = total + (rows.index_select(0, node) * weight.flatten(1)[:, None, None]).sum(-1)
+    return total

@@ -7,6 +7,7 @@ time, in Python floats; read it beside the papers.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise, product
 
 import numpy as np
@@ -30,7 +31,12 @@ def mode(j: int, delta: float) -> float:
 
 
 def mean_over_cell(j: int, delta: float, width: float) -> float:
-    """Mean of hat(d) * mode_j(d) for d within width / 2 of delta, by adaptive quadrature."""
+    """Mean of hat(d) * mode_j(d) for d within width / 2 of delta, by adaptive quadrature.
+
+    A width of 0 gives the value at delta.
+    """
+    if width == 0:
+        return max(0.0, 1 - abs(delta)) * mode(j, delta)
     low, high = delta - width / 2, delta + width / 2
     kinks = [k for k in (-1.0, 0.0, 1.0) if low < k < high]
     area, _ = quad(
@@ -57,8 +63,28 @@ def integrated_lte(
     Returns:
         Its value.
     """
-    centre = nodes.ras_to_index(voxels.index_to_ras(np.array(voxel)))  # in cells
     width = np.asarray(voxels.spacing_mm) / np.asarray(nodes.spacing_mm)
+    return integrated_lte_at(amplitudes, nodes, voxels.index_to_ras(np.array(voxel)), width)
+
+
+def integrated_lte_at(
+    amplitudes: np.ndarray,
+    nodes: Grid,
+    point_mm: np.ndarray,
+    width: Sequence[float] = (0.0, 0.0, 0.0),
+) -> float:
+    """`integrated_lte` at any point, averaged over a box around it.
+
+    Args:
+        amplitudes: [J, J, J, d, h, w], one channel.
+        nodes: Feature grid.
+        point_mm: [3] RAS+, in mm.
+        width: Of the box along the axes of `nodes`, in cells; zeros give the point's value.
+
+    Returns:
+        Its value.
+    """
+    centre = nodes.ras_to_index(point_mm)  # in cells
     reach = [math.ceil(1 + w / 2) for w in width]
     near = [range(round(c) - r, round(c) + r + 1) for c, r in zip(centre, reach, strict=True)]
     n_modes, total = amplitudes.shape[0], 0.0
@@ -143,6 +169,23 @@ def trilinear(values: np.ndarray, nodes: Grid, point_mm: np.ndarray) -> float:
         weight = math.prod(1 - abs(q - n) for q, n in zip(query, node, strict=True))
         total += weight * values[clamp(node, nodes.shape)]
     return total
+
+
+def cubic_spline(coefficients: np.ndarray, nodes: Grid, point_mm: np.ndarray) -> float:
+    """The cubic B-spline with [d, h, w] coefficients, the edge's going on, at one point."""
+    query = nodes.ras_to_index(point_mm)
+    corner, total = [math.floor(q) - 1 for q in query], 0.0
+    for step in product(range(4), repeat=3):
+        node = tuple(c + s for c, s in zip(corner, step, strict=True))
+        weight = math.prod(cubic_bspline(q - n) for q, n in zip(query, node, strict=True))
+        total += weight * coefficients[clamp(node, nodes.shape)]
+    return total
+
+
+def cubic_bspline(delta: float) -> float:
+    """The centred cubic B-spline."""
+    d = abs(delta)
+    return 2 / 3 - d**2 + d**3 / 2 if d < 1 else max(0.0, 2 - d) ** 3 / 6
 
 
 def content_lte(

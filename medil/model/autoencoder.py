@@ -2,27 +2,27 @@
 
 Native grids are touched by the resampling operators alone; every convolution in between
 lives on a grid of fixed physical pitch, so one kernel means the same millimetres in every
-scan. The closed-form shortcut beside the networks is in `medil.model.base`.
+scan. The networks are written once, for slabs that follow each other: training gives them a
+single slab, the whole. The closed-form shortcut beside them is in `medil.model.base`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from medil.config import ModelConfig
-from medil.errors import InputError
 from medil.grid import Grid
 from medil.latent import Latent
 from medil.layers.bases import local_fourier
 from medil.layers.blocks import (
     Conv3d,
+    at_least_float,
     depth_to_space,
     init_weights,
     residual_blocks,
@@ -31,13 +31,31 @@ from medil.layers.blocks import (
 )
 from medil.layers.operators import make_operator
 from medil.layers.projection import analyse
-from medil.model.base import MIDDLE
-from medil.model.streaming import Piecewise, course_of, slabs
-from medil.model.streaming_conv import Course
-from medil.model.tiles import Block
-from medil.system.device import network_precision, to_host
-from medil.system.memory import require_memory
+from medil.model.base import LatentAutoencoder
+from medil.model.budget import SLAB_VOXELS, planes_to_encode, stem_nodes
+from medil.model.field import Field
+from medil.model.streaming_conv import WHOLE, Course, convolve, roll, under, whole_cells
+from medil.model.tiles import Block, cuts, support
+from medil.system.device import network_precision
 from medil.volume import Intensity, Volume, replace_nonfinite, robust_intensity
+
+WEIGHT_NAMES = {  # part of the network -> its name in weights files
+    "encoder.stem": "intake",
+    "encoder.fine": "encode_fine",
+    "encoder.down": "encode_down",
+    "encoder.latent": "encode_latent",
+    "encoder.out": "to_latent",
+    "decoder.into": "from_latent",
+    "decoder.latent": "decode_latent",
+    "decoder.up": "decode_up",
+    "decoder.fine": "decode_fine",
+    "decoder.render": "render",
+}
+
+
+def _renamed(names: Mapping[str, str], key: str) -> str:
+    """A parameter's name with the part that it begins with renamed."""
+    return next((new + key[len(n) :] for n, new in names.items() if key.startswith(n + ".")), key)
 
 
 class Stem(nn.Module):
@@ -74,14 +92,67 @@ class Stem(nn.Module):
         else:
             features = self.operator(self.stem(images), voxels, nodes)
         cells = torch.tensor(voxels.spacing_mm) / torch.tensor(nodes.spacing_mm)
-        weight, told = self.mix.weight.flatten(1).split([features.shape[1], 3], dim=1)
-        bias = self.mix.bias + told @ cells.log().to(told)  # the same in every cell
+        weight, of_size = self.mix.weight.flatten(1).split([features.shape[1], 3], dim=1)
+        bias = self.mix.bias + of_size @ cells.log().to(of_size)  # the same in every cell
         rows = functional.linear(features.flatten(2).transpose(1, 2), weight, bias)  # [B, N, width]
         return rows.flatten().view(len(images), *nodes.shape, -1).movedim(-1, 1)
 
 
-class MedIL(Piecewise):
-    """The autoencoder.
+class Encoder(nn.Module):
+    """Images on voxels -> 2 C numbers a latent cell: the stem, a fine level, the latent level.
+
+    Args:
+        config: The model's shape.
+        channels_in: Of the images.
+    """
+
+    def __init__(self, config: ModelConfig, channels_in: int) -> None:
+        super().__init__()
+        c, self.factor = config, config.fine_per_latent
+        self.stem = Stem(config, channels_in)
+        self.fine = residual_blocks(c.width_encoder, c.depth_encoder)
+        self.down = Conv3d(c.width_encoder * self.factor**3, c.width_latent, 1)
+        self.latent = residual_blocks(c.width_latent, c.depth_encoder)
+        out = Conv3d(c.width_latent, 2 * c.latent_channels, 1)
+        self.out = zero_init(out) if c.closed_form else out
+
+    def forward(self, slabs: Iterator[Tensor], course: Course) -> Iterator[Tensor]:
+        """Slabs of the stem's features on the fine grid -> slabs [B, 2 C, d, h, w]."""
+        h = whole_cells(roll(self.fine, slabs, course), course, self.factor)
+        h = (self.down(space_to_depth(x, self.factor)) for x in h)
+        return map(self.out, roll(self.latent, h, course))
+
+
+class Decoder(nn.Module):
+    """Latents -> features on the fine grid, and the operator that renders them.
+
+    Args:
+        config: The model's shape.
+
+    Attributes:
+        reach_cells: How far beyond its faces a rendered voxel looks, in latent cells.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        c, self.factor = config, config.fine_per_latent
+        self.into = Conv3d(c.latent_channels, c.width_latent, 3, padding=1)
+        self.latent = residual_blocks(c.width_latent, c.depth_latent)
+        self.up = Conv3d(c.width_latent, c.width_fine * self.factor**3, 1)
+        self.fine = residual_blocks(c.width_fine, c.depth_fine)
+        self.render: Any = make_operator(config, c.operator, c.width_fine, 1)
+        fine_cells = self.render.reach + 2 * c.depth_fine
+        self.reach_cells = 1 + 2 * c.depth_latent + math.ceil(fine_cells / self.factor)
+
+    def forward(self, slabs: Iterator[Tensor], course: Course) -> Iterator[Tensor]:
+        """Slabs of latents [B, C, d, h, w] -> slabs [B, width_fine, f d, f h, f w] of features."""
+        h = roll(self.latent, convolve(self.into, slabs, course), course)
+        h = (depth_to_space(self.up(x), self.factor) for x in h)
+        return roll(self.fine, h, course)
+
+
+class MedIL(LatentAutoencoder):
+    """The autoencoder: an encoder, a decoder and, beside them, the closed-form shortcut.
 
     Args:
         config: Its shape; `medil.config.preset(name).model` for a named one.
@@ -89,32 +160,33 @@ class MedIL(Piecewise):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        factor, c = config.fine_per_latent, config
-        # Encoder
-        self.intake = Stem(config, self.channels_in)
-        self.encode_fine = residual_blocks(c.width_encoder, c.depth_encoder)
-        self.encode_down = Conv3d(c.width_encoder * factor**3, c.width_latent, 1)
-        self.encode_latent = residual_blocks(c.width_latent, c.depth_encoder)
-        to_latent = Conv3d(c.width_latent, 2 * c.latent_channels, 1)
-        self.to_latent = zero_init(to_latent) if c.closed_form else to_latent
-        # Decoder
-        self.from_latent = Conv3d(c.latent_channels, c.width_latent, 3, padding=1)
-        self.decode_latent = residual_blocks(c.width_latent, c.depth_latent)
-        self.decode_up = Conv3d(c.width_latent, c.width_fine * factor**3, 1)
-        self.decode_fine = residual_blocks(c.width_fine, c.depth_fine)
-        self.render = make_operator(config, c.operator, c.width_fine, 1)
+        self.encoder = Encoder(config, self.channels_in)
+        self.decoder = Decoder(config)
         init_weights(self)
+
+    # Weights files name the parts of the networks as release 0.6.0 did
+
+    def state_dict(self, *args, **kwargs):  # type: ignore[override]
+        """As of any module, under the names of weights files."""
+        state = super().state_dict(*args, **kwargs)
+        return {_renamed(WEIGHT_NAMES, key): value for key, value in state.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args, **kwargs):  # type: ignore[override]
+        """As of any module, from the names of weights files."""
+        names = {theirs: ours for ours, theirs in WEIGHT_NAMES.items()}
+        state = {_renamed(names, key): value for key, value in state_dict.items()}
+        return super().load_state_dict(state, *args, **kwargs)
+
+    # The networks on the whole
 
     def encode_features(self, images: Tensor, grid: Grid, latent_grid: Grid) -> Tensor:
         """[B, channels_in, D, H, W] on `grid` -> [B, 2 C, d, h, w] on `latent_grid`."""
-        h = self.encode_fine(self.intake(images, grid, self.fine_grid(latent_grid)))
-        h = self.encode_latent(self.encode_down(space_to_depth(h, self.config.fine_per_latent)))
-        return self.to_latent(h)
+        features = self.encoder.stem(images, grid, self.fine_grid(latent_grid))
+        return next(self.encoder(iter([features]), WHOLE))
 
     def decode_features(self, z: Tensor) -> Tensor:
         """[B, C, d, h, w] latents -> [B, width_fine, f d, f h, f w] features on the fine grid."""
-        h = self.decode_latent(self.from_latent(z * self.latent_gain))
-        return self.decode_fine(depth_to_space(self.decode_up(h), self.config.fine_per_latent))
+        return next(self.decoder(iter([z * self.latent_gain]), WHOLE))
 
     def decode_residual(self, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
         """[B, C, d, h, w] on `latent_grid` -> [B, 1, D, H, W] on `grid`."""
@@ -122,7 +194,7 @@ class MedIL(Piecewise):
 
     def render_features(self, features: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
         """[B, width_fine, f d, f h, f w] on the fine grid -> [B, 1, D, H, W] on `grid`."""
-        return self.render(features.float(), self.fine_grid(latent_grid), grid)
+        return self.decoder.render(at_least_float(features), self.fine_grid(latent_grid), grid)
 
     # Volumes
 
@@ -149,19 +221,51 @@ class MedIL(Piecewise):
         Raises:
             InputError: A constant image, no finite value, or not enough memory.
         """
-        latent_grid = self.latent_grid(volume.grid)
-        planes = tile or self.planes_to_encode(volume.grid, latent_grid, memory_bytes)
+        cells = self.latent_grid(volume.grid)
+        planes = tile or planes_to_encode(self, volume.grid, cells, memory_bytes)
         data, _ = replace_nonfinite(volume.data)
         scale = intensity or robust_intensity(data)
 
         def read(block: Block) -> Tensor:
             return scale.forward(data[block])[None, None].to(self.device)  # [1, 1, d, h, w]
 
-        mean, log_var = self.encode_slabs(read, volume.grid, latent_grid, planes)
+        projected = None
+        if self.config.closed_form:
+            depth, height, width = volume.grid.shape
+            thick = max(1, SLAB_VOXELS // (height * width))
+            pieces = ((i, read((slice(i, i + n), ...))) for i, n in cuts(depth, thick))
+            projected = self.splines.project_slabs(pieces, volume.grid, cells)
+
+        def features(piece: tuple[int, int]) -> Tensor:
+            nodes, dropped, kept = stem_nodes(self, cells, *piece)
+            block, voxels = support(volume.grid, nodes, self.encoder.stem.reach)
+            images = self.encoder_input(read(block), projected, voxels, cells)
+            return self.encoder.stem(images, voxels, nodes).narrow(2, dropped, kept)
+
+        course = Course(0)
+        coded = self.encoder(map(features, cuts(cells.shape[0], planes)), course)
+        coded = under(lambda: network_precision(self.device), coded)
+        mean, log_var = self.distribution(course.join(list(coded)), projected)
         return Latent(
-            mean[0].cpu(), log_var[0].cpu(), latent_grid, volume.grid, scale, volume.source,
+            mean[0].cpu(), log_var[0].cpu(), cells, volume.grid, scale, volume.source,
             self.weights_id,
         )  # fmt: skip
+
+    def field(self, latent: Latent, linear_only: bool = False, precision: str = "auto") -> Field:
+        """The continuous image that a latent stands for (paper: implicit decoder).
+
+        Args:
+            latent: From `encode`, or sampled.
+            linear_only: Leave the network out and render the closed form's splines alone.
+            precision: Of the networks, see `medil.system.device.network_precision`.
+
+        Returns:
+            The image, to be rendered on any grid or read at any point in mm.
+
+        Raises:
+            InputError: A latent of other weights, no such precision, or no closed form.
+        """
+        return Field(self, latent, linear_only, precision)
 
     def decode(
         self,
@@ -172,139 +276,22 @@ class MedIL(Piecewise):
         memory_bytes: int | None = None,
         precision: str = "auto",
     ) -> Volume:
-        """Render a latent on any grid (paper: implicit decoder), whole.
+        """Render a latent on a grid: `field(latent, linear_only, precision).on(grid, ...)`.
 
         Args:
             latent: From `encode`, or sampled.
-            grid: Target grid, parallel to the latent's or oblique; the native one when None.
-            linear_only: Leave the network out and render the closed form's splines alone.
-            progress: Show a bar; oblique grids take minutes for a whole head.
-            memory_bytes: Budget of the process beside the output; a share of what is free
-                when None.
-            precision: Of the networks, see `medil.system.device.network_precision`.
+            grid: Target grid; the native one when None.
+            linear_only: As `field`.
+            progress: As `Field.on`.
+            memory_bytes: As `Field.on`.
+            precision: As `field`.
 
         Returns:
-            The volume, in the units of the encoded image; where the target reaches outside
-            the encoded box nothing is known, and the voxels hold `intensity.low`.
+            The volume, as `Field.on`.
 
         Raises:
-            InputError: A latent of other weights, no such precision, or not enough memory.
+            InputError: As `field` and `Field.on`.
         """
-        grid = grid or latent.native
-        require_memory(grid.n_voxels, 4, "this output")
-        pieces = self.decode_slabs(
-            latent, grid, memory_bytes=memory_bytes, linear_only=linear_only, progress=progress,
-            precision=precision,
-        )  # fmt: skip
-        out = torch.empty(grid.shape)
-        for start, slab in pieces:
-            out[start : start + len(slab)] = slab
-        return Volume(out, grid, latent.source)
-
-    def decode_slabs(
-        self,
-        latent: Latent,
-        grid: Grid | None = None,
-        *,
-        axis: int = 0,
-        descending: bool = False,
-        memory_bytes: int | None = None,
-        linear_only: bool = False,
-        progress: bool = False,
-        precision: str = "auto",
-    ) -> Iterator[tuple[int, Tensor]]:
-        """Render a latent in slabs, so that memory does not grow with the output.
-
-        Args:
-            latent: From `encode`, or sampled.
-            grid: Target grid, parallel to the latent's or oblique; the native one when None.
-            axis: Of the target, along which the slabs follow each other.
-            descending: From the axis's end.
-            memory_bytes: Budget of the process; a share of what is free when None.
-            linear_only: Leave the network out and render the closed form's splines alone.
-            progress: Show a bar.
-            precision: Of the networks, see `medil.system.device.network_precision`.
-
-        Returns:
-            Index of each slab's first voxel along `axis`, and the slab: [D, H, W] float32 on
-            the CPU, in the units of the encoded image. Together they are what `decode` gives.
-
-        Raises:
-            InputError: At once: a latent of other weights, no such precision, or not enough
-                memory.
-        """
-        grid = grid or latent.native
-        if latent.weights_id != self.weights_id:
-            raise InputError(
-                "this latent was made by other weights; decode it with the weights that made it."
-            )
-        if linear_only and not self.config.closed_form:
-            raise InputError("these weights have no closed form to render; leave linear_only out.")
-        planes, rows = self.planes_and_rows(latent.grid, grid, axis, memory_bytes)
-        network_precision(self.device, precision)  # refuses what it does not know
-        course = course_of(latent.grid, grid, axis, descending)
-        network = None if linear_only else (course, planes, precision)
-        pieces = slabs(grid, rows, axis, descending)
-        rendered = to_host(self._rendered(latent, grid, pieces, network))
-        return _watched(rendered, grid.n_voxels, progress)
-
-    @torch.no_grad()
-    def _rendered(
-        self,
-        latent: Latent,
-        grid: Grid,
-        pieces: Iterator[tuple[int, Grid]],
-        network: tuple[Course, int, str] | None,
-    ) -> Iterator[tuple[int, Tensor]]:
-        """Slabs in the units of the image, where the weights are."""
-        z = latent.mean[None].to(self.haar)
-        texture = self.texture_slabs(z, latent.grid, grid, *network) if network else None
-        for start, slab in pieces:
-            if self.config.closed_form:
-                x = self.render_linear_near(z, latent.grid, slab)
-            else:
-                x = z.new_full((1, 1, *slab.shape), MIDDLE)
-            x = x + texture(slab) if texture else x
-            yield start, self._in_units(x, latent, slab)
-            del x
-
-    def _in_units(self, x: Tensor, latent: Latent, slab: Grid) -> Tensor:
-        """[1, 1, D, H, W], 0 ... 1 scale -> [D, H, W]; beyond the encoded box the background."""
-        if x.device.type == "mps":
-            x = x.cpu()  # it has no float64
-        values = latent.intensity.inverse(x[0, 0])
-        if is_inside(latent.grid, slab):
-            return values
-        outside = ~inside_box(latent.grid, slab).to(values.device)
-        return values.masked_fill_(outside, latent.intensity.low)
-
-
-def _watched(
-    pieces: Iterator[tuple[int, Tensor]], n_voxels: int, progress: bool
-) -> Iterator[tuple[int, Tensor]]:
-    """Slabs under a bar that counts voxels."""
-    with tqdm(total=n_voxels, unit="vox", unit_scale=True, disable=not progress) as bar:
-        for start, slab in pieces:
-            n = slab.numel()
-            yield start, slab
-            del slab
-            bar.update(n)
-
-
-def is_inside(box: Grid, grid: Grid) -> bool:
-    """Whether a grid lies as a whole in the box that another grid fills."""
-    corners_vox = box.ras_to_index(grid.corners_mm)
-    low, high = corners_vox.min(0), corners_vox.max(0)
-    return bool((low > -0.5 - 1e-6).all() and (high < np.array(box.shape) - 0.5 + 1e-6).all())
-
-
-def inside_box(box: Grid, grid: Grid) -> Tensor:
-    """Which voxel centres of `grid` lie in the box that another grid fills: [D, H, W] bool."""
-    to_box = np.linalg.inv(box.affine_vox2ras) @ grid.affine_vox2ras  # index to index
-    depth, height, width = grid.shape
-    i, j, k = (torch.from_numpy(n) for n in np.ogrid[:depth, :height, :width])
-    inside = torch.ones(grid.shape, dtype=torch.bool)
-    for row, size in zip(to_box[:3].tolist(), box.shape, strict=True):
-        index_vox = row[0] * i + row[1] * j + row[2] * k + row[3]
-        inside &= (index_vox > -0.5 - 1e-6) & (index_vox < size - 0.5 + 1e-6)
-    return inside
+        return self.field(latent, linear_only, precision).on(
+            grid, progress=progress, memory_bytes=memory_bytes
+        )

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from medil.grid import Grid
 from medil.layers.blocks import convolved
 from medil.model.tiles import cuts
 
@@ -31,10 +33,12 @@ class Course:
     Args:
         axis: 0, 1 or 2.
         descending: From the axis's end.
+        whole: A single slab comes, which is the whole; layers then keep nothing back.
     """
 
     axis: int
     descending: bool = False
+    whole: bool = False
 
     def length(self, x: Tensor) -> int:
         """How many planes."""
@@ -54,6 +58,16 @@ class Course:
         """The slabs of a whole."""
         for first, length in cuts(self.length(x), thick):
             yield self.part(x, first, length)
+
+
+WHOLE = Course(0, whole=True)
+
+
+def course_of(latent_grid: Grid, target: Grid, axis: int, descending: bool = False) -> Course:
+    """Slabs along an axis of a target, as seen from a latent grid: its axis most along them."""
+    along = latent_grid.directions.T @ target.directions[:, axis]
+    best = int(np.abs(along).argmax())
+    return Course(best, descending != bool(along[best] < 0))
 
 
 class Queue:
@@ -91,6 +105,9 @@ def convolve(conv: nn.Conv3d, slabs: Iterable[Tensor], course: Course) -> Iterat
     Yields:
         Slabs of the result, in the same order; their thickness may differ.
     """
+    if course.whole:
+        yield from map(conv, slabs)
+        return
     padding = [1, 1, 1]
     padding[course.axis] = 0
     held: Tensor | None = None
@@ -136,12 +153,15 @@ def roll(blocks: Iterable[nn.Module], slabs: Iterator[Tensor], course: Course) -
         Slabs of the result, in the same order; their thickness may differ.
     """
     for block in blocks:
-        slabs = residual(block.body, slabs, course)  # type: ignore[arg-type]
+        slabs = map(block, slabs) if course.whole else residual(block.body, slabs, course)  # type: ignore[arg-type]
     return slabs
 
 
 def whole_cells(slabs: Iterable[Tensor], course: Course, factor: int) -> Iterator[Tensor]:
     """The same planes in slabs that hold a multiple of `factor` of them."""
+    if course.whole:
+        yield from slabs
+        return
     waiting = Queue(course)
     for slab in slabs:
         waiting.push(slab)

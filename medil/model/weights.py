@@ -133,14 +133,16 @@ def start_from(model: nn.Module, path: str | Path) -> dict:
         InputError: Unreadable, or of another shape than depth.
     """
     tensors, meta = read_tensors(path, FORMAT)
-    fresh = model.state_dict()
-    missing = set(fresh) - set(tensors)
-    fits = all(n in fresh and fresh[n].shape == t.shape for n, t in tensors.items())
+    refusal = InputError(f"{path} holds weights of another model than the one to be trained.")
+    try:
+        keys = model.load_state_dict({n: t.float() for n, t in tensors.items()}, strict=False)
+    except RuntimeError as error:
+        raise refusal from error
+    missing = set(keys.missing_keys)
     blocks = {n: b for n, b in model.named_modules() if isinstance(b, ResidualBlock)}
     new = [b for n, b in blocks.items() if all(f"{n}.{k}" in missing for k in b.state_dict())]
-    if not fits or len(missing) != sum(len(b.state_dict()) for b in new):
-        raise InputError(f"{path} holds weights of another model than the one to be trained.")
-    model.load_state_dict({n: t.float() for n, t in tensors.items()}, strict=False)
+    if keys.unexpected_keys or len(missing) != sum(len(b.state_dict()) for b in new):
+        raise refusal
     for block in new:
         zero_init(block.last)
     return json.loads(meta["facts"])

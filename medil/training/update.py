@@ -145,7 +145,7 @@ def step_loss(
 ) -> tuple[Tensor, Tensor]:
     """Loss (a scalar with a graph) and estimate [B, 1, D, H, W] of one part of a batch."""
     bare: Any = getattr(model, "module", model)
-    device = bare.haar.device
+    device = bare.device
     x, target = step.x.to(device), step.target.to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
         estimate, mean, log_var = model(
@@ -175,8 +175,8 @@ def _reading(bare: Any, step: Step, loss: Tensor, estimate: Tensor, measure: boo
     mse = (estimate - target).square().mean()
     linear_mse = mse
     if measure and bare.config.closed_form:
-        z = bare.project(step.x.to(estimate.device), step.grid, step.latent_grid)
-        linear = bare.render_linear(z, step.latent_grid, step.target_grid)
+        z = bare.splines.project(step.x.to(estimate.device), step.grid, step.latent_grid)
+        linear = bare.splines.render(z, step.latent_grid, step.target_grid)
         linear_mse = (linear - target).square().mean()
     return torch.stack([loss, mse, linear_mse])
 

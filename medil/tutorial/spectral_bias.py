@@ -122,7 +122,7 @@ class LocalTexture(nn.Module):
         return total[:, None]
 
     def _functions(self, delta: Tensor) -> Tensor:  # [Q, dims] -> [Q, J^dims]
-        per_axis = torch.from_numpy(self.basis.value(delta.detach().cpu().numpy())).to(delta)
+        per_axis = self.basis.value(delta)
         values = per_axis[:, 0]
         for axis in range(1, per_axis.shape[1]):
             values = (values[:, :, None] * per_axis[:, axis, None]).flatten(1)

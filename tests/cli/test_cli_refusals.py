@@ -13,6 +13,7 @@ import torch
 
 from medil import cli
 from medil.cli import with_options
+from medil.model.field import Field
 from medil.volume import load, save
 from tests.images import refused, write_nifti
 
@@ -167,7 +168,7 @@ def test_ctrl_c_exits_130_and_leaves_no_file(run_medil, scan, tmp_path, monkeypa
     def stopped(*_, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(type(spline_model), "decode_slabs", stopped)
+    monkeypatch.setattr(Field, "slabs", stopped)
     before = sorted(tmp_path.iterdir())
     code, out, err = run_medil("reconstruct", scan, "-o", tmp_path / "out.nii")
     assert (code, out) == (130, "")
@@ -181,7 +182,7 @@ def test_running_out_of_memory_is_one_sentence(
     def greedy(*_, **_options):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
-    monkeypatch.setattr(type(spline_model), "decode_slabs", greedy)
+    monkeypatch.setattr(Field, "slabs", greedy)
     refused(run_medil("reconstruct", scan, "-o", tmp_path / "out.nii"), "memory ran out")
 
 
@@ -189,7 +190,7 @@ def test_a_bug_keeps_its_traceback(run_medil, scan, tmp_path, monkeypatch, splin
     def broken(*_, **_options):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(type(spline_model), "decode_slabs", broken)
+    monkeypatch.setattr(Field, "slabs", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         run_medil("reconstruct", scan, "-o", tmp_path / "out.nii")
 

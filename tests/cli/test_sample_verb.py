@@ -12,6 +12,7 @@ from medil.config import FLOW_PRESETS, PRESETS
 from medil.diffusion.training import save_flow
 from medil.latent import Latent
 from medil.model.autoencoder import MedIL
+from medil.model.field import Field
 from medil.model.weights import load_model, save_weights
 from medil.volume import load
 from tests.diffusion.test_flow import BOX, CASCADE, latent_set, stirred, tiny_flow
@@ -209,7 +210,7 @@ def test_a_folder_that_cannot_be_made_is_refused(sample):
 
 
 def test_ctrl_c_keeps_whole_samples_only(sample, tmp_path, monkeypatch):
-    whole, done = MedIL.decode_slabs, []
+    whole, done = Field.slabs, []
 
     def stopped(self, *arguments, **options):
         if done:
@@ -217,7 +218,7 @@ def test_ctrl_c_keeps_whole_samples_only(sample, tmp_path, monkeypatch):
         done.append(1)
         return whole(self, *arguments, **options)
 
-    monkeypatch.setattr(MedIL, "decode_slabs", stopped)
+    monkeypatch.setattr(Field, "slabs", stopped)
     code, _, err = sample("--n", 3)
     assert code == 130 and "stopped" in err
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["sample_0000.nii.gz"]

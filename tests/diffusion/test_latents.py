@@ -159,7 +159,7 @@ def test_latents_lie_on_the_box_and_keep_what_is_known(head, tmp_path):
 def test_latents_of_a_network_are_kept_however_they_lie_in_memory(head, tmp_path):
     torch.manual_seed(0)
     model = MedIL(preset("test").model).eval()
-    torch.nn.init.normal_(model.to_latent.weight, std=0.1)  # it starts silent
+    torch.nn.init.normal_(model.encoder.out.weight, std=0.1)  # it starts silent
     model.weights_id = "0123"
     (found,) = encode_heads(model, [head], tmp_path).latents
     drawn = read_head(head)

@@ -282,7 +282,7 @@ def test_a_corrected_latent_renders_as_the_scan_and_is_left_alone_outside(flow, 
     z, correct = torch.randn(2, 8, *BOX.shape), data_consistency(observation, spline_model)
     moved, errors = z, []
     for _ in range(4):
-        rendered = spline_model.render_linear(moved, observation.latent_grid, observation.grid)
+        rendered = spline_model.splines.render(moved, observation.latent_grid, observation.grid)
         errors.append(rendered - observation.x)
         moved = correct(moved)
     assert torch.equal(moved[:, :, :3], z[:, :, :3])  # 12 mm that the scan has not seen
@@ -295,7 +295,7 @@ def test_a_corrected_latent_renders_as_the_scan_and_is_left_alone_outside(flow, 
 def test_a_scan_that_the_splines_hold_gives_back_its_latent(flow, spline_model):
     grid = BOX.with_spacing(1.0)
     truth = 0.2 * torch.randn(1, 8, *BOX.shape)
-    data = spline_model.render_linear(truth, BOX, grid)[0, 0]
+    data = spline_model.splines.render(truth, BOX, grid)[0, 0]
     observation = observe(Volume(data, grid), flow, (0.0, 0.0, 0.0))
     assert observation.latent_grid.is_close(BOX) and bool((observation.cover == 1).all())
     correct = data_consistency(

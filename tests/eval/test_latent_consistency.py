@@ -182,9 +182,9 @@ def test_a_latent_brought_to_other_cells_shows_the_same_ramp_in_mm(spline_model,
     oblique = scans.turned(block)
     own, common = latents.latent_grid(oblique, 4.0), latents.latent_grid(block, 4.0)
     with torch.inference_mode():
-        z = spline_model.project(ramp(oblique)[None, None], oblique, own)[0]
+        z = spline_model.splines.project(ramp(oblique)[None, None], oblique, own)[0]
         moved = latents.transport(spline_model, z, own, common, block)
-        seen = spline_model.render_linear(moved[None], common, block)[0, 0]
+        seen = spline_model.splines.render(moved[None], common, block)[0, 0]
     inside = inner(block, 8.0, block) & inner(block, 8.0, oblique)
     torch.testing.assert_close(seen[inside], ramp(block)[inside], atol=2e-3, rtol=0)
 

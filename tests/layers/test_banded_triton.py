@@ -97,7 +97,7 @@ def model_of(config, seed=0):
     torch.manual_seed(seed)
     model = MedIL(config.model)
     init_weights(model)
-    for head in (model.to_latent, model.render.amplitude):  # which start silent
+    for head in (model.encoder.out, model.decoder.render.amplitude):  # which start silent
         torch.nn.init.normal_(head.weight, std=0.02)
     return model
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from medil.layers import reference
 from medil.layers.bases import cell_average, cubic_bspline, hat, local_fourier
@@ -21,14 +22,14 @@ def test_cell_average_tends_to_the_point_value():
 
 
 def test_windows_of_neighbours_sum_to_one():
-    delta = np.linspace(0, 1, 11)[:, None] - np.arange(-2, 4)
+    delta = torch.linspace(0, 1, 11).double()[:, None] - torch.arange(-2, 4)
     np.testing.assert_allclose(hat(delta).sum(-1), 1)
     np.testing.assert_allclose(cubic_bspline().value(delta)[..., 0].sum(-1), 1)
 
 
 def test_functions_vanish_at_their_radius():
     for basis in (local_fourier(2), cubic_bspline()):
-        edge = np.array([-basis.radius, basis.radius, basis.radius + 0.7], dtype=float)
+        edge = torch.tensor([-basis.radius, basis.radius, basis.radius + 0.7]).double()
         np.testing.assert_allclose(basis.value(edge), 0, atol=1e-15)
 
 

@@ -7,9 +7,8 @@ import torch
 from medil.grid import Grid
 from medil.layers import literal_fast as separable
 from medil.layers import reference
-from medil.layers.blocks import at_least_float
 from medil.layers.content_lte import plane_waves
-from medil.layers.pointwise import LIIF, FixedMLP, LiteralLTE, Trilinear, cell_size
+from medil.layers.pointwise import LIIF, FixedMLP, LiteralLTE, PointOperator, Trilinear
 from medil.model.tiles import support
 
 NODES = Grid.from_spacing((5, 4, 6), (2.0, 2.5, 3.0), (0.5, -1.0, 2.0))
@@ -52,12 +51,11 @@ def features(nodes: Grid = NODES, batch: int = 2, dtype=torch.float64) -> torch.
 
 
 def maps(operator: LiteralLTE, x: torch.Tensor, nodes: Grid, voxels: Grid) -> list[torch.Tensor]:
-    phase = operator.phase(cell_size(nodes, voxels, x))
-    return [at_least_float(t) for t in (operator.amplitude(x), operator.frequency(x), phase)]
+    return list(operator.coefficients(x, nodes, voxels.edges_mm))
 
 
 def plain(operator: LiteralLTE, x: torch.Tensor, nodes: Grid, voxels: Grid) -> torch.Tensor:
-    return operator.plain(*maps(operator, x, nodes, voxels), nodes, voxels)
+    return PointOperator.forward(operator, x, nodes, voxels)
 
 
 def rendered(operator: LiteralLTE, x: torch.Tensor, nodes: Grid, voxels: Grid) -> torch.Tensor:

@@ -196,7 +196,7 @@ def test_heads_start_silent_and_can_leave_silence(kind):
 
 
 def test_ensemble_weights_sum_to_one_everywhere():
-    index = np.random.default_rng(0).uniform(-0.5, 5.5, (50, 3))
+    index = torch.from_numpy(np.random.default_rng(0).uniform(-0.5, 5.5, (50, 3)))
     total = sum(weight for _, _, weight in neighbours(index, NODES.shape))
     np.testing.assert_allclose(total, 1)
 

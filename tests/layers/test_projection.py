@@ -6,11 +6,10 @@ from medil.grid import Grid, centres_mm
 from medil.layers.bases import cubic_bspline, local_fourier
 from medil.layers.projection import (
     analyse,
-    average_points,
     axis_matrix,
-    evaluate_points,
     least_squares,
     synthesise,
+    synthesise_points,
 )
 from medil.regrid import sample_trilinear
 
@@ -63,8 +62,8 @@ def test_oblique_path_agrees_with_the_separable_one(spacing):
     for basis, tolerance in ((cubic_bspline(), 0.005), (local_fourier(1), 0.1)):
         coefficients = random_coefficients(basis.n_functions)[:, :1]
         exact = synthesise(coefficients, basis, NODES, target)
-        points = centres_mm(target).reshape(-1, 3).numpy()
-        rough = average_points(coefficients, basis, NODES, points, target)
+        points = centres_mm(target).reshape(-1, 3)
+        rough = synthesise_points(coefficients, basis, NODES, points, target.edges_mm)
         error = exact - rough.reshape(exact.shape)
         assert error.square().mean().sqrt() < tolerance * exact.std()
 
@@ -73,16 +72,16 @@ def test_oblique_target_puts_values_at_the_right_mm():
     basis, coefficients = cubic_bspline(), random_coefficients(1)
     target = Grid.from_spacing((3, 4, 5), 0.01, NODES.centre_mm).rotated((0, 1, 1), 40)
     y = synthesise(coefficients, basis, NODES, target)
-    points = centres_mm(target).reshape(-1, 3).numpy()
-    expected = evaluate_points(coefficients.flatten(2, 4), basis, NODES, points)
+    points = centres_mm(target).reshape(-1, 3)
+    expected = synthesise_points(coefficients, basis, NODES, points)
     torch.testing.assert_close(y.flatten(2), expected, atol=1e-4, rtol=0)
 
 
 def test_first_mode_alone_is_trilinear_interpolation():
     coefficients = random_coefficients(1)
-    points = NODES.index_to_ras(np.random.default_rng(0).uniform(0, 4, (20, 3)))
-    ours = evaluate_points(coefficients.flatten(2, 4), local_fourier(0), NODES, points)
-    theirs = sample_trilinear(coefficients[:, :, 0, 0, 0], NODES, torch.from_numpy(points))
+    points = torch.from_numpy(NODES.index_to_ras(np.random.default_rng(0).uniform(0, 4, (20, 3))))
+    ours = synthesise_points(coefficients, local_fourier(0), NODES, points)
+    theirs = sample_trilinear(coefficients[:, :, 0, 0, 0], NODES, points)
     torch.testing.assert_close(ours, theirs)
 
 

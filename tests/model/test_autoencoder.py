@@ -5,7 +5,8 @@ import torch
 from medil.config import PRESETS, ModelConfig
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
-from medil.model.autoencoder import MedIL, inside_box
+from medil.model.autoencoder import MedIL
+from medil.model.field import inside_box
 from medil.volume import Intensity, Volume
 
 UNIT = Intensity(0.0, 1.0)
@@ -22,7 +23,7 @@ def awake(config: ModelConfig, seed=0) -> MedIL:
     """A model whose silent layers speak, so that tests see the networks too."""
     torch.manual_seed(seed)
     model = MedIL(config).eval()
-    for name in ("render.amplitude.weight", "to_latent.weight"):
+    for name in ("decoder.render.amplitude.weight", "encoder.out.weight"):
         torch.nn.init.normal_(model.get_parameter(name), std=0.02)
     return model
 

@@ -37,7 +37,7 @@ def test_alone_it_gives_back_a_smooth_image():
 def test_the_encoder_is_shown_the_image_and_what_the_projection_left():
     arm, x = Silent(ModelConfig()), smooth()
     mean, _ = arm.encode_tensor(x, GRID, LATENT_GRID)
-    residual = x - arm.render_linear(mean, LATENT_GRID, GRID)
+    residual = x - arm.splines.render(mean, LATENT_GRID, GRID)
     expected = torch.cat([x - MIDDLE, RESIDUAL_GAIN * residual], dim=1)
     torch.testing.assert_close(arm.seen, expected)
     assert arm.channels_in == 2

@@ -100,7 +100,7 @@ def test_untrained_an_arm_with_the_shortcut_is_the_shortcut(name):
     torch.manual_seed(0)
     arm, x, latent_grid = build(small(name)).eval(), blobs(THICK), phase(THICK)
     mean, _ = arm.encode_tensor(x, THICK, latent_grid)
-    torch.testing.assert_close(mean, arm.project(x, THICK, latent_grid))
+    torch.testing.assert_close(mean, arm.splines.project(x, THICK, latent_grid))
     target = THICK.with_spacing(1.0).crop((2, 3, 4), (9, 8, 10))
     assert (arm.decode_tensor(mean, latent_grid, target) - blobs(target)).abs().max() < 0.02
 

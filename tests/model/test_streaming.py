@@ -20,8 +20,8 @@ from medil.grid import Grid, centres_mm
 from medil.io.intensity import Intensity
 from medil.layers.operators import ENCODER_OPERATORS, OPERATORS
 from medil.model.autoencoder import MedIL
-from medil.model.streaming import course_of
-from medil.model.streaming_conv import Course
+from medil.model.streaming_conv import Course, course_of
+from medil.model.tiles import cuts
 from medil.system.device import find_device
 from medil.volume import Volume, check_room, load, save, save_slabs
 from tests.images import refused, write_nifti
@@ -55,9 +55,9 @@ def model():
     return awake(preset("test").model)
 
 
-def thin(monkeypatch, model, planes, rows):
+def thin(monkeypatch, planes, rows):
     """Let the planner choose these."""
-    monkeypatch.setattr(model, "planes_and_rows", lambda *_: (planes, rows))
+    monkeypatch.setattr("medil.model.field.planes_and_rows", lambda *_: (planes, rows))
 
 
 # Decoding
@@ -71,9 +71,9 @@ def test_decoded_slabs_are_the_whole(model, monkeypatch, planes, rows, axis):
     with torch.inference_mode():
         z = latent.mean[None]
         whole = model.decode_tensor(z, latent.grid, target)[0, 0]
-    thin(monkeypatch, model, planes, rows)
+    thin(monkeypatch, planes, rows)
     for descending in (False, True):
-        slabs = list(model.decode_slabs(latent, target, axis=axis, descending=descending))
+        slabs = list(model.field(latent).slabs(target, axis, descending))
         starts = [start for start, _ in slabs]
         assert starts == sorted(starts, reverse=descending)
         ordered = [slab for _, slab in sorted(slabs, key=lambda pair: pair[0])]
@@ -88,8 +88,8 @@ def test_slabs_that_run_against_the_latent_and_across_it_are_the_whole(model, mo
         target = around.rotated((0.2, 0.1, 1), angle)
         with torch.inference_mode():
             whole = model.decode_tensor(latent.mean[None], latent.grid, target)[0, 0]
-        thin(monkeypatch, model, 2, 4)
-        slabs = sorted(model.decode_slabs(latent, target, axis=0), key=lambda pair: pair[0])
+        thin(monkeypatch, 2, 4)
+        slabs = sorted(model.field(latent).slabs(target), key=lambda pair: pair[0])
         data = torch.cat([slab for _, slab in slabs])
         inside = torch.from_numpy(
             (np.abs(latent.grid.index_to_norm(index_of(latent.grid, target))) < 1).all(-1)
@@ -118,7 +118,7 @@ def test_every_decoder_operator_renders_in_slabs(operator, monkeypatch):
     latent = model.encode(noisy(Grid.from_spacing((17, 15, 18), 1.3)), UNIT)
     with torch.inference_mode():
         whole = model.decode_tensor(latent.mean[None], latent.grid, latent.native)[0, 0]
-    thin(monkeypatch, model, 2, 5)
+    thin(monkeypatch, 2, 5)
     torch.testing.assert_close(model.decode(latent).data, whole, atol=1e-4, rtol=1e-5)
 
 
@@ -136,7 +136,7 @@ def test_networks_in_bfloat16_render_nearly_the_same(model):
     splines = model.decode(latent, linear_only=True).data
     assert 0 < (fast - exact).norm() < 0.02 * (exact - splines).norm()
     with pytest.raises(InputError, match="one of auto, float32, bfloat16, not 'half'"):
-        model.decode_slabs(latent, precision="half")
+        model.field(latent, precision="half")
 
 
 # Encoding
@@ -171,12 +171,12 @@ def test_every_encoder_operator_works_in_tiles(operator, closed_form):
         assert (latent.mean - mean[0]).abs().max() < 1e-5 * mean.std()
 
 
-def test_the_projection_in_slabs_is_the_projection(model, monkeypatch):
-    monkeypatch.setattr("medil.model.streaming.SLAB_VOXELS", 3000)
+def test_the_projection_in_slabs_is_the_projection(model):
     for grid in GRIDS.values():
         x, cells = noisy(grid).data[None, None], model.latent_grid(grid)
-        whole = model.project(x, grid, cells)
-        slabs = model.project_slabs(lambda block, x=x: x[:, :, *block], grid, cells)
+        whole = model.splines.project(x, grid, cells)
+        pieces = ((i, x[:, :, i : i + n]) for i, n in cuts(grid.shape[0], 3))
+        slabs = model.splines.project_slabs(pieces, grid, cells)
         torch.testing.assert_close(slabs, whole, atol=1e-5, rtol=1e-5)
 
 
@@ -260,7 +260,7 @@ STOPPABLE = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may ignore Ctrl-C
 import torch
-from medil.model.autoencoder import MedIL
+from medil.model.field import Field
 from medil.cli import main
 
 def slow(*_, **__):
@@ -268,7 +268,7 @@ def slow(*_, **__):
     print("rendering", flush=True)
     time.sleep(60)
 
-MedIL.decode_slabs = slow
+Field.slabs = slow
 main(["decode", sys.argv[1], "-o", sys.argv[2]])
 """
 
@@ -347,7 +347,7 @@ cells = Grid.from_spacing((16, 16, 16), 4.0)
 z = torch.randn(model.config.latent_channels, 16, 16, 16)
 latent = Latent(z, z, cells, cells, Intensity(0.0, 1.0))
 grid = cells.with_spacing(float(sys.argv[1]))
-for _, slab in model.decode_slabs(latent, grid):
+for _, slab in model.field(latent).slabs(grid):
     assert slab.isfinite().all()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

@@ -121,10 +121,10 @@ def test_targets_outside_the_features_see_the_same_edge_from_a_block():
 def test_the_closed_forms_slabs_come_from_their_latent_cells(target):
     arm = MedIL(PRESETS["test"].model).double()
     z = noise(8, NODES)
-    whole = arm.render_linear(z, NODES, target)
+    whole = arm.splines.render(z, NODES, target)
     reach_cells = cubic_bspline().radius / arm.config.fine_per_latent
     for start, thick in slabs(target, 0):
         slab = slab_of(target, 0, start, min(thick, target.shape[0] - start))
         (i, j, k), grid = support(NODES, slab, reach_cells)
-        got = arm.render_linear(z[:, :, i, j, k], grid, slab)
+        got = arm.splines.render(z[:, :, i, j, k], grid, slab)
         torch.testing.assert_close(got, whole[:, :, start : start + slab.shape[0]])

@@ -11,6 +11,7 @@ from medil.config import preset
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.model.autoencoder import MedIL
+from medil.model.budget import planes_and_rows, planes_to_encode
 from medil.system.memory import choose, free_memory_bytes, parse_size
 
 
@@ -50,14 +51,14 @@ def test_less_memory_makes_thinner_pieces_and_little_is_refused(model, monkeypat
     monkeypatch.setattr("medil.system.memory.resident_bytes", lambda: 0)
     cells = Grid.from_spacing((45, 54, 45), 4.0)
     target = cells.with_spacing(0.5)
-    found = [model.planes_and_rows(cells, target, 2, b) for b in (2e9, 3e8, 2.7e8)]
+    found = [planes_and_rows(model, cells, target, 2, b) for b in (2e9, 3e8, 2.7e8)]
     assert all(a[0] >= b[0] and a[1] >= b[1] for a, b in pairwise(found))
     assert found[0] > found[-1] and min(found[-1]) >= 1
     native = cells.with_spacing(1.0)
-    planes = [model.planes_to_encode(native, cells, b) for b in (2e9, 3.5e8, 3.1e8)]
+    planes = [planes_to_encode(model, native, cells, b) for b in (2e9, 3.5e8, 3.1e8)]
     assert planes == sorted(planes, reverse=True) and planes[0] > planes[-1]
-    for plan in (lambda: model.planes_and_rows(cells, target, 2, 10**7),
-                 lambda: model.planes_to_encode(native, cells, 10**7)):  # fmt: skip
+    for plan in (lambda: planes_and_rows(model, cells, target, 2, 10**7),
+                 lambda: planes_to_encode(model, native, cells, 10**7)):  # fmt: skip
         with pytest.raises(InputError, match=r"needs at least .* GB of memory"):
             plan()
 

@@ -1,0 +1,118 @@
+"""How thick the slabs may be that a memory budget allows, for encoding and for rendering."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from medil.config import ModelConfig
+from medil.grid import Grid
+from medil.model.streaming_conv import course_of
+from medil.model.tiles import slab_of, support
+from medil.system.memory import choose
+
+if TYPE_CHECKING:
+    from medil.model.autoencoder import MedIL
+
+PLANES = 4  # of the latent grid that the networks take at a time, at most
+SLAB_VOXELS = 2**19  # rendered or read at a time, at most
+# Bytes alive at once, fitted to the resident memory of whole runs.
+VOXEL_BYTES = 32  # a voxel that is rendered or read
+CELL_MAPS = 6  # feature maps (4 bytes a channel) in a cell that the networks take
+KEPT_PLANES = 4  # planes of a feature map that a rolling residual block keeps
+FIXED_BYTES = 220e6  # chunks of the operators, libraries' own buffers, the allocator's holes
+
+
+def stem_nodes(model: MedIL, latent_grid: Grid, start: int, length: int) -> tuple[Grid, int, int]:
+    """Fine nodes in latent planes and the stem's halo; how many to drop, then to keep."""
+    fine, factor = model.fine_grid(latent_grid), model.config.fine_per_latent
+    first = max(0, factor * start - model.encoder.stem.halo_nodes)
+    stop = min(fine.shape[0], factor * (start + length) + model.encoder.stem.halo_nodes)
+    return slab_of(fine, 0, first, stop - first), factor * start - first, factor * length
+
+
+def planes_to_encode(model: MedIL, grid: Grid, latent_grid: Grid, memory_bytes: int | None) -> int:
+    """The thickest pieces, in latent cells, that the budget allows.
+
+    Raises:
+        InputError: Not even one plane fits.
+    """
+    c, size = model.config, latent_grid.shape[0]
+    functions = model.encoder.stem.basis.n_functions**3 * model.channels_in
+
+    def bytes_of(planes: int) -> float:
+        nodes, _, _ = stem_nodes(model, latent_grid, (size - planes) // 2, planes)
+        _, voxels = support(grid, nodes, model.encoder.stem.reach)
+        return (
+            (VOXEL_BYTES + model.encoder.stem.bytes_per_voxel) * voxels.n_voxels
+            + VOXEL_BYTES * min(grid.n_voxels, SLAB_VOXELS)  # of the projection
+            + 4 * (2 * functions + c.width_encoder) * nodes.n_voxels
+            + _network_bytes(c, latent_grid, 0, planes, c.width_encoder)
+        )
+
+    candidates = _halved(min(PLANES, size))
+    return choose(candidates, bytes_of, memory_bytes, "encoding this image")
+
+
+def planes_and_rows(
+    model: MedIL, latent_grid: Grid, target: Grid, axis: int, memory_bytes: int | None
+) -> tuple[int, int]:
+    """The thickest pieces that the budget allows.
+
+    Args:
+        model: Its networks say what a plane needs.
+        latent_grid: Latent grid.
+        target: To render on.
+        axis: Of the target, along which slabs follow each other.
+        memory_bytes: Budget of the process; a share of what is free when None.
+
+    Returns:
+        Planes of the latent that the networks take at a time, and planes of the target
+        that are rendered at a time.
+
+    Raises:
+        InputError: Not even one plane of each fits.
+    """
+    c, size = model.config, target.shape[axis]
+    along = course_of(latent_grid, target, axis).axis
+    _, cells = support(latent_grid, target, model.decoder.reach_cells)
+    fine = model.fine_grid(cells)
+    channels = c.width_fine + 2 * _widest(model.decoder.render)
+
+    def bytes_of(thickness: tuple[int, int]) -> float:
+        planes, rows = thickness
+        slab = slab_of(target, axis, (size - rows) // 2, rows)
+        _, nodes = support(fine, slab, model.decoder.render.reach)
+        in_window = nodes.shape[along] + planes * c.fine_per_latent
+        plane = fine.n_voxels // fine.shape[along]
+        return (
+            VOXEL_BYTES * slab.n_voxels
+            + 4 * channels * nodes.n_voxels
+            + 6 * c.width_fine * plane * in_window
+            + _network_bytes(c, cells, along, planes, c.width_fine)
+        )
+
+    most = max(1, min(size, SLAB_VOXELS * size // target.n_voxels))
+    pairs = zip(_halved(PLANES, 12), _halved(most, 12), strict=True)
+    return choose(list(dict.fromkeys(pairs)), bytes_of, memory_bytes, "this output")
+
+
+def _network_bytes(c: ModelConfig, cells: Grid, axis: int, planes: int, width: int) -> float:
+    """What rolling through both levels of a network keeps alive."""
+    plane = cells.n_voxels // cells.shape[axis]
+    inner = CELL_MAPS * planes + KEPT_PLANES * max(c.depth_encoder, c.depth_latent)
+    fine = CELL_MAPS * planes * c.fine_per_latent
+    fine += KEPT_PLANES * max(c.depth_encoder, c.depth_fine)
+    per_plane = c.width_latent * inner + width * c.fine_per_latent**2 * fine
+    return 4 * plane * per_plane + FIXED_BYTES
+
+
+def _halved(most: int, times: int = 12) -> list[int]:
+    """`most`, its half, ... down to 1."""
+    return [max(1, most >> n) for n in range(times)]
+
+
+def _widest(operator: nn.Module) -> int:
+    """Channels that an operator makes in every feature cell."""
+    return sum(m.out_channels for m in operator.modules() if isinstance(m, nn.Conv3d))
