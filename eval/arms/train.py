@@ -169,7 +169,7 @@ def _one_step(
 def _settle(model: LatentAutoencoder, config: RunConfig, scans: Sequence[Scan], seed: int) -> None:
     """Unmeasured steps on weights that are thrown away: new shapes cost more than their work."""
     throwaway = copy.deepcopy(model)
-    fabric = launch(1, throwaway.haar.device.type)
+    fabric = launch(1, throwaway.device.type)
     throwaway, optimiser = fabric.setup(throwaway, new_optimiser(throwaway, config.train))
     for number, scan in enumerate({s.spacing_mm: s for s in scans}.values()):
         rng = np.random.default_rng([seed, number, 1])
