@@ -140,8 +140,9 @@ class Decoder(nn.Module):
         self.latent = residual_blocks(c.width_latent, c.depth_latent)
         self.up = Conv3d(c.width_latent, c.width_fine * self.factor**3, 1)
         self.fine = residual_blocks(c.width_fine, c.depth_fine)
-        self.render: Any = make_operator(config, c.operator, c.width_fine, 1)
-        fine_cells = self.render.reach + 2 * c.depth_fine
+        render: Any = make_operator(config, c.operator, c.width_fine, 1)
+        self.render = render
+        fine_cells = render.reach + 2 * c.depth_fine
         self.reach_cells = 1 + 2 * c.depth_latent + math.ceil(fine_cells / self.factor)
 
     def forward(self, slabs: Iterator[Tensor], course: Course) -> Iterator[Tensor]:
@@ -166,12 +167,12 @@ class MedIL(LatentAutoencoder):
 
     # Weights files name the parts of the networks as release 0.6.0 did
 
-    def state_dict(self, *args, **kwargs):  # type: ignore[override]
+    def state_dict(self, *args, **kwargs):
         """As of any module, under the names of weights files."""
         state = super().state_dict(*args, **kwargs)
         return {_renamed(WEIGHT_NAMES, key): value for key, value in state.items()}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], *args, **kwargs):  # type: ignore[override]
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args, **kwargs):
         """As of any module, from the names of weights files."""
         names = {theirs: ours for ours, theirs in WEIGHT_NAMES.items()}
         state = {_renamed(names, key): value for key, value in state_dict.items()}
@@ -232,8 +233,8 @@ class MedIL(LatentAutoencoder):
         projected = None
         if self.config.closed_form:
             depth, height, width = volume.grid.shape
-            thick = max(1, SLAB_VOXELS // (height * width))
-            pieces = ((i, read((slice(i, i + n), ...))) for i, n in cuts(depth, thick))
+            thick, all_ = max(1, SLAB_VOXELS // (height * width)), slice(None)
+            pieces = ((i, read((slice(i, i + n), all_, all_))) for i, n in cuts(depth, thick))
             projected = self.splines.project_slabs(pieces, volume.grid, cells)
 
         def features(piece: tuple[int, int]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch import nn
 
@@ -11,9 +11,6 @@ from medil.grid import Grid
 from medil.model.streaming_conv import course_of
 from medil.model.tiles import slab_of, support
 from medil.system.memory import choose
-
-if TYPE_CHECKING:
-    from medil.model.autoencoder import MedIL
 
 PLANES = 4  # of the latent grid that the networks take at a time, at most
 SLAB_VOXELS = 2**19  # rendered or read at a time, at most
@@ -24,7 +21,7 @@ KEPT_PLANES = 4  # planes of a feature map that a rolling residual block keeps
 FIXED_BYTES = 220e6  # chunks of the operators, libraries' own buffers, the allocator's holes
 
 
-def stem_nodes(model: MedIL, latent_grid: Grid, start: int, length: int) -> tuple[Grid, int, int]:
+def stem_nodes(model: Any, latent_grid: Grid, start: int, length: int) -> tuple[Grid, int, int]:
     """Fine nodes in latent planes and the stem's halo; how many to drop, then to keep."""
     fine, factor = model.fine_grid(latent_grid), model.config.fine_per_latent
     first = max(0, factor * start - model.encoder.stem.halo_nodes)
@@ -32,7 +29,7 @@ def stem_nodes(model: MedIL, latent_grid: Grid, start: int, length: int) -> tupl
     return slab_of(fine, 0, first, stop - first), factor * start - first, factor * length
 
 
-def planes_to_encode(model: MedIL, grid: Grid, latent_grid: Grid, memory_bytes: int | None) -> int:
+def planes_to_encode(model: Any, grid: Grid, latent_grid: Grid, memory_bytes: int | None) -> int:
     """The thickest pieces, in latent cells, that the budget allows.
 
     Raises:
@@ -56,12 +53,12 @@ def planes_to_encode(model: MedIL, grid: Grid, latent_grid: Grid, memory_bytes: 
 
 
 def planes_and_rows(
-    model: MedIL, latent_grid: Grid, target: Grid, axis: int, memory_bytes: int | None
+    model: Any, latent_grid: Grid, target: Grid, axis: int, memory_bytes: int | None
 ) -> tuple[int, int]:
     """The thickest pieces that the budget allows.
 
     Args:
-        model: Its networks say what a plane needs.
+        model: A `MedIL`, whose networks say what a plane needs.
         latent_grid: Latent grid.
         target: To render on.
         axis: Of the target, along which slabs follow each other.

@@ -7,7 +7,7 @@ over the voxels of any grid, or read at any point.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,9 +27,6 @@ from medil.system.device import network_precision, to_host
 from medil.system.memory import require_memory
 from medil.volume import Volume
 
-if TYPE_CHECKING:
-    from medil.model.autoencoder import MedIL
-
 EDGE_CELLS = 1e-6  # rounding that still counts as inside the encoded box
 
 
@@ -40,7 +37,7 @@ class Field:
     they are `latent.intensity.low`.
 
     Args:
-        model: Whose decoder renders.
+        model: The `MedIL` whose decoder renders.
         latent: Of its weights.
         linear_only: Leave the network out and render the closed form's splines alone.
         precision: Of the networks, see `medil.system.device.network_precision`.
@@ -64,7 +61,7 @@ class Field:
     """
 
     def __init__(
-        self, model: MedIL, latent: Latent, linear_only: bool = False, precision: str = "auto"
+        self, model: Any, latent: Latent, linear_only: bool = False, precision: str = "auto"
     ) -> None:
         if latent.weights_id != model.weights_id:
             raise InputError(
