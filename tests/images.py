@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from medil.grid import Grid, centres_mm
+from medil.volume import Volume
 
 MARK = (5, 1, 6)  # a voxel, in the order of the file
 SLOPE = torch.tensor([1.0, -0.5, 0.25], dtype=torch.float64)  # units per mm along R, A, S
@@ -62,3 +63,16 @@ def toy_labels(ventricle_mm: np.ndarray, radius_mm: float) -> np.ndarray:
     labels[np.linalg.norm(points_mm - ventricle_mm, axis=-1) < radius_mm] = 4
     labels[-4:-2] = 514  # a piece of skull
     return labels
+
+
+def head(shape=(24, 26, 28), spacing_mm=(1.0, 1.0, 1.0), seed=0) -> Volume:
+    """A noisy ball in noise: a raw scan."""
+    grid = Grid.from_spacing(shape, spacing_mm)
+    noise = np.random.default_rng(seed).normal(0, 5, shape)
+    return Volume(torch.from_numpy(np.abs(noise + 400 * ball(grid))).float(), grid)
+
+
+def ball(grid: Grid, share=0.35) -> np.ndarray:
+    """[D, H, W] bool: an ellipsoid of a share of the box in each direction."""
+    axes = [(np.arange(n) - (n - 1) / 2) / (share * n) for n in grid.shape]
+    return sum(a**2 for a in np.meshgrid(*axes, indexing="ij")) < 1

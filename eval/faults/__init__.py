@@ -1,1 +1,1 @@
-"""Errors that can be dialled up in a volume, and what the metrics make of them."""
+"""Faults of adjustable strength in a volume, and how the metrics respond to them."""

@@ -1,4 +1,4 @@
-"""What goes wrong with scans, dialled: noise, shading, ghosts, motion, scale, outliers.
+"""Artefacts of scans at a chosen strength: noise, shading, ghosts, motion, scale, outliers.
 
 Each function takes a magnitude image and a physical or stated strength, and gives the
 damaged image as a scanner would have written it. All randomness comes from a generator.

@@ -1,4 +1,4 @@
-"""Faults that can be dialled up in a volume whose truth is known, to see what metrics see.
+"""Faults of adjustable strength in a volume whose truth is known, to compare metrics.
 
 Each fault has one dial in a physical unit, 0 for none. `at_psnr` turns dials until faults
 cost the same PSNR, so that what other metrics add to it can be read off.

@@ -1,4 +1,4 @@
-"""What page 08 draws: each metric against each fault, the matrix of harms, a closed form."""
+"""What page 08 draws: each metric against each fault, the matrix of harm, a closed form."""
 
 from __future__ import annotations
 

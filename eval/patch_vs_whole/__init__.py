@@ -1,4 +1,4 @@
-"""Patches against the whole: what a halo gives back, and what seams and drift are left.
+"""Patches against the whole: how much a halo recovers, and which seams and drift remain.
 
 Held-out blocks are rebuilt by patches and at once; how far the two lie apart is recorded.
 

@@ -61,13 +61,13 @@ Scores = dict[str, tuple[dict[str, float], float, Grid]]
 
 
 def condition(case: Case) -> str:
-    """As in the rows, such as ``32 mm patches, halo 8 mm``."""
+    """The condition in the rows, such as ``32 mm patches, halo 8 mm``."""
     side_mm, halo_mm, own_scale = case
     return f"{side_mm} mm patches, halo {halo_mm} mm{', own scale' if own_scale else ''}"
 
 
 def reach_condition(halo_mm: int) -> str:
-    """As in the rows, such as ``reach, halo 48 mm``."""
+    """The condition in the rows, such as ``reach, halo 48 mm``."""
     return f"reach, halo {halo_mm} mm"
 
 
@@ -80,28 +80,28 @@ def factors(conditions: pd.Series) -> pd.DataFrame:
 
 
 def cases(profile: str) -> tuple[Case, ...]:
-    """What a profile asks."""
+    """The cases of a profile."""
     return CASES + (() if profile == "quick" else GPU_CASES)
 
 
 def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task]:
     """One task a head."""
-    arms, asked = release_coders(options.release), cases(options.profile)
+    arms, wanted_cases = release_coders(options.release), cases(options.profile)
     return [
         Task(
             subject.name,
-            wanted(subject, arms, asked),
-            partial(measure, subject, arms, asked, provenance),
+            wanted(subject, arms, wanted_cases),
+            partial(measure, subject, arms, wanted_cases, provenance),
         )
         for subject in heads(options.profile)
     ]
 
 
 def wanted(
-    subject: Subject, arms: list[Coder], asked: tuple[Case, ...]
+    subject: Subject, arms: list[Coder], wanted_cases: tuple[Case, ...]
 ) -> frozenset[tuple[str, ...]]:
     """The identities of a head's rows."""
-    questions = [(condition(case), metric) for case in asked for metric in OF_PATCHES]
+    questions = [(condition(case), metric) for case in wanted_cases for metric in OF_PATCHES]
     questions += [(reach_condition(h), metric) for h in REACH_HALOS_MM for metric in OF_REACH]
     return frozenset(
         (NAME, subject.name, arm.name, question, metric, arm.config_hash(DEFINITION),
@@ -114,7 +114,7 @@ def wanted(
 def measure(
     subject: Subject,
     arms: list[Coder],
-    asked: tuple[Case, ...],
+    wanted_cases: tuple[Case, ...],
     provenance: rows.Provenance,
 ) -> list[rows.Row]:
     """Rows of one head, arm by arm."""
@@ -124,7 +124,7 @@ def measure(
     found = []
     for arm in arms:
         model, linear_only = model_of(arm)
-        scores = score_block(model, block, asked, linear_only)
+        scores = score_block(model, block, wanted_cases, linear_only)
         scores |= score_reach(model, bar, linear_only)
         for question, (values, time_s, grid) in scores.items():
             found += rows.of_values(
@@ -175,14 +175,14 @@ def scaled(scan: Scan) -> torch.Tensor:
 
 
 def score_block(
-    model: LatentAutoencoder, block: Scan, asked: tuple[Case, ...], linear_only: bool = False
+    model: LatentAutoencoder, block: Scan, wanted_cases: tuple[Case, ...], linear_only: bool = False
 ) -> Scores:
     """Patches of a block against the block at once.
 
     Args:
         model: Any arm.
         block: A whole number of latent cells a side.
-        asked: Side, halo and scale of the patches.
+        wanted_cases: Side, halo and scale of the patches.
         linear_only: Leave the network out.
 
     Returns:
@@ -194,7 +194,7 @@ def score_block(
     whole = patches.rebuilt_whole(model, x, grid, linear_only).double().numpy()
     whole_db = metrics.psnr(truth, whole, mask, peak)
     found = {}
-    for case in asked:
+    for case in wanted_cases:
         side_mm, halo_mm, own_scale = case
         started = time.perf_counter()
         apart = patches.rebuilt_by_patches(model, x, grid, side_mm, halo_mm, linear_only, own_scale)

@@ -52,7 +52,7 @@ def _for_people(table: pd.DataFrame, index: list[str], wanted: tuple[str, ...]) 
         line = {name: named[name] for name in index}
         for row in group.itertuples(index=False):
             if row.metric in wanted:
-                line[HEADERS[row.metric]] = _told(row.metric, row.mean, row.low, row.high)
+                line[HEADERS[row.metric]] = _number(row.metric, row.mean, row.low, row.high)
         lines.append(line | {"n": int(group["n"].max())})
     columns = [*index, *(HEADERS[m] for m in wanted), "n"]
     return pd.DataFrame(lines, columns=columns)
@@ -62,7 +62,7 @@ def _for_people(table: pd.DataFrame, index: list[str], wanted: tuple[str, ...]) 
 
 
 def verdict(rows: pd.DataFrame) -> str:
-    """What a halo gives back: lines of text, with n and 95 % intervals over heads."""
+    """How much a halo recovers: lines of text, with n and 95 % intervals over heads."""
     table = means(rows)
     opening = (
         f"Blocks of n = {table['n'].max()} held-out heads [95 % interval over heads], patches on "
@@ -82,19 +82,19 @@ def verdict(rows: pd.DataFrame) -> str:
 def _of_side(table: pd.DataFrame, title: str, side: int) -> str:
     shared_scale = table[~table["own_scale"]]
     halos = sorted(set(shared_scale["halo_mm"]))
-    told = []
+    texts = []
     for halo in (halos[0], halos[-1]) if len(halos) > 1 else halos:
         line = shared_scale[shared_scale["halo_mm"] == halo].set_index("metric")
-        told.append(
+        texts.append(
             f"halo {halo} mm: difference {_text(line, 'difference')} % of the peak, seams "
             f"{_text(line, 'seam')}, drift {_text(line, 'drift')} %, PSNR "
             f"{_text(line, 'psnr_gain')} dB"
         )
     seams = shared_scale[shared_scale["metric"] == "seam"].set_index("halo_mm")["mean"]
     clean = [halo for halo in halos if (seams.loc[halo:] < SEAM_SEEN).all()]
-    less = f"from a halo of {clean[0]} mm on" if clean else "at no halo tried"
+    less = f"from a halo of {clean[0]} mm on" if clean else "at none of the halos"
     text = (
-        f"{title}, {side} mm patches: {'; '.join(told)}. Steps across faces stay within "
+        f"{title}, {side} mm patches: {'; '.join(texts)}. Steps across faces stay within "
         f"{100 * (SEAM_SEEN - 1):.0f} % of the whole's {less}."
     )
     return text + _own_scale(table)
@@ -105,11 +105,11 @@ def _own_scale(table: pd.DataFrame) -> str:
     own = table[table["own_scale"]]
     if own.empty:
         return ""
-    told = []
+    texts = []
     for halo in sorted(set(own["halo_mm"])):
         line = own[own["halo_mm"] == halo].set_index("metric")
-        told.append(f"{_text(line, 'difference')} % (halo {halo} mm, seams {_text(line, 'seam')})")
-    return f" With each patch on its own intensity scale the difference is {' and '.join(told)}."
+        texts.append(f"{_text(line, 'difference')} % (halo {halo} mm, seams {_text(line, 'seam')})")
+    return f" With each patch on its own intensity scale the difference is {' and '.join(texts)}."
 
 
 def _reach(table: pd.DataFrame, title: str) -> str:
@@ -117,14 +117,14 @@ def _reach(table: pd.DataFrame, title: str) -> str:
     black, cut = (table[table["metric"] == m].set_index("halo_mm") for m in OF_REACH[::-1])
     if black.empty:
         return ""
-    told = "; ".join(f"{h} mm {black.loc[h, 'mean']:.2g} %" for h in black.index[:-1])
+    listed = "; ".join(f"{h} mm {black.loc[h, 'mean']:.2g} %" for h in black.index[:-1])
     enough = [h for h in black.index[:-1] if (black.loc[h:, "mean"] <= ROUNDING_PERCENT).all()]
     if not enough:
         end = f"no halo below {black.index[-1]} mm, all of the bar, takes it down to rounding"
-        return f"{title}, largest difference behind one face (of the peak): {told}; {end}."
+        return f"{title}, largest difference behind one face (of the peak): {listed}; {end}."
     left = cut.loc[enough[0], "mean"]
     end = f"from {enough[0]} mm on it is rounding (at most {ROUNDING_PERCENT:g} %)"
-    text = f"{title}, largest difference behind one face (of the peak): {told}; {end}."
+    text = f"{title}, largest difference behind one face (of the peak): {listed}; {end}."
     if left > ROUNDING_PERCENT:
         text += (
             f" A bar that is truly cut there differs by {left:.1g} %, splines alone included; one "
@@ -135,10 +135,12 @@ def _reach(table: pd.DataFrame, title: str) -> str:
 
 def _text(line: pd.DataFrame, metric: str) -> str:
     """Mean and interval of one metric, as in the tables."""
-    return _told(metric, *line.loc[metric, ["mean", "low", "high"]]) if metric in line.index else ""
+    return (
+        _number(metric, *line.loc[metric, ["mean", "low", "high"]]) if metric in line.index else ""
+    )
 
 
-def _told(metric: str, mean: float, low: float, high: float) -> str:
+def _number(metric: str, mean: float, low: float, high: float) -> str:
     """Seams and dB to three decimals; what spans decades to two figures."""
     if metric in ("seam", "psnr_gain"):
         texts = [f"{round(v, 3) + 0.0:.3f}" for v in (mean, low, high)]  # no "-0.000"

@@ -1,4 +1,4 @@
-"""The kinds of damage and their strengths, done to a head; what is then asked and where."""
+"""The kinds of damage, their strengths, and the regions in which they are scored."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class Damage:
 
     @property
     def regions(self) -> tuple[str, ...]:
-        """Where it is scored; inside the brain always."""
+        """The regions in which it is scored, all inside the brain."""
         return (NEAR, FAR) if self.kind in (OUTLIER, CROP) else (BRAIN,)
 
     @property
     def changes_input(self) -> bool:
-        """Whether the damaged block differs from the clean one once the scale is undone."""
+        """Whether the damaged block differs from the clean one apart from its intensity scale."""
         return self.kind not in (NONE, SCALE, CROP)
 
 
@@ -70,11 +70,11 @@ class Damaged:
     """A damaged block, and how to compare it with the clean one.
 
     Args:
-        volume: What a coder is given.
-        box: Where it lies in the clean block.
+        volume: The input of a coder.
+        box: Its place in the clean block.
         regions: Name to [D, H, W] bool on the volume's grid.
-        gain: Of its intensities over the clean ones.
-        offset: Of its intensities, likewise.
+        gain: Its intensities are `gain` times the clean ones, plus `offset`.
+        offset: In its own intensity unit.
     """
 
     volume: Volume
@@ -84,17 +84,17 @@ class Damaged:
     offset: float = 0.0
 
     def undone(self, data: np.ndarray) -> np.ndarray:
-        """Intensities on the clean block's scale again."""
+        """Intensities brought back to the clean block's scale."""
         return (data - self.offset) / self.gain
 
 
-def do(damage: Damage, scan: Scan, data_sha256: str) -> Damaged:
+def apply(damage: Damage, scan: Scan, data_sha256: str) -> Damaged:
     """Damage a head, and cut the block out of it.
 
     Args:
-        damage: What to do.
+        damage: Kind and strength.
         scan: The clean, trimmed head.
-        data_sha256: Of the head; with the damage it seeds what is random.
+        data_sha256: Of the head; with the damage it seeds the random numbers.
 
     Returns:
         The damaged block; the same for the same arguments.
@@ -110,7 +110,7 @@ def do(damage: Damage, scan: Scan, data_sha256: str) -> Damaged:
     return Damaged(block.volume, _everything(block), {BRAIN: block.mask})
 
 
-# Done to the whole head
+# To the whole head
 
 
 def _numbers(scan: Scan) -> np.ndarray:
@@ -127,7 +127,7 @@ OF_THE_HEAD: dict[str, Callable[[Scan, float, np.random.Generator], np.ndarray]]
 }
 
 
-# Done to the block
+# To the block
 
 
 def _rescaled(block: Scan, damage: Damage, rng: np.random.Generator) -> Damaged:

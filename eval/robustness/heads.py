@@ -1,7 +1,7 @@
-"""Held-out heads at 1 mm and the block of each that is coded; `patch_vs_whole` takes them too.
+"""Held-out heads at 1 mm and the block of each that is coded; `patch_vs_whole` uses them too.
 
-Damage is done to the whole head, as a scanner would, and a block is then cut out, so that
-what wraps round or leans over comes from real tissue.
+The whole head is damaged, as a scanner would do it, and a block is then cut out. So whatever
+wraps round or leaks into the block comes from real tissue.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from medil.volume import Volume
 
 MARGIN_MM = 8  # of air around the brain
 SPACING_MM = 1.0
-N_MADE = {"quick": 1, "gpu": 4, "paper": 12}
+N_SYNTHETIC = {"quick": 1, "gpu": 4, "paper": 12}
 Box = tuple[slice, slice, slice]
 
 
 def heads(profile: str) -> list[Subject]:
-    """The real brain (MNI152 where it is not at hand) and synthetic heads of the test split.
+    """The real brain (MNI152 where it is not available) and synthetic heads of the test split.
 
     Args:
         profile: ``quick`` (one synthetic head), ``gpu`` (four) or ``paper`` (twelve).
@@ -35,10 +35,10 @@ def heads(profile: str) -> list[Subject]:
     Raises:
         InputError: No such profile.
     """
-    if profile not in N_MADE:
+    if profile not in N_SYNTHETIC:
         raise InputError(f"a profile is quick, gpu or paper, not {profile!r}.")
-    made = synthetic.heads("test", COHORT_SEED, N_MADE[profile])
-    return [_real(), *map(_made, made)]
+    drawn = synthetic.heads("test", COHORT_SEED, N_SYNTHETIC[profile])
+    return [_real(), *map(_synthetic, drawn)]
 
 
 def _real() -> Subject:
@@ -50,7 +50,7 @@ def _real() -> Subject:
     return Subject(name, entry.sha256, (), lambda: trimmed(brain_at_1_mm()[0]))
 
 
-def _made(head: synthetic.Head) -> Subject:
+def _synthetic(head: synthetic.Head) -> Subject:
     recipe = digest([MADE_VERSION, head.map_sha256, COHORT_SEED, head.index, SPACING_MM, MARGIN_MM])
 
     def make() -> Scan:
@@ -65,7 +65,7 @@ def _made(head: synthetic.Head) -> Subject:
 
 
 def trimmed(scan: Scan) -> Scan:
-    """The part of a scan that holds its mask, with `MARGIN_MM` of air as far as it reaches."""
+    """A scan cropped to its mask and, where the scan is large enough, `MARGIN_MM` around it."""
     grid = scan.volume.grid
     margin = np.rint(MARGIN_MM / np.asarray(grid.spacing_mm)).astype(int)
     where = np.argwhere(scan.mask)
@@ -75,7 +75,7 @@ def trimmed(scan: Scan) -> Scan:
 
 
 def block_of(scan: Scan, sides_mm: tuple[float, float, float]) -> Box:
-    """Where the block lies: the left upper part of the brain, with some air at its rim.
+    """The box of a block in the left upper part of the brain, with some air at its rim.
 
     Its left face and its top are those of the trimmed scan; the others cut through tissue.
 

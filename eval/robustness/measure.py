@@ -1,10 +1,10 @@
-"""Code damaged blocks and score them against what was given and against the clean block.
+"""Code damaged blocks and score the renderings against the input and against the clean block.
 
-Two questions. Is the code true to what it was given (*against the input*)? And is what it
-renders closer to the clean block than what it was given (*against the clean block*)?
-*Nearer* answers the second in dB: the error of what was given over that of the rendering,
-which loses detail of its own. *Passed on* leaves that loss out: how far the rendering of the
-damaged block lies from that of the clean one, over how far the blocks themselves lie apart.
+Two questions. Is the rendering true to the damaged input (*against the input*)? And is it closer
+to the clean block than the input was (*against the clean block*)? *Nearer* answers the second in
+dB: the error of the input over that of the rendering, which loses detail of its own. *Passed on*
+leaves that loss out: how far the rendering of the damaged block lies from that of the clean one,
+over how far the blocks themselves lie apart.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from eval.robustness.damage import (
     TURN_DEG,
     Damage,
     Damaged,
-    do,
+    apply,
 )
 from eval.robustness.heads import SPACING_MM, block_of, cut_box, heads
 from eval.runner import Task
@@ -52,7 +52,7 @@ DEFINITION = {
 }
 
 
-def asked(damage: Damage) -> Iterator[tuple[str, str, str]]:
+def questions(damage: Damage) -> Iterator[tuple[str, str, str]]:
     """Every (region, compared with, metric) that one damage is scored by."""
     scored = [m for m in SCORES if m != "fsc_05_mm"]
     for region in damage.regions:
@@ -67,7 +67,7 @@ def asked(damage: Damage) -> Iterator[tuple[str, str, str]]:
 
 
 def condition(damage: Damage, region: str, other: str) -> str:
-    """As in the rows: kind, strength, where, compared with what."""
+    """The condition in the rows: kind, strength, where, compared with what."""
     return " | ".join((damage.kind, damage.level, region, other))
 
 
@@ -100,7 +100,7 @@ def wanted(subject: Subject, arms: list[Coder]) -> frozenset[tuple[str, ...]]:
          arm.config_hash(DEFINITION), subject.data_sha256, arm.weights_sha256)
         for arm in arms
         for damage in DAMAGES
-        for region, other, metric in asked(damage)
+        for region, other, metric in questions(damage)
     )  # fmt: skip
 
 
@@ -116,7 +116,7 @@ def measure(
         subject: From `heads`.
         arms: Coders; those of one encoding encode once.
         provenance: Of this run.
-        which: Damages to do.
+        which: The damages.
 
     Returns:
         The rows, damage by damage.
@@ -126,7 +126,7 @@ def measure(
     renderings = {arm.name: r for arm, r, *_ in _rendered(arms, _undamaged(clean))}
     found = []
     for damage in which:
-        damaged = do(damage, scan, subject.data_sha256)
+        damaged = apply(damage, scan, subject.data_sha256)
         for arm, rendered, kept, time_s in _rendered(arms, damaged):
             scores = score(clean, damage, damaged, rendered, renderings[arm.name])
             for (region, other), values in scores.items():
@@ -179,12 +179,12 @@ def score(
     rendered: np.ndarray,
     rendered_clean: np.ndarray,
 ) -> dict[tuple[str, str], dict[str, float]]:
-    """Every number that is asked of one rendering.
+    """Every score of one rendering.
 
     Args:
         clean: The clean block.
-        damage: What was done.
-        damaged: What came of it.
+        damage: Kind and strength.
+        damaged: The damaged block.
         rendered: [D, H, W] of the damaged block, on the clean scale.
         rendered_clean: [D, H, W] of the clean block, all of it.
 
@@ -192,20 +192,20 @@ def score(
         (region, compared with) to metric to value.
     """
     truth = clean.volume.data.double().numpy()[damaged.box]
-    given = damaged.undone(damaged.volume.data.double().numpy())
+    damaged_input = damaged.undone(damaged.volume.data.double().numpy())
     peak = metrics.peak_intensity(truth, clean.mask[damaged.box])
     found: dict[tuple[str, str], dict[str, float]] = {}
-    for region, other, metric in asked(damage):
+    for region, other, metric in questions(damage):
         mask = damaged.regions[region]
         changed = rms(rendered - rendered_clean[damaged.box], mask)
         if metric == "change":
             value = 100 * changed / peak
         elif metric == "passed_on":
-            value = changed / rms(given - truth, mask)
+            value = changed / rms(damaged_input - truth, mask)
         elif metric == "nearer":
-            value = 20 * np.log10(rms(given - truth, mask) / rms(rendered - truth, mask))
+            value = 20 * np.log10(rms(damaged_input - truth, mask) / rms(rendered - truth, mask))
         else:
-            reference = truth if other == CLEAN else given
+            reference = truth if other == CLEAN else damaged_input
             value = _score(metric, reference, rendered, mask, peak, damaged)
         found.setdefault((region, other), {})[metric] = float(value)
     return found

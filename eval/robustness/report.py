@@ -60,16 +60,16 @@ def robustness_table(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         How much of the damage is passed on and how far the rendering changes, each with its
-        95 % interval over heads; PSNR against what was given and against the clean block;
+        95 % interval over heads; PSNR against the input and against the clean block;
         n heads.
     """
     table = metrics_table(rows)
     lines = []
     for key, group in table.groupby(["Damage", "Strength", "Where", "Arm"], sort=False):
-        told = {(r.Compared, r.Metric): r for r in group.itertuples(index=False)}
+        texts = {(r.Compared, r.Metric): r for r in group.itertuples(index=False)}
 
         def text(against: str, metric: str, n: int, interval: bool = False) -> str:
-            row = told.get((against, metric))  # noqa: B023
+            row = texts.get((against, metric))  # noqa: B023
             if row is None:
                 return ""
             if interval:
@@ -123,28 +123,28 @@ def _passed(rows: pd.DataFrame, kind: str) -> str:
     if not model:
         return ""
     ends = [levels[0], levels[-1]]
-    told = []
+    texts = []
     for arm in ARMS:
         found = [f for level in ends if (f := _mean(passed, arm, level)) is not None]
         if len(found) == len(ends):
-            told.append(f"{ARMS[arm]} {' and '.join(_text(f) for f in found)}")
+            texts.append(f"{ARMS[arm]} {' and '.join(_text(f) for f in found)}")
     return (
         f"{kind.capitalize()}, {' and '.join(ends)}: {_fate(model)}; passed on "
-        f"{'; '.join(told)}.{_against_linear(passed)}{_nearer(rows, ends)}"
+        f"{'; '.join(texts)}.{_against_linear(passed)}{_nearer(rows, ends)}"
     )
 
 
 def _nearer(rows: pd.DataFrame, ends: Sequence[str]) -> str:
-    """Whether MedIL's rendering lies nearer to the clean block than what it was given."""
+    """Whether MedIL's rendering lies nearer to the clean block than the damaged input."""
     rows = rows[rows["metric"] == "nearer"]
     found = [f for level in ends if (f := _mean(rows, MODEL, level)) is not None]
     if len(found) < len(ends):
         return ""
-    told = [
+    texts = [
         f"{abs(f.mean):.1f} dB {'nearer to' if f.mean > 0 else 'farther from'} the clean block"
         for f in found
     ]
-    return f" Beside what it was given, its rendering lies {' and '.join(told)}."
+    return f" Compared with the damaged input, its rendering lies {' and '.join(texts)}."
 
 
 def _fate(found: Sequence[stats.Paired]) -> str:
@@ -205,16 +205,16 @@ def _places(rows: pd.DataFrame) -> list[str]:
         if damage.kind not in (damages.OUTLIER, damages.CROP):
             continue
         change = rows[(rows["kind"] == damage.kind) & (rows["metric"] == "change")]
-        told = []
+        texts = []
         for arm in (MODEL, *LINEAR):
             at = [change[change["where"] == place] for place in (NEAR, FAR)]
             found = [f for part in at if (f := _mean(part, arm, damage.level)) is not None]
             if len(found) == len(at):
-                told.append(f"{ARMS[arm]} {_text(found[0])} % and {_text(found[1])} %")
-        if told:
+                texts.append(f"{ARMS[arm]} {_text(found[0])} % and {_text(found[1])} %")
+        if texts:
             sentences.append(
                 f"{damage.kind.capitalize()}, {damage.level}: within 10 mm and beyond, the "
-                f"rendering changes by (of the peak) {'; '.join(told)}."
+                f"rendering changes by (of the peak) {'; '.join(texts)}."
             )
     return sentences
 

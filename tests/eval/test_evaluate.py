@@ -24,8 +24,7 @@ from medil.errors import InputError
 from medil.grid import Grid
 from medil.volume import Volume, save
 from tests import test_notebooks
-from tests.eval.test_evaluate_inputs import ball, head
-from tests.images import ramp, refused
+from tests.images import ball, head, ramp, refused
 
 click = pytest.importorskip("click", reason="click (extra cli) is not installed")
 

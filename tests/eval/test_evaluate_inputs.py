@@ -14,20 +14,7 @@ from eval.evaluate.inputs import Plan
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.volume import Volume, save
-from tests.images import write_nifti
-
-
-def head(shape=(24, 26, 28), spacing_mm=(1.0, 1.0, 1.0), seed=0) -> Volume:
-    """A noisy ball in noise: a raw scan."""
-    grid = Grid.from_spacing(shape, spacing_mm)
-    noise = np.random.default_rng(seed).normal(0, 5, shape)
-    return Volume(torch.from_numpy(np.abs(noise + 400 * ball(grid))).float(), grid)
-
-
-def ball(grid: Grid, share=0.35) -> np.ndarray:
-    """[D, H, W] bool: an ellipsoid of a share of the box in each direction."""
-    axes = [(np.arange(n) - (n - 1) / 2) / (share * n) for n in grid.shape]
-    return sum(a**2 for a in np.meshgrid(*axes, indexing="ij")) < 1
+from tests.images import ball, head, write_nifti
 
 
 @pytest.fixture

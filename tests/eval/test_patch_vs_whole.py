@@ -134,7 +134,7 @@ def test_verdict_says_what_the_numbers_allow(frame):
     told = report.verdict(synthetic(frame, "largest_black", 0.5))
     assert "no halo below 40 mm, all of the bar, takes it down to rounding" in told
     told = report.verdict(synthetic(frame, "seam", 1.2))
-    assert "within 2 % of the whole's at no halo tried" in told
+    assert "within 2 % of the whole's at none of the halos" in told
 
 
 def test_the_table_says_that_one_patch_is_the_whole(frame):

@@ -19,7 +19,7 @@ from eval.pages import gains as results_gains
 from eval.pages import results as results_pages
 from eval.pictures import filterable as results_tables
 from medil.errors import InputError
-from tests.eval.test_report import recorded as reconstruction_rows
+from tests.recorded_rows import recorded as reconstruction_rows
 
 DB = {  # made-up numbers of this test: scan -> arm -> dB
     "a": {"medil": 30.0, "dct_ball": 28.0, "cubic": 24.0, "dct_best": 40.0, "interpolation": 29.5},

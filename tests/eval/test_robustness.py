@@ -14,7 +14,7 @@ from eval import rows
 from eval.coders.base import Coder, Kept
 from eval.robustness import EXPERIMENT, heads, measure, report
 from eval.robustness import damage as damages
-from eval.robustness.damage import BRAIN, DAMAGES, FAR, NEAR, do
+from eval.robustness.damage import BRAIN, DAMAGES, FAR, NEAR, apply
 from eval.subjects import Scan, Subject
 from medil.errors import InputError
 from medil.grid import Grid
@@ -103,7 +103,7 @@ def test_profiles_name_held_out_heads_once(monkeypatch):
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda d: f"{d.kind} {d.level}")
 def test_damage_repeats_itself_and_stays_on_its_grid(subject, head, damage):
-    first, again = (do(damage, head, subject.data_sha256) for _ in range(2))
+    first, again = (apply(damage, head, subject.data_sha256) for _ in range(2))
     assert torch.equal(first.volume.data, again.volume.data)
     assert set(first.regions) == set(damage.regions)
     clean = heads.cut_box(heads.cut_box(head, heads.block_of(head, SIDES_MM)), first.box)
@@ -118,12 +118,12 @@ def test_damage_repeats_itself_and_stays_on_its_grid(subject, head, damage):
 
 
 def test_noise_differs_between_heads(subject, head):
-    ours, theirs = (do(named(damages.NOISE), head, who * 64).volume.data for who in "ab")
+    ours, theirs = (apply(named(damages.NOISE), head, who * 64).volume.data for who in "ab")
     assert not torch.equal(ours, theirs)
 
 
 def test_a_cut_takes_its_millimetres_from_the_right_and_marks_ten_beside_it(subject, head):
-    damaged = do(named(damages.CROP, 1), head, "a" * 64)
+    damaged = apply(named(damages.CROP, 1), head, "a" * 64)
     assert damaged.volume.grid.shape == (33, 32, 32)  # of 48, less 15 mm
     planes = np.flatnonzero(damaged.regions[NEAR].any(axis=(1, 2)))
     assert planes.min() == 23 and planes.max() == 32  # the last ten
@@ -132,7 +132,7 @@ def test_a_cut_takes_its_millimetres_from_the_right_and_marks_ten_beside_it(subj
 
 def test_a_hot_voxel_lies_in_the_middle_of_its_region(subject, head):
     damage = named(damages.OUTLIER, 1)
-    damaged = do(damage, head, "a" * 64)
+    damaged = apply(damage, head, "a" * 64)
     data = damaged.volume.data.numpy()
     where = np.argwhere(data == data.max())
     assert len(where) == 1 and data.max() > 90 * np.percentile(data, 99)
@@ -187,7 +187,7 @@ def test_change_of_an_echo_is_the_damage_in_percent_of_the_peak(subject, head, f
     from eval.metrics import peak_intensity
 
     damage = named(damages.GHOSTS, 2)
-    damaged = do(damage, head, subject.data_sha256)
+    damaged = apply(damage, head, subject.data_sha256)
     clean = heads.cut_box(head, heads.block_of(head, SIDES_MM))
     difference = (damaged.volume.data - clean.volume.data).double().numpy()[clean.mask]
     expected = 100 * np.sqrt(np.mean(difference**2))
