@@ -49,13 +49,14 @@ def newest_run(frame: pd.DataFrame) -> pd.DataFrame:
 
 def parts(sizes: Sizes, release: str, device: str) -> dict[str, Part]:
     """What can be measured on a device, in the order of a run."""
-    of_operators = {
+    of_operators: dict[str, Part] = {
         "rendering": partial(rendering.measure, sizes, device),
         "training": partial(training.measure, sizes, device),
     }
     if device == "cuda":
-        return of_operators | {"brain": partial(gpu.measure, sizes, release)}
-    return of_operators | {
+        return {**of_operators, "brain": partial(gpu.measure, sizes, release)}
+    return {
+        **of_operators,
         "tiles": partial(tiles.measure, sizes, release),
         "store": partial(patches.measure, sizes),
         "whole": partial(whole.compare, sizes, release),

@@ -37,16 +37,17 @@ def forms_table(cells: int = 12, rounds: int = 3, device: str = "cpu") -> pd.Dat
     timings, _ = rendering.time_literal_forms(sizes, device, integrated)
     lines = []
     for timing in timings:
-        ns, faster = timing.values["ns_per_voxel"], timing.values.get("ratio_to_naive")
+        ns = timing.rounds("ns_per_voxel")
         line = {
             "Renderer": TITLES[timing.arm],
             "ns a voxel": f"{ns.median:,.0f}",
             "Rounds": str(ns.n),
         }
-        if faster:
+        if "ratio_to_naive" in timing.values:
+            faster = timing.rounds("ratio_to_naive")
             line["Times faster"] = f"{faster.median:.2f}"
             line["Lowest to highest"] = f"{faster.low:.2f} to {faster.high:.2f}"
-            line["Largest difference"] = f"{timing.values['max_difference']:.0e}"
+            line["Largest difference"] = f"{timing.rounds('max_difference').median:.0e}"
         lines.append(line)
     return pd.DataFrame(lines).fillna("")
 
@@ -103,8 +104,8 @@ def growth_table(
             "Voxel (mm)": t.spacing_out_mm,
             "Voxels": f"{t.n_voxels:,}",
             "File (MB)": f"{4 * t.n_voxels / child.MB:,.1f}",  # float32
-            "Peak memory (MB)": f"{t.values['peak_rss_mb']:,.0f}",
-            "Beyond an idle process (MB)": f"{t.values['peak_rss_mb'] - idle_mb:,.0f}",
+            "Peak memory (MB)": f"{t.rounds('peak_rss_mb').median:,.0f}",
+            "Beyond an idle process (MB)": f"{t.rounds('peak_rss_mb').median - idle_mb:,.0f}",
         }
         for t in timings
     )

@@ -93,14 +93,21 @@ class Timing:
         count = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         return " | ".join((self.kind, self.sizes, count if self.device == "cpu" else self.device))
 
+    def rounds(self, name: str) -> Spread:
+        """A value over its rounds; a plain number stands for one."""
+        value = self.values[name]
+        return value if isinstance(value, Spread) else Spread(value, value, value, 1)
+
     def to_rows(self, provenance: rows.Provenance) -> list[rows.Row]:
         """One row a metric, and two more where rounds were taken."""
-        values, units = {}, {}
+        values: dict[str, float] = {}
+        units: dict[str, str] = {}
         for name, value in self.values.items():
-            parts = {name: value}
             if isinstance(value, Spread):
                 parts = {name: value.median, f"{name}_low": value.low, f"{name}_high": value.high}
                 values[f"{name}_rounds"], units[f"{name}_rounds"] = float(value.n), "1"
+            else:
+                parts = {name: value}
             values |= parts
             units |= dict.fromkeys(parts, UNITS[name])
         data = {"subject": self.subject, "sizes": self.sizes}

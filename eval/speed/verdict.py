@@ -69,13 +69,11 @@ def binding(rows: pd.DataFrame, where: str) -> str:
     if copy is None or arithmetic is None or ns is None:
         return ""
     name = "copying" if copy >= arithmetic else "arithmetic"
-    speeds = (
-        value(rows, CEILING, "copy", "gb_per_s", where),
-        value(rows, CEILING, "multiply", "gflop_per_s", where),
-    )
+    copied = value(rows, CEILING, "copy", "gb_per_s", where)
+    multiplied = value(rows, CEILING, "multiply", "gflop_per_s", where)
     measured = ""
-    if None not in speeds:
-        measured = " (here {} GB/s and {} GFLOP/s)".format(*map(three_digits, speeds))
+    if copied is not None and multiplied is not None:
+        measured = f" (here {three_digits(copied)} GB/s and {three_digits(multiplied)} GFLOP/s)"
     return (
         f"On {where}, {name} limits the cell-integrated renderer. Its passes could not take less "
         f"than {max(copy, arithmetic):.0f} % of the {three_digits(ns)} ns a voxel that they took"
