@@ -25,7 +25,7 @@ PATTERN_ENTRIES = 2**17  # of a cached pattern: 1 MB in float32
 DENSE = 0.25  # share of numbers that are not zero from which a dense product is faster
 BLOCK = 32  # results of the last axis in one dense product
 SLAB_NUMBERS = 2**19  # of coefficients that are rendered at a time: they stay in the cache
-SLAB_NUMBERS_CUDA = 2**28  # likewise on a card, which small tasks keep waiting
+SLAB_NUMBERS_CUDA = 2**28  # likewise on a GPU, which small tasks leave idle
 
 
 class Band:
@@ -257,7 +257,7 @@ def slab_numbers(like: Tensor) -> int:
 def render(
     source: Source | Tensor, bands: Sequence[Band], batch: int, at_once: int = SLAB_NUMBERS
 ) -> Tensor:
-    """Three maps, slab by slab of the first axis so that what lies between stays in the cache.
+    """Three maps, slab by slab along the first axis so that intermediates stay in the cache.
 
     Args:
         source: [B, J, J, J, x, y, z]; or makes it for the planes start ... stop of x.

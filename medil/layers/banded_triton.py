@@ -1,6 +1,6 @@
-"""The maps of `medil.layers.banded` on a CUDA card: Triton kernels that move each number once.
+"""The maps of `medil.layers.banded` on a CUDA GPU: Triton kernels that move each number once.
 
-A result is a short weighted sum, so a card that reads it term by term waits for nothing but its
+A result is a short weighted sum, so a GPU that reads it term by term waits for nothing but its
 memory. The kernel takes a list of terms for every result along the axis, which the transpose of
 a map has as well as the map; neighbouring results share most of their terms, which stay in the
 first-level cache. Without Triton `medil.layers.banded` goes on with plain tensor operations.

@@ -112,7 +112,7 @@ class SubPixel(nn.Module):
 
     Attributes:
         reach: How far beyond a voxel's faces it looks, in feature cells: the convolution one
-            cell, and the spline as far as the voxels that it joins can be told.
+            cell, and the spline as far as it depends on voxels (`SPLINE_MEMORY`).
     """
 
     def __init__(self, channels_in: int, channels_out: int, factor: int) -> None:

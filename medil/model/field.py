@@ -197,7 +197,7 @@ class Field:
                 them is decoded, so points that lie together are cheapest.
             spacing_mm: Average over voxels of this size around the points, one number or one an
                 axis of the latent grid, by quadrature; None: the values at the points. Operators
-                that answer at points (`medil.layers.pointwise`) are told the size instead.
+                that answer at points (`medil.layers.pointwise`) take the size as an input instead.
 
         Returns:
             [...] values in the units of the encoded image, where the weights are.

@@ -171,7 +171,7 @@ def whole_cells(slabs: Iterable[Tensor], course: Course, factor: int) -> Iterato
 
 
 class Window:
-    """The part of a stream that is in use: planes come when asked for, and go once passed.
+    """The planes of a stream that are in use: pulled when first needed, dropped once passed.
 
     Args:
         slabs: All planes in the course's order.
