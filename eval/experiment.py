@@ -103,9 +103,9 @@ class Experiment:
 
     def recorded(self, folder: str | Path = rows.RESULTS) -> pd.DataFrame | None:
         """The prepared rows of a folder; None where nothing is recorded that counts."""
-        frame = rows.recorded(folder, self.name)
+        path = Path(folder) / f"{self.name}.jsonl"
         try:
-            return None if frame is None else self.prepare(frame)
+            return self.prepare(rows.read_rows(path)) if rows.parts(path) else None
         except InputError:
             return None
 

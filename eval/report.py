@@ -2,8 +2,8 @@
 
     python -m eval.report
 
-reads ``eval/results/*.jsonl`` and writes ``_build/tables``: CSV files, and the verdicts and
-origins as text. Each experiment's own module makes its tables; nothing here measures anything.
+reads ``eval/results/*.jsonl`` and writes ``_build/tables``: for every experiment its tables, its
+verdict, and where its rows come from. Nothing here measures anything.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ from pathlib import Path
 from eval import changes
 from eval.experiments import EXPERIMENTS
 from eval.rows import RESULTS, pack
-from eval.tables import markdown, provenance, scan_name
 from medil.errors import InputError
 
-__all__ = ["TABLES", "main", "markdown", "provenance", "scan_name", "write"]
 TABLES = Path("_build/tables")
 
 

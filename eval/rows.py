@@ -246,12 +246,6 @@ def read_rows(path: str | Path) -> pd.DataFrame:
     return frame
 
 
-def recorded(folder: str | Path, experiment: str) -> pd.DataFrame | None:
-    """All rows of an experiment's file in a folder; None where it has none yet."""
-    path = Path(folder) / f"{experiment}.jsonl"
-    return read_rows(path) if parts(path) else None
-
-
 def parts(path: str | Path) -> list[Path]:
     """The files that hold the rows of ``NAME.jsonl``: rows packed into ``NAME.jsonl.gz`` first.
 

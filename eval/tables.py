@@ -126,19 +126,18 @@ def means(frame: pd.DataFrame, keys: list[str], sort: bool = False) -> pd.DataFr
     return pd.DataFrame(lines, columns=[*keys, "mean", "low", "high", "unit", "n"])
 
 
-def write(contents: Mapping[str, pd.DataFrame | str], out: Path) -> list[Path]:
-    """Write tables as CSV and sentences as text, each whole or not at all.
+def write(contents: Mapping[str, str], out: Path) -> list[Path]:
+    """Write texts, each whole or not at all.
 
     Args:
-        contents: File name to table or text.
+        contents: File name to text.
         out: Folder; made with its parents.
 
     Returns:
-        What was written.
+        The files.
     """
     out.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        text = content if isinstance(content, str) else content.to_csv(index=False)
+    for name, text in contents.items():
         with atomic_output(out / name, force=True) as temporary:
             temporary.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
     return [out / name for name in contents]

@@ -34,12 +34,18 @@ class Recorded:
     Args:
         experiment: Which.
         rows: All of its rows.
-        frame: Those that count, prepared; None where they are too few for a table.
     """
 
     experiment: Experiment
     rows: pd.DataFrame
-    frame: pd.DataFrame | None
+
+    @cached_property
+    def frame(self) -> pd.DataFrame | None:
+        """The rows that count, prepared; None where they are too few for a table."""
+        try:
+            return self.experiment.prepare(self.rows)
+        except InputError:
+            return None
 
     @cached_property
     def texts(self) -> dict[str, str]:
@@ -81,7 +87,7 @@ def collect(folder: Path) -> list[Recorded]:
             rows = read_rows(folder / f"{experiment.name}.jsonl")
         except InputError:
             continue
-        found.append(Recorded(experiment, rows, experiment.recorded(folder)))
+        found.append(Recorded(experiment, rows))
     return found
 
 
