@@ -9,6 +9,7 @@ from eval.rows import RESULTS
 
 GOLDEN = Path(__file__).parent / "golden/tables"
 CSV = sorted(path.name for path in GOLDEN.glob("*.csv"))
+VERDICTS = ["ablation_verdict.txt", "extrapolation_verdict.txt"]
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +24,6 @@ def test_every_table_is_written(tables):
     assert written == {path.name for path in GOLDEN.iterdir()}
 
 
-@pytest.mark.parametrize("name", CSV)
+@pytest.mark.parametrize("name", CSV + VERDICTS)
 def test_a_table_is_byte_equal_to_its_golden_copy(tables, name):
     assert (tables / name).read_bytes() == (GOLDEN / name).read_bytes()

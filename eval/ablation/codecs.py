@@ -10,7 +10,7 @@ import numpy as np
 from eval import rows
 from eval.ablation.blocks import FINER, WHOLE, Question
 from eval.ablation.score import DEFINITION, METRICS, NAME, score_rows, scores
-from eval.arms.catalogue import TRUNK, Size
+from eval.arms.catalogue import OWN, Size, sized
 from eval.coders.lapped import lapped
 from eval.runner import Task
 from medil.model.codecs import LINEAR_CODECS, ORACLE_CODECS, Codec
@@ -18,17 +18,6 @@ from medil.regrid import resample
 
 CODECS: dict[str, Codec] = LINEAR_CODECS | {"lapped": lapped} | ORACLE_CODECS
 INTERPOLATION = "cubic interpolation"
-OWN = (TRUNK.latent_spacing_mm, TRUNK.latent_channels)
-
-
-def sized(name: str, size: Size) -> str:
-    """A codec's name in the rows, with the size where that is not the catalogue's own.
-
-    Example:
-        >>> sized("dct_ball", (4.0, 8)), sized("dct_ball", (3.0, 4))
-        ('dct_ball', 'dct_ball (3 mm, 4)')
-    """
-    return name if size == OWN else f"{name} ({size[0]:g} mm, {size[1]})"
 
 
 def codec_hash(name: str, size: Size, places: int) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import pandas as pd
 
 from eval.ablation.blocks import PLACES
-from eval.ablation.codecs import CODECS, INTERPOLATION, OWN, codec_hash
+from eval.ablation.codecs import CODECS, INTERPOLATION, codec_hash
 from eval.ablation.measure import NAME, RUN
-from eval.arms.catalogue import ARMS, all_learned, size_of
+from eval.arms.catalogue import ARMS, OWN, all_learned, size_of
 from medil.errors import InputError
 
 RECIPE = ["learned", "condition", "subjects"]  # with the shortcut and without it: compared apart

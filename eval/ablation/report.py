@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from eval.ablation.blocks import CONDITIONS, FINER, SCORED_MM
-from eval.ablation.codecs import INTERPOLATION, sized
+from eval.ablation.codecs import INTERPOLATION
 from eval.ablation.measure import BUDGETS, NAME, RUN
 from eval.ablation.pairs import ALL_GRIDS, LINEAR, Tables, name_of
 from eval.ablation.recipes import RECIPE
-from eval.arms.catalogue import LEARNED, all_learned, size_of
+from eval.arms.catalogue import LEARNED, all_learned, size_of, sized
 from eval.rows import RESULTS
 from eval.stats import compare, holm
 

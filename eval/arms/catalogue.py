@@ -42,9 +42,20 @@ def all_learned(arm: str) -> bool:
 
 
 Size = tuple[float, int]  # pitch of the latent in mm, numbers a cell
+OWN: Size = (TRUNK.latent_spacing_mm, TRUNK.latent_channels)
 
 
 def size_of(arm: str) -> Size:
     """The latent's size of an arm; the trunk's where the catalogue does not hold it."""
     config = ARMS.get(arm.partition(" @")[0], TRUNK)
     return config.latent_spacing_mm, config.latent_channels
+
+
+def sized(codec: str, size: Size) -> str:
+    """A codec's name in the rows, with the size where that is not the catalogue's own.
+
+    Example:
+        >>> sized("dct_ball", (4.0, 8)), sized("dct_ball", (3.0, 4))
+        ('dct_ball', 'dct_ball (3 mm, 4)')
+    """
+    return codec if size == OWN else f"{codec} ({size[0]:g} mm, {size[1]})"

@@ -220,14 +220,15 @@ class CodecCoder(Coder):
     def __init__(self, codec: str, latent_spacing_mm: float, channels: int) -> None:
         if codec not in CODECS:
             raise InputError(f"there is no codec {codec!r}; choose from {', '.join(CODECS)}.")
-        self.name, self.title, self.kind = codec, TITLES[codec], kind_of(codec)
+        self.codec, self.name = codec, codec  # another size than usual may have another name
+        self.title, self.kind = TITLES[codec], kind_of(codec)
         self.latent_spacing_mm, self.channels = latent_spacing_mm, channels
         self.config = {"latent_spacing_mm": latent_spacing_mm, "latent_channels": channels}
 
     def encode(self, volume: Volume) -> Kept:
         """The volume as those numbers rebuild it on its own grid."""
         n_numbers = latent_numbers(volume.grid, self.latent_spacing_mm, self.channels)
-        coded = CODECS[self.name](_numbers(volume), volume.grid, n_numbers)
+        coded = CODECS[self.codec](_numbers(volume), volume.grid, n_numbers)
         return Kept((coded.reconstruction, volume.grid), coded.numbers_kept)
 
     def decode(self, kept: Kept, grid: Grid) -> np.ndarray:

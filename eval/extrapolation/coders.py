@@ -1,4 +1,4 @@
-"""Who is asked: the trained arms, the release, linear codecs of equal size, interpolation.
+"""What is compared: trained arms, a release, linear codecs of equal size, interpolation.
 
 Models encode at the block's own phase between voxels and latent cells, as in training. From
 a volume's corner, where a released model lays its cells, 1 mm voxels would fill them exactly,
@@ -8,6 +8,7 @@ and an arm that works on a 1 mm grid would not have to resample at all.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Self
 import numpy as np
 import torch
 
+from eval.arms.catalogue import OWN, Size, sized
 from eval.coders.base import Coder, Interpolation, Kept, codec_coders
 from eval.extrapolation.blocks import Block
 from eval.extrapolation.train import TITLES, Run
@@ -28,7 +30,6 @@ from medil.model.weights import load_model, weights_sha256
 from medil.volume import Volume
 
 CODECS = ("dct_ball", "bspline")
-LATENT_MM, LATENT_CHANNELS = 4.0, 8  # what the codecs' size is taken from
 SLAB_VOXELS = 2**20  # rendered at a time, by models that can
 RELEASE, SPLINES = "medil", "medil_splines"
 TRUTH = "truth"
@@ -41,15 +42,15 @@ def loaded(path: Path) -> LatentAutoencoder:
 
 
 class BlockCoder(Coder):
-    """A coder that has to know which block it is asked about."""
+    """A coder that has to know which block it encodes."""
 
     block: Block | None = None
 
     def of(self, block: Block) -> Self:
         """A copy of this coder for one block."""
-        told = copy.copy(self)
-        told.block = block
-        return told
+        coder = copy.copy(self)
+        coder.block = block
+        return coder
 
 
 class Truth(BlockCoder):
@@ -143,6 +144,17 @@ def release_coders(release: str) -> list[PhasedCoder]:
     return [PhasedCoder(path, name, title, splines_alone=alone) for name, title, alone in names]
 
 
-def fixed_coders() -> list[Coder]:
-    """What learns nothing: codecs of equal size, and interpolation of every voxel."""
-    return [*codec_coders(LATENT_MM, LATENT_CHANNELS, CODECS), Interpolation()]
+def fixed_coders(sizes: Iterable[Size] = (OWN,)) -> list[Coder]:
+    """What learns nothing: codecs of the latents' sizes, and interpolation of every voxel."""
+    coders: list[Coder] = []
+    for size in dict.fromkeys(sizes):
+        for coder in codec_coders(*size, CODECS):
+            coder.name = sized(coder.name, size)
+            coders.append(coder)
+    return [*coders, Interpolation()]
+
+
+def release_size(release: str) -> Size:
+    """The size of a release's latent."""
+    config = loaded(release_path(release)).config
+    return config.latent_spacing_mm, config.latent_channels

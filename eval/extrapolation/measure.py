@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from eval import rows
+from eval.arms.catalogue import size_of
 from eval.coders.base import Coder, Kept
 from eval.extrapolation.blocks import CONDITIONS, Source, draw_all, load_block, sources
 from eval.extrapolation.coders import (
@@ -20,6 +21,7 @@ from eval.extrapolation.coders import (
     arm_coder,
     fixed_coders,
     release_coders,
+    release_size,
 )
 from eval.extrapolation.heads import FOLDER
 from eval.extrapolation.score import (
@@ -101,7 +103,8 @@ def coders(plan: Plan, release: str, folder: Path) -> dict[str, Sequence[Coder]]
         for run in plan.runs()
         if run.path(folder).exists()
     }
-    return {"fixed": [Truth(), *fixed_coders()], release: release_coders(release)} | trained
+    sizes = [*map(size_of, plan.arms), release_size(release)]
+    return {"fixed": [Truth(), *fixed_coders(sizes)], release: release_coders(release)} | trained
 
 
 def block_tasks(

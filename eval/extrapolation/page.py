@@ -14,7 +14,7 @@ from eval.coders.base import Coder
 from eval.extrapolation.blocks import CONDITIONS, Block, Source
 from eval.extrapolation.coders import BlockCoder
 from eval.extrapolation.heads import FOLDER
-from eval.extrapolation.paired import NAMES
+from eval.extrapolation.paired import name_of
 from eval.extrapolation.report import heading
 from eval.extrapolation.score import BANDS, scores
 from eval.extrapolation.train import Run, train_all
@@ -88,7 +88,7 @@ def beside_recorded(
         frame = pd.DataFrame(columns=["data_sha256", "condition", "arm", "metric", "value"])
     lines = []
     for coder in coders:
-        line = {"Arm": NAMES[coder.name]}
+        line = {"Arm": name_of(coder.name)}
         for metric in SHOWN:
             was = _row(frame, source, condition, coder, metric)
             text = "not recorded" if was is None else f"{was:.3f}"

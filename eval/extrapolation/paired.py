@@ -46,9 +46,28 @@ def of_heads(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def arms_of(frame: pd.DataFrame) -> list[str]:
-    """The arms that have rows, in the order of the tables."""
+    """The arms that have rows, in the order of the tables; those without a name come last."""
     present = set(frame["arm"])
-    return [arm for arm in NAMES if arm in present]
+    return [*(arm for arm in NAMES if arm in present), *sorted(present - set(NAMES))]
+
+
+def name_of(arm: str) -> str:
+    """An arm's name for people: its own where `NAMES` has no other."""
+    base, bracket, size = arm.partition(" (")
+    return NAMES.get(base, base) + bracket + size
+
+
+def codec_beside(scores: Scores, answer: Answer, codec: str) -> str:
+    """The codec whose count of numbers is nearest to an arm's: that of its latent's size."""
+    if (*answer, "psnr") not in scores:
+        return codec
+
+    def numbers(arm: str) -> float:
+        return float(np.log(scores[arm, answer[1], "psnr"]["numbers_kept"].mean()))
+
+    known = [a for a, c, m in scores if c == answer[1] and m == "psnr"]
+    sizes = [arm for arm in known if arm.partition(" (")[0] == codec]
+    return min(sizes, key=lambda arm: abs(numbers(arm) - numbers(answer[0])), default=codec)
 
 
 def scores_of(frame: pd.DataFrame) -> Scores:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from eval.extrapolation.blocks import CONDITIONS, Block
-from eval.extrapolation.paired import NAMES, Scores, arms_of, level, scores_of
+from eval.extrapolation.paired import Scores, arms_of, level, name_of, scores_of
 from eval.extrapolation.score import BANDS
 from eval.metrics.spectra import fsc
 from eval.metrics.tissue import thresholds
@@ -24,7 +24,7 @@ def split_bars(heads: pd.DataFrame, conditions: Sequence[str], bands: Sequence[s
     """What became of the truth's detail: a row a band, a column a condition, three bars an arm.
 
     Args:
-        heads: Rows of made heads.
+        heads: Rows of synthetic heads.
         conditions: Of `CONDITIONS`.
         bands: Of `BANDS`.
 
@@ -39,7 +39,7 @@ def split_bars(heads: pd.DataFrame, conditions: Sequence[str], bands: Sequence[s
         for ax, condition in zip(row, conditions, strict=True):
             _bars(ax, scores, arms, condition, band)
             ax.set_title(f"{condition} mm, {band}")
-            ax.set_yticks(range(len(arms)), [NAMES[arm] for arm in arms], fontsize=8)
+            ax.set_yticks(range(len(arms)), [name_of(arm) for arm in arms], fontsize=8)
             ax.set(ylim=(len(arms) - 0.4, -0.6), xlim=(0, 1.15))
         for ax in row[1:]:
             ax.set_yticklabels([])

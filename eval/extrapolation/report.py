@@ -11,13 +11,13 @@ from eval.extrapolation.coders import TRUTH
 from eval.extrapolation.paired import (
     CONTROL,
     FIRST,
-    NAMES,
     RIVALS,
     Answer,
     arms_of,
     gap,
     interval,
     level,
+    name_of,
     of_heads,
     scores_of,
 )
@@ -69,7 +69,7 @@ def pairs_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 def text(answer: Answer) -> str:
     """An arm under a condition, for people."""
-    return f"{NAMES[answer[0]]}, {answer[1]}"
+    return f"{name_of(answer[0])}, {answer[1]}"
 
 
 def wide(frame: pd.DataFrame, metrics: Sequence[str], digits: int = 2) -> pd.DataFrame:
@@ -81,7 +81,7 @@ def wide(frame: pd.DataFrame, metrics: Sequence[str], digits: int = 2) -> pd.Dat
             known = [p for p in found.values() if p]
             if not known:
                 continue
-            line = {"Condition (mm)": condition, "Arm": NAMES[arm]}
+            line = {"Condition (mm)": condition, "Arm": name_of(arm)}
             line |= {heading(m): "" if p is None else interval(p, digits) for m, p in found.items()}
             lines.append(line | {"n": f"{known[0].n_subjects} × {known[0].n_seeds}"})
     return pd.DataFrame(lines)
@@ -100,7 +100,7 @@ def false_table(frame: pd.DataFrame) -> pd.DataFrame:
     scores = scores_of(heads)
     for condition in CONDITIONS:
         for arm in arms_of(heads):
-            line = {"Condition (mm)": condition, "Arm": NAMES[arm]}
+            line = {"Condition (mm)": condition, "Arm": name_of(arm)}
             for metric in SURFACE:
                 own = level(scores, (arm, condition), metric)
                 more = gap(scores, (arm, condition), (TRUTH, condition), metric)
@@ -124,7 +124,7 @@ def excess_table(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame
         found = {c: gap(scores, (arm, c), (TRUTH, c), SURFACE[0]) for c in conditions}
         known = [p for p in found.values() if p]
         if known and arm != TRUTH:
-            line = {"Handles per cm³ over the truth": NAMES[arm]}
+            line = {"Handles per cm³ over the truth": name_of(arm)}
             line |= {f"{c} mm": interval(p, 3, True) if p else "" for c, p in found.items()}
             lines.append(line | {"n": f"{known[0].n_subjects} × {known[0].n_seeds}"})
     return pd.DataFrame(lines)

@@ -9,14 +9,15 @@ from eval.extrapolation.paired import (
     ASKED,
     CONTROL,
     FIRST,
-    NAMES,
     RIVALS,
     Answer,
     Level,
     Scores,
+    codec_beside,
     gap,
     interval,
     level,
+    name_of,
     of_heads,
     scores_of,
     values,
@@ -37,11 +38,12 @@ def headline(frame: pd.DataFrame) -> str:
 
 def _answer(scores: Scores, arm: str) -> str:
     """What leads the error, and whether more is kept than splines keep without a network."""
+    splines = codec_beside(scores, (arm, ASKED), "bspline")
     smoothed, invented = (
         values(scores, (arm, ASKED), f"detail_{part}_fine") for part in ("smoothed", "invented")
     )
     kept = {
-        band: gap(scores, (arm, ASKED), ("bspline", ASKED), f"detail_kept_{band}")
+        band: gap(scores, (arm, ASKED), (splines, ASKED), f"detail_kept_{band}")
         for band in ("fine", "beyond")
     }
     if smoothed.empty or not all(kept.values()):
@@ -50,11 +52,9 @@ def _answer(scores: Scores, arm: str) -> str:
     word = "smooths more than it invents" if lead.low > 0 else "does not only smooth"
     word = "invents more than it smooths" if lead.high < 0 else word
     return (
-        f"{ASKED} mm, {_who(arm)}, in waves of 2 to 4 mm {word}: smoothed less invented "
-        f"{interval(lead, 2, True)}. What it keeps less what splines of equal size keep without a "
-        f"network: {interval(kept['fine'], 3, True)} there, {_side(kept['fine'])}, and "
-        f"{interval(kept['beyond'], 3, True)} in waves below 2 mm, {_side(kept['beyond'])} "
-        f"({_n(lead)})."
+        f"{ASKED} mm, {_who(arm)}: between 2 and 4 mm it {word} (smoothed minus invented "
+        f"{interval(lead, 2, True)}). It keeps {_more(kept['fine'])} there than splines of the "
+        f"same size without a network, and {_more(kept['beyond'])} below 2 mm ({_n(lead)})."
     )
 
 
@@ -93,14 +93,14 @@ def _detail(scores: Scores, arm: str, condition: str) -> str:
     kept, lost = fine["kept"], fine["smoothed"]
     share = "most" if kept.low > 0.5 else "less than half" if kept.high < 0.5 else "about half"
     first = (
-        f"{condition} mm, {_who(arm)}: of waves of 2 to 4 mm it keeps {share} of the amplitude, "
+        f"{condition} mm, {_who(arm)}: between 2 and 4 mm it keeps {share} of the amplitude, "
         f"{interval(kept)}; smoothed {interval(lost)}, invented {interval(fine['invented'])}"
     )
     worth = "more" if beyond["kept"].mean > beyond["invented"].mean else "less"
     return (
-        f"{first}. Of waves below 2 mm, which no 1 mm voxel holds, it keeps "
+        f"{first}. Below 2 mm, finer than any 1 mm voxel holds, it keeps "
         f"{interval(beyond['kept'])} and invents {interval(beyond['invented'])}: "
-        f"{worth} of what it shows there is true than not ({_n(kept)})."
+        f"{worth} of the detail that it shows there is true than false ({_n(kept)})."
     )
 
 
@@ -110,9 +110,9 @@ def _gap_line(scores: Scores, first: Answer, second: Answer) -> str:
     if not (psnr and kept):
         return ""
     return (
-        f"{first[1]} mm, {NAMES[first[0]]} − {NAMES[second[0]]}: "
-        f"{interval(psnr, 2, True)} dB, {_side(psnr)}; "
-        f"waves of 2 to 4 mm kept {interval(kept, 3, True)}, {_side(kept)} ({_n(psnr)})."
+        f"{first[1]} mm, {name_of(first[0])} − {name_of(second[0])}: "
+        f"PSNR {interval(psnr, 2, True)} dB, {_side(psnr)}; amplitude kept between 2 and 4 mm "
+        f"{interval(kept, 3, True)}, {_side(kept)} ({_n(psnr)})."
     )
 
 
@@ -121,7 +121,7 @@ def _cost(scores: Scores, arm: str) -> str:
     if not kept:
         return ""
     return (
-        f"{ASKED} mm less {CONTROL} mm, {_who(arm)}: waves of 2 to 4 mm kept "
+        f"{ASKED} mm minus {CONTROL} mm, {_who(arm)}: amplitude kept between 2 and 4 mm "
         f"{interval(kept, 3, True)}, {_side(kept)} ({_n(kept)})."
     )
 
@@ -132,8 +132,8 @@ def _finer_scan(scores: Scores, arm: str) -> str:
     if not (psnr and kept):
         return ""
     return (
-        f"What a 0.8 mm scan adds to a 1 mm scan, both rendered at 0.8 mm, {_who(arm)}: "
-        f"{interval(psnr, 2, True)} dB, {_side(psnr)}; waves below 2 mm kept "
+        f"A 0.8 mm scan minus a 1 mm scan, both rendered at 0.8 mm, {_who(arm)}: PSNR "
+        f"{interval(psnr, 2, True)} dB, {_side(psnr)}; amplitude kept below 2 mm "
         f"{interval(kept, 3, True)}, {_side(kept)} ({_n(psnr)})."
     )
 
@@ -153,15 +153,22 @@ def _false(scores: Scores, arm: str, condition: str) -> str:
 
 
 def _who(arm: str) -> str:
-    return f"{NAMES[arm]}, trained at 1 mm alone" if arm in TITLES else NAMES[arm]
+    return f"{name_of(arm)}, trained at 1 mm alone" if arm in TITLES else name_of(arm)
 
 
-def _side(found: Paired) -> str:
-    if found.low > 0:
+def _more(pair: Paired) -> str:
+    """Such as ``0.010 less of the amplitude (-0.010 [-0.012, -0.008], below zero)``."""
+    word = "less" if pair.mean < 0 else "more"
+    text = f"{interval(pair, 3, True)}, {_side(pair)}"
+    return f"{abs(pair.mean):.3f} {word} of the amplitude ({text})"
+
+
+def _side(pair: Paired) -> str:
+    if pair.low > 0:
         return "above zero"
-    return "below zero" if found.high < 0 else "no difference shown"
+    return "below zero" if pair.high < 0 else "no difference shown"
 
 
-def _n(found: Paired | Level) -> str:
-    seeds = f"{found.n_seeds} seed{'s' * (found.n_seeds > 1)}"
-    return f"{found.n_subjects} heads × {seeds}"
+def _n(counts: Paired | Level) -> str:
+    seeds = f"{counts.n_seeds} seed{'s' * (counts.n_seeds > 1)}"
+    return f"{counts.n_subjects} heads × {seeds}"

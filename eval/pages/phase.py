@@ -13,12 +13,14 @@ import numpy as np
 import torch
 
 from eval.metrics import psnr
+from medil.config import ModelConfig
 from medil.grid import Grid, centres_mm
 from medil.layers import projection as resample
 from medil.layers.bases import cubic_bspline, local_fourier
 from medil.synth.phantom import Phantom, render
 
-PITCH_MM = 2.0  # of the feature grid, as in our models
+MODEL = ModelConfig()
+PITCH_MM = MODEL.latent_spacing_mm / MODEL.fine_per_latent  # of the feature grid
 SUPERSAMPLE = 2  # points an axis whose mean stands for a cell
 RULES = ("trilinear", "cubic spline")
 

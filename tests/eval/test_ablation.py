@@ -19,8 +19,9 @@ from eval.ablation import measure as ablation
 from eval.ablation import report as ablation_report
 from eval.ablation import score as ablation_score
 from eval.ablation.blocks import FINER, WHOLE, Question
-from eval.ablation.codecs import OWN, codec_hash, codec_tasks
+from eval.ablation.codecs import codec_hash, codec_tasks
 from eval.arms import train as ablation_train
+from eval.arms.catalogue import OWN
 from eval.coders.lapped import lapped
 from medil.config import TEST, RunConfig
 from medil.errors import InputError

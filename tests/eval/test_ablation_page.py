@@ -6,8 +6,9 @@ import pytest
 
 from eval import rows
 from eval.ablation import page as pages
-from eval.ablation.codecs import OWN, codec_hash
+from eval.ablation.codecs import codec_hash
 from eval.ablation.report import BUDGETS, RUN
+from eval.arms.catalogue import OWN
 
 SUBJECTS, SEEDS = [f"made_{k}" for k in range(6)], (0, 1, 2)
 GRIDS = ("1 mm", "1.5 mm")

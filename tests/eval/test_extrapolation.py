@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from eval import heads as synthetic
 from eval import rows, runner
+from eval.arms.catalogue import OWN
 from eval.extrapolation import EXPERIMENT, blocks, heads, measure, paired, score, train, verdict
 from eval.extrapolation.blocks import CONDITIONS, Block, Source, block_grid
 from eval.extrapolation.coders import TRUTH, PhasedCoder, Truth, fixed_coders
@@ -364,14 +365,35 @@ def test_the_verdict_says_what_the_rows_hold(tmp_path):
     assert found.low < 0.5 < found.high and found.high - found.low < 0.02
     assert (found.n_subjects, found.n_seeds) == (8, 3)
     words = verdict.verdict(frame)
-    assert "integrated LTE − trilinear (MedIL-Interp): +1.00" in words
+    assert "integrated LTE − trilinear (MedIL-Interp): PSNR +1.00" in words
     assert "it keeps most of the amplitude" in words
     assert "it keeps less than half of the amplitude" in words
     assert "+2.000 [+2.000, +2.000] handles per cm³" in words
     assert "8 heads × 3 seeds" in words and "Beware" not in words
     answer = verdict.headline(frame).splitlines()[0]
-    assert "smooths more than it invents: smoothed less invented +0.50" in answer
-    assert "above zero, and +0.000 [+0.000, +0.000] in waves below 2 mm, no difference" in answer
+    assert "smooths more than it invents (smoothed minus invented +0.50" in answer
+    assert (
+        "0.000 more of the amplitude (+0.000 [+0.000, +0.000], no difference shown) below 2 mm"
+        in answer
+    )
+
+
+def test_a_release_with_another_latent_meets_codecs_of_its_own_size(tmp_path):
+    coders = {coder.name: coder for coder in fixed_coders([OWN, (3.0, 8), OWN])}
+    assert list(coders) == [
+        "dct_ball", "bspline", "dct_ball (3 mm, 8)", "bspline (3 mm, 8)", "interpolation",
+    ]  # fmt: skip
+    grid = block_grid(28.0, 1.0)
+    kept = coders["bspline (3 mm, 8)"].encode(Volume(torch.rand(grid.shape), grid))
+    made = recorded_rows()
+    of_splines = [row for row in made if row.arm == "bspline"]
+    made += [replace(row, arm="bspline (3 mm, 8)", numbers_kept=20) for row in of_splines]
+    made += [replace(row, arm="medil", numbers_kept=22) for row in of_splines]
+    rows.append_rows(tmp_path / "extrapolation.jsonl", made)
+    scores = paired.scores_of(EXPERIMENT.recorded(tmp_path))
+    assert kept.numbers >= 8 * 10**3
+    for arm, codec in (("medil", "bspline (3 mm, 8)"), ("integrated", "bspline")):
+        assert paired.codec_beside(scores, (arm, "0.8 -> 0.8"), "bspline") == codec
 
 
 def test_few_heads_and_one_seed_are_named(tmp_path):
