@@ -1,4 +1,4 @@
-"""What the ablation trains on and is scored on: synthetic heads, drawn once and kept in a folder.
+"""Training heads and scored blocks of the ablation, drawn once and kept in a folder.
 
 Training heads come from label maps of the train split, each scanned on one isotropic grid.
 Scored are small blocks inside held-out brains, on grids of several voxel sizes, each at a

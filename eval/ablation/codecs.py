@@ -26,7 +26,7 @@ def codec_hash(name: str, size: Size, places: int) -> str:
 
 
 def codec_tasks(
-    asked: Sequence[Question], sizes: Sequence[Size], places: int, provenance: rows.Provenance
+    blocks: Sequence[Question], sizes: Sequence[Size], places: int, provenance: rows.Provenance
 ) -> list[Task]:
     """One task a codec and subject, and interpolation where detail is missing.
 
@@ -34,14 +34,14 @@ def codec_tasks(
     since it then copies.
 
     Args:
-        asked: The blocks.
+        blocks: The blocks.
         sizes: Pitch in mm and channels of the latents that codecs are to equal.
         places: Blocks of each subject.
         provenance: Of this run.
     """
     tasks = []
-    for subject in dict.fromkeys(q.subject for q in asked):
-        own = [q for q in asked if q.subject == subject and q.condition != WHOLE]
+    for subject in dict.fromkeys(q.subject for q in blocks):
+        own = [q for q in blocks if q.subject == subject and q.condition != WHOLE]
         for size in sizes:
             fit = [q for q in own if q.condition != FINER
                    and _numbers(size, q) < 0.8 * q.grid.n_voxels]  # fmt: skip
@@ -56,17 +56,17 @@ def codec_tasks(
 
 
 def _task(
-    asked: Sequence[Question], name: str, hashed: str, rebuild: Callable, numbers: Callable,
+    blocks: Sequence[Question], name: str, hashed: str, rebuild: Callable, numbers: Callable,
     provenance: rows.Provenance,
 ) -> Task:  # fmt: skip
     wanted = frozenset(
         (NAME, q.subject, name, q.condition, metric, hashed, q.data_sha256, rows.NO_WEIGHTS)
-        for q in asked
+        for q in blocks
         for metric in METRICS
     )
 
     def measure() -> list[rows.Row]:
-        scored = scores(asked, rebuild)
+        scored = scores(blocks, rebuild)
         return score_rows(name, "", scored, numbers, hashed, rows.NO_WEIGHTS, provenance)
 
     return Task(name, wanted, measure)

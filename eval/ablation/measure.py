@@ -161,19 +161,19 @@ def factors(conditions: pd.Series) -> pd.DataFrame:
 def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task]:
     """One task a codec and subject, then one a run that is not recorded yet."""
     plan, device, processes = plan_of(options), options.device, options.workers or 1
-    asked = first_places(questions(plan.subjects, options.data, processes), plan.places)
+    blocks = first_places(questions(plan.subjects, options.data, processes), plan.places)
     scans = training_heads(plan.heads, options.data, processes)
-    hashes = {arm: config_hash(arm, plan, device, [q.subject for q in asked])
+    hashes = {arm: config_hash(arm, plan, device, [q.subject for q in blocks])
               for arm, _ in plan.runs()}  # fmt: skip
     recorded = recorded_runs(options.path)
     sizes = list(dict.fromkeys(map(size_of, plan.arms)))
-    made = codec_tasks(asked, sizes, plan.places, provenance)
+    made = codec_tasks(blocks, sizes, plan.places, provenance)
     for arm, seed in plan.runs():
         if (hashes[arm], seed) not in recorded:
             run = Run(arm, seed, plan, device, hashes[arm], hashes[reference_of(arm)])
             name = torch.cuda.get_device_name() if device == "cuda" else device
             about = replace(provenance, seed=seed, device=name)
-            measured = partial(measure, run, scans, asked, options.path, about)
+            measured = partial(measure, run, scans, blocks, options.path, about)
             made.append(Task(f"{arm}, seed {seed}", None, measured))
     return made
 
@@ -232,7 +232,7 @@ class Run:
 
 
 def measure(
-    run: Run, scans: Sequence[Scan], asked: Sequence[Question], path: Path,
+    run: Run, scans: Sequence[Scan], blocks: Sequence[Question], path: Path,
     provenance: rows.Provenance,
 ) -> list[rows.Row]:  # fmt: skip
     """Train one arm with one seed and score both snapshots.
@@ -240,7 +240,7 @@ def measure(
     Args:
         run: Which.
         scans: To train on.
-        asked: Blocks to score.
+        blocks: Blocks to score.
         path: The rows file, where the reference's computing time is looked up.
         provenance: Of the run.
 
@@ -255,9 +255,9 @@ def measure(
         )  # fmt: skip
     except Diverged as error:
         values = {"diverged_at_step": (float(error.args[0]), "1")}
-        return run_rows(run, values, asked[0], "", time.perf_counter() - started, provenance)
+        return run_rows(run, values, blocks[0], "", time.perf_counter() - started, provenance)
     time_s, started_cpu = time.perf_counter() - started, clock(run.device)
-    scored = _scored_rows(run, trained, asked, provenance)
+    scored = _scored_rows(run, trained, blocks, provenance)
     values = {
         "cpu_s_per_step": (trained.cpu_s_per_step, "s"),
         "cpu_s_to_steps": (trained.by_steps.cpu_s, "s"),
@@ -268,7 +268,7 @@ def measure(
         "scoring_s": (clock(run.device) - started_cpu, "s"),
     }
     weights = weights_sha256(trained.by_steps.model)
-    return scored + run_rows(run, values, asked[0], weights, time_s, provenance)
+    return scored + run_rows(run, values, blocks[0], weights, time_s, provenance)
 
 
 def run_rows(
@@ -286,7 +286,7 @@ def run_rows(
 
 
 def _scored_rows(
-    run: Run, trained: Trained, asked: Sequence[Question], provenance: rows.Provenance
+    run: Run, trained: Trained, blocks: Sequence[Question], provenance: rows.Provenance
 ) -> list[rows.Row]:
     """Both snapshots on every block; of a reference also patches against the whole."""
     numbers = latent_numbers(run.arm)
@@ -294,7 +294,7 @@ def _scored_rows(
     for budget, shot in zip(BUDGETS, (trained.by_steps, trained.by_time), strict=True):
         weights = weights_sha256(shot.model)
         if weights not in done:
-            done[weights] = scores(asked, partial(answer, shot.model))
+            done[weights] = scores(blocks, partial(answer, shot.model))
         made += score_rows(
             run.arm, budget, done[weights], numbers, run.config_hash, weights, provenance
         )
@@ -303,7 +303,7 @@ def _scored_rows(
     model = trained.by_steps.model
     model, about = trained.by_steps.model, f"1 mm, {BUDGETS[0]}"
     weights = weights_sha256(model)
-    for q in (q for q in asked if q.condition == WHOLE):
+    for q in (q for q in blocks if q.condition == WHOLE):
         apart = {"patch_vs_whole": patch_difference(model, q)}
         made += rows_of(apart, {"patch_vs_whole": "%"}, run.arm, about, q, numbers(q),
                         run.config_hash, weights, 0.0, provenance)  # fmt: skip

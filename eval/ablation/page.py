@@ -1,4 +1,4 @@
-"""What the pages about training print from rows: the ablation as far as it is recorded.
+"""Tables, sentences and the forest plot that pages show of the recorded ablation.
 
 Pages are built at any time, so rows may be missing in part or altogether; then a page says
 which, and shows the rest.
@@ -162,7 +162,7 @@ def headlines(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def title(question: Sequence[str]) -> str:
-    """Who against whom, and where, for people."""
+    """A question of `QUESTIONS` as text."""
     first, second, spacing = question
     where = spacing if spacing in (FINER, ALL_GRIDS) else f"at {spacing}"
     return f"{name_of(first)} − {name_of(second)}, {where}"
@@ -183,8 +183,8 @@ def conclusion(found: Sequence[pd.Series]) -> str:
 
 def verdict_lines(pairs: pd.DataFrame) -> list[str]:
     """The verdict on LTE against other operators, one sentence a question, at equal steps."""
-    asked = [q for q in QUESTIONS if q[1] in ("trilinear", "subpixel", "conv-1mm")]
-    found = [lead(pairs, q, BUDGETS[0], s) for q in asked for s in ("with", "without")]
+    chosen = [q for q in QUESTIONS if q[1] in ("trilinear", "subpixel", "conv-1mm")]
+    found = [lead(pairs, q, BUDGETS[0], s) for q in chosen for s in ("with", "without")]
     return [sentence(p) for p in found if p is not None]
 
 

@@ -79,20 +79,20 @@ def patch_difference(model: LatentAutoencoder, question: Question) -> float:
 Scores = dict[tuple[str, str], tuple[dict[str, float], Question, float]]
 
 
-def scores(asked: Sequence[Question], rebuild: Callable[[Question], np.ndarray]) -> Scores:
-    """Subject and condition -> each metric's mean over the subject's blocks, one block, seconds."""
+def scores(blocks: Sequence[Question], rebuild: Callable[[Question], np.ndarray]) -> Scores:
+    """By subject and condition: the mean of each metric over blocks, one block, seconds."""
     grouped: dict[tuple[str, str], list[Question]] = {}
-    for question in asked:
+    for question in blocks:
         if question.condition != WHOLE:
             grouped.setdefault((question.subject, question.condition), []).append(question)
     result = {}
-    for key, blocks in grouped.items():
+    for key, own in grouped.items():
         started = time.perf_counter()
-        estimates = [rebuild(q) for q in blocks]
+        estimates = [rebuild(q) for q in own]
         time_s = time.perf_counter() - started
-        each = [score(q, e) for q, e in zip(blocks, estimates, strict=True)]
+        each = [score(q, e) for q, e in zip(own, estimates, strict=True)]
         means = {m: float(np.mean([e[m] for e in each])) for m in METRICS}
-        result[key] = (means, blocks[0], time_s)
+        result[key] = (means, own[0], time_s)
     return result
 
 

@@ -1,4 +1,4 @@
-"""One arm, one seed: a short training run that is looked at twice.
+"""Train one arm with one seed, and keep two snapshots of its weights.
 
 Every arm of a seed sees the same steps. The learning rate is constant after its warm-up
 and the weights are averaged over about the last tenth of the steps, so that a snapshot is
@@ -37,12 +37,12 @@ MOST_DECAY = 0.998
 
 
 class Diverged(Exception):
-    """The loss stopped being finite; says at which step."""
+    """The loss is no longer finite; the argument is the step."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Averaged weights, and what they cost."""
+    """Averaged weights, with the steps and seconds that they took."""
 
     model: LatentAutoencoder
     steps: int
@@ -51,7 +51,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Trained:
-    """What one run gives.
+    """The result of one run.
 
     Args:
         by_steps: After the agreed number of steps.
@@ -69,7 +69,7 @@ class Trained:
 
 
 def recipe(patch_mm: float = 24.0, batch: int = 1) -> TrainConfig:
-    """How every arm is trained: at random phases between voxels and latent cells alone."""
+    """The training settings of every arm: only random phases between voxels and latent cells."""
     return TrainConfig(
         patch_sides_mm=(patch_mm,), batch=batch, coarser_share=0.2, anchored_share=0.0,
         global_share=0.0, global_mix=0.0,
@@ -77,7 +77,7 @@ def recipe(patch_mm: float = 24.0, batch: int = 1) -> TrainConfig:
 
 
 def staged(config: RunConfig, stage: str) -> RunConfig:
-    """The run with the share of whole volumes that a stage name (a key of `STAGES`) asks for."""
+    """The run with the share of whole volumes of a stage (a key of `STAGES`)."""
     share, mix = STAGES[stage]
     return replace(config, train=replace(config.train, global_share=share, global_mix=mix))
 
@@ -96,7 +96,7 @@ def train_arm(
     Args:
         config: Model and training settings; `config.train.steps` is not read.
         scans: The training set.
-        seed: Of weights, data order and noise.
+        seed: Seeds weight initialisation, data order and noise.
         steps: For the snapshot at equal steps.
         budget_s: Computing time for the other one (`clock`); None: what the steps take,
             which makes this run the reference.
@@ -167,7 +167,7 @@ def _one_step(
 
 
 def _settle(model: LatentAutoencoder, config: RunConfig, scans: Sequence[Scan], seed: int) -> None:
-    """Unmeasured steps on weights that are thrown away: new shapes cost more than their work."""
+    """Warm up on throwaway weights: the first step of a new shape costs more than its work."""
     throwaway = copy.deepcopy(model)
     fabric = launch(1, throwaway.device.type)
     throwaway, optimiser = fabric.setup(throwaway, new_optimiser(throwaway, config.train))

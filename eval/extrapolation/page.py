@@ -41,8 +41,9 @@ def render(block: Block, coders: Sequence[Coder], condition: str) -> dict[str, n
     in_mm, out_mm = CONDITIONS[condition]
     found = {}
     for coder in coders:
-        asked = coder.of(block) if isinstance(coder, BlockCoder) else coder
-        found[coder.name] = asked.decode(asked.encode(block.volume(in_mm)), block.grid(out_mm))
+        of_block = coder.of(block) if isinstance(coder, BlockCoder) else coder
+        kept = of_block.encode(block.volume(in_mm))
+        found[coder.name] = of_block.decode(kept, block.grid(out_mm))
     return found
 
 
@@ -75,7 +76,7 @@ def beside_recorded(
     Args:
         live: From `scored`.
         source: Of the block.
-        condition: That was asked.
+        condition: Of `CONDITIONS`.
         coders: That answered; their weights tell one arm from another of its name.
         folder: Of the rows.
 

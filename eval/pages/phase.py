@@ -1,4 +1,4 @@
-"""How the place of voxels against the feature grid decides what a test of interpolation asks.
+"""How the offset between voxels and feature grid changes the score of an interpolation rule.
 
 No training: the features are the object's own averages around each node, the best that a
 perfect encoder could store there, and each rule reads voxels out of them. The object is a
