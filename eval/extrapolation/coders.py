@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from eval.arms.catalogue import OWN, Size, sized
-from eval.coders.base import Coder, Interpolation, Kept, codec_coders
+from eval.coders.base import SUFFIX, Coder, Interpolation, Kept, codec_coders, release_arm
 from eval.extrapolation.blocks import Block
 from eval.extrapolation.train import TITLES, Run
 from medil.data.releases import release_path
@@ -138,10 +138,18 @@ def arm_coder(run: Run, folder: Path) -> PhasedCoder:
 
 
 def release_coders(release: str) -> list[PhasedCoder]:
-    """The release, which has seen many voxel sizes, with and without its network."""
-    path = release_path(release)
-    names = (RELEASE, f"release {release}", False), (SPLINES, f"release {release}, splines", True)
+    """A release, or weights in a file, with and without its network: arms of their own."""
+    path, arm = weights_path(release), release_arm(release)
+    names = (
+        (arm, f"release {release}", False),
+        (f"{arm}_splines", f"release {release}, splines", True),
+    )
     return [PhasedCoder(path, name, title, splines_alone=alone) for name, title, alone in names]
+
+
+def weights_path(release: str) -> Path:
+    """Where the weights of a release are, or the file that it names itself."""
+    return Path(release) if release.endswith(SUFFIX) else release_path(release)
 
 
 def fixed_coders(sizes: Iterable[Size] = (OWN,)) -> list[Coder]:
@@ -156,5 +164,5 @@ def fixed_coders(sizes: Iterable[Size] = (OWN,)) -> list[Coder]:
 
 def release_size(release: str) -> Size:
     """The size of a release's latent."""
-    config = loaded(release_path(release)).config
+    config = loaded(weights_path(release)).config
     return config.latent_spacing_mm, config.latent_channels

@@ -13,7 +13,14 @@ from eval import rows, runner
 from eval.arms.catalogue import OWN
 from eval.extrapolation import EXPERIMENT, blocks, heads, measure, paired, score, train, verdict
 from eval.extrapolation.blocks import CONDITIONS, Block, Source, block_grid
-from eval.extrapolation.coders import TRUTH, PhasedCoder, Truth, fixed_coders
+from eval.extrapolation.coders import (
+    TRUTH,
+    PhasedCoder,
+    Truth,
+    fixed_coders,
+    release_coders,
+    release_size,
+)
 from eval.extrapolation.measure import answered, metrics_of
 from medil.config import RunConfig
 from medil.errors import InputError
@@ -282,6 +289,12 @@ def test_a_model_encodes_at_the_blocks_phase_and_renders_any_voxel(block, coder)
     wanted = 0.3 + 0.4 * (np.arange(56) + 0.5) * 0.5 / SIDE_MM
     inner = slice(12, -12)
     np.testing.assert_allclose(shown[inner, 28, 28], wanted[inner], atol=2e-3)
+
+
+def test_weights_in_a_file_have_arms_and_a_size_of_their_own(coder):
+    named = release_coders(str(coder.path))
+    assert [one.name for one in named] == ["medil_w", "medil_w_splines"]
+    assert release_size(str(coder.path)) == OWN
 
 
 def test_tasks_give_the_rows_that_they_announce(source, coder, tmp_path):
