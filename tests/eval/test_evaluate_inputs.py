@@ -44,6 +44,12 @@ def test_a_folder_is_searched_deeper_only_when_it_holds_no_image(folder, tmp_pat
     assert [f.name for f in evaluate_inputs.find([tmp_path])] == ["top"]
 
 
+def test_a_pattern_gives_what_matches_it(folder):
+    assert [f.name for f in evaluate_inputs.find([folder / "b*"])] == ["b"]
+    with pytest.raises(InputError, match="does not exist"):
+        evaluate_inputs.find([folder / "c*"])
+
+
 def test_paths_in_a_table_are_relative_to_it_and_subjects_rename(folder, monkeypatch):
     table = folder / "list.csv"
     table.write_text("\ufeffsubject,path,mask\nfirst,a.nii,b.nii.gz\n,b.nii.gz,\n", "utf-8")
