@@ -82,7 +82,7 @@ def aligned(table: pd.DataFrame) -> str:
 
 
 def decimals(value: float | None, n: int) -> str:
-    return "" if pd.isna(value) else f"{value:.{n}f}"
+    return "" if pd.isna(value) else f"{value:z.{n}f}"  # z: no "-0.00"
 
 
 def with_sign(value: float, n: int = 2) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from eval.generation import parts
 from eval.generation.autoencoders import TITLES
+from eval.tables import with_interval
 from medil.synth.attributes import ATTRIBUTES
 
 NAMES = {**TITLES, **parts.RULERS}
@@ -168,7 +169,7 @@ def control_table(rows: pd.DataFrame) -> pd.DataFrame:
                 "Under": how,
                 "n": len(own),
                 "Asked": f"{asked.min():.3g} to {asked.max():.3g}",
-                "r2": f"{found['r2']:.2f} [{low:.2f}, {high:.2f}]",
+                "r2": with_interval(found["r2"], low, high),
                 "Slope": f"{found['slope']:.2f}",
                 "RMS error": f"{found['rms']:.3g}",
                 "Bias": f"{found['bias']:+.3g}",

@@ -54,9 +54,9 @@ def samples(table: pd.Series, arm: str) -> str:
         return ""
     larger = "sampling" if ours - alone > alone else "the autoencoder"
     return (
-        f"Samples of {NAMES[arm]} lie {ours:.1f} from held-out heads (squared Fréchet "
-        f"distance), another set of held-out heads {floor:.1f}, and held-out heads through the "
-        f"autoencoder alone {alone:.1f}: most of the distance comes from {larger}."
+        f"Samples of {NAMES[arm]} have a squared Fréchet distance of {ours:.1f} from held-out "
+        f"heads. Another set of held-out heads has {floor:.1f}; held-out heads through the "
+        f"autoencoder alone have {alone:.1f}. Most of the distance comes from {larger}."
     )
 
 
@@ -67,9 +67,12 @@ def _arms(table: pd.Series) -> str:
         return ""
     order = sorted(known, key=lambda arm: known[arm])
     apart = _ranges(table, order[0], order[1])
-    listed = ", ".join(f"{NAMES[arm]} {known[arm]:.1f}" for arm in order)
+    listed = "; ".join(f"{NAMES[arm]} {known[arm]:.1f}" for arm in order)
     sure = "and its seeds do not overlap those of the next" if apart else "but seeds overlap"
-    return f"Of arms trained alike (Fréchet: {listed}), {NAMES[order[0]]} is nearest, {sure}."
+    return (
+        f"Of arms trained alike, {NAMES[order[0]]} has the smallest Fréchet distance, {sure} "
+        f"({listed})."
+    )
 
 
 def _ranges(table: pd.Series, near: str, far: str) -> bool:
@@ -86,9 +89,10 @@ def _copies(table: pd.Series) -> str:
         return ""
     says = "more often than" if ours > ruler else "as often as" if ours == ruler else "less than"
     return (
-        f"{ours:.0f} % of its samples are nearer to one training head, for their distance from "
-        f"all, than 95 % of training heads are to another, {says} "
-        f"held-out heads ({ruler:.0f} %); of true copies {real:.0f} %."
+        f"{ours:.0f} % of its samples are flagged as copies of a training head, {says} held-out "
+        f"heads ({ruler:.0f} %); of true copies, {real:.0f} % are flagged. A sample is flagged if "
+        "its distance to the nearest training head, divided by its median distance to all, is "
+        "smaller than for 95 % of the training heads themselves."
     )
 
 
@@ -97,9 +101,9 @@ def _renderings(table: pd.Series) -> str:
     if ratio is None:
         return ""
     return (
-        f"One latent at 1 mm, averaged to 2 mm, is {ratio:.1f} times nearer to itself at 2 mm "
-        f"than to another sample; voxels are rendered as averages over their cells, so this is "
-        "built in."
+        "One latent is rendered at 1 mm and averaged to 2 mm, and rendered at 2 mm: the two "
+        f"differ {ratio:.1f} times less than two samples do. This is built in, since voxels are "
+        "rendered as averages over their cells."
     )
 
 
@@ -113,9 +117,10 @@ def _control(rows: pd.DataFrame) -> str:
     best = max(by, key=lambda how: by[how]["r2"])
     true = agreement(ruler["asked"], ruler["measured"])
     return (
-        f"Ventricles follow the request with r2 = {by[best]['r2']:.2f}, slope "
-        f"{by[best]['slope']:.2f} and {by[best]['rms']:.1f} ml RMS error under {best}; the ruler "
-        f"itself, on n = {len(ruler)} held-out heads, has r2 = {true['r2']:.2f} and "
+        f"Ventricles measured on samples follow the requested volume with r2 = "
+        f"{by[best]['r2']:.2f}, slope {by[best]['slope']:.2f} and an RMS error of "
+        f"{by[best]['rms']:.1f} ml under {best}. The measurement itself, on n = {len(ruler)} "
+        f"held-out heads of known volume, has r2 = {true['r2']:.2f} and an RMS error of "
         f"{true['rms']:.1f} ml."
     )
 
@@ -127,14 +132,14 @@ def _blur(table: pd.Series) -> str:
     if None in ends or None in spread:
         return ""
     gain, kept = ends[1] - ends[0], spread[1] / spread[0] - 1  # type: ignore[operator]
-    seen = (
-        f"raises MS-SSIM by {gain:.3f}, as if heads were more alike"
+    effect = (
+        f"raises their MS-SSIM by {gain:.3f}, as if they were more alike"
         if gain > CLEAR_MS_SSIM
-        else f"moves MS-SSIM by {gain:+.3f} only"
+        else f"changes their MS-SSIM by {gain:+.3f} only"
     )
-    held = "holds" if abs(kept) <= KEPT_SHARE else "moves too"
+    held = "does not change" if abs(kept) <= KEPT_SHARE else "changes too"
     return (
-        f"A blur of {max(parts.BLURS_MM):g} mm over the same heads {seen}; the spread of shape "
+        f"A blur of {max(parts.BLURS_MM):g} mm on the same heads {effect}; their spread of shape "
         f"{held} ({100 * kept:+.0f} %)."
     )
 
@@ -149,13 +154,13 @@ def _matched(table: pd.Series) -> str:
         return ""
     gap, left = ours - plain, ours - soft
     if abs(gap) <= CLEAR_MS_SSIM:
-        told = "do not differ clearly"
+        difference = "do not differ clearly"
     elif abs(left) < abs(gap) / 2:
-        told = "differ mostly by sharpness"
+        difference = "differ mostly by sharpness"
     else:
-        told = "differ by more than sharpness"
+        difference = "differ by more than sharpness"
     return (
-        f"MS-SSIM is {ours:.3f} among samples and {plain:.3f} among held-out heads, which "
-        f"blurred to the samples' sharpness have {soft:.3f}: the two {told}; the spread of "
-        f"shape is {shape:.2f} and {real:.2f} of the reference's."
+        f"MS-SSIM is {ours:.3f} among samples and {plain:.3f} among held-out heads; held-out "
+        f"heads blurred to the samples' sharpness have {soft:.3f}. So the two {difference}. Their "
+        f"spread of shape is {shape:.2f} and {real:.2f} of the reference's."
     )

@@ -1,4 +1,4 @@
-"""What the rows on latent consistency say, in sentences with n and intervals over heads."""
+"""Sentences on latent consistency, with n and intervals over heads, from recorded rows."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from eval.latent_consistency.report import (
 from eval.tables import with_interval
 
 CONTROLS = {
-    names.TRANSPORTED: "a latent that is only brought back to its own cells differs by",
-    names.SHIFTED_CELLS: "a latent on shifted cells, brought back, differs by",
+    names.TRANSPORTED: "resampling a latent onto its own cells alone changes it by",
+    names.SHIFTED_CELLS: "encoding on shifted cells and resampling back changes a latent by",
 }
 
 
@@ -37,7 +37,7 @@ def verdict(frame: pd.DataFrame) -> str:
     table = consistency_table(frame)
     model = table[table["Arm"] == arm_title(arm)].set_index(["Question", "Channels", "Scanned"])
     opening = (
-        f"Distances between latents, as fractions of those between n = {model['n'].max()} "
+        f"Distances between latents, divided by the mean distance between n = {model['n'].max()} "
         "held-out heads [95 % interval over heads]."
     )
     sentences = [opening, *_kept(model), *_controls(model), *_information(frame, arm)]
@@ -78,34 +78,36 @@ def _information(frame: pd.DataFrame, arm: str) -> list[str]:
         if splines in table.index:
             alone = f" ({table.loc[splines]['Grid alone']:.3f} with the splines alone)"
         sentences.append(
-            f"From 1 mm to {scanned} the latent moves by {line['With resolution']:.3f}, all "
-            f"channels. A content that both grids hold moves it by {line['Grid alone']:.3f}"
-            f"{alone}; the difference, {_distance(line, 'Difference')}, {_weighed(line)} "
-            f"(n = {line['n']})."
+            f"From 1 mm to {scanned} the latent changes by {line['With resolution']:.3f} (all "
+            f"channels). For a content that both grids can represent, it changes by "
+            f"{line['Grid alone']:.3f}{alone}; the difference, {_distance(line, 'Difference')}, "
+            f"{_weighed(line)} (n = {line['n']})."
         )
     return sentences
 
 
 def _weighed(line: pd.Series) -> str:
     if line["Low"] > 0:
-        return "comes with the resolution"
+        return "is due to the resolution"
     if line["High"] < 0:
-        return "is below zero: the grid alone costs more than the whole"
-    return "cannot be told from zero"
+        return "is below zero: the grid alone changes more than grid and resolution together"
+    return "cannot be distinguished from zero"
 
 
 def _headers(frame: pd.DataFrame, arm: str) -> list[str]:
     table = header_table(frame)
     table = table[table["Arm"] == arm_title(arm)].set_index(["Kind", "By"])
-    asked = [("header off", mm, "A header that is off by {} mm") for mm in names.HEADER_MM[1:]]
-    asked += [("truly scanned there", names.HEADER_MM[-2], "A scan truly taken {} mm off")]
+    errors = [("header off", mm, "A header that is off by {} mm") for mm in names.HEADER_MM[1:]]
+    errors += [
+        ("truly scanned there", names.HEADER_MM[-2], "A scan whose voxels really lie {} mm off")
+    ]
     sentences = []
-    for kind, mm, words in asked:
+    for kind, mm, words in errors:
         if (kind, mm) in table.index:
             line = table.loc[kind, mm]
             sentences.append(
-                f"{words.format(f'{mm:g}')} moves the latent by {_distance(line)} and costs "
-                f"{_db(line)} at the true place (n = {line['n']})."
+                f"{words.format(f'{mm:g}')} changes the latent by {_distance(line)} and costs "
+                f"{_db(line)} of PSNR at the true place (n = {line['n']})."
             )
     return sentences
 
@@ -113,7 +115,8 @@ def _headers(frame: pd.DataFrame, arm: str) -> list[str]:
 def _coarse(frame: pd.DataFrame, arm: str) -> list[str]:
     table = coarse_table(frame)
     return [
-        f"Taking the coarse channel from a 2 mm scan costs {_db(line)} at 1 mm (n = {line['n']})."
+        f"Taking the coarse channel from a 2 mm scan costs {_db(line)} of PSNR at 1 mm "
+        f"(n = {line['n']})."
         for _, line in table.iterrows()
         if line["Arm"] == arm_title(arm)
     ]

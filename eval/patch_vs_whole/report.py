@@ -1,4 +1,4 @@
-"""From recorded rows to the table and the sentences on patches; measures nothing."""
+"""Tables and sentences on patches, from recorded rows; measures nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from eval.patch_vs_whole.measure import NAME, OF_PATCHES, OF_REACH
 ARMS = {"medil": "MedIL", "medil_splines": "MedIL, splines alone"}
 ROUNDING_PERCENT = 1e-4  # of the peak: float32 sums in another order differ by less
 FEW = 5  # heads, of which a bootstrap cannot say much
-SEAM_SEEN = 1.02  # 2 % steeper at the faces than elsewhere
+VISIBLE_SEAM = 1.02  # 2 % steeper at the faces than elsewhere
 HEADERS = {
     "difference": "Difference (% of peak)",
     "seam": "Seam (1 = none)",
@@ -65,8 +65,8 @@ def verdict(rows: pd.DataFrame) -> str:
     """How much a halo recovers: lines of text, with n and 95 % intervals over heads."""
     table = means(rows)
     opening = (
-        f"Blocks of n = {table['n'].max()} held-out heads [95 % interval over heads], patches on "
-        "the whole's latent cells."
+        f"Blocks of n = {table['n'].max()} held-out heads [95 % interval over heads]; patches "
+        "share the latent cells of the whole block."
     )
     if table["n"].max() < FEW:
         opening += " With so few heads the interval is little more than their range."
@@ -91,17 +91,17 @@ def _of_side(table: pd.DataFrame, title: str, side: int) -> str:
             f"{_text(line, 'psnr_gain')} dB"
         )
     seams = shared_scale[shared_scale["metric"] == "seam"].set_index("halo_mm")["mean"]
-    clean = [halo for halo in halos if (seams.loc[halo:] < SEAM_SEEN).all()]
-    less = f"from a halo of {clean[0]} mm on" if clean else "at none of the halos"
+    clean = [halo for halo in halos if (seams.loc[halo:] < VISIBLE_SEAM).all()]
+    enough = f"with a halo of {clean[0]} mm or more" if clean else "with none of the halos"
     text = (
         f"{title}, {side} mm patches: {'; '.join(texts)}. Steps across faces stay within "
-        f"{100 * (SEAM_SEEN - 1):.0f} % of the whole's {less}."
+        f"{100 * (VISIBLE_SEAM - 1):.0f} % of the whole block's {enough}."
     )
     return text + _own_scale(table)
 
 
 def _own_scale(table: pd.DataFrame) -> str:
-    """The price of scaling each patch by itself."""
+    """What it costs to scale each patch by its own intensities."""
     own = table[table["own_scale"]]
     if own.empty:
         return ""
@@ -113,22 +113,23 @@ def _own_scale(table: pd.DataFrame) -> str:
 
 
 def _reach(table: pd.DataFrame, title: str) -> str:
-    """From which halo on nothing changes any more."""
+    """The halo beyond which the rendering no longer changes."""
     black, cut = (table[table["metric"] == m].set_index("halo_mm") for m in OF_REACH[::-1])
     if black.empty:
         return ""
     listed = "; ".join(f"{h} mm {black.loc[h, 'mean']:.2g} %" for h in black.index[:-1])
     enough = [h for h in black.index[:-1] if (black.loc[h:, "mean"] <= ROUNDING_PERCENT).all()]
     if not enough:
-        end = f"no halo below {black.index[-1]} mm, all of the bar, takes it down to rounding"
-        return f"{title}, largest difference behind one face (of the peak): {listed}; {end}."
-    left = cut.loc[enough[0], "mean"]
-    end = f"from {enough[0]} mm on it is rounding (at most {ROUNDING_PERCENT:g} %)"
-    text = f"{title}, largest difference behind one face (of the peak): {listed}; {end}."
+        end = f"No halo below {black.index[-1]} mm, the whole bar, reduces it to rounding"
+    else:
+        end = f"From {enough[0]} mm on it is rounding (at most {ROUNDING_PERCENT:g} %)"
+    text = f"{title}, largest difference at one face, in % of the peak, by halo: {listed}. {end}."
+    left = cut.loc[enough[0], "mean"] if enough else 0
     if left > ROUNDING_PERCENT:
         text += (
-            f" A bar that is truly cut there differs by {left:.1g} %, splines alone included; one "
-            "suspect is the projection's penalty, whose weight is a mean over the whole axis."
+            f" Cutting the bar there, instead of blackening the rest, changes it by {left:.1g} %, "
+            "with the splines alone too. A likely cause is the projection's penalty, whose weight "
+            "is a mean over the whole axis."
         )
     return text
 
@@ -143,10 +144,8 @@ def _text(line: pd.DataFrame, metric: str) -> str:
 def _number(metric: str, mean: float, low: float, high: float) -> str:
     """Seams and dB to three decimals; what spans decades to two figures."""
     if metric in ("seam", "psnr_gain"):
-        texts = [f"{round(v, 3) + 0.0:.3f}" for v in (mean, low, high)]  # no "-0.000"
-    else:
-        texts = [f"{v:.2g}" for v in (mean, low, high)]
-    return f"{texts[0]} [{texts[1]}, {texts[2]}]"
+        return shared.with_interval(mean, low, high, 3)
+    return f"{mean:.2g} [{low:.2g}, {high:.2g}]"
 
 
 def tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -210,7 +210,7 @@ def verdict(frame: pd.DataFrame) -> str:
     table = wide(frame)
     arms = models(table["arm"])
     if not arms:
-        return "No model is recorded, only codes that nothing was learned for."
+        return "No trained model is recorded, only codecs that learn nothing."
     native = table[(table["arm"] == arms[0]) & (table["condition"] == NATIVE)]
     sentences = [_on_key_subject(table, arms[0]), _over_all(native["gain_db"].dropna())]
     sentences += [_beside(table, arms[0], other) for other in arms[1:]]
@@ -218,10 +218,10 @@ def verdict(frame: pd.DataFrame) -> str:
 
 
 def _on_key_subject(table: pd.DataFrame, arm: str) -> str:
-    found = of_key_subject(table).set_index("arm")
-    if arm not in found.index:
+    by_arm = of_key_subject(table).set_index("arm")
+    if arm not in by_arm.index:
         return f"{title_of(arm)} is not recorded on a volume at 1 mm on its own grid."
-    line = found.loc[arm]
+    line = by_arm.loc[arm]
     reached = (
         f"On {scan_name(line['subject'])} at 1 mm, inside the brain, {title_of(arm)} reaches "
         f"{line['psnr']:.2f} dB with {line['numbers_kept']:,.0f} numbers "
@@ -240,9 +240,9 @@ def _over_all(gains_db: pd.Series) -> str:
         return ""
     n = len(gains_db)
     return (
-        f"Over n = {n} held-out volumes, each on its own grid, it lies "
-        f"{signed_db(gains_db.mean())} the best codec on average, from {gains_db.min():+.2f} to "
-        f"{gains_db.max():+.2f} dB; {(gains_db > 0).sum()} of {n} above."
+        f"Over n = {n} held-out volumes, each on its own grid, it is on average "
+        f"{signed_db(gains_db.mean())} the best codec, from {gains_db.min():+.2f} to "
+        f"{gains_db.max():+.2f} dB; it is better on {(gains_db > 0).sum()} of {n}."
     )
 
 
@@ -254,7 +254,7 @@ def _beside(table: pd.DataFrame, arm: str, other: str) -> str:
     if apart.empty:
         return ""
     return (
-        f"{title_of(other)} lies {signed_db(apart.mean())} {title_of(arm)} (mean over "
+        f"{title_of(other)} is {signed_db(apart.mean())} {title_of(arm)} (mean over "
         f"n = {len(apart)} volumes, from {apart.min():+.2f} to {apart.max():+.2f} dB)."
     )
 

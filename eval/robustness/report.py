@@ -1,4 +1,4 @@
-"""From recorded rows to the tables and the sentences on robustness; measures nothing."""
+"""Tables and sentences on robustness, from recorded rows; measures nothing."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def metrics_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _order(column: pd.Series) -> pd.Series:
-    """Damages and strengths as they are done, arms as in `ARMS`; others by name, after."""
+    """Sort key: damages and strengths in the order of `DAMAGES`, arms of `ARMS`; others last."""
     known = {
         "Damage": [d.kind for d in DAMAGES],
         "Strength": [d.level for d in DAMAGES],
@@ -101,11 +101,11 @@ def robustness_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict(rows: pd.DataFrame) -> str:
-    """What each kind of damage comes to: lines of text, with n and 95 % intervals over heads."""
+    """How each kind of damage affects the rendering: lines with n and 95 % intervals over heads."""
     n = rows["subject"].nunique()
     opening = (
-        f"Blocks of n = {n} held-out heads [95 % interval over heads]. Passed on: change of the "
-        "rendering over change of the input, 1 = all of it."
+        f"Blocks of n = {n} held-out heads [95 % interval over heads]. The share passed on "
+        "is the change of the rendering divided by the change of the input."
     )
     if n < FEW:
         opening += " With so few heads the interval is little more than their range."
@@ -129,7 +129,7 @@ def _passed(rows: pd.DataFrame, kind: str) -> str:
         if len(found) == len(ends):
             texts.append(f"{ARMS[arm]} {' and '.join(_text(f) for f in found)}")
     return (
-        f"{kind.capitalize()}, {' and '.join(ends)}: {_fate(model)}; passed on "
+        f"{kind.capitalize()}, {' and '.join(ends)}: {_fate(model)}; share passed on "
         f"{'; '.join(texts)}.{_against_linear(passed)}{_nearer(rows, ends)}"
     )
 
@@ -137,14 +137,14 @@ def _passed(rows: pd.DataFrame, kind: str) -> str:
 def _nearer(rows: pd.DataFrame, ends: Sequence[str]) -> str:
     """Whether MedIL's rendering lies nearer to the clean block than the damaged input."""
     rows = rows[rows["metric"] == "nearer"]
-    found = [f for level in ends if (f := _mean(rows, MODEL, level)) is not None]
-    if len(found) < len(ends):
+    gains = [f for level in ends if (f := _mean(rows, MODEL, level)) is not None]
+    if len(gains) < len(ends):
         return ""
-    texts = [
-        f"{abs(f.mean):.1f} dB {'nearer to' if f.mean > 0 else 'farther from'} the clean block"
-        for f in found
-    ]
-    return f" Compared with the damaged input, its rendering lies {' and '.join(texts)}."
+    texts = [f"{abs(f.mean):.1f} dB {'higher' if f.mean > 0 else 'lower'}" for f in gains]
+    return (
+        f" Its rendering's PSNR against the clean block is {' and '.join(texts)} than that of the "
+        "damaged input."
+    )
 
 
 def _fate(found: Sequence[stats.Paired]) -> str:
@@ -154,7 +154,7 @@ def _fate(found: Sequence[stats.Paired]) -> str:
     if all(f.low > 1 + WHOLE for f in found):
         return "MedIL makes it larger at every strength"
     if all(abs(f.mean - 1) <= WHOLE for f in found):
-        return "it passes through MedIL whole"
+        return "MedIL passes it on unchanged"
     return "it depends on the strength"
 
 
@@ -167,7 +167,7 @@ def _against_linear(rows: pd.DataFrame) -> str:
     best = min(codecs, key=lambda c: wide[c].mean())
     found = stats.compare((wide[MODEL] - wide[best]).dropna().to_numpy()[:, None])
     if abs(found.mean) < 0.01:
-        return f" {ARMS[best]} passes on the same, to within 0.01 (n = {found.n_subjects})."
+        return f" {ARMS[best]} passes on the same share, to within 0.01 (n = {found.n_subjects})."
     word = "more" if found.mean > 0 else "less"
     return (
         f" Over all strengths MedIL passes on {abs(found.mean):.2f} {word} than {ARMS[best]} "
@@ -210,11 +210,11 @@ def _places(rows: pd.DataFrame) -> list[str]:
             at = [change[change["where"] == place] for place in (NEAR, FAR)]
             found = [f for part in at if (f := _mean(part, arm, damage.level)) is not None]
             if len(found) == len(at):
-                texts.append(f"{ARMS[arm]} {_text(found[0])} % and {_text(found[1])} %")
+                texts.append(f"{ARMS[arm]} {_text(found[0])} and {_text(found[1])}")
         if texts:
             sentences.append(
-                f"{damage.kind.capitalize()}, {damage.level}: within 10 mm and beyond, the "
-                f"rendering changes by (of the peak) {'; '.join(texts)}."
+                f"{damage.kind.capitalize()}, {damage.level}: the rendering changes within "
+                f"10 mm and farther away, in % of the peak, by {'; '.join(texts)}."
             )
     return sentences
 

@@ -41,14 +41,14 @@ def growth(rows: pd.DataFrame) -> str:
     wide = wide.sort_values("n_voxels")
     first, last = wide.iloc[0], wide.iloc[-1]
     times = last / first
-    fate = "hardly grows" if times["peak_rss_mb"] < FLAT else "grows"
+    trend = "hardly grows" if times["peak_rss_mb"] < FLAT else "grows"
     if times["peak_rss_mb"] > times["n_voxels"] ** PROPORTIONAL:
-        fate = "grows with the output"
+        trend = "grows with the output"
     return (
         f"From {wide.index[0]} to {wide.index[-1]} the output has "
         f"{three_digits(times['n_voxels'])} times the voxels. The process takes "
         f"{three_digits(times['seconds'])} times as long ({three_digits(first['seconds'])} s, then "
-        f"{three_digits(last['seconds'])} s), and its peak memory {fate}: "
+        f"{three_digits(last['seconds'])} s), and its peak memory {trend}: "
         f"{three_digits(times['peak_rss_mb'])} times ({three_digits(first['peak_rss_mb'])} MB, "
         f"then {three_digits(last['peak_rss_mb'])} MB)."
     )
@@ -68,16 +68,18 @@ def binding(rows: pd.DataFrame, where: str) -> str:
     copy, arithmetic, ns = of("copy_share"), of("arithmetic_share"), of("ns_per_voxel")
     if copy is None or arithmetic is None or ns is None:
         return ""
-    name = "copying" if copy >= arithmetic else "arithmetic"
+    limit, other = "copying", "arithmetic"
+    if arithmetic > copy:
+        limit, other = other, limit
     copied = value(rows, CEILING, "copy", "gb_per_s", where)
     multiplied = value(rows, CEILING, "multiply", "gflop_per_s", where)
     measured = ""
     if copied is not None and multiplied is not None:
-        measured = f" (here {three_digits(copied)} GB/s and {three_digits(multiplied)} GFLOP/s)"
+        measured = f"({three_digits(copied)} GB/s, {three_digits(multiplied)} GFLOP/s) "
     return (
-        f"On {where}, {name} limits the cell-integrated renderer. Its passes could not take less "
-        f"than {max(copy, arithmetic):.0f} % of the {three_digits(ns)} ns a voxel that they took"
-        f"{measured}; the other ceiling alone would require {min(copy, arithmetic):.0f} %."
+        f"On {where}, {limit} limits the cell-integrated renderer: at the machine's full speed "
+        f"{measured}it would take {max(copy, arithmetic):.0f} % of the measured "
+        f"{three_digits(ns)} ns per voxel, and {other} {min(copy, arithmetic):.0f} %."
     )
 
 
@@ -92,7 +94,7 @@ def against_literal(rows: pd.DataFrame) -> str:
     if times is None or own.empty:
         return ""
     return (
-        f"A voxel of the cell-integrated layer takes {three_digits(times)} times less than one of "
-        f"the naive literal layer, in the same run, and {three_digits(times / own['value'].max())} "
-        "times less than one of the fastest literal form measured."
+        f"Per voxel, the cell-integrated layer is {three_digits(times)} times faster than the "
+        f"naive literal layer in the same run, and {three_digits(times / own['value'].max())} times "
+        "faster than the fastest literal form measured."
     )

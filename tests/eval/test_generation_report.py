@@ -109,11 +109,13 @@ def test_blurs_stand_in_order_and_matched_sets_after_them():
     "good, says",
     [
         (True, ("comes from the autoencoder", "seeds do not overlap", "less than held-out",
-                "is 15.0 times nearer", "under guidance 1; the ruler", "raises MS-SSIM by 0.080",
-                "shape holds", "differ mostly by sharpness")),
+                "differ 15.0 times less", "under guidance 1. The measurement",
+                "raises their MS-SSIM by 0.080",
+                "shape does not change", "differ mostly by sharpness")),
         (False, ("comes from sampling", "but seeds overlap", "more often than held-out",
-                 "is 5.0 times nearer", "under guidance 1; the ruler", "moves MS-SSIM by +0.000",
-                 "shape moves too", "differ by more than sharpness")),
+                 "differ 5.0 times less", "under guidance 1. The measurement",
+                 "changes their MS-SSIM by +0.000",
+                 "shape changes too", "differ by more than sharpness")),
     ],
 )  # fmt: skip
 def test_words_follow_the_numbers(good, says):

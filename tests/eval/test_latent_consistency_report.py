@@ -103,27 +103,28 @@ def test_decibels_are_lost_against_the_latent_that_went_the_same_way(frame):
 
 def test_the_verdict_gives_each_number_with_n_and_interval(frame):
     assert verdict(frame).splitlines() == [
-        "Distances between latents, as fractions of those between n = 3 held-out heads "
-        "[95 % interval over heads].",
+        "Distances between latents, divided by the mean distance between n = 3 held-out "
+        "heads [95 % interval over heads].",
         "Same content, another grid, all channels: shifted 0.020 [0.010, 0.030]; "
         "turned 12 degrees 0.070 [0.060, 0.080].",
         "Another resolution, coarse channel: 2 mm 0.100 [0.100, 0.100].",
-        "For comparison, a latent that is only brought back to its own cells differs by "
+        "For comparison, resampling a latent onto its own cells alone changes it by "
         "0.040 [0.040, 0.040].",
-        "From 1 mm to 2 mm the latent moves by 0.450, all channels. A content that both grids hold "
-        "moves it by 0.100; the difference, 0.350 [0.350, 0.350], comes with the resolution "
+        "From 1 mm to 2 mm the latent changes by 0.450 (all channels). For a content that both "
+        "grids can represent, it changes by 0.100; the difference, 0.350 [0.350, 0.350], is due "
+        "to the resolution (n = 3).",
+        "A header that is off by 2 mm changes the latent by 0.550 [0.500, 0.600] and costs "
+        "8.00 dB [8.00, 8.00] of PSNR at the true place (n = 3).",
+        "A scan whose voxels really lie 2 mm off changes the latent by 0.050 [0.050, 0.050] and "
+        "costs 0.25 dB [0.25, 0.25] of PSNR at the true place (n = 3).",
+        "Taking the coarse channel from a 2 mm scan costs 0.50 dB [0.50, 0.50] of PSNR at 1 mm "
         "(n = 3).",
-        "A header that is off by 2 mm moves the latent by 0.550 [0.500, 0.600] and costs "
-        "8.00 dB [8.00, 8.00] at the true place (n = 3).",
-        "A scan truly taken 2 mm off moves the latent by 0.050 [0.050, 0.050] and costs "
-        "0.25 dB [0.25, 0.25] at the true place (n = 3).",
-        "Taking the coarse channel from a 2 mm scan costs 0.50 dB [0.50, 0.50] at 1 mm (n = 3).",
     ]
 
 
 @pytest.mark.parametrize(
     ("smoother", "words"),
-    [((0.5, 0.9, 1.3), "cannot be told from zero"), ((1.2, 1.4, 1.5), "is below zero")],
+    [((0.5, 0.9, 1.3), "cannot be distinguished from zero"), ((1.2, 1.4, 1.5), "is below zero")],
 )
 def test_the_words_follow_the_interval(tmp_path, smoother, words):
     found = recorded(**{f"{SMOOTHER}2 mm | all": smoother})

@@ -130,11 +130,11 @@ def synthetic(frame: pd.DataFrame, metric: str, value: float) -> pd.DataFrame:
 def test_verdict_says_what_the_numbers_allow(frame):
     told = report.verdict(synthetic(frame, "largest_black", 1e-5))
     assert "Blocks of n = 1 held-out heads" in told
-    assert "from 0 mm on it is rounding (at most 0.0001 %)" in told
+    assert "From 0 mm on it is rounding (at most 0.0001 %)" in told
     told = report.verdict(synthetic(frame, "largest_black", 0.5))
-    assert "no halo below 40 mm, all of the bar, takes it down to rounding" in told
+    assert "No halo below 40 mm, the whole bar, reduces it to rounding" in told
     told = report.verdict(synthetic(frame, "seam", 1.2))
-    assert "within 2 % of the whole's at none of the halos" in told
+    assert "within 2 % of the whole block's with none of the halos" in told
 
 
 def test_the_table_says_that_one_patch_is_the_whole(frame):

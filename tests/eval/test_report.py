@@ -90,8 +90,8 @@ def test_verdict_says_who_won_by_how_much_and_on_how_many(written):
     assert (written / "reconstruction_verdict.txt").read_text() == (
         "On patient07 T1 MNI at 1 mm, inside the brain, MedIL reaches 30.00 dB with 931,040 "
         "numbers (0.129 per voxel): 1.75 dB above the best linear codec of that size (DCT, lowest "
-        "ball, 28.25 dB); n = 1 volume. Over n = 2 held-out volumes, each on its own grid, it lies "
-        "0.25 dB above the best codec on average, from -1.25 to +1.75 dB; 1 of 2 above.\n"
+        "ball, 28.25 dB); n = 1 volume. Over n = 2 held-out volumes, each on its own grid, it is on "
+        "average 0.25 dB above the best codec, from -1.25 to +1.75 dB; it is better on 1 of 2.\n"
     )
 
 
@@ -117,7 +117,7 @@ def test_a_larger_release_stands_beside_the_small_one_and_neither_hides_the_othe
     table = of_rows.wide(frame)
     assert {"medil", "medil_base"} < set(table["arm"])
     told = of_rows.verdict(frame)
-    assert "MedIL base lies 1.50 dB below MedIL (mean over n = 1 volumes" in told
+    assert "MedIL base is 1.50 dB below MedIL (mean over n = 1 volumes" in told
     line = of_rows.renderings_table(table).iloc[0]
     assert float(line["Base above it (dB)"]) == float(line["MedIL above it (dB)"]) - 1.5
     assert "base" not in of_rows.verdict(frame[frame["arm"] != "medil_base"])
@@ -164,8 +164,8 @@ def test_missing_rows_are_one_sentence_and_exit_2_and_write_nothing(tmp_path, ca
 
 PARTIAL = {  # arms that are recorded, or one voxel size: what the verdict says, tables
     ("medil",): ("No linear codec of that size", 3),
-    ("cubic", "dct_ball"): ("No model is recorded", 4),
-    ("interpolation",): ("No model is recorded", 3),
+    ("cubic", "dct_ball"): ("No trained model is recorded", 4),
+    ("interpolation",): ("No trained model is recorded", 3),
     tuple(DB): ("not recorded on a volume at 1 mm", 3),
 }
 
