@@ -95,6 +95,7 @@ def against_literal(rows: pd.DataFrame) -> str:
         return ""
     return (
         f"Per voxel, the cell-integrated layer is {three_digits(times)} times faster than the "
-        f"naive literal layer in the same run, and {three_digits(times / own['value'].max())} times "
-        "faster than the fastest literal form measured."
+        "naive literal layer in the same run, and "
+        f"{three_digits(times / own['value'].max())} times faster than the fastest literal "
+        "form measured."
     )
