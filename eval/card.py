@@ -86,7 +86,7 @@ Recorded at commit `{row_commit}`, {device}, {recorded}.
 
 
 def results_table(frame: pd.DataFrame, arm: str) -> str:
-    """One Markdown row a subject: PSNR of a release's arm and of the best linear codec."""
+    """One Markdown row per subject: PSNR of a release and of the best linear codec."""
     table = wide(frame)
     lines = [
         f"| scan | voxels (mm) | MedIL PSNR (dB) | best linear (dB) | {GAIN} |",
@@ -100,7 +100,7 @@ def results_table(frame: pd.DataFrame, arm: str) -> str:
 
 
 def trained_on(facts: dict, threads: int) -> str:
-    """What the run was computed on; runs of one CPU thread did not note it at first."""
+    """The hardware of the run; early runs on one CPU thread did not record it."""
     devices = dict.fromkeys(call["device"] for call in facts.get("calls", ()))
     if any("CPU" not in name for name in devices):
         return " and ".join(f"one {name}" for name in devices)
@@ -108,7 +108,7 @@ def trained_on(facts: dict, threads: int) -> str:
 
 
 def earlier_text(facts: dict) -> str:
-    """A clause about the run that the weights began from; empty if they began from nothing."""
+    """A clause about the run that initialised these weights; empty if they started from scratch."""
     before = facts.get("earlier")
     if not before:
         return ""
@@ -119,15 +119,7 @@ def earlier_text(facts: dict) -> str:
 
 
 def card(name: str, model: MedIL, frame: pd.DataFrame) -> str:
-    """The card's text.
-
-    Args:
-        name: Of the release.
-        model: From `load_release`.
-        frame: Prepared rows of ``eval.reconstruction``.
-
-    Returns:
-        Markdown.
+    """The card of release `name` in Markdown, from its model and prepared reconstruction rows.
 
     Raises:
         InputError: No row of these weights yet.

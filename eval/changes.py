@@ -46,16 +46,9 @@ class Changes:
 
 
 def changes(before: pd.DataFrame, after: pd.DataFrame, tolerance: float = TOLERANCE) -> Changes:
-    """What is new, gone and changed between two frames of rows.
+    """What is new, gone or changed between two frames of rows; `after` is the later one.
 
-    Args:
-        before: As `eval.rows.read_rows` gives them; may be empty.
-        after: The later ones.
-        tolerance: A value has changed if it differs by more than this share of the
-            larger of both.
-
-    Returns:
-        The three kinds and how many stayed the same.
+    A value has changed if it differs by more than `tolerance` of the larger of both.
     """
     both = _newest(before).merge(
         _newest(after), on=KEY, how="outer", suffixes=("_before", "_after"), indicator=True
@@ -84,14 +77,9 @@ def _newest(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def describe(found: Changes) -> str:
-    """A few lines to read: counts, then each experiment, arm and metric that moved.
+    """Lines to read: counts, then each experiment, arm and metric whose values changed.
 
-    Args:
-        found: From `changes`.
-
-    Returns:
-        Text without a last newline. Differences are later minus earlier, in the metric's
-        unit; the largest is that of greatest size.
+    Differences are later minus earlier, in the metric's unit.
     """
     counts = {"new": len(found.new), "gone": len(found.gone), "changed": len(found.changed)}
     lines = [
@@ -124,14 +112,9 @@ def _moved(part: pd.DataFrame) -> str:
 
 
 def committed(path: str | Path = RESULTS) -> pd.DataFrame | None:
-    """The rows of a file or folder as they are in the last commit.
+    """The rows of a file or folder in the last commit; empty where it holds none.
 
-    Args:
-        path: ``NAME.jsonl``, read with its packed part, or a folder of such files.
-
-    Returns:
-        As `eval.rows.read_rows` gives them; empty where the commit holds none; None where
-        there is no git, no checkout or no commit, so that nothing can be compared.
+    None where there is no git, no checkout or no commit, so that nothing can be compared.
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
@@ -150,7 +133,7 @@ def committed(path: str | Path = RESULTS) -> pd.DataFrame | None:
 
 
 def _git(folder: Path, *arguments: str) -> bytes | None:
-    """What git says, or None if it fails."""
+    """The output of a git command, or None if it fails."""
     try:
         done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
@@ -159,14 +142,7 @@ def _git(folder: Path, *arguments: str) -> bytes | None:
 
 
 def summary(path: str | Path = RESULTS, against: str | Path = HEAD) -> str:
-    """What changed in a file or folder of rows, in words.
-
-    Args:
-        path: The later rows, ``NAME.jsonl`` or a folder.
-        against: A file or folder of earlier ones, or ``HEAD`` for the last commit.
-
-    Returns:
-        `describe`, or a sentence where the last commit cannot be read.
+    """What changed in a file or folder of rows, against other rows or the last commit (`HEAD`).
 
     Raises:
         InputError: Nothing is recorded at one of both.

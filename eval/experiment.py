@@ -79,13 +79,7 @@ class Experiment:
     # Rows
 
     def prepare(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The rows that count, with a column for each factor of their condition.
-
-        Args:
-            frame: Recorded rows, those of other experiments among them.
-
-        Returns:
-            The newest rows (`latest_by`, `key`), in the order of recording.
+        """The rows that count (`latest_by`, `key`), with one column per factor of their condition.
 
         Raises:
             InputError: No row of this experiment.
@@ -148,15 +142,7 @@ class Experiment:
         return texts | {f"{self.name}_provenance.txt": tables.provenance(frame)}
 
     def write(self, folder: Path, out: Path) -> list[Path]:
-        """Write tables and verdict of what a folder holds.
-
-        Args:
-            folder: Of the rows.
-            out: Of the tables; made with its parents.
-
-        Returns:
-            The files; none where nothing is recorded.
-        """
+        """Write tables and verdict of a folder's rows; no files where nothing is recorded."""
         frame = self.recorded(folder)
         return [] if frame is None else tables.write(self.contents(frame), out)
 
@@ -174,11 +160,7 @@ class Experiment:
     def main(self, arguments: Sequence[str] | None = None) -> int:
         """Measure what is not recorded yet, then print what all rows say.
 
-        Args:
-            arguments: Of the command line; those of this process when None.
-
-        Returns:
-            0, 2 after one sentence about bad input, 130 after Ctrl-C.
+        Returns 0, 2 after one sentence about bad input, 130 after Ctrl-C.
         """
         return runner.command(self.run or self._run, self.parser(), arguments)
 

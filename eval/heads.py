@@ -56,7 +56,7 @@ class Head:
         return bytes_of(self.label_map)
 
     def source(self, stand_in: str = "tissue_maps") -> str:
-        """A name for what it is drawn on, such as ``map_17``."""
+        """Name of its anatomy, such as ``map_17``."""
         return f"map_{self.label_map.subject}" if self.label_map else stand_in
 
     def draw(self) -> Subject:
@@ -69,19 +69,19 @@ class Head:
 
 
 def heads(split: str, seed: int, count: int, style: CohortConfig = PLAIN) -> list[Head]:
-    """The first heads of a cohort, on the label maps of a split in turn."""
+    """The first `count` heads of a cohort; its label maps are those of a split, in turn."""
     maps = label_maps(split)
     return [Head(maps[index % len(maps)], seed, index, style) for index in range(count)]
 
 
 def stripped(subject: Subject, grid: Grid, quadrature_mm: float = 0.75) -> Tensor:
-    """[D, H, W] without noise and skull: what is darker than half the darkest tissue is 0."""
+    """[D, H, W] without noise and skull: voxels below half the darkest tissue are set to 0."""
     clean = subject.render(grid, quadrature_mm=quadrature_mm)
     return torch.where(clean > 0.5 * subject.darkest, clean, torch.zeros(()))
 
 
 def overview(subject: Subject) -> Grid:
-    """Voxels of `OVERVIEW_MM` over the whole head."""
+    """A grid of `OVERVIEW_MM` voxels over the whole head."""
     shape = np.ceil(np.ptp(subject.head_mm, axis=0) / OVERVIEW_MM).astype(int)
     return Grid.from_spacing(shape.tolist(), OVERVIEW_MM, subject.head_mm[0] + OVERVIEW_MM / 2)
 
@@ -118,13 +118,9 @@ def mostly_brain(
 def cells_at_phase(
     corner_mm: np.ndarray, side_mm: float, phase: Sequence[float], pitch_mm: float
 ) -> Grid:
-    """Latent cells over a box: one more an axis than fill it, so that any phase covers it.
+    """Latent cells over a cube, one per axis more than fill it, so that any phase covers it.
 
-    Args:
-        corner_mm: [3] first corner of the box.
-        side_mm: Of the box.
-        phase: [3] where the cells begin before the corner, in cells, 0 ... 1.
-        pitch_mm: Of the cells.
+    `phase` says where the cells begin before the first corner, in cells, 0 ... 1.
     """
     count = int(np.ceil(side_mm / pitch_mm - 1e-6)) + 1
     return Grid.from_spacing([count] * 3, pitch_mm, corner_mm + (0.5 - np.array(phase)) * pitch_mm)
@@ -137,17 +133,14 @@ def training_heads(
     drawn: Sequence[Head], folder: Path, name_of: Callable[[Head], str],
     spacing_mm: Callable[[int], float], workers: int = 1,
 ) -> list[Scan]:  # fmt: skip
-    """Heads to train on, one isotropic voxel size each; those in the folder are not redrawn.
+    """Training scans, equally weighted, one isotropic voxel size each; existing files are reused.
 
     Args:
         drawn: The heads.
-        folder: Where scans are kept; made with its parents.
-        name_of: A scan's file; it changes with anything that the scan depends on.
+        folder: Where scans are kept; created with its parents.
+        name_of: File name of a scan; it changes with anything that the scan depends on.
         spacing_mm: Voxel size by index.
         workers: Processes that draw.
-
-    Returns:
-        The scans, equally weighted.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = [(folder / name_of(head), head, spacing_mm(head.index)) for head in drawn]

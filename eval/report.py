@@ -21,17 +21,10 @@ TABLES = Path("_build/tables")
 
 
 def write(folder: Path, out: Path) -> list[Path]:
-    """Write tables and verdict of every experiment that is recorded.
-
-    Args:
-        folder: Of the rows.
-        out: Of the tables; made with its parents.
-
-    Returns:
-        What was written.
+    """Write the tables and verdict of every recorded experiment; the files.
 
     Raises:
-        InputError: Nothing is recorded there.
+        InputError: Nothing is recorded in `folder`.
     """
     written = [path for experiment in EXPERIMENTS for path in experiment.write(folder, out)]
     if not written:

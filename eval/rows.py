@@ -115,15 +115,9 @@ class Row:
 
 
 def of_values(values: Mapping[str, float], units: Mapping[str, str], **about: Any) -> list[Row]:
-    """One row a metric; a value that is not finite becomes None.
+    """One row per metric; a value that is not finite becomes None.
 
-    Args:
-        values: Metric to value.
-        units: Metric to unit.
-        about: Every other field of `Row`, but for the time of recording.
-
-    Returns:
-        The rows.
+    `about` holds every other field of `Row`, except the time of recording.
     """
     return [
         Row(metric=metric, value=float(value) if math.isfinite(value) else None,
@@ -156,7 +150,7 @@ SCHEMA: dict[str, type | tuple[type, ...]] = {
 
 
 def check_record(record: Mapping[str, Any]) -> None:
-    """Refuse a record that a reader could not rely on.
+    """Reject a record with wrong fields.
 
     Raises:
         InputError: A field is missing, unknown, of another type, empty or not finite.
@@ -177,17 +171,10 @@ def check_record(record: Mapping[str, Any]) -> None:
 
 
 def append_rows(path: str | Path, rows: Iterable[Row]) -> int:
-    """Add rows at the end of a file: all of them or, after an error, none.
+    """Append rows to ``NAME.jsonl``: all of them or, after an error, none; how many.
 
-    One locked write to a descriptor opened for appending, so that two writers never mix
-    lines and a crash loses no more than the rows not yet handed over.
-
-    Args:
-        path: ``NAME.jsonl``; its folder must exist.
-        rows: What to add.
-
-    Returns:
-        How many were added.
+    One locked write to a descriptor opened for appending, so that two writers never mix lines and
+    a crash loses only the rows of this call.
 
     Raises:
         InputError: A row breaks the schema, or the folder does not exist.
@@ -256,15 +243,9 @@ def parts(path: str | Path) -> list[Path]:
 
 
 def pack(path: str | Path) -> Path | None:
-    """Move the rows of ``NAME.jsonl`` into ``NAME.jsonl.gz``, behind those that are there.
+    """Move the rows of ``NAME.jsonl`` behind those of ``NAME.jsonl.gz``; None without a plain file.
 
-    The packed file appears whole, and only then the plain one goes.
-
-    Args:
-        path: The plain file.
-
-    Returns:
-        The packed file; None where there is no plain one.
+    The packed file appears whole before the plain one is deleted.
     """
     path = Path(path)
     if not path.is_file():
@@ -301,15 +282,10 @@ def newest(
     latest_by: tuple[str, ...] = ("config_hash", "weights_sha256"),
     key: tuple[str, ...] = WHAT,
 ) -> pd.DataFrame:
-    """The rows that count: each arm in its newest configuration and weights.
+    """The rows that count, in the order of recording: each arm in its newest configuration.
 
-    Args:
-        frame: Rows of one experiment.
-        latest_by: Within an arm, only rows that agree in these fields with its newest row.
-        key: Of rows that agree in these fields, the newest.
-
-    Returns:
-        Rows in the order of recording.
+    Within an arm, only rows that agree with its newest one in the fields `latest_by` are kept;
+    of rows that agree in the fields `key`, the newest.
     """
     ordered = frame.sort_values("recorded_at", kind="stable")
     for name in latest_by:

@@ -50,18 +50,15 @@ def identities(
     experiment: str, subject: str, metrics: Sequence[str], arms: Mapping[tuple[str, str], str],
     data_sha256: str, weights: Mapping[str, str],
 ) -> frozenset[tuple[str, ...]]:  # fmt: skip
-    """The identities of a subject's rows.
+    """The identities (`eval.rows.IDENTITY`) of a subject's rows: every arm gives all metrics.
 
     Args:
         experiment: Its name.
-        subject: Whose volume.
-        metrics: Names; every arm and condition gives them all.
+        subject: Public name of the volume.
+        metrics: Names.
         arms: (arm, condition) to the digest of its configuration.
-        data_sha256: Of the subject.
-        weights: Arm to the digest of its weights; others have none.
-
-    Returns:
-        Tuples in the order of `eval.rows.IDENTITY`.
+        data_sha256: Digest of the volume.
+        weights: Arm to the digest of its weights; arms that are not listed have none.
     """
     return frozenset(
         (experiment, subject, arm, condition, metric, config_hash, data_sha256,
@@ -74,20 +71,17 @@ def identities(
 def run(
     tasks: Sequence[Task], path: Path, workers: int | None = None, scheduler: str | None = None
 ) -> int:
-    """Run what is not recorded yet, and record it.
+    """Run the tasks that are not recorded yet and append their rows; the number of new rows.
 
     Args:
-        tasks: All of the experiment.
+        tasks: All tasks of the experiment.
         path: The rows file, ``NAME.jsonl``.
         workers: Processes on this machine: all cores when None, 0 for this process alone.
         scheduler: Address of a Dask scheduler whose workers run the tasks instead. They need
             the same checkout and data.
 
-    Returns:
-        How many rows were added.
-
     Raises:
-        InputError: No such scheduler, or what a task says about its input.
+        InputError: No such scheduler, or a task rejects its input.
     """
     recorded = rows.recorded_identities(path)
     waiting = [task for task in tasks if task.wanted is None or not task.wanted <= recorded]
@@ -108,7 +102,7 @@ def run(
 def _results(
     tasks: Sequence[Task], workers: int | None, scheduler: str | None, stack: ExitStack
 ) -> Iterator[tuple[Task, list[rows.Row]]]:
-    """Tasks and their rows, as they end."""
+    """Tasks with their rows, in the order in which they finish."""
     n_workers = min(len(tasks), os.cpu_count() or 1) if workers is None else workers
     if scheduler is None and n_workers == 0:
         yield from ((task, task.measure()) for task in tasks)
@@ -199,10 +193,10 @@ def command(
 
 
 def rows_file(out: Path, experiment: str) -> Path:
-    """The rows of an experiment in a folder, which is made if its parent exists.
+    """The rows file of an experiment; its folder is created if the parent exists.
 
     Raises:
-        InputError: The folder cannot be made.
+        InputError: The folder cannot be created.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; name a folder.")

@@ -21,7 +21,7 @@ RESAMPLES = 4000
 
 @dataclass(frozen=True)
 class Paired:
-    """What is known of a difference.
+    """Statistics of a paired difference.
 
     Args:
         mean: Over subjects and seeds.
@@ -29,8 +29,7 @@ class Paired:
         high: Its upper end.
         p: Wilcoxon signed rank, two-sided, on subjects' means over seeds.
         rank_biserial: Matched pairs, -1 ... 1: 1 when every subject gains.
-        cohens_dz: Mean over standard deviation of the subjects' differences; NaN where
-            they do not differ or there is one alone.
+        cohens_dz: Mean over standard deviation of the subjects' differences; NaN if undefined.
         n_subjects: Subjects.
         n_seeds: Seeds.
     """
@@ -46,14 +45,7 @@ class Paired:
 
 
 def compare(differences: np.ndarray, seed: int = 0) -> Paired:
-    """Everything about a table of paired differences.
-
-    Args:
-        differences: [subjects, seeds], any unit.
-        seed: Of the bootstrap.
-
-    Returns:
-        Mean, interval, test and effect sizes.
+    """Mean, BCa interval, test and effect sizes of [subjects, seeds] paired differences.
 
     Raises:
         InputError: Not a table of finite numbers.

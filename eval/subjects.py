@@ -147,14 +147,12 @@ OF_MADE = ("native -> native", "native -> 1 mm")
 
 
 def subjects(profile: str) -> list[Subject]:
-    """The held-out subjects of a profile, as far as their data is at hand.
+    """The held-out subjects of a profile whose data is available, real ones first.
 
     Args:
         profile: ``quick`` (the real 1 mm brain, one raw scan, one synthetic head), ``gpu`` (all
             scans of the test split, four synthetic heads) or ``paper`` (twenty synthetic heads).
-
-    Returns:
-        Real ones first; MNI152 alone when no manifest data is available.
+            MNI152 stands in when no manifest data is available.
     """
     n_made = {"quick": 1, "gpu": 4, "paper": 20}
     if profile not in n_made:
@@ -196,7 +194,7 @@ def _made(head: heads.Head) -> Subject:
 
 
 def brain_at_1_mm() -> tuple[Scan, str]:
-    """The real brain that the tables are about, and one sentence on what it is.
+    """The real 1 mm brain of the tables, and one sentence that describes it.
 
     It comes from the mirror, the cache or its published address; where none has it, the
     MNI152 average stands in, and the sentence says so.
@@ -218,16 +216,12 @@ def brain_at_1_mm() -> tuple[Scan, str]:
 
 
 def cut(scan_: Scan, centre_mm: ArrayLike, sides_mm: Sequence[float]) -> Scan:
-    """The whole voxels of a scan in a box along its axes, as a scan of its own.
+    """The part of a scan in a box along its axes, moved to whole voxels.
 
     Args:
-        scan_: What to cut.
+        scan_: The scan.
         centre_mm: [3] middle of the box, (R, A, S) in mm.
-        sides_mm: [3] sides along the voxel axes; ends are moved to whole voxels, and to the
-            faces of the scan where the box is larger.
-
-    Returns:
-        Volume and mask in that box.
+        sides_mm: [3] sides along the voxel axes; clipped to the scan where the box is larger.
     """
     grid = scan_.volume.grid
     shape = np.minimum(np.rint(np.asarray(sides_mm) / grid.spacing_mm), grid.shape).astype(int)

@@ -28,7 +28,7 @@ def provenance(frame: pd.DataFrame) -> str:
 
 
 def scan_name(subject: str) -> str:
-    """A subject's name for people: what tells it apart, with spaces.
+    """A subject's name for people, without its prefix and with spaces.
 
     Example:
         >>> scan_name("cross_sectional_patient07_T1_MNI")
@@ -109,15 +109,10 @@ def signed_db(difference_db: float) -> str:
 
 
 def means(frame: pd.DataFrame, keys: list[str], sort: bool = False) -> pd.DataFrame:
-    """Mean over subjects with its 95 % interval: one line a group.
+    """Mean over subjects with its 95 % interval, one line per group; NaN values do not count.
 
-    Args:
-        frame: Rows of one measurement a subject in each group; values that are NaN do not count.
-        keys: Columns that make a group.
-        sort: By the keys; groups as they are first met otherwise.
-
-    Returns:
-        The keys, `mean`, `low`, `high`, `unit` and `n` subjects.
+    The columns are the keys, `mean`, `low`, `high`, `unit` and `n` subjects. Groups keep the order
+    of the rows unless `sort` is true.
     """
     lines = []
     for key, group in frame.dropna(subset="value").groupby(keys, sort=sort):
@@ -127,15 +122,7 @@ def means(frame: pd.DataFrame, keys: list[str], sort: bool = False) -> pd.DataFr
 
 
 def write(contents: Mapping[str, str], out: Path) -> list[Path]:
-    """Write texts, each whole or not at all.
-
-    Args:
-        contents: File name to text.
-        out: Folder; made with its parents.
-
-    Returns:
-        The files.
-    """
+    """Write texts (file name to text) into a folder, each whole or not at all; the files."""
     out.mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
         with atomic_output(out / name, force=True) as temporary:

@@ -51,16 +51,13 @@ def arm_path(arm: str, profile: str, folder: Path = FOLDER) -> Path:
 def autoencoder(
     arm: str, profile: str, folder: Path = FOLDER, heads: Path = HEADS
 ) -> LatentAutoencoder:
-    """An arm's autoencoder, trained when its weights are missing.
+    """An arm's autoencoder in evaluation mode, trained if its weights are missing.
 
     Args:
         arm: One of `TITLES`.
         profile: How long to train.
-        folder: Of weights; made with its parents.
-        heads: Of the ablation's training heads.
-
-    Returns:
-        The model in evaluation mode.
+        folder: Of weights; created with its parents.
+        heads: Folder of the ablation's training heads.
     """
     if arm in RELEASED:
         return load_release(RELEASED[arm])

@@ -105,15 +105,7 @@ def conditions_table(flow: LatentFlow) -> str:
 
 
 def card(name: str, flow: LatentFlow, rows: pd.DataFrame) -> str:
-    """The card's text.
-
-    Args:
-        name: Of the release's preset.
-        flow: From `load_flow_release`.
-        rows: Prepared rows of ``eval.generation``.
-
-    Returns:
-        Markdown.
+    """The card of the flow released as `name`, in Markdown, from prepared rows.
 
     Raises:
         InputError: No row of these weights yet.

@@ -19,21 +19,16 @@ UNITS = {
 
 
 def memorisation(volumes: Volumes, training: Volumes) -> tuple[dict[str, float], np.ndarray]:
-    """How near a set's volumes come to training heads.
+    """Measure how near volumes [D, H, W] (2 mm, 0 ... 1) come to two or more training heads.
 
     The distance is the RMS difference of intensities over blocks of 4 mm in the box. A volume
-    is flagged when its nearest training head is nearer than the 5th percentile of the training
-    heads' distances to their nearest other one.
-
-    Args:
-        volumes: Each [D, H, W] at 2 mm, 0 ... 1 scale.
-        training: Two or more of the same shape.
+    is flagged if its nearest training head is nearer than the 5th percentile of the distances
+    between training heads and their nearest other one.
 
     Returns:
-        `nearest` (median over the set), `nearest_in_training` (median over training heads),
-        `bar` (that percentile), `flagged_percent` of the set, and `copies_percent`, flagged
-        in the same way by the nearest distance over the median one; and [n] bool, who is
-        flagged by the latter.
+        `nearest` and `nearest_in_training` (medians), `bar` (that percentile),
+        `flagged_percent`, and `copies_percent`, flagged by the nearest distance over the median
+        one; and [n] bool, the volumes that the latter flags.
     """
     among = distances(training, training)
     np.fill_diagonal(among, np.nan)

@@ -22,14 +22,9 @@ GAP = 6  # pixels between its panels
 
 
 def loss_curve(share: np.ndarray, losses: Sequence[float]):
-    """A training loss beside two that need no training.
+    """A training loss and two that need no training, running means over 1/12 of the steps.
 
-    Args:
-        share: [steps, batch] times 0 ... 1 of each step.
-        losses: Of each step.
-
-    Returns:
-        The figure: dots a step, lines the running means over a twelfth of the steps.
+    `share` holds the [steps, batch] times 0 ... 1 of each step.
     """
     figure, axes = panels(1, 1, panel_in=(6.0, 3.2))
     ax, width = axes[0, 0], max(1, len(losses) // 12)
@@ -96,16 +91,9 @@ def slices_viewer(
 def frame(
     volumes: Mapping[str, Volume], plane: str, place_mm: float, window: tuple[float, float]
 ) -> np.ndarray:
-    """One picture of the viewer: the volumes side by side, nearest voxel, black outside.
+    """One picture of the viewer: [height, width] uint8, volumes side by side, black outside.
 
-    Args:
-        volumes: Title -> volume.
-        plane: sagittal, coronal or axial.
-        place_mm: Of the cut, RAS mm along the axis that the plane cuts.
-        window: Intensities shown black and white.
-
-    Returns:
-        [height, width] uint8, top row first.
+    `place_mm` lies along the axis that the plane cuts (RAS mm).
     """
     grid = next(iter(volumes.values())).grid
     cut, across, up = PLANES[plane]
@@ -144,16 +132,7 @@ def _jpeg(picture: np.ndarray) -> str:
 
 
 def request_lines(found: pd.DataFrame, attribute: str, unit: str):
-    """Requested against measured values: one line a guidance weight, samples of one noise.
-
-    Args:
-        found: From `eval.generation.page.sample_requests`.
-        attribute: Of `medil.synth.attributes.ATTRIBUTES`.
-        unit: Its unit.
-
-    Returns:
-        The figure; the dashed line is what was requested.
-    """
+    """Requested against measured values, one line per guidance weight; dashed: as requested."""
     figure, axes = panels(1, 1, panel_in=(4.4, 3.4))
     ax = axes[0, 0]
     requested = found["requested"].map(lambda one: one[attribute])
@@ -171,11 +150,7 @@ def request_lines(found: pd.DataFrame, attribute: str, unit: str):
 def blur_curves(curves: Mapping[str, pd.DataFrame]):
     """Two measures of variety against blur, each relative to its value without blur.
 
-    Args:
-        curves: Set -> sigma_mm, ms_ssim and shape, from `eval.generation.page.blur_lines`.
-
-    Returns:
-        The figure: what MS-SSIM leaves to 1 on the left, the spread of shapes on the right.
+    `curves` maps a set to sigma_mm, ms_ssim and shape. Left: 1 - MS-SSIM; right: spread of shapes.
     """
     figure, axes = panels(1, 2, panel_in=(3.7, 3.0))
     for colour, (name, lines) in zip(COLOURS, curves.items(), strict=False):

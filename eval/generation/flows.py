@@ -51,15 +51,9 @@ def flow_path(arm: str, profile: str, autoencoder_id: str, folder: Path = FOLDER
 
 
 def flow(arm: str, profile: str, folder: Path = FOLDER) -> LatentFlow:
-    """An arm's flow, trained when its weights are missing.
+    """An arm's flow in evaluation mode, trained if its weights are missing.
 
-    Args:
-        arm: One of `eval.generation.autoencoders.TITLES`.
-        profile: How long to train; the released flow is the same in all.
-        folder: Of weights, heads and latents; made with its parents.
-
-    Returns:
-        The flow in evaluation mode.
+    A released flow is the same in all profiles. `folder` holds weights, heads and latents.
 
     Raises:
         InputError: A released flow that does not exist yet, no label maps, or a profile
@@ -82,19 +76,10 @@ def flow(arm: str, profile: str, folder: Path = FOLDER) -> LatentFlow:
 
 @torch.inference_mode()
 def render(model: LatentAutoencoder, latent: Tensor, latent_grid: Grid, grid: Grid) -> np.ndarray:
-    """Render one latent on a grid, in slabs along the first axis.
+    """Render one latent [C, d, h, w] on a grid, slab by slab: [D, H, W] float32, 0 ... 1 scale.
 
     A fixed-size autoencoder decodes on a grid of its own, so it renders the whole at once.
-    Networks work in bfloat16 where torch thinks it safe, as in training.
-
-    Args:
-        model: Any arm.
-        latent: [C, d, h, w] on `latent_grid`.
-        latent_grid: Where it lies.
-        grid: Where to look at it.
-
-    Returns:
-        [D, H, W] float32, 0 ... 1 scale.
+    Networks work in bfloat16 where torch allows it, as in training.
     """
     most = MOST_VOXELS if model.config.architecture == "medil" else grid.n_voxels
     thick = max(1, most // (grid.shape[1] * grid.shape[2]))

@@ -80,14 +80,6 @@ def tasks(
 ) -> list[Task]:
     """The experiment's tasks; autoencoders and samplers that are missing are trained first.
 
-    Args:
-        options: Parsed; of no arms, those of the profile.
-        provenance: Of this run.
-        folder: Of weights, heads and sets.
-
-    Returns:
-        Tasks for `eval.runner.run`.
-
     Raises:
         InputError: No such profile, release, arm or part; no label maps; no released flow.
     """

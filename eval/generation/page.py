@@ -44,15 +44,7 @@ def synthetic_subject(index: int) -> Subject:
 
 
 def synthetic_head(index: int, grid: Grid) -> Volume:
-    """A scan of `synthetic_subject(index)`, its middle in the middle of the box (0, 0, 0).
-
-    Args:
-        index: Which head.
-        grid: Of the scan, in the box of `medil.diffusion.latents.box_grid`.
-
-    Returns:
-        0 ... 1 scale, skull-stripped.
-    """
+    """A scan of `synthetic_subject(index)`, skull-stripped, 0 ... 1 scale, centred at (0, 0, 0)."""
     subject = synthetic_subject(index)
     there = grid.shifted(subject.head_mm.mean(0).tolist())
     data = scan(subject, there, SEED, index, style())
@@ -69,17 +61,10 @@ def as_latent(mean: torch.Tensor, flow: LatentFlow, model: MedIL) -> Latent:
 
 @torch.inference_mode()
 def rendered(model: MedIL, latent: Latent, grids: Sequence[Grid]) -> list[Volume]:
-    """`model.decode` on several grids at the price of little more than one.
+    """A latent decoded on several grids, for little more than the cost of one.
 
-    The networks run once, in bfloat16; only the last layer knows the voxel size.
-
-    Args:
-        model: The autoencoder.
-        latent: Of its weights.
-        grids: Parallel to the latent's grid and inside its box.
-
-    Returns:
-        A volume for each grid.
+    The networks run once, in bfloat16; only the last layer depends on the voxel size. Grids are
+    parallel to the latent's grid and inside its box.
     """
     z, found = latent.mean[None].to(model.device), []
     with torch.autocast("cpu", torch.bfloat16):
@@ -95,18 +80,10 @@ def rendered(model: MedIL, latent: Latent, grids: Sequence[Grid]) -> list[Volume
 
 
 def blocks_of(latent: Latent, cells: int, reach: int) -> LatentSet:
-    """A toy training set: one block of a latent, in every place near the middle.
+    """A toy training set: a block of `cells`^3 of a latent, moved by up to `reach` cells.
 
-    Moving a head by whole cells moves its latent by those cells and changes no number, so
-    these are exact latents of a head in (2 reach + 1)^3 places.
-
-    Args:
-        latent: Of a head.
-        cells: Side of the block.
-        reach: How many cells it moves to either side, an axis.
-
-    Returns:
-        The blocks, all said to lie in the middle one's place.
+    Moving a head by whole cells moves its latent by those cells and changes no number, so these
+    are exact latents of a head in (2 reach + 1)^3 places. All are stored at the middle place.
     """
     first = [(n - cells) // 2 for n in latent.grid.shape]
     moves = torch.cartesian_prod(*[torch.arange(-reach, reach + 1)] * 3).tolist()
@@ -136,13 +113,9 @@ def cells(flow: LatentFlow, floor: LatentFlow) -> int:
 
 
 def from_mean(flow: LatentFlow, latents: torch.Tensor) -> float:
-    """RMS distance of latents from the mean map, in standard deviations.
+    """RMS distance of latents [B, C, d, h, w] from the mean map, in standard deviations.
 
-    For a cascade, of the block means that its coarse flow draws, in their deviations.
-
-    Args:
-        flow: Whose mean map.
-        latents: [B, C, d, h, w].
+    For a cascade: of the block means that its coarse flow draws, in their deviations.
     """
     floor = flow.coarse or flow
     blocks = block_means(latents, cells(flow, floor))
@@ -165,15 +138,9 @@ def rms(a: Volume, b: Volume, where: np.ndarray) -> float:
 
 
 def looks(sample: Volume, reference: Volume, spreads: Mapping[str, Spread]) -> str:
-    """Numbers to read a picture of a sample with: loose pieces, size, detail.
+    """Three sentences that describe a sample in numbers: loose pieces, brain size, detail.
 
-    Args:
-        sample: On voxels of 2 mm, 0 ... 1 scale.
-        reference: A head through the same autoencoder, on the same voxels.
-        spreads: Of the flow's training set, with ``brain``.
-
-    Returns:
-        Three sentences.
+    Sample and reference (a head through the same autoencoder) have voxels of 2 mm, 0 ... 1 scale.
     """
     data = sample.data.numpy()
     mask = brain_mask(data)
@@ -207,12 +174,7 @@ def _detail(share: float) -> str:
 
 
 def agreement(one: float, two: float) -> str:
-    """A sentence on how much closer two renderings of a sample are than two samples.
-
-    Args:
-        one: RMS difference of the renderings of one sample.
-        two: RMS difference of two samples.
-    """
+    """How much closer two renderings of one sample are (RMS `one`) than two samples (RMS `two`)."""
     ratio = two / max(one, 1e-12)
     times = f"{ratio:,.0f}" if ratio < 1e4 else "over ten thousand"
     return (
@@ -275,30 +237,16 @@ def ventricle_level_mm(volume: Volume) -> np.ndarray:
 def variety(
     volumes: Sequence[np.ndarray], shapes: np.ndarray, mask: np.ndarray
 ) -> tuple[float, float]:
-    """Two measures of how varied a set is.
+    """Mean MS-SSIM over pairs, and mean distance between shapes, of two or more 2 mm volumes.
 
-    Args:
-        volumes: Two or more, each [D, H, W] on voxels of 2 mm.
-        shapes: [N, 8] of the reference, from `sets.shape`, whose spread is the unit.
-        mask: [D, H, W] bool, where MS-SSIM is taken.
-
-    Returns:
-        Mean MS-SSIM over pairs, and the mean distance between shapes.
+    `shapes` [N, 8] of the reference sets the unit of shape; `mask` bounds the MS-SSIM.
     """
     _, own = standardised(shapes, np.array([sets.shape(v) for v in volumes]))
     return ms_ssim_diversity(volumes, mask), float(pdist(own).mean())
 
 
 def blur_lines(volumes: Sequence[np.ndarray], sigmas_mm: Sequence[float]) -> pd.DataFrame:
-    """How varied a set looks after known blurs, in its own mask and its own unit of shape.
-
-    Args:
-        volumes: Two or more, each [D, H, W] on voxels of 2 mm.
-        sigmas_mm: Of the Gaussians.
-
-    Returns:
-        sigma_mm, ms_ssim and shape, from `variety`.
-    """
+    """`variety` of a set after Gaussian blurs, in its own mask: sigma_mm, ms_ssim, shape."""
     mask, shapes = sets.common_mask(volumes), np.array([sets.shape(v) for v in volumes])
     found = [variety(list(sets.blurred(volumes, s)), shapes, mask) for s in sigmas_mm]
     likeness, spread = zip(*found, strict=True)

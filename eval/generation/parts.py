@@ -146,14 +146,9 @@ def _renderings(arm: str, profile: str, size: Sizes, folder: Path) -> Found:
 
 
 def renderings(coarse: Volumes, fine: Volumes) -> dict[str, float]:
-    """How much nearer two renderings of one latent are than two samples.
+    """RMS between two renderings of one latent, RMS between two samples, and their ratio.
 
-    Args:
-        coarse: Samples as rendered, each [D, H, W].
-        fine: The same ones rendered finer, and averaged to that grid.
-
-    Returns:
-        RMS difference between renderings, between samples, and samples over renderings.
+    `fine` holds the samples of `coarse` rendered finer and averaged to the same grid.
     """
     same = np.sqrt(np.mean([np.mean((a - b) ** 2) for a, b in zip(coarse, fine, strict=True)]))
     apart = np.sqrt(np.mean((coarse[0] - coarse[1]) ** 2))

@@ -21,15 +21,7 @@ WINDOW = (0.0, 1.0)
 
 
 def montage(volumes: Mapping[str, np.ndarray], spacing_mm: float = 2.0):
-    """Heads side by side, one column each, in three planes through one point.
-
-    Args:
-        volumes: Title to [D, H, W] on `box_grid(spacing_mm)`, 0 ... 1 scale.
-        spacing_mm: Voxel size.
-
-    Returns:
-        The figure; one intensity window, Right on the right.
-    """
+    """Heads (title to [D, H, W], 0 ... 1) side by side in three planes through one point."""
     figure, axes = panels(3, len(volumes), panel_in=(2.1, 2.2))
     for column, (title, data) in enumerate(volumes.items()):
         volume = Volume(torch.from_numpy(np.asarray(data, dtype=np.float32)), box_grid(spacing_mm))
@@ -43,14 +35,9 @@ def montage(volumes: Mapping[str, np.ndarray], spacing_mm: float = 2.0):
 
 
 def control_figure(rows: pd.DataFrame, attribute: str = "ventricles"):
-    """The requested against the measured value: the ruler first, then each weight.
+    """Requested against measured values; the ruler first, then each guidance weight.
 
-    Args:
-        rows: Prepared rows.
-        attribute: Which.
-
-    Returns:
-        The figure; the dashed line is perfect agreement, the solid one the fit.
+    The dashed line is perfect agreement, the solid one the fit.
     """
     pairs = control_pairs(rows)
     pairs = pairs[pairs["what"] == attribute]
@@ -87,14 +74,8 @@ def _scatter(ax, own: pd.DataFrame, ends: list[float], colour: str) -> None:
 def sharpness_figure(rows: pd.DataFrame):
     """MS-SSIM, and spread of shape, against power in the 4-8 mm band.
 
-    The line joins one held-out set after known blurs; marks are sets of samples. A set on
-    the line differs from held-out heads by sharpness alone.
-
-    Args:
-        rows: Prepared rows.
-
-    Returns:
-        The figure.
+    The line joins one held-out set after known blurs; marks are sets of samples. A set on the
+    line differs from held-out heads by sharpness alone.
     """
     table = wide(rows)
     figure, axes = panels(1, 2, panel_in=(4.0, 3.4))

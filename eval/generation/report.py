@@ -57,13 +57,9 @@ def _n(subjects: pd.Series) -> str:
 
 
 def arms_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Each set against held-out heads: references first, then rebuilt heads, then samples.
+    """Each set against held-out heads: text, mean [lowest, highest seed].
 
-    Args:
-        rows: Prepared rows, as in all of this module.
-
-    Returns:
-        Heads, Set, n and the metrics of `SHOWN` as text, mean [lowest, highest seed].
+    References first, then rebuilt heads, then samples.
     """
     table = wide(rows)
     order = [(parts.HELD_OUT, parts.ANOTHER), (parts.TRAINING, parts.ANOTHER)]
@@ -106,26 +102,18 @@ PAIRS = ["arm", "what", "how", "subject", "asked", "measured"]
 
 
 def control_pairs(rows: pd.DataFrame) -> pd.DataFrame:
-    """What was requested (or known) and what was measured.
+    """Requested (or known) and measured values: arm, what, how, subject, asked, measured.
 
-    Returns:
-        arm, what (the attribute), how (``guidance 2``, or which heads the ruler was tested
-        on), subject, asked, measured.
+    `what` is the attribute; `how` the guidance, or the heads on which the ruler was tested.
     """
     table = wide(rows).reindex(columns=PAIRS)
     return table.dropna(subset=["asked", "measured"]).reset_index(drop=True)
 
 
 def agreement(asked: np.ndarray, measured: np.ndarray) -> dict[str, float]:
-    """How well a measured value follows the requested one.
+    """How well measured values follow requested ones: r2, slope, rms and bias (measured - asked).
 
-    Args:
-        asked: [n].
-        measured: [n].
-
-    Returns:
-        r2 (squared correlation), slope (of measured on asked), rms and bias (measured less
-        asked); r2 and slope are NaN where nothing varies.
+    r2 and slope are NaN where nothing varies.
     """
     asked, measured = np.asarray(asked, dtype=float), np.asarray(measured, dtype=float)
     off, spread = measured - asked, asked - asked.mean()

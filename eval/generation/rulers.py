@@ -36,16 +36,10 @@ LINES = {  # truth = slope x raw + offset, least squares on 32 drawn training he
 
 
 def brain_mask(volume: np.ndarray) -> np.ndarray:
-    """What is brighter than a tenth of the scale: the largest piece, holes filled.
-
-    Args:
-        volume: [D, H, W], 0 ... 1 scale, skull-stripped.
-
-    Returns:
-        [D, H, W] bool.
+    """[D, H, W] bool: voxels above a tenth of the scale, largest piece, holes filled.
 
     Raises:
-        InputError: Nothing is so bright.
+        InputError: No voxel is bright enough.
     """
     pieces, count = ndimage.label(np.asarray(volume) > HEAD_SHARE)
     if not count:
@@ -58,12 +52,8 @@ def brain_mask(volume: np.ndarray) -> np.ndarray:
 def measure_attributes(volume: np.ndarray, spacing_mm: Triple = SPACING_MM) -> dict[str, float]:
     """Ventricles (ml), brain (ml) and contrast of a volume, from its intensities alone.
 
-    Args:
-        volume: [D, H, W], 0 ... 1 scale, skull-stripped, axes R, A, S, nearly upright.
-        spacing_mm: Voxel size; the lines were fitted at 2 mm.
-
-    Returns:
-        Attribute to value, named as in `medil.synth.attributes.ATTRIBUTES`.
+    The volume [D, H, W] is skull-stripped on the 0 ... 1 scale, axes R, A, S, nearly upright; the
+    calibration lines were fitted at 2 mm.
     """
     mask = brain_mask(volume)
     return {
@@ -118,16 +108,7 @@ def ventricles_ml(
 def brain_ml(
     volume: np.ndarray, mask: np.ndarray, spacing_mm: Triple = SPACING_MM, calibrated: bool = True
 ) -> float:
-    """Volume of brain tissue with the ventricles: voxels brighter than CSF, and ventricles.
-
-    Args:
-        volume: [D, H, W], T1-weighted, axes R, A, S.
-        mask: [D, H, W] bool, from `brain_mask`.
-        spacing_mm: Voxel size.
-        calibrated: Follow the line that was fitted on drawn heads.
-
-    Returns:
-        In ml.
+    """Volume of brain tissue and ventricles, in ml: voxels brighter than CSF, plus ventricles.
 
     Raises:
         InputError: Shapes differ or the mask is empty.
@@ -142,13 +123,7 @@ def brain_ml(
 def contrast(volume: np.ndarray, mask: np.ndarray, calibrated: bool = True) -> float:
     """White over grey matter, mean intensities of the two classes of `tissue.thresholds`.
 
-    Args:
-        volume: [D, H, W], T1-weighted.
-        mask: [D, H, W] bool.
-        calibrated: Follow the line that was fitted on drawn heads.
-
-    Returns:
-        Dimensionless; a volume without white matter gives 1.
+    Dimensionless; 1 without white matter. `calibrated` applies the line fitted on synthetic heads.
 
     Raises:
         InputError: Shapes differ or the mask is empty.

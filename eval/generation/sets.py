@@ -70,14 +70,7 @@ class Description:
 
 
 def describe(volumes: Volumes, spacing_mm: Triple = SPACING_MM) -> Description:
-    """Describe each volume of a set in numbers.
-
-    Args:
-        volumes: Each [D, H, W], 0 ... 1 scale, skull-stripped.
-        spacing_mm: Their voxel size.
-
-    Returns:
-        A row for each.
+    """Describe each volume [D, H, W] (0 ... 1, skull-stripped) of a set in numbers, one row each.
 
     Raises:
         InputError: A volume without a brain.
@@ -96,17 +89,10 @@ def describe(volumes: Volumes, spacing_mm: Triple = SPACING_MM) -> Description:
 
 
 def shape(volume: np.ndarray, spacing_mm: Triple = SPACING_MM) -> np.ndarray:
-    """Numbers of a brain's shape, after a Gaussian of `SHAPE_BLUR_MM`; `SHAPE` names them.
+    """[8] numbers of a brain's shape, after a Gaussian of `SHAPE_BLUR_MM`; `SHAPE` names them.
 
     Shares of three tissues, ventricles and brain in ml, and the brain mask's principal axes.
-    The Gaussian comes first, so that blurs smaller than it are hardly seen.
-
-    Args:
-        volume: [D, H, W], 0 ... 1 scale.
-        spacing_mm: Voxel size.
-
-    Returns:
-        [8].
+    The Gaussian makes blurs that are smaller than it nearly invisible.
     """
     smooth = blurred([volume], SHAPE_BLUR_MM, spacing_mm)[0]
     mask = brain_mask(smooth)
@@ -120,18 +106,10 @@ def shape(volume: np.ndarray, spacing_mm: Triple = SPACING_MM) -> np.ndarray:
 
 
 def band_power(volume: np.ndarray, mask: np.ndarray, spacing_mm: Triple = SPACING_MM) -> np.ndarray:
-    """Mean power of a brain in each octave of `BANDS_MM`.
+    """[3] mean power of a brain in each octave of `BANDS_MM`: peak squared, per mask voxel.
 
-    Intensities over their peak, less their mean, inside a mask whose edge falls off over
-    about 8 mm, so that the rim of the brain is not taken for detail.
-
-    Args:
-        volume: [D, H, W].
-        mask: [D, H, W] bool.
-        spacing_mm: Voxel size, 2 mm or less to see all bands.
-
-    Returns:
-        [3], in the square of the peak, per voxel of the mask.
+    Intensities over their peak, minus their mean, inside a mask whose edge falls off over about
+    8 mm, so that the rim of the brain does not count as detail. Voxels of 2 mm or less.
     """
     soft = ndimage.gaussian_filter(
         ndimage.distance_transform_edt(mask, spacing_mm).clip(0, 8) / 8, [2 / s for s in spacing_mm]
@@ -151,16 +129,7 @@ def band_power(volume: np.ndarray, mask: np.ndarray, spacing_mm: Triple = SPACIN
 
 
 def blurred(volumes: Volumes, sigma_mm: float, spacing_mm: Triple = SPACING_MM) -> np.ndarray:
-    """Volumes after a Gaussian, exact for any width (through Fourier space).
-
-    Args:
-        volumes: Each [D, H, W].
-        sigma_mm: Standard deviation; 0 changes nothing.
-        spacing_mm: Voxel size.
-
-    Returns:
-        [N, D, H, W] float32.
-    """
+    """[N, D, H, W] float32: volumes after a Gaussian, exact for any width (in Fourier space)."""
     if sigma_mm == 0:
         return np.asarray(volumes, dtype=np.float32)
     widths = [sigma_mm / s for s in spacing_mm]
@@ -223,16 +192,9 @@ def compare(
 
 
 def blur_to_match(volumes: Volumes, power: float, most_mm: float = 4.0, rounds: int = 12) -> float:
-    """The width of the Gaussian that lowers a set to a given power in the 4-8 mm band.
+    """Sigma in mm of the Gaussian that lowers a set to a given power in the 4-8 mm band.
 
-    Args:
-        volumes: Of the sharper set, at 2 mm.
-        power: Target, as the mean of `Description.power`.
-        most_mm: Upper limit of the width.
-        rounds: Bisection steps.
-
-    Returns:
-        Standard deviation in mm, 0 where the set is no sharper.
+    Bisection up to `most_mm`; 0 where the set is no sharper. Volumes have voxels of 2 mm.
     """
     masks = [brain_mask(v) for v in volumes]
 

@@ -13,14 +13,7 @@ KEPT_SHARE = 0.05  # of the shape spread: a smaller change is called none
 
 
 def verdict(rows: pd.DataFrame) -> str:
-    """What the rows say: samples, copies, control, renderings, blur; a sentence each.
-
-    Args:
-        rows: Prepared rows.
-
-    Returns:
-        Lines of text; parts without rows are left out.
-    """
+    """Sentences on samples, copies, control and blur; parts without rows are left out."""
     table = by_set(rows)
     found = [
         samples(table, RELEASE), samples(table, BASE), _arms(table), _copies(table),
@@ -46,7 +39,7 @@ def value(table: pd.Series, arm: str, condition: str, metric: str) -> float | No
 
 
 def samples(table: pd.Series, arm: str) -> str:
-    """How far an arm's samples lie from held-out heads, and what of that is the autoencoder's."""
+    """How far samples are from held-out heads, and how much of that the autoencoder causes."""
     ours = value(table, arm, parts.SAMPLED, "frechet")
     floor = value(table, parts.HELD_OUT, parts.ANOTHER, "frechet")
     alone = value(table, arm, parts.REBUILT, "frechet")

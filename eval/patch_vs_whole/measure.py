@@ -177,16 +177,9 @@ def scaled(scan: Scan) -> torch.Tensor:
 def score_block(
     model: LatentAutoencoder, block: Scan, wanted_cases: tuple[Case, ...], linear_only: bool = False
 ) -> Scores:
-    """Patches of a block against the block at once.
+    """Score a block rendered by patches against the block rendered at once.
 
-    Args:
-        model: Any arm.
-        block: A whole number of latent cells a side.
-        wanted_cases: Side, halo and scale of the patches.
-        linear_only: Leave the network out.
-
-    Returns:
-        Condition to metrics, seconds and grid.
+    Maps a condition to its metrics, seconds and grid. The block is a whole number of latent cells.
     """
     x, grid, mask = scaled(block), block.volume.grid, block.mask
     truth = x.double().numpy()
@@ -212,15 +205,9 @@ def score_block(
 
 
 def score_reach(model: LatentAutoencoder, bar: Scan, linear_only: bool = False) -> Scores:
-    """The first part of a bar, rebuilt with ever more of what follows it.
+    """Rebuild the first part of a bar with more and more of what follows along its second axis.
 
-    Args:
-        model: Any arm.
-        bar: Along the second axis.
-        linear_only: Leave the network out.
-
-    Returns:
-        Condition to metrics, seconds and grid.
+    Maps a condition to its metrics, seconds and grid.
     """
     x, grid = scaled(bar), bar.volume.grid
     step_mm = grid.spacing_mm[1]

@@ -26,16 +26,9 @@ DRIFT_FWHM_MM = 8.0  # what is left after this smoothing is drift, not seam
 def rebuilt_whole(
     model: LatentAutoencoder, x: Tensor, grid: Grid, linear_only: bool = False
 ) -> Tensor:
-    """Encode and render a block at once.
+    """Encode and render [D, H, W] (0 ... 1 scale) at once: [D, H, W] float32.
 
-    Args:
-        model: Any arm.
-        x: [D, H, W], 0 ... 1 scale.
-        grid: Its grid.
-        linear_only: Render the closed form and leave the network out.
-
-    Returns:
-        [D, H, W] float32.
+    With `linear_only` the closed form is rendered without the network.
     """
     latent_grid = model.latent_grid(grid)
     mean, _ = model.encode_tensor(x[None, None].to(model.device), grid, latent_grid)
@@ -117,19 +110,9 @@ def difference_percent(
 def drift_percent(
     whole: np.ndarray, apart: np.ndarray, mask: np.ndarray, spacing_mm: Triple, peak: float
 ) -> float:
-    """RMS of the smoothed difference inside the mask, in percent of the peak.
+    """RMS inside the mask of the difference after a Gaussian of `DRIFT_FWHM_MM`, in % of the peak.
 
-    What is left after a Gaussian of `DRIFT_FWHM_MM`: whole patches too bright or too dark.
-
-    Args:
-        whole: [D, H, W] rendered at once.
-        apart: [D, H, W] rendered by patches.
-        mask: [D, H, W] bool.
-        spacing_mm: Voxel size.
-        peak: Of the intensities.
-
-    Returns:
-        From 0, lower is better; never above `difference_percent` of all voxels.
+    It shows patches that are too bright or too dark as a whole. From 0, lower is better.
     """
     sigma_vox = DRIFT_FWHM_MM / np.sqrt(8 * np.log(2)) / np.asarray(spacing_mm)
     smooth = ndimage.gaussian_filter(apart - whole, sigma_vox, mode="nearest")
@@ -139,19 +122,10 @@ def drift_percent(
 def seam_ratio(
     whole: np.ndarray, apart: np.ndarray, mask: np.ndarray, sides_vox: tuple[int, int, int]
 ) -> float:
-    """How much steeper patches are across their faces than the whole is at the same places.
+    """Mean absolute step between voxels across patch faces, patches over whole block.
 
-    The mean absolute step between neighbours, patches over whole, at the faces; divided by
-    the same away from them, so that a change which is everywhere is not called a seam.
-
-    Args:
-        whole: [D, H, W] rendered at once.
-        apart: [D, H, W] rendered by patches.
-        mask: [D, H, W] bool; both neighbours must lie in it.
-        sides_vox: Of the patches.
-
-    Returns:
-        1 without seams, above 1 with them; NaN where no face lies inside the mask.
+    It is divided by the same ratio away from faces, so that a change everywhere is no seam.
+    1 without seams, above 1 with them; NaN where no face (`sides_vox` apart) is in the mask.
     """
     steps = {(what, where): 0.0 for what in ("whole", "apart") for where in (True, False)}
     for axis, side in enumerate(sides_vox):

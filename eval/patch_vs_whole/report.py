@@ -34,7 +34,7 @@ def patches_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def reach_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """One line an arm and halo: how much a bar's first part still changes, for people."""
+    """One line per arm and halo: how much the first part of a bar still changes, for people."""
     table = means(rows)
     table = table[table["side_mm"] == 0]
     return _for_people(table, ["Code", "Halo (mm)"], OF_REACH)

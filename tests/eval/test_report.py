@@ -90,8 +90,8 @@ def test_verdict_says_who_won_by_how_much_and_on_how_many(written):
     assert (written / "reconstruction_verdict.txt").read_text() == (
         "On patient07 T1 MNI at 1 mm, inside the brain, MedIL reaches 30.00 dB with 931,040 "
         "numbers (0.129 per voxel): 1.75 dB above the best linear codec of that size (DCT, lowest "
-        "ball, 28.25 dB); n = 1 volume. Over n = 2 held-out volumes, each on its own grid, it is on "
-        "average 0.25 dB above the best codec, from -1.25 to +1.75 dB; it is better on 1 of 2.\n"
+        "ball, 28.25 dB); n = 1 volume. Over n = 2 held-out volumes, each on its own grid, it is "
+        "on average 0.25 dB above the best codec, from -1.25 to +1.75 dB; it is better on 1 of 2.\n"
     )
 
 
