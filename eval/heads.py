@@ -20,7 +20,7 @@ from torch import Tensor
 from eval.rows import digest
 from medil.config import DataConfig
 from medil.data.manifest import Entry
-from medil.data.samples import anatomy_of, bytes_of, label_maps
+from medil.data.samples import anatomy_of, label_maps, map_sha256
 from medil.grid import Grid
 from medil.synth.cohort import scan
 from medil.synth.subject import CohortConfig, Subject, draw_subject
@@ -53,7 +53,7 @@ class Head:
     @property
     def map_sha256(self) -> str:
         """The hash of its label map, for recipes."""
-        return bytes_of(self.label_map)
+        return map_sha256(self.label_map)
 
     def source(self, stand_in: str = "tissue_maps") -> str:
         """Name of its anatomy, such as ``map_17``."""

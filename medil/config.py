@@ -1,4 +1,4 @@
-"""Every dial in frozen dataclasses, and the presets as one small table.
+"""The configuration: every setting in frozen dataclasses, and the presets in one table.
 
 Sources of values: `paper` (arXiv 2504.09322), `LTE` (Lee & Jin 2022), `ours` (measured).
 """
@@ -32,7 +32,7 @@ def _check_share(name: str, value: float) -> None:
 
 def _check_schedule(run: TrainConfig | FlowTraining) -> None:
     if not (run.minutes > 0 and run.learning_rate > 0 and run.steps >= 0):
-        raise InputError("minutes and learning_rate must be above zero, steps not below it.")
+        raise InputError("minutes and learning_rate must be above zero, and steps at least zero.")
     if min(run.batch, run.accumulate) < 1 or run.batch % run.accumulate:
         raise InputError(
             f"a batch of {run.batch} cannot be split into {run.accumulate} equal parts."
@@ -88,7 +88,7 @@ class TrainConfig:
     anchored_share: float = 0.5  # share of patches whose latent grid starts at their corner: ours
     batch: int = 1  # patches per step, over all processes
     accumulate: int = 1  # gradient accumulation: parts of a process's share of a batch
-    coarser_share: float = 0.1  # of stage-two steps that render finer voxels than they encode
+    coarser_share: float = 0.1  # share of stage-two steps that render finer voxels than they encode
     clip_norm: float = 1.0  # largest gradient norm
     learning_rate: float = 5e-4
     beta2: float = 0.99
@@ -132,8 +132,8 @@ class DataConfig:
     near_1mm_share: float = 0.7  # share of cohort subjects at 0.9-1.1 mm: ours
     slice_mm: tuple[float, float] = (1.5, 5.0)  # slice thickness of anisotropic subjects
     max_tilt_deg: float = 15.0  # largest angle between the axes of scan and head
-    noise: tuple[float, float] = (0.0, 0.01)  # Rician sigma: ours, as noise teaches nothing
-    texture: tuple[float, float] = (0.003, 0.02)  # fine texture within tissue; likewise
+    noise: tuple[float, float] = (0.0, 0.01)  # Rician sigma: ours, low, as noise teaches nothing
+    texture: tuple[float, float] = (0.003, 0.02)  # fine texture within tissue: ours, low too
     seed_cohort: int = 1000
 
     def __post_init__(self) -> None:
@@ -145,7 +145,7 @@ class DataConfig:
 
 
 class Recipe:
-    """What every run's configuration can do; `RunConfig` and `FlowRun` hold the fields."""
+    """Base of the run configurations `RunConfig` and `FlowRun`: JSON and digest."""
 
     def to_json(self) -> str:
         """The whole configuration as indented JSON."""
@@ -176,7 +176,7 @@ class RunConfig(Recipe):
 
 
 def without_retired(raw: dict[str, Any]) -> dict[str, Any]:
-    """A configuration's JSON without the fields that earlier releases had."""
+    """Remove fields that only earlier releases had from a configuration's JSON."""
     return {
         group: {k: v for k, v in values.items() if f"{group}.{k}" not in RETIRED}
         if isinstance(values, dict)
@@ -197,9 +197,9 @@ def text_digest(text: str) -> str:
 class FlowConfig:
     """The network's shape."""
 
-    channels: tuple[int, ...] = (64, 64)  # of the U-Net's levels, from fine to coarse
+    channels: tuple[int, ...] = (64, 64)  # channels of the U-Net's levels, from fine to coarse
     blocks: int = 1  # residual blocks per level
-    attention: tuple[bool, ...] = (False, True)  # whether each level has it
+    attention: tuple[bool, ...] = (False, True)  # whether each level has attention
     head_channels: int = 32  # channels of an attention head
     groups: int = 8  # groups of the group norms
     fold: int = 2  # latent cells per cell of the network along each axis
@@ -231,11 +231,11 @@ class FlowTraining:
     batch: int = 1  # latents per step, over all processes
     accumulate: int = 1  # gradient accumulation: parts of a process's share of a batch
     coarse_draws: int = 8  # draws for the coarse flow per latent of the batch
-    given_noise: float = 0.15  # noise on the block means in training, in their spread
+    given_noise: float = 0.15  # noise on the block means, in their standard deviation
     dropped_share: float = 0.2  # share of latents trained without any condition
-    hidden_share: float = 0.3  # chance of each condition to be hidden
-    shift: float = 3.0  # of training times towards noise (Esser et al. 2024, eq. 23)
-    given_shift: float = 1.0  # the same of a flow with block means
+    hidden_share: float = 0.3  # probability that a single condition is hidden
+    shift: float = 3.0  # shift of training times to noise (Esser et al. 2024, eq. 23)
+    given_shift: float = 1.0  # the same, for a flow that has a coarse flow
     clip_norm: float = 1.0
     learning_rate: float = 8e-4
     beta2: float = 0.99
@@ -341,20 +341,20 @@ def named(presets: Mapping[str, Any], name: str) -> Any:
 
 
 def preset(name: str) -> RunConfig:
-    """An autoencoder's preset by name.
+    """The training configuration of an autoencoder, by the name of its preset.
 
     Raises:
-        InputError: No such preset; the message lists those there are.
+        InputError: No such preset; the message lists all presets.
     """
     run: RunConfig = named(PRESETS, name)
     return run
 
 
 def flow_preset(name: str) -> FlowRun:
-    """A latent diffusion model's preset by name.
+    """The training configuration of a latent diffusion model, by the name of its preset.
 
     Raises:
-        InputError: No such preset; the message lists those there are.
+        InputError: No such preset; the message lists all presets.
     """
     run: FlowRun = named(FLOW_PRESETS, name)
     return run

@@ -1,7 +1,7 @@
-"""Dials: fields of nested frozen dataclasses, read from JSON or text and changed by dotted name.
+"""Settings: fields of nested frozen dataclasses, read from JSON or text, changed by dotted name.
 
-A dial is named by its place, such as `model.latent_spacing_mm`. Values are checked against the
-type of the field, so that a slip is one sentence and not a run that trains something else.
+A setting is named by its place, such as `model.latent_spacing_mm`. Values are checked against the
+type of the field, so that a typing error is refused instead of training something else.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def build(kind: type[C], values: Mapping[str, Any], where: str = "") -> C:
     """A dataclass from JSON values; fields that are left out keep their defaults.
 
     Args:
-        kind: The dataclass; its fields are numbers, words, truths, tuples or dataclasses.
+        kind: The dataclass; its fields are numbers, text, booleans, tuples or dataclasses.
         values: Field to value; values may be text, which is parsed.
         where: Dotted name of the dataclass with a last dot, for errors.
 
@@ -40,11 +40,11 @@ def build(kind: type[C], values: Mapping[str, Any], where: str = "") -> C:
     for name in values:
         if name not in hints:
             raise unknown(where + name, [where + known for known in hints])
-    made = {k: convert(where + k, v, hints[k]) for k, v in values.items()}
-    missing = [f.name for f in dataclasses.fields(kind) if f.name not in made and _required(f)]  # type: ignore[arg-type]
+    fields = {k: convert(where + k, v, hints[k]) for k, v in values.items()}
+    missing = [f.name for f in dataclasses.fields(kind) if f.name not in fields and _required(f)]  # type: ignore[arg-type]
     if missing:
         raise InputError(f"{where}{missing[0]} is missing.")
-    return kind(**made)
+    return kind(**fields)
 
 
 def _required(field: dataclasses.Field) -> bool:
@@ -53,10 +53,10 @@ def _required(field: dataclasses.Field) -> bool:
 
 
 def convert(name: str, value: Any, hint: Any) -> Any:
-    """A value, or the text of one, as its field's type.
+    """Convert a value, or its text, to the type of its field.
 
     Raises:
-        InputError: It is of another type.
+        InputError: The value is of another type.
 
     Example:
         >>> convert("sides", "32, 40", tuple[float, ...]), convert("bf16", "no", bool)
@@ -121,7 +121,7 @@ def flat(values: Any, where: str = "") -> dict[str, Any]:
 
 
 def changed(config: C, changes: Mapping[str, Any]) -> C:
-    """A configuration with some dials turned, all at once.
+    """A copy of a configuration with some settings changed, all at once.
 
     Args:
         config: A dataclass.
@@ -146,7 +146,7 @@ def changed(config: C, changes: Mapping[str, Any]) -> C:
 
 
 def unknown(name: str, known: Iterable[str]) -> InputError:
-    """The error that refuses a name and says the nearest known one."""
+    """The error for an unknown setting; it names the nearest known one."""
     known, last = list(known), name.rpartition(".")[2]
     alike = [k for k in known if k.rpartition(".")[2] == last]
     nearest = alike or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
@@ -157,7 +157,7 @@ def read_settings(texts: Iterable[str]) -> dict[str, str]:
     """Dotted name to the text of its value, from `name=value` texts.
 
     Raises:
-        InputError: Another form, or a name twice.
+        InputError: A text without `name=value`, or a repeated name.
 
     Example:
         >>> read_settings(["model.latent_spacing_mm=3", "train.patch_sides_mm=24,32"])
@@ -167,7 +167,7 @@ def read_settings(texts: Iterable[str]) -> dict[str, str]:
     for text in texts:
         parts = SETTING.fullmatch(text)
         if not parts:
-            raise InputError(f"{text!r} has no form name=value, such as train.batch=4.")
+            raise InputError(f"{text!r} is not of the form name=value, such as train.batch=4.")
         if parts[1] in named:
             raise InputError(f"{parts[1]} is set twice; set it once.")
         named[parts[1]] = parts[2].strip()
@@ -178,14 +178,14 @@ def read_file(path: Path) -> dict[str, Any]:
     """Nested names and values of a JSON file.
 
     Raises:
-        InputError: Missing, or no JSON object.
+        InputError: The file is missing or holds no JSON object.
     """
     try:
         values = json.loads(Path(path).read_text("utf-8"))
     except OSError as error:
         raise InputError(f"{path} could not be read: {error.strerror}.") from error
     except ValueError as error:
-        raise InputError(f"{path} is no JSON file: {error}.") from error
+        raise InputError(f"{path} is not a JSON file: {error}.") from error
     if not isinstance(values, dict):
         raise InputError(f'{path} holds no JSON object such as {{"train": {{"batch": 4}}}}.')
     return values

@@ -1,4 +1,4 @@
-"""A volume in latent space: numbers, where they lie in mm, and how to come back.
+"""A volume in latent space: its values, their grid in mm, and what rendering needs.
 
 Latent files are safetensors (nothing is unpickled) with the geometry as JSON metadata.
 """
@@ -37,7 +37,7 @@ class Latent:
         native: The grid of the volume that was encoded.
         intensity: From the 0 ... 1 scale to the volume's units.
         source: The file the volume came from.
-        weights_id: Digest of the weights that made it.
+        weights_id: Digest of the weights that encoded it.
     """
 
     mean: Tensor
@@ -50,7 +50,7 @@ class Latent:
 
     @property
     def n_numbers(self) -> int:
-        """How many numbers the latent keeps."""
+        """Number of values in the latent mean."""
         return self.mean.numel()
 
     def sample(self, generator: torch.Generator | None = None) -> Latent:
@@ -61,12 +61,12 @@ class Latent:
     def crop_mm(self, low_mm: ArrayLike, high_mm: ArrayLike) -> Latent:
         """The part of the latent whose cells cover a box.
 
-        A few cells from the new faces it renders as the whole does; nearer to them, networks
-        see the cut as the image's edge.
+        Renderings equal those of the whole latent, except within a few cells of the new faces,
+        which networks treat as the edge of the image.
 
         Args:
             low_mm: (R, A, S) of the box's lowest corner, in mm.
-            high_mm: Of its highest corner.
+            high_mm: (R, A, S) of its highest corner, in mm.
 
         Returns:
             The latent; `native` and all else stay the whole volume's.

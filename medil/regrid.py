@@ -14,7 +14,7 @@ from medil.grid import Grid, points_to_index
 
 
 def cell_average(data: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
-    """The mean of a volume over each cell of a parallel grid: proper downsampling.
+    """The mean of a volume over each cell of a parallel grid: downsampling without aliasing.
 
     Args:
         data: [D, H, W] on `grid`, each voxel taken as constant over its cell.
@@ -39,12 +39,12 @@ def cubic_resample(data: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
     """Cubic spline interpolation at the voxel centres of any grid.
 
     No anti-aliasing: for coarser targets use `cell_average`. The splines interpolate the
-    voxels and mirror them at the faces; outside the box the value at its face goes on.
+    voxels and mirror them at the faces; outside the box the value at its face is repeated.
 
     Args:
         data: [D, H, W] on `grid`.
         grid: Where the data lies.
-        target: Any grid; parallel ones take three small matrices, oblique ones longer.
+        target: Any grid; oblique ones take longer than parallel ones.
 
     Returns:
         [D', H', W'] float64 on `target`.
@@ -67,7 +67,7 @@ def _cubic_oblique(volume: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
     coefficients = ndimage.spline_filter(volume, order=3, mode="reflect")
     result = np.empty(target.shape)
     rows = np.stack(np.meshgrid(*map(np.arange, target.shape[1:]), indexing="ij"), axis=-1)
-    for i in range(target.shape[0]):  # by plane: all query points at once need 24 bytes a voxel
+    for i in range(target.shape[0]):  # by plane: all query points at once need 24 bytes per voxel
         index = np.concatenate([np.full_like(rows[..., :1], i), rows], axis=-1)  # [H', W', 3]
         source = grid.ras_to_index(target.index_to_ras(index))
         source = np.clip(source, -0.5, np.asarray(grid.shape) - 0.5)
@@ -78,7 +78,7 @@ def _cubic_oblique(volume: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
 
 
 def resample(data: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
-    """A volume on a parallel grid: cubic splines through its voxels, averaged over cells.
+    """Resample to a parallel grid: cubic splines through the voxels, averaged over target cells.
 
     Where target cells are larger than voxels, the splines are sampled several times in each
     cell and averaged, so coarser targets are anti-aliased and finer ones are interpolated.
@@ -110,7 +110,7 @@ def _same_voxels(grid: Grid, other: Grid) -> bool:
 
 
 def sample_trilinear(values: Tensor, grid: Grid, points_mm: Tensor) -> Tensor:
-    """Trilinear interpolation at any points; outside the box the edge value goes on.
+    """Trilinear interpolation at any points; outside the box the edge value is repeated.
 
     The one place where (i, j, k) turns into the (x, y, z) of `grid_sample`.
 
@@ -133,7 +133,7 @@ def sample_trilinear(values: Tensor, grid: Grid, points_mm: Tensor) -> Tensor:
 
 
 def box_average(data: Tensor, shape: Sequence[int]) -> Tensor:
-    """Average to fewer voxels of the same box; a voxel on a border counts for its share.
+    """Average to fewer voxels of the same box; voxels across a border count in proportion.
 
     Args:
         data: [D, H, W] float32.
@@ -156,7 +156,7 @@ def box_weights(n: int, count: int) -> np.ndarray:
 
 
 def checked(data: np.ndarray, grid: Grid) -> np.ndarray:
-    """The data as float64.
+    """The data as float64, once its shape is checked.
 
     Raises:
         InputError: Its shape is not the grid's.

@@ -40,7 +40,7 @@ __all__ = [
 
 Slabs = Iterator[tuple[int, Tensor]]  # first index along the axis, and [D, H, W] float32
 STREAMED = (".nii", ".nii.gz")  # formats that are written slab by slab
-WHOLE_BYTES = 16  # a voxel, for formats that are written whole
+WHOLE_BYTES = 16  # bytes per voxel, for formats that are written whole
 TENSOR_KINDS = {"uint16": np.int32, "uint32": np.int64, "bool": np.uint8, "float16": np.float32}
 FLOAT32_EXACT = 2**23  # beyond it, neighbouring stored integers would share a float32
 MGH_DTYPES = ("uint8", "int16", "int32", "float32")
@@ -49,7 +49,7 @@ NIFTI_DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", 
 
 @dataclass(frozen=True)
 class Volume:
-    """Numbers and where they lie.
+    """An image: voxel values and the grid that they lie on.
 
     Args:
         data: [D, H, W]; after `load`, axes in RAS+ order.
@@ -83,7 +83,7 @@ class Volume:
             grid: Their grid; this one's when None.
 
         Returns:
-            A volume that still knows its file. `save` keeps the file's dtype and scaling
+            A volume with the same source. `save` keeps the file's dtype and scaling
             where they hold the new values exactly, and writes float32 where they do not.
         """
         return replace(self, data=data, grid=grid or self.grid)
@@ -256,10 +256,10 @@ def save_slabs(
 
     Args:
         path: .nii and .nii.gz are written slab by slab; other formats are collected first.
-        grid: Of the whole image, RAS+.
+        grid: Grid of the whole image, RAS+.
         like: The file to resemble: its orientation, codes, units. RAS+ when None.
-        make_slabs: Given an axis of `grid` and whether to begin at its end, all slabs of the
-            image in that order; called once. `functools.partial(field.slabs, grid)` of a
+        make_slabs: Called once with an axis of `grid` and whether to begin at its end; returns
+            all slabs of the image in that order. `functools.partial(field.slabs, grid)` of a
             `medil.model.field.Field` is one.
         force: Replace a file that exists.
         memory_bytes: Budget of the process, for formats that are collected; a share of what
@@ -298,15 +298,15 @@ def save_slabs(
 
 
 def check_room(path: str | Path, grid: Grid) -> None:
-    """Refuse an output that its disk has no room for, before minutes of work.
+    """Raise if an output does not fit on its disk, before minutes of work.
 
     Args:
-        path: Where it shall lie.
-        grid: Its voxels, written as float32. Compressed files are judged alike: the noise
-            in float32 leaves little to compress.
+        path: Path of the output.
+        grid: Its grid; voxels are float32. Compressed files need as much room here, because
+            the noise in float32 leaves little to compress.
 
     Raises:
-        InputError: Says what is needed and what is free.
+        InputError: Too little room; states the GB needed and the GB free.
     """
     need = 4 * grid.n_voxels
     folder = next(p for p in Path(path).absolute().parents if p.is_dir())

@@ -24,7 +24,7 @@ from eval.metrics import brain_mask
 from eval.rows import digest
 from eval.subjects import template_subject
 from medil.data.manifest import Entry, fetch, local_entries
-from medil.data.samples import bytes_of
+from medil.data.samples import map_sha256
 from medil.grid import Grid
 from medil.io.intensity import Intensity, robust_intensity
 from medil.system.workers import call_each
@@ -177,7 +177,7 @@ def _real_task(folder: Path) -> tuple[Path, Callable]:
     real = local_entries("open_ms_t1", "test")
     entry = next((e for e in real if "cross_sectional" in e.path), None)
     name = entry.path.rsplit("/", 1)[-1].split(".")[0] if entry else "mni152_template"
-    recipe = digest([*_DEFINITION, AVERAGED, bytes_of(entry), TEST_SEED])
+    recipe = digest([*_DEFINITION, AVERAGED, map_sha256(entry), TEST_SEED])
     path = folder / f"{name}_{recipe[:12]}.safetensors"
     return path, partial(_real_blocks, name, recipe, entry)
 

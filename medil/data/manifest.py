@@ -105,8 +105,8 @@ def entries(name: str, split: str | None = None) -> list[Entry]:
         raise InputError(f"a split is {' or '.join(SPLITS)}, not {split!r}.")
     table = tomllib.loads((manifest_folder() / f"{name}.toml").read_text(encoding="utf-8"))
     shared = {"dataset": name, "licence": table["licence"], "citation": table["citation"]}
-    found = [Entry(**{**shared, **row}) for row in table["file"]]
-    return [e for e in found if split in (None, e.split)]
+    files = [Entry(**{**shared, **row}) for row in table["file"]]
+    return [e for e in files if split in (None, e.split)]
 
 
 def local_paths(entry: PublishedFile, nearby: Iterable[Path] = ()) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""One real scan and the label maps to begin with, and what stands in where they are missing."""
+"""One real scan and the published label maps, or stand-ins where these are missing."""
 
 from __future__ import annotations
 
@@ -76,6 +76,6 @@ def anatomy_of(label_map: Entry | None) -> Anatomy:
     return label_anatomy(fetch(label_map)) if label_map else tissue_anatomy()
 
 
-def bytes_of(label_map: Entry | None) -> str:
-    """The hash of one of `label_maps`, for recipes of what is drawn on it."""
+def map_sha256(label_map: Entry | None) -> str:
+    """The SHA-256 of one of `label_maps`, for the recipes of heads that are drawn on it."""
     return label_map.sha256 if label_map else "mni152"

@@ -140,7 +140,7 @@ def _set_forms(image: Any, affine: np.ndarray, codes: tuple[int, int] | None) ->
     """Set qform and sform of a new grid, with the codes of the old one."""
     q_code, s_code = codes or (1, 1)
     if not (q_code or s_code):
-        q_code = s_code = 2  # the old header had no space to name: "aligned to something"
+        q_code = s_code = 2  # the old header named no coordinate space: "aligned to something"
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     directions = affine[:3, :3] / spacing
     is_sheared = not np.allclose(directions.T @ directions, np.eye(3), atol=1e-5)

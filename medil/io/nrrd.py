@@ -78,7 +78,7 @@ def _is_spatial(header: dict) -> list[bool]:
 
 
 def _space_first(data: np.ndarray, header: dict) -> tuple[np.ndarray, dict]:
-    """Move axes that are not space (a list of volumes) behind those that are."""
+    """Move axes that are not spatial (a list of volumes) behind the spatial ones."""
     spatial = _is_spatial(header)
     if len(spatial) == data.ndim == 3 and not all(spatial):
         raise InputError("the space directions hold NaN; repair the header first.")
@@ -93,7 +93,7 @@ def _space_first(data: np.ndarray, header: dict) -> tuple[np.ndarray, dict]:
 
 
 def _only_space(header: dict) -> dict:
-    """The header of one volume: per-axis fields cut to the three axes of space."""
+    """The header of one volume: per-axis fields cut to the three spatial axes."""
     header = {k: v for k, v in header.items() if k not in ("thicknesses", "axis mins", "axis maxs")}
     for key in ("kinds", "spacings", "space directions", "centerings", "labels", "units"):
         if key in header:
@@ -113,7 +113,7 @@ def _signs(header: dict) -> tuple[int, int, int]:
 def _mm_per_unit(header: dict) -> float:
     units = {str(u).strip('"') for u in header.get("space units", ["mm"])}
     if len(units) > 1 or not units <= set(MM_PER_UNIT):
-        raise InputError(f"the space units {sorted(units)} are not of {list(MM_PER_UNIT)}.")
+        raise InputError(f"the space units {sorted(units)} are not one of {list(MM_PER_UNIT)}.")
     return MM_PER_UNIT[units.pop()]
 
 

@@ -21,17 +21,17 @@ SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".nrrd", ".nhdr")
 
 @dataclass(frozen=True)
 class Source:
-    """Metadata of a file, so that it can be written again as it was.
+    """Metadata of an image file, with which it can be written again unchanged.
 
     Args:
         kind: ``nifti1``, ``nifti2``, ``mgh`` or ``nrrd``.
         grid: The grid in the order of the file, in mm.
-        dtype: On disk, in native byte order.
+        dtype: Type of the stored numbers, in native byte order.
         header: A copy of the header, in the format's own type.
         slope: ``value = stored * slope + inter``.
         inter: See `slope`.
         tail: Trailing axes of size 1 that the file had.
-        notes: Sentences on what was assumed.
+        notes: Sentences that say what was assumed.
     """
 
     kind: str
@@ -94,14 +94,14 @@ def written_suffix(path: str | Path) -> str:
 def spatial_shape(
     shape: tuple[int, ...], volume_index: int | None
 ) -> tuple[tuple[int, int, int], tuple[int, ...], int]:
-    """Separate the axes of space from the others.
+    """Separate the spatial axes from the others.
 
     Args:
-        shape: As in the file, space first.
+        shape: As in the file, spatial axes first.
         volume_index: Volume of a 4-D image, or None.
 
     Returns:
-        The three sizes of space, the trailing axes of size 1 to keep, the volume's index.
+        The three spatial sizes, the trailing axes of size 1 to keep, the volume's index.
 
     Raises:
         InputError: Fewer than three axes, an axis of size 0, several volumes and none

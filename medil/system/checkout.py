@@ -7,7 +7,7 @@ import subprocess
 from functools import lru_cache
 from pathlib import Path
 
-RECORDED = "eval/results"  # rows that were just recorded do not make the code another one
+RECORDED = "eval/results"  # new rows there do not count as changed code
 
 
 @lru_cache(maxsize=1)

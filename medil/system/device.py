@@ -17,7 +17,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def find_device(name: str = "auto") -> torch.device:
-    """The torch device of a name.
+    """The torch device that a name stands for.
 
     Args:
         name: "auto" is CUDA where there is a GPU, else the CPU. "mps" is never chosen

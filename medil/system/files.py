@@ -1,4 +1,4 @@
-"""Outputs that exist whole or not at all: checked early, written beside, renamed at the end."""
+"""Atomic outputs: checked early, written under a temporary name, renamed when complete."""
 
 from __future__ import annotations
 

@@ -15,10 +15,10 @@ import psutil
 from medil.errors import InputError
 
 GB = 1e9
-FREE_SHARE = 0.5  # of the free memory that a job may use when no budget is set
+FREE_SHARE = 0.5  # share of the free memory that a job may use without a budget
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 BINARY_UNITS = {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
-M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+M_MMAP_THRESHOLD = -3  # a constant of glibc's malloc.h
 T = TypeVar("T")
 
 
@@ -26,7 +26,7 @@ def parse_size(text: str) -> int:
     """The number of bytes in a text such as `2GB`, `500MB` or `1.5GiB`.
 
     Raises:
-        InputError: Anything else, or nothing above zero.
+        InputError: Another text, or a size that is not above zero.
 
     Example:
         >>> parse_size("500MB"), parse_size("1.5 GiB"), parse_size("2g")
@@ -64,7 +64,7 @@ def _own_group(root: Path = Path("/sys/fs/cgroup")) -> Path:
 
 
 def _free_in_group(group: Path) -> int:
-    """Bytes below the limit of a cgroup; file pages that it can drop count as free."""
+    """Bytes that a cgroup may still use; file pages that it can drop count as free."""
     try:
         limit = int((group / "memory.max").read_text())  # "max" is no number
         used = int((group / "memory.current").read_text())
@@ -101,10 +101,10 @@ def choose(
     memory_bytes: int | None,
     what: str,
 ) -> T:
-    """The first of several ways to do a job that fits into memory.
+    """The first of several ways to do a job whose memory fits the budget.
 
     Args:
-        candidates: From the most to the least memory.
+        candidates: The ways, from the most to the least memory.
         bytes_of: Memory of a candidate in addition to what the process uses now.
         memory_bytes: Budget of the whole process, including what it uses now; a share of
             the free memory when None.

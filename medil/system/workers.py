@@ -15,7 +15,7 @@ from tqdm import tqdm
 from medil.system.memory import free_memory_bytes
 
 HEAD_BYTES = 3e9  # peak memory of a process that draws heads
-FEW = 4  # short pieces: starting processes for fewer takes longer than it saves
+FEW = 4  # with fewer tasks, starting processes takes longer than it saves
 
 Group = list[int]
 
@@ -33,7 +33,7 @@ def grouped(numbers: Iterable[int], n_kinds: int, processes: int = 1) -> list[Gr
     Args:
         numbers: Indices, in any order.
         n_kinds: How many inputs there are.
-        processes: Groups are split until there are about as many.
+        processes: Groups are split until there are about as many groups as processes.
 
     Example:
         >>> grouped(range(6), 2), grouped(range(6), 2, processes=4)
@@ -57,14 +57,14 @@ def share_out(
     title: str,
     few: int = FEW,
 ) -> None:
-    """Work on every group, under a progress bar that counts its pieces.
+    """Process groups of tasks in parallel, under a progress bar that counts the tasks.
 
     Args:
         work: Called once for each group, in another process where there are several.
-        groups: Each a sequence of pieces.
-        processes: At most so many.
-        title: Of the progress bar.
-        few: With fewer pieces, all are worked on in this process.
+        groups: Each a sequence of tasks.
+        processes: Largest number of processes.
+        title: Title of the progress bar.
+        few: With fewer tasks, all run in this process.
 
     Raises:
         Exception: Whatever `work` raised first.
@@ -83,14 +83,14 @@ def share_out(
                 for done in as_completed(running):
                     done.result()
                     bar.update(running[done])
-            finally:  # after a failure the rest need not be begun
+            finally:  # after a failure, do not start the rest
                 crew.shutdown(cancel_futures=True)
 
 
 def call_each(
     function: Callable[..., Any], tasks: Sequence[tuple], processes: int, title: str
 ) -> None:
-    """Call a function with the arguments of each task, as `share_out` does with long pieces."""
+    """Call a function with the arguments of each task, by `share_out`; tasks are long."""
     share_out(functools.partial(_call, function), [[t] for t in tasks], processes, title, few=2)
 
 

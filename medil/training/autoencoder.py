@@ -1,6 +1,6 @@
-"""What an autoencoder learns from in a step: patches and whole volumes of a training set.
+"""Training of an autoencoder on patches and whole volumes of a training set.
 
-`medil.training.run` keeps the run, on a CPU, on a GPU, or on several processes.
+`medil.training.run` runs the steps on a CPU, a GPU or several processes.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from medil.training.store import Store, open_store
 from medil.training.update import Critics, draw_step, update
 
 AHEAD = 4  # steps drawn before they are needed, where patches come from a store or go to a GPU
-THREADS = {"cuda": 4}  # that draw them; elsewhere one
+THREADS = {"cuda": 4}  # threads that draw them; 1 on other devices
 
 
 class AutoencoderLearner(Learner):
     """An autoencoder, or a rival, on patches and whole volumes.
 
     Args:
-        config: Of the run.
+        config: Configuration of the run.
         scans: The training set.
-        ahead: Steps that threads draw before their turn, to the same bits; 0: none.
+        ahead: Number of steps that threads draw in advance; it does not change the data.
     """
 
     verb, recipe, presets = "train", RunConfig, PRESETS
@@ -88,7 +88,7 @@ class AutoencoderLearner(Learner):
         self, model: nn.Module, optimiser: torch.optim.Optimizer, number: int, progress: float,
         seed: int, fabric: Any,
     ) -> dict[str, float]:  # fmt: skip
-        """Draw patches or volumes, encode, render, learn."""
+        """One optimiser step on patches or whole volumes."""
         settings = self.config.train
         stage = 1 if progress < settings.global_share else 2
         ready = self.prefetcher
@@ -101,9 +101,9 @@ class AutoencoderLearner(Learner):
         return record | waited | {"voxels": step.target.numel()}
 
     def draw(self, seed: int, number: int, stage: int) -> tuple[Step, int]:
-        """What a step sees, and the seed of its noise: a function of the arguments alone."""
+        """The data of a step and the seed of its noise; both depend on the arguments alone."""
         rng = np.random.default_rng([seed, number])
-        # The stage is all that a draw needs to know of the run's progress.
+        # A draw depends on the run's progress only through the stage.
         step = draw_step(self.config, self.scans, 0.0 if stage == 1 else 1.0, rng)
         return step, int(rng.integers(2**31))
 
@@ -114,10 +114,10 @@ class AutoencoderLearner(Learner):
         run.facts["earlier"] = {"weights": load_model(path).weights_id, **earlier}
 
     def save_weights(self, ema: nn.Module, path: Path, facts: dict) -> None:
-        """Half precision, with the configuration."""
+        """Write the averaged weights in half precision, with the configuration."""
         save_weights(ema, self.config, path, facts, force=True)
 
     def close(self) -> None:
-        """End the threads that draw ahead."""
+        """Stop the threads that draw in advance."""
         if self.prefetcher:
             self.prefetcher.close()

@@ -1,7 +1,7 @@
 """Build a patch store: volumes in small compressed chunks, of which a patch reads only a few.
 
 A .nii.gz must be inflated from its beginning for every patch. A store is built from such
-files once, with Zarr 3: one group per volume, with one shard of chunks of 64 voxels a side, a
+files once, with Zarr 3: one group per volume, with one shard of 64-voxel cubic chunks, a
 copy on larger voxels for whole-volume steps, and indices of voxels that are not air. A volume
 is written under another name and renamed, so it exists whole or not at all.
 """
@@ -31,10 +31,10 @@ from medil.training.patches import prepare_scan
 from medil.training.store import FORMAT, Coding, read_facts, store_facts, zarr_3
 from medil.volume import Volume, load
 
-CHUNK = 64  # voxels an axis: a 40 mm patch reads fewer and larger pieces than from 32
-SMALL_MM = 2.0  # voxels of the small copy are about that large
+CHUNK = 64  # voxels per axis: with 32, a 40 mm patch would read more and smaller pieces
+SMALL_MM = 2.0  # approximate voxel size of the small copy
 LEVELS = 2**16 - 1  # steps that 16 bits can count
-COARSEST = 2**-12  # of the 0 ... 1 scale: volumes that would need larger steps stay float32
+COARSEST = 2**-12  # largest step on the 0 ... 1 scale; volumes that need more stay float32
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def build_store(
     stay. One process builds at a time.
 
     Args:
-        paths: Images as `medil.volume.load` takes them, but for .nhdr.
-        folder: Of the store; made when missing, its parent must exist.
+        paths: Images that `medil.volume.load` reads, except .nhdr.
+        folder: Folder of the store; created when missing, but its parent must exist.
         window: Intensities that become 0 and 1; by percentiles of each image when None.
         subjects: Path (as `str(path)`) to subject, for splits that go by subject.
         progress: Show a bar.
@@ -97,8 +97,8 @@ class _Builder:
     def __init__(self, folder: Path, intensity: Intensity | None) -> None:
         self.folder, self.intensity = folder, intensity
         claim(folder, intensity)
-        for rest in folder.glob(".part-*"):  # of a build that was killed
-            shutil.rmtree(rest)
+        for leftover in folder.glob(".part-*"):  # of a build that was killed
+            shutil.rmtree(leftover)
         self.facts = read_facts(folder)
         self.by_hash = {facts["sha256"]: key for key, facts in self.facts.items()}
         self.by_path = {facts["source"]: key for key, facts in self.facts.items()}
@@ -107,7 +107,7 @@ class _Builder:
         """Store a file unless its volume exists; returns whether it was written.
 
         Raises:
-            InputError: It cannot be read, or is constant.
+            InputError: The file cannot be read, or its image is constant.
         """
         name = scan_name(path)
         source, stat = str(path.resolve()), path.stat()
@@ -142,7 +142,9 @@ class _Builder:
 
     def _remove(self, key: str) -> None:
         doomed = self.folder / f".part-{key}"
-        os.rename(self.folder / key, doomed)  # so that no half of it stays under its name
+        os.rename(
+            self.folder / key, doomed
+        )  # so that a killed build leaves no half of it under its name
         shutil.rmtree(doomed)
         del self.by_hash[self.facts.pop(key)["sha256"]]
 
@@ -151,7 +153,7 @@ def scan_name(path: Path) -> str:
     """A file's name without its suffix.
 
     Raises:
-        InputError: No file, or none that a store takes.
+        InputError: The path is not a file that a store takes.
     """
     if not path.is_file():
         raise InputError(f"{path} is not a file.")
@@ -165,7 +167,7 @@ def claim(folder: Path, intensity: Intensity | None) -> None:
     """Make a folder a store, or check that it is a store of the same window.
 
     Raises:
-        InputError: It holds something else.
+        InputError: The folder holds something else.
     """
     window = [intensity.low, intensity.high] if intensity else None
     make_folder(folder)
@@ -174,7 +176,7 @@ def claim(folder: Path, intensity: Intensity | None) -> None:
         if has != window:
             named = "percentiles of each image" if has is None else "{:g} to {:g}".format(*has)
             raise InputError(
-                f"the store {folder} was scaled by {named}; use the same or choose another folder."
+                f"the store {folder} was scaled by {named}; use the same window or another folder."
             )
         return
     zarr_3().create_group(str(folder), attributes={"format": FORMAT, "window": window})
@@ -232,7 +234,7 @@ def _write_array(group: Any, name: str, values: np.ndarray, side: int) -> None:
         name, shape=values.shape, dtype=values.dtype, chunks=chunks,
         shards=shard if shard != chunks else None,
         compressors=zarr_3().codecs.BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"),
-        config={"write_empty_chunks": True},  # so that a file that is missing is known to be
+        config={"write_empty_chunks": True},  # so that a missing file is an error
     )  # fmt: skip
     array[...] = values
 
@@ -243,7 +245,7 @@ def _write_array(group: Any, name: str, values: np.ndarray, side: int) -> None:
 def encoded(
     values: Tensor, intensity: Intensity, unit: float | None = None
 ) -> tuple[np.ndarray, Coding]:
-    """Image units as 16 bits, exact for images of at most 65536 levels.
+    """Store image values in 16 bits, exactly for images of at most 65536 levels.
 
     Integers are kept, which compress best. Other values are rounded to
     65536 steps over their range; the error is half a step, and a volume whose outliers would

@@ -1,7 +1,7 @@
-"""The training set: synthetic heads that are drawn once into files, and real scans beside them.
+"""The training set: synthetic heads, drawn once into files, and real scans.
 
 Subject k of a cohort is a pure function of (configuration, seed, k). Only the `train` split
-of a manifest gets in, and splits go by subject.
+of a manifest is used; all scans of one subject are in one split.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def training_scans(
 
     Args:
         config: How many subjects, how varied, and the share of real scans.
-        folder: Where the cohort's volumes are kept; made when missing.
+        folder: Folder of the cohort's volumes; created when missing.
         seed: Added to the cohort's own.
-        maps: Label maps that the subjects take turns with; those of the manifest when None.
+        maps: Label maps, used in turn for the subjects; those of the manifest when None.
         draws: Whether this process draws. In a run of several processes one draws, and the
             others wait for its files.
-        store: Where real scans come from; from the published ones when None.
-        processes: How many draw side by side.
+        store: Store of the real scans; the published scans when None.
+        processes: Number of processes that draw.
 
     Returns:
         The scans; the weights of the cohort sum to 1.
@@ -66,10 +66,12 @@ def training_scans(
     """
     real = real_scans(config, store)
     if store and not real:
-        raise InputError("a store is of no use where the real share is 0; choose a larger one.")
+        raise InputError("a store is of no use when real_share is 0; choose a larger share.")
     if config.real_share == 1:
         if not real:
-            raise InputError("without a cohort there must be real scans; name a store of them.")
+            raise InputError(
+                "real_share = 1 needs real scans, and there are none; name a store of them."
+            )
         return real
     if draws:
         draw_cohort(config, folder, seed, maps=maps, processes=processes)
@@ -80,14 +82,14 @@ def training_scans(
 
 
 def real_scans(config: DataConfig, store: Store | None = None) -> list[Scan]:
-    """Real scans, sharing the weight of `real_share` beside a cohort that weighs 1.
+    """Real scans; their total weight gives them `real_share` beside a cohort of weight 1.
 
     Args:
-        config: Says the share.
-        store: Whose volumes they are; those of the `train` split that are here when None.
+        config: Gives `real_share`.
+        store: Store of the scans; when None, the local files of the published `train` split.
 
     Returns:
-        The scans; those of a store are read when they are drawn from.
+        The scans; a store reads only the voxels that are used.
     """
     if not config.real_share:
         return []
@@ -128,11 +130,11 @@ def draw_cohort(
     """Draw subjects into a folder, anatomy by anatomy; files that exist are kept.
 
     Args:
-        config: How many, and how they vary.
-        folder: Made when missing.
+        config: Number of subjects, and how they vary.
+        folder: Created when missing.
         seed: Added to the cohort's own.
         maps: Label maps; those of the manifest when None.
-        processes: How many draw side by side.
+        processes: Number of processes that draw.
 
     Raises:
         InputError: The folder holds another cohort.
@@ -155,13 +157,13 @@ def draw_on_one_map(
 
 
 def draw_to_file(config: DataConfig, folder: Path, seed: int, index: int, anatomy: Anatomy) -> None:
-    """Draw subject `index` into a file that is whole or not there."""
+    """Draw subject `index` and write its file."""
     drawn = subject(anatomy, config.seed_cohort + seed, index, cohort_settings(config, index))
     save(drawn, subject_path(folder, index), force=True)
 
 
 def read_anatomy(path: Map) -> Anatomy:
-    """A label map's anatomy, or that of the MNI152 tissue maps; some seconds."""
+    """A label map's anatomy, or that of the MNI152 tissue maps; takes some seconds."""
     return label_anatomy(path) if path else tissue_anatomy()
 
 
@@ -169,7 +171,7 @@ def claim(folder: Path, config: DataConfig, seed: int, maps: Sequence[Map]) -> N
     """Note which cohort a folder holds, so that no run reads the cohort of another.
 
     Raises:
-        InputError: It holds another one.
+        InputError: The folder holds another cohort.
     """
     facts = {k: v for k, v in dataclasses.asdict(config).items() if k not in UNUSED}
     facts |= {"seed": seed, "maps": [path.name if path else "mni152" for path in maps]}

@@ -20,11 +20,11 @@ def launch(processes: int | None = None, device: str = "auto") -> Any:
     """Lightning Fabric, launched in every process of the run.
 
     Args:
-        processes: On this machine; when None, as many as torchrun or SLURM started, else 1.
-        device: Of each process: "auto", "cpu" or "cuda".
+        processes: Processes on this machine; when None, as torchrun or SLURM started, else 1.
+        device: Device of each process: "auto", "cpu" or "cuda".
 
     Raises:
-        InputError: Not installed, or no such device here.
+        InputError: Fabric is not installed, or there is no such device here.
     """
     try:
         from lightning_fabric import Fabric
@@ -44,7 +44,7 @@ def launch(processes: int | None = None, device: str = "auto") -> Any:
 
 
 def started_processes() -> tuple[int, int]:
-    """Processes a machine and machines, as torchrun or SLURM have started them; else 1, 1."""
+    """Processes per machine, and machines, as torchrun or SLURM started them; else 1, 1."""
     env = {k: int(v) for k, v in os.environ.items() if v.isdecimal()}
     if "TORCHELASTIC_RUN_ID" in os.environ:
         local = env["LOCAL_WORLD_SIZE"]
@@ -57,7 +57,7 @@ def check_batch(settings: TrainConfig | FlowTraining, processes: int) -> None:
     """Refuse a batch that cannot be split into equal parts.
 
     Raises:
-        InputError: It does not.
+        InputError: The batch cannot be split.
     """
     if settings.batch % (processes * settings.accumulate):
         raise InputError(
@@ -74,7 +74,7 @@ class Interruption:
     """
 
     def __init__(self) -> None:
-        self.name = ""  # of the signal that came
+        self.name = ""  # of the signal received
         self.before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -101,7 +101,7 @@ def duration_s(text: str) -> float:
     """Seconds in `90s`, `9m`, `1.5h` or a plain number of minutes.
 
     Raises:
-        InputError: Anything else, or nothing above zero.
+        InputError: Another text, or a time that is not above zero.
 
     Example:
         >>> duration_s("9m"), duration_s("1.5h"), duration_s("2")

@@ -1,4 +1,4 @@
-"""What a run reports under way: a bar on the terminal, `log.jsonl`, and TensorBoard."""
+"""Reports of a run in progress: a bar on the terminal, `log.jsonl`, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class RunLog:
 
     Args:
         out: Folder of the run.
-        settings: Say how long the run is: in steps, or in wall time.
-        step: Where the call begins; lines of the log beyond it are removed, because a killed
+        settings: Give the length of the run, in steps or in wall time.
+        step: Step at which the call begins; later lines of the log are removed, because a killed
             run repeats those steps.
         progress: Share of the run that is done, 0 ... 1.
         silent: Write nothing, as all processes but the first do.

@@ -170,7 +170,7 @@ def total_loss(
 
 # Terms that are networks, for runs on a GPU
 
-TRUNKS = {  # of torchvision, under which names torch hub keeps them
+TRUNKS = {  # files of torchvision's weights, as torch hub names them
     "alex": "alexnet-owt-7be5be79.pth",
     "vgg": "vgg16-397923af.pth",
     "squeeze": "squeezenet1_1-b8a52dc0.pth",
@@ -185,8 +185,8 @@ class Perceptual(nn.Module):
 
     Args:
         net: Trunk, a key of `TRUNKS`.
-        every: Only every so-manyth plane along an axis is compared.
-        least: Planes are enlarged to this many pixels a side, which the trunk needs.
+        every: Only every n-th plane along an axis is compared.
+        least: Smallest side of a plane, in pixels; smaller planes are enlarged for the trunk.
 
     Raises:
         InputError: The trunk's weights or the lpips package are not on this computer.
@@ -206,7 +206,7 @@ class Perceptual(nn.Module):
         return torch.stack(distances).mean()
 
     def _planes(self, x: Tensor, axis: int) -> Tensor:
-        """[N, 3, h, w] in -1 ... 1: every so-manyth plane across an axis, as grey RGB."""
+        """[N, 3, h, w] in -1 ... 1: every n-th plane across an axis, as grey RGB."""
         planes = x.float().movedim(axis + 2, 1)[:, :: self.every].flatten(0, 1)  # [N, 1, h, w]
         size = [max(self.least, n) for n in planes.shape[2:]]
         planes = functional.interpolate(planes, size, mode="bilinear", align_corners=False)
@@ -243,11 +243,11 @@ class Adversary:
 
     Args:
         kind: "hinge" or "least-squares" GAN.
-        channels: Of its first layer.
-        layers: Convolutions between its first and last.
-        learning_rate: Of its own AdamW.
+        channels: Channels of its first layer.
+        layers: Number of convolutions between its first and last.
+        learning_rate: Learning rate of its own AdamW.
         seed: Seeds its initial weights.
-        device: Where its weights are.
+        device: Device of its weights.
 
     Raises:
         InputError: Another kind, or MONAI is not installed.

@@ -1,8 +1,7 @@
 """From volumes to training steps: a random block of native voxels under a random latent grid.
 
 Every step has its own generator from (seed, step), so a resumed run sees the same data. The
-phase between voxels and latent cells is random: centres that
-coincide would flatter interpolation.
+phase between voxels and latent cells is random: centres that coincide would flatter interpolation.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ from medil.io.intensity import Intensity, replace_nonfinite, robust_intensity
 from medil.regrid import box_average
 from medil.volume import Volume
 
-FOREGROUND = 0.02  # on the 0 ... 1 scale: air is darker
-THICK_MM = 1.5  # voxels that large are not averaged to larger ones
-FINER = 2  # a small copy serves where it has so many times the voxels along each axis
-CUBIC_SHARE = 0.5  # of coarser voxels that grow along every axis; the others are slices
+FOREGROUND = 0.02  # intensity on the 0 ... 1 scale below which a voxel is air
+THICK_MM = 1.5  # voxels of this size are not averaged to larger ones
+FINER = 2  # a small copy must have this many times the voxels along each axis
+CUBIC_SHARE = 0.5  # share of coarser voxels that grow along every axis; the rest are slices
 
 
 class Voxels(Protocol):
@@ -59,7 +58,7 @@ class Scan:
         spacing_mm: Voxel size.
         foreground: [n, 3] indices of some voxels that are not air.
         weight: How often it is drawn, relative to the others.
-        name: For messages.
+        name: Name in messages.
         small: The same volume on larger voxels, where reading the whole would take long.
     """
 
@@ -77,11 +76,11 @@ class Step:
 
     Args:
         x: [B, 1, D, H, W] to encode, on `grid`.
-        grid: Its grid, in the batch's own frame (mm).
-        latent_grid: Parallel to it, at a random phase.
+        grid: Grid of `x`, in the batch's own frame (mm).
+        latent_grid: Latent grid, parallel to `grid`, at a random phase.
         target: [B, 1, D', H', W'] to render, on `target_grid`.
         target_grid: Finer than `grid` in steps that teach one resolution from another.
-        name: Of the scan.
+        name: Name of the scan.
         pair: `x` averaged to larger voxels, and their grid; None without a consistency loss.
     """
 
@@ -104,7 +103,7 @@ class Step:
             The step of that part; all of them together are this one.
 
         Raises:
-            InputError: A batch that does not fall into so many equal parts.
+            InputError: The batch does not split into `count` equal parts.
         """
         size, rest = divmod(len(self.x), count)
         if rest:
@@ -126,8 +125,8 @@ def prepare_scan(
     Args:
         volume: Native voxels.
         weight: How often to draw it.
-        n_foreground: At most so many of them are kept.
-        name: For messages.
+        n_foreground: Largest number of these voxels to keep.
+        name: Name in messages.
         intensity: Intensities that become 0 and 1; percentiles when None.
 
     Returns:
@@ -162,7 +161,7 @@ def random_block(scan: Scan, side_mm: float, rng: np.random.Generator) -> Tensor
 
 
 def random_axes(rng: np.random.Generator) -> list[int]:
-    """Each of the three axes with a chance of one half."""
+    """A random subset of the three axes, each with probability one half."""
     return [axis for axis in range(3) if rng.random() < 0.5]
 
 
@@ -176,13 +175,13 @@ def random_phase(
     """A latent grid over a block's box, its cells' phase drawn uniformly.
 
     Args:
-        grid: Of the block, its box no larger than `extent_mm`.
+        grid: Grid of the block; its box is no larger than `extent_mm`.
         pitch_mm: Latent pitch.
         extent_mm: Sets the number of cells; kept to a few values, because a convolution of
             a new shape costs a CPU more to prepare than to run.
-        rng: Of this step.
-        anchored_share: How often the grid starts at the block's corner instead, as that of
-            `LatentAutoencoder.latent_grid` does.
+        rng: Generator of this step.
+        anchored_share: Probability that the grid starts at the block's corner instead, as
+            that of `LatentAutoencoder.latent_grid` does.
 
     Returns:
         The latent grid.
@@ -211,10 +210,10 @@ def patch_step(
         scans: The training set.
         pitch_mm: Latent pitch.
         patch_mm: Side of a block.
-        batch: Blocks a step.
-        coarser_share: How many steps encode voxels twice as large as those they render
+        batch: Number of blocks.
+        coarser_share: Share of steps that encode larger voxels than they render
             (ours: so that the decoder does not ring where a coarse scan lacks detail).
-        rng: Of this step.
+        rng: Generator of this step.
         paired: Give native steps a `pair`, so that latents of two grids can be compared.
         anchored_share: See `random_phase`.
 
@@ -237,7 +236,7 @@ def patch_step(
 
 
 def random_factor(rng: np.random.Generator) -> list[int]:
-    """Enlargement of voxels along each axis: 2 in all, or 3 in one."""
+    """Enlargement of voxels along each axis: 2 along all, or 3 along one."""
     return [2, 2, 2] if rng.random() < CUBIC_SHARE else rng.permutation([1, 1, 3]).tolist()
 
 
@@ -257,7 +256,7 @@ def shrunk(scan: Scan, shape: tuple[int, int, int]) -> Tensor:
     small copy, which are averaged exactly.
 
     Args:
-        scan: Of any size.
+        scan: A scan of any size.
         shape: At most the scan's own shape.
 
     Returns:
@@ -287,7 +286,7 @@ def global_step(
         scans: The training set.
         pitch_mm: Latent pitch at native resolution.
         patch_mm: Side of a stage-two patch; its number of latent cells is used here too.
-        rng: Of this step.
+        rng: Generator of this step.
         batch: Copies of the volume, each mirrored at random.
 
     Returns:

@@ -14,12 +14,12 @@ Drawn = TypeVar("Drawn")
 
 
 class Prefetcher(Generic[Drawn]):
-    """Draws ahead: the items of the next numbers, while the current one is in use.
+    """Draws the items of the next numbers in threads, while the current one is in use.
 
     Args:
         draw: Called with a number and a variant, from any of the threads.
-        ahead: How many numbers at most are drawn or waiting beyond the current one.
-        threads: How many draw.
+        ahead: Largest number of items that are drawn in advance.
+        threads: Number of threads that draw.
 
     Example:
         >>> with Prefetcher(lambda number, variant: number**2, ahead=2) as squares:

@@ -40,14 +40,14 @@ class Learner(ABC):
         config: With `train` (the run's length, rates and sizes) and `to_json`.
     """
 
-    verb: ClassVar[str]  # of the command line
+    verb: ClassVar[str]  # command that trains it
     recipe: ClassVar[type[Recipe]]  # class of the configuration
     presets: ClassVar[Mapping[str, Any]]  # name to configuration
-    adversary: Adversary | None = None  # a discriminator that is trained along
+    adversary: Adversary | None = None  # a discriminator that is trained with the model
 
     def __init__(self, config: Any) -> None:
         self.config = config
-        self.facts: dict[str, Any] = {}  # that the run shall remember, JSON-able
+        self.facts: dict[str, Any] = {}  # stored with the run, JSON-able
 
     @classmethod
     @abstractmethod
@@ -58,16 +58,16 @@ class Learner(ABC):
         """Make the run's folder and its training set.
 
         Args:
-            config: Of the run.
+            config: Configuration of the run.
             out: Folder of the run.
-            source: What the training set comes from; a default when None.
-            seed: Of the run.
+            source: Origin of the training set; a default when None.
+            seed: Seed of the run.
             earlier: Facts of the run that is resumed; None for a new run.
             fabric: From `launch`.
             workers: Processes that draw synthetic heads.
 
         Raises:
-            InputError: The source cannot be used, or is another one than the run began with.
+            InputError: The source cannot be used, or differs from the one the run began with.
         """
 
     @abstractmethod
@@ -87,14 +87,14 @@ class Learner(ABC):
 
         Args:
             model: Set up by Fabric.
-            optimiser: Over its weights; the learning rate is set.
-            number: Of the step, from 0.
+            optimiser: Optimiser of its weights, with the learning rate of this step.
+            number: Number of the step, from 0.
             progress: Share of the run that is done, 0 ... 1.
-            seed: Of the run.
+            seed: Seed of the run.
             fabric: Lightning Fabric.
 
         Returns:
-            What to log, and `voxels`, how many the step learned from.
+            Values to log, and `voxels`, the number of voxels in the step.
 
         Raises:
             InputError: A loss or gradient that is not finite; the weights are as before.
@@ -105,7 +105,7 @@ class Learner(ABC):
         """Put the averaged weights of another run into the model of a new run.
 
         Raises:
-            InputError: They do not fit.
+            InputError: The weights do not fit the model.
         """
 
     @abstractmethod
@@ -113,7 +113,7 @@ class Learner(ABC):
         """Write the averaged weights with the facts of the run."""
 
     def close(self) -> None:
-        """End what `prepare` began."""
+        """Stop the threads that `prepare` started."""
         return
 
 
@@ -121,7 +121,7 @@ class Run:
     """A run under way: what its state file holds, and the step that advances it.
 
     Args:
-        learner: What is trained.
+        learner: What is trained, and one step of it.
         out: The run's folder.
         seed: Seeds weight initialisation, data order and noise.
         fabric: From `launch`.
@@ -169,7 +169,7 @@ class Run:
         self.learner.save_weights(self.ema, self.out / WEIGHTS, facts)
 
     def note_call(self) -> None:
-        """Remember where, and with which code, the run goes on from here."""
+        """Record the step at which this call begins, its code version and its device."""
         cuda = self.fabric.device.type == "cuda"
         self.facts["calls"].append({
             "step": self.facts["step"],
@@ -188,14 +188,14 @@ class Run:
         return facts["elapsed_s"] / (60 * settings.minutes)
 
     def synchronise(self, stop: bool) -> bool:
-        """Whether any process wants to stop; sets all clocks to the one that is ahead."""
+        """Whether any process wants to stop; also sets every clock to the latest one."""
         local = torch.tensor([self.facts["elapsed_s"], float(stop)], dtype=torch.float64)
         latest = self.fabric.all_reduce(local.to(self.fabric.device), reduce_op="max")
         self.facts["elapsed_s"], stopped = latest.tolist()
         return stopped > 0
 
     def advance(self) -> dict[str, float]:
-        """One step: learn from it, average the weights.
+        """One optimiser step, then an update of the averaged weights.
 
         Raises:
             InputError: A loss or gradient that is not finite; the weights are as before.
@@ -216,7 +216,7 @@ class Run:
         return record | {"progress": progress, "learning_rate": rate}
 
     def row(self, record: dict[str, float]) -> dict[str, float]:
-        """A line of the log: a step's record, where the run stands, how fast it is."""
+        """A line of the log: a step's record, the run's progress and its speed."""
         counts = {k: self.facts[k] for k in ("step", "elapsed_s", "voxels")}
         elapsed_s = max(counts["elapsed_s"], 1e-9)
         return counts | record | {
@@ -238,10 +238,10 @@ def train(
     """Train into a folder that exists, or resume; a signal or a spent budget saves and ends.
 
     Args:
-        learner: What is trained, on what.
+        learner: What is trained, and its training set.
         out: Folder of the run.
         seed: Seeds weight initialisation, data order and noise.
-        resume: Go on from the folder's state.
+        resume: Continue from the state in the folder.
         fabric: From `launch`; a single process when None.
         time_budget_s: Wall time of this call.
         warm_start_from: Weights of another run to start from instead of random ones.
@@ -266,7 +266,7 @@ def train(
 
 
 def _to_the_end(run: Run, resumed: bool, time_budget_s: float, began: float) -> nn.Module:
-    """Take a run to its end, a signal, or the end of the time budget."""
+    """Take steps until the run is complete, a signal arrives or the time budget is spent."""
     out, settings = run.out, run.settings
     check_batch(settings, run.fabric.world_size)
     run.note_call()

@@ -36,21 +36,21 @@ def start(
     """Train a preset, or a variant of it, into a folder (`medil train`, `medil train-ldm`).
 
     Args:
-        kind: What is trained.
+        kind: Class of what is trained.
         out: Folder of the run; made if only its last level is missing.
         preset: Name; `tiny` when None, or the resumed run's.
         changes: Settings that differ from the preset's, by dotted name, such as
             `model.latent_spacing_mm`; values may be text. `preset` is read as one of them.
         seed: Seeds weight initialisation, data order and noise; 0 when None, or the resumed
             run's.
-        resume: Go on from the folder's state. Settings must then be the run's own, but the
+        resume: Continue from the state in the folder. Settings must then be the run's own, but the
             run may be made longer.
         source: Where the training set comes from: a patch store (autoencoder), or weights of
             an autoencoder (sampler).
         warm_start_from: Weights of another run to start from instead of random ones.
-        time_budget_s: End this call after so long, to be resumed; the schedule does not change.
-        processes: How many train on this machine; 1 when None, or what torchrun and SLURM say.
-        device: Of each: "auto", "cpu" or "cuda".
+        time_budget_s: End this call after this time; the schedule of the run does not change.
+        processes: Processes on this machine; as for `medil.training.launch.launch`.
+        device: Device of each process: "auto", "cpu" or "cuda".
         workers: Processes that draw synthetic heads; more than one needs a guarded main module.
 
     Returns:
@@ -68,7 +68,9 @@ def start(
     preset, earlier = preset or in_changes, None
     if resume:
         if warm_start_from:
-            raise InputError("a resumed run goes on from its own weights; name no others.")
+            raise InputError(
+                "a resumed run continues from its own weights; leave `warm_start_from` out."
+            )
         config, earlier = resumed(kind, out, preset, seed, changes)
         seed = earlier["seed"]
     else:
@@ -92,17 +94,17 @@ def resumed(
     learning rate then goes on from where the longer schedule is at that progress.
 
     Args:
-        kind: What is trained.
+        kind: Class of what is trained.
         out: The run's folder.
-        preset: To agree with, unless None.
-        seed: Likewise.
+        preset: Preset to agree with, unless None.
+        seed: Seed to agree with, unless None.
         changes: Settings to agree with, by dotted name.
 
     Returns:
         The configuration, perhaps longer, and the facts in the state file.
 
     Raises:
-        InputError: No run there, or another setting.
+        InputError: There is no run, or it has another setting.
     """
     if not ((out / STATE).exists() and (out / CONFIG).exists()):
         raise InputError(f"there is no run to resume in {out}.")

@@ -28,12 +28,12 @@ def save_state(
     """Write everything that a bitwise resume needs, at once or not at all.
 
     Args:
-        path: Where; a file that exists is replaced.
+        path: File to write; one that exists is replaced.
         model: The weights that training moves.
         ema: Their average.
-        optimiser: Of the model.
+        optimiser: Optimiser of the model.
         facts: Steps, time and seed, JSON-able; steps draw their random numbers from them.
-        adversary: With its own optimiser, where there is one.
+        adversary: Discriminator with its own optimiser, if there is one.
     """
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}

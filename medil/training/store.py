@@ -54,11 +54,11 @@ class StoredVoxels:
     """Voxels that are read from disk when sliced: see `medil.training.patches.Voxels`.
 
     Args:
-        store: That holds them.
-        key: Of the volume.
+        store: Store that holds them.
+        key: Key of the volume.
         level: "data" or "small".
         shape: (D, H, W).
-        coding: How to read them.
+        coding: How stored numbers become voxels.
     """
 
     store: Store
@@ -90,7 +90,7 @@ class Store:
     """A store that is open for reading; arrays are opened at their first use.
 
     Args:
-        folder: Made by `build_store`.
+        folder: Folder that `build_store` wrote.
 
     Raises:
         InputError: No Zarr 3, no store, or one without volumes.
@@ -117,7 +117,7 @@ class Store:
         """The volumes, for use like scans in memory.
 
         Args:
-            weight: Of all of them together.
+            weight: Total weight of the volumes.
 
         Returns:
             Sorted by name.
@@ -148,7 +148,7 @@ class Store:
         """A part of an array, as stored.
 
         Raises:
-            InputError: It is damaged.
+            InputError: The array is damaged.
         """
         try:
             return np.asarray(self.array(key, name)[index])
@@ -175,14 +175,14 @@ def open_store(out: Path, folder: Path | None, identity: str | None) -> Store | 
 
     Args:
         out: Folder of the run.
-        folder: Where the store is now; the noted path when None.
-        identity: Of the run's store; None for a run without one.
+        folder: Folder of the store now; the recorded path when None.
+        identity: Identity of the run's store; None for a run without one.
 
     Returns:
         The store, or None.
 
     Raises:
-        InputError: There is none, or it has changed.
+        InputError: There is no store, or it has changed.
     """
     if not identity:
         if folder:
@@ -194,8 +194,8 @@ def open_store(out: Path, folder: Path | None, identity: str | None) -> Store | 
     store = Store(folder or noted.read_text("utf-8").strip())
     if store.identity != identity:
         raise InputError(
-            f"the store {store.folder} is not as it was when the run in {out} began; "
-            "bring it back to that, or begin a new run."
+            f"the store {store.folder} has changed since the run in {out} began; "
+            "restore it, or begin a new run."
         )
     return store
 
@@ -204,7 +204,7 @@ def store_facts(folder: Path) -> dict[str, Any]:
     """The attributes of a store.
 
     Raises:
-        InputError: It is none.
+        InputError: The folder is not a store.
     """
     facts = _attributes(folder)
     if facts.get("format") != FORMAT:
@@ -227,7 +227,7 @@ def _attributes(folder: Path) -> dict[str, Any]:
 
 
 def zarr_3() -> Any:
-    """Zarr 3.
+    """The module `zarr`, version 3.
 
     Raises:
         InputError: It is not installed.

@@ -1,7 +1,7 @@
-"""What one training step is: whole volumes at low resolution first, then native patches.
+"""One training step: whole volumes at low resolution first, then native patches.
 
-What a step sees is a function of (seed, step), and its learning rate one of the progress of
-the run. `medil.training.autoencoder` makes a run of such steps; `update` works without it.
+The data of a step depends on (seed, step) alone, its learning rate on the progress of the run.
+`medil.training.autoencoder` makes a run of such steps; `update` works without it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from medil.training.patches import Scan, Step, global_step, patch_step
 def draw_step(
     config: RunConfig, scans: Sequence[Scan], progress: float, rng: np.random.Generator
 ) -> Step:
-    """Stage one for the first `global_share` of the run, then stage two with a mix of it.
+    """Draw stage one for the first `global_share` of the run, then stage two with some of it.
 
     Args:
-        config: Of the run.
+        config: Configuration of the run.
         scans: The training set.
         progress: Share of the run that is done, 0 ... 1.
-        rng: Of this step.
+        rng: Generator of this step.
 
     Returns:
         The whole batch, of all processes.
@@ -90,12 +90,12 @@ def update(
 
     Args:
         model: A `LatentAutoencoder`, set up by Fabric.
-        optimiser: Over its weights.
+        optimiser: Optimiser of its weights.
         step: The whole batch, of all processes.
-        settings: Of the losses and of clipping.
-        seed: Of the latents' noise.
+        settings: Settings of the losses and of gradient clipping.
+        seed: Seed of the latents' noise.
         fabric: From `medil.training.launch.launch`.
-        critics: Further losses.
+        critics: Losses that are networks.
         measure: Report `gain_db` too, which costs a closed-form reconstruction.
 
     Returns:
@@ -151,8 +151,8 @@ def step_loss(
         estimate, mean, log_var = model(
             x, step.grid, step.latent_grid, step.target_grid, noise.to(device)
         )
-        # Not through Fabric's wrapper, which allows one call a step: the gradients meet the
-        # first encoding's before they are shared.
+        # Not through Fabric's wrapper, which allows one call per step; the gradients of both
+        # encodings are summed before processes share them.
         pair_mean = None
         if step.pair:
             pair_x, pair_grid = step.pair

@@ -128,7 +128,7 @@ def test_a_stopped_run_from_a_store_ends_as_one_that_never_stopped(train, made, 
 
 def test_contradictions_about_the_store_are_refused(train, made, tmp_path):
     share_0 = "--preset", "test", "--steps", 2, "--real-share", 0
-    refused(train(*share_0, "--store", made.folder), "of no use")
+    refused(train(*share_0, "--store", made.folder), "real_share is 0")
     refused(train(*START, "--store", tmp_path / "images"), "not a patch store")
     assert train(*START, "--store", made.folder)[0] == 0
     refused(train("--resume", "--real-share", 0.5), "has data.real_share 1")
