@@ -82,7 +82,7 @@ def test_a_group_may_be_absent_begun_and_removed():
 
 def test_settings_are_read_from_texts_and_files(tmp_path):
     assert read_settings(["model.hidden = 8", "heads=3"]) == {"model.hidden": "8", "heads": "3"}
-    for texts, words in ((["model.hidden"], "no form"), (["heads=1", "heads=2"], "twice")):
+    for texts, words in ((["model.hidden"], "not of the form"), (["heads=1", "heads=2"], "twice")):
         with pytest.raises(InputError, match=words):
             read_settings(texts)
     file = tmp_path / "config.json"

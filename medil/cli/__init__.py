@@ -43,7 +43,7 @@ def run(arguments: Sequence[str]) -> int:
         arguments: As typed after `medil`.
 
     Returns:
-        The exit code. Anything raised from here is a bug, and its traceback is wanted.
+        The exit code. Whatever is raised from here is a bug and keeps its traceback.
     """
     try:
         import click

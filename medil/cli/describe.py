@@ -1,4 +1,4 @@
-"""What an image is, in words: the lines of `medil info`."""
+"""The lines that `medil info` prints about an image."""
 
 from __future__ import annotations
 

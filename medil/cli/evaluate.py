@@ -18,7 +18,7 @@ import click
 from medil.cli.options import FILE, folder, model_options
 from medil.errors import InputError
 
-PATIENCE_S = 20.0  # after Ctrl-C, for processes to end by themselves
+PATIENCE_S = 20.0  # time that processes have after Ctrl-C to end by themselves
 NEEDED = ("pandas", "skimage", "matplotlib", "itables", "papermill", "jupyter_book")
 
 
@@ -56,7 +56,7 @@ def evaluate(
     """
     root = checkout()
     if preset and weights:
-        raise InputError("--preset and --weights both name a model; say only one.")
+        raise InputError("--preset and --weights both name a model; name only one.")
     command = [str(path.absolute()) for path in inputs]
     command += ["--out", str(output.absolute()), "--profile", profile]
     command += ["--release", str(weights.absolute()) if weights else preset or "tiny"]
@@ -91,7 +91,7 @@ def checkout() -> Path:
 
 
 def run_program(command: Sequence[str], folder: Path) -> int:
-    """Run a program to its end and give its exit code; Ctrl-C is passed on and waited for.
+    """Run a program and return its exit code; after Ctrl-C, wait until it has stopped.
 
     Args:
         command: Its arguments, the program first.
@@ -103,7 +103,7 @@ def run_program(command: Sequence[str], folder: Path) -> int:
     with subprocess.Popen(command, cwd=folder) as program:
         try:
             return program.wait()
-        except KeyboardInterrupt:  # a terminal tells both, `kill` this process alone
+        except KeyboardInterrupt:  # a terminal signals both processes, `kill` only this one
             return _stopped(program)
         finally:
             if program.poll() is None:

@@ -1,4 +1,4 @@
-"""The verbs of `medil`, thin: check what would fail late, then call the package."""
+"""The commands of `medil`: check early what would fail late, then call the package."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from medil.system.memory import require_memory
 if TYPE_CHECKING:
     from medil.synth.phantoms import Phantom
 
-RENDER_BYTES = 16  # peak memory a voxel of a rendered phantom or a written file
+RENDER_BYTES = 16  # peak memory per voxel of a rendered phantom or a written file
 
 
 def find_phantom(name: str, seed: int | None) -> Phantom:
@@ -76,7 +76,7 @@ def medil() -> None:
 @medil.command(epilog="Example: medil info scan.nii.gz")
 @click.argument("file", type=FILE)
 @volume_index
-@click.option("--preset", default="tiny", show_default=True, help="Model of the latent grid.")
+@click.option("--preset", default="tiny", show_default=True, help="Preset of the latent grid.")
 def info(file: Path, volume_index: int | None, preset: str) -> None:
     """Describe an image and the latent grid that it would get."""
     from medil.cli.describe import describe
@@ -231,7 +231,7 @@ def phantom(
     check_image_output(output, force)
     drawn = find_phantom(name, seed)
     if spacing and like:
-        raise InputError("--spacing and --like both name the output's grid; say only one.")
+        raise InputError("--spacing and --like both name the output's grid; name only one.")
     resembled = load(like, volume_index=0) if like else None
     grid = resembled.grid if resembled else drawn.grid(spacing or 1.0)
     require_memory(grid.n_voxels, RENDER_BYTES, "this phantom")

@@ -1,4 +1,4 @@
-"""What several verbs share: options, weights, the grid of the output, early refusals."""
+"""Shared by several commands: options, weights, the grid of the output, early checks."""
 
 from __future__ import annotations
 
@@ -82,14 +82,14 @@ def load_weights(preset: str | None, weights: Path | None, device: str = "cpu") 
     from medil.model.weights import load_model, load_release
     from medil.system.device import find_device, place_model
 
-    found = find_device(device)
+    chosen = find_device(device)
     if preset is not None:
         find_preset(preset)
     model = load_model(weights, preset) if weights else load_release(preset or "tiny")
     if not isinstance(model, MedIL):
         name = model.config.architecture
         raise InputError(f"{weights} holds weights of the rival {name!r}; only `eval` can use it.")
-    return place_model(model, found)
+    return place_model(model, chosen)
 
 
 def render_to_file(
@@ -117,7 +117,7 @@ def target(
 
     Args:
         native: Grid of the image, RAS+; the output's grid without either option.
-        source: File of the image, to whose axes --spacing refers.
+        source: File of the image; --spacing is along its axes.
         spacing_mm: Value of --spacing.
         other: Value of --like.
 
@@ -132,7 +132,7 @@ def target(
     from medil.volume import load
 
     if spacing_mm and other:
-        raise InputError("--spacing and --like both name the output's grid; say only one.")
+        raise InputError("--spacing and --like both name the output's grid; name only one.")
     grid = native
     if other:
         resembled = load(other, volume_index=0)

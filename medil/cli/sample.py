@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from medil.volume import Volume
 
 Triple = tuple[float, float, float]
-USUAL_MM: Triple = (1.0, 1.0, 1.0)
+DEFAULT_MM: Triple = (1.0, 1.0, 1.0)
 
 
 @click.command(
@@ -128,7 +128,7 @@ def sample(
     requested = read_conditions(conditions)
     check_options(guidance, like, volume_index, centre)
     flow, model = load_pair(preset, weights, autoencoder, device)
-    flow.embed_conditions([requested])  # refuses unknown ones
+    flow.embed_conditions([requested])  # refuses unknown conditions
     scan, observation = read_scan(flow, like, volume_index, centre)
     grids = renderings(flow, scan, observation, spacing, also_spacing)
 
@@ -145,11 +145,11 @@ def sample(
     outputs = prepare(output, range(seed, seed + count), list(grids), latents, force)
     for sentence in range_warnings(requested, flow.known.spreads):
         click.echo(f"warning: {sentence}", err=True)
-    watched = sys.stderr.isatty()
+    on_terminal = sys.stderr.isatty()
     for own_seed, paths in outputs.items():
         report(f"sample {own_seed} ...")
         (latent,) = sample_latents(
-            flow, model, [own_seed], [requested], guidance, steps, observation, progress=watched
+            flow, model, [own_seed], [requested], guidance, steps, observation, progress=on_terminal
         )
         latent = replace(latent, native=grids[""], source=scan.source if scan else None)
         if latents:
@@ -162,13 +162,15 @@ def read_conditions(texts: Sequence[str]) -> dict[str, float]:
     """Attribute to value, from `name=value` texts.
 
     Raises:
-        InputError: Another form, a value that is no finite number, or a name that is repeated.
+        InputError: Not NAME=VALUE, a value that is not a finite number, or a repeated name.
     """
     requested: dict[str, float] = {}
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
         if not (name and equals):
-            raise InputError(f"--condition {text!r} has no form NAME=VALUE, such as ventricles=40.")
+            raise InputError(
+                f"--condition {text!r} is not of the form NAME=VALUE, such as ventricles=40."
+            )
         if name in requested:
             raise InputError(f"--condition {name} is repeated; name it once.")
         try:
@@ -256,7 +258,7 @@ def renderings(
     if scan and spacing is None:
         first, _ = target(scan.grid, scan.source, None, None)
     else:
-        first, _ = target(box, source, spacing or USUAL_MM, None)
+        first, _ = target(box, source, spacing or DEFAULT_MM, None)
     grids = {"": first}
     for sizes in also:
         ending = "_" + "x".join(f"{size:g}" for size in sizes) + "mm"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FILE = click.Path(path_type=Path)
 COUNT = click.IntRange(1)
-SHORT = {  # options that are settings by a shorter name
+SHORT = {  # options that set one setting each
     "minutes": "train.minutes",
     "steps": "train.steps",
     "batch": "train.batch",
@@ -98,7 +98,7 @@ def train(store: Path | None, **options: Any) -> None:
     The training set is a cohort of synthetic heads, drawn into the run's folder, and real
     scans: published ones, or those of --store, which a resumed run remembers.
 
-    Ctrl-C saves and ends; --resume goes on, for longer if --minutes or --steps say more.
+    Ctrl-C saves and stops the run; --resume continues it, up to a longer --minutes or --steps.
     Several processes: --processes, torchrun or SLURM.
     """
     from medil.training.autoencoder import AutoencoderLearner
@@ -121,7 +121,7 @@ def train_ldm(autoencoder: Path | None, **options: Any) -> None:
     """Train a latent diffusion model, from which `medil sample` samples heads.
 
     Synthetic heads are drawn and encoded once, into the run's folder; then the model trains.
-    Ctrl-C saves and ends; --resume goes on, for longer if --minutes or --steps say more.
+    Ctrl-C saves and stops the run; --resume continues it, up to a longer --minutes or --steps.
     """
     from medil.diffusion.training import FlowLearner
 
@@ -151,7 +151,7 @@ def read_changes(
     """The settings that --config, --set and the short options name, by dotted name.
 
     Args:
-        config: File of --config; what the others name goes before it.
+        config: File of --config; the other options take precedence over it.
         settings: Texts of --set.
         short: Value of each option of `SHORT`, None where it was left out.
         resume: Whether a run is resumed, whose settings stay.
@@ -169,7 +169,7 @@ def read_changes(
         if value is not None:
             named[SHORT[option]] = value
     if short["minutes"] is not None and short["steps"] is not None:
-        raise InputError("--minutes and --steps both say how long the run is; say only one.")
+        raise InputError("--minutes and --steps both set the length of the run; name only one.")
     if "train.minutes" in named and "train.steps" not in named and not resume:
         named["train.steps"] = 0  # a configuration file may hold a length in steps
     return flat(without_retired(read_file(config))) | named if config else named

@@ -1,12 +1,12 @@
 """A latent diffusion model: rectified flow from noise to latents on one grid in mm.
 
 Between a latent x and noise n lies the straight line z = (1 - t) x + t n; the network sees
-z and t and gives x, which says the velocity x - n (Liu et al. 2022, Esser et al. 2024). The
-U-Net and the line are MONAI's. Ours are what stands around them: latents are centred on their
-mean map, 2x2x2 cells are folded into channels (a CPU pays by the cell), the network sees the
+z and t and estimates x, which gives the velocity x - n (Liu et al. 2022, Esser et al. 2024). The
+U-Net and the line are MONAI's. Ours is the rest: latents are centred on their mean
+map, 2x2x2 cells are folded into channels (a CPU's time grows with cells), the network sees the
 place of each cell, and conditions enter as constant channels, each with a flag that says
-whether it is set. A flow may stand on a coarser one, which samples the means of its blocks
-first: the place and shape of a head are then learned on an eighth of the cells (a cascade,
+whether it is set. A flow may have a coarse flow, which first samples the means of blocks
+of cells: the place and shape of a head are then learned on an eighth of the cells (a cascade,
 after Ho et al. 2022).
 """
 
@@ -30,7 +30,7 @@ from medil.layers.blocks import depth_to_space, space_to_depth
 from medil.synth.attributes import ATTRIBUTES, Spread, standard_scores
 
 TIMES = 1000  # MONAI's steps between data and noise
-VARIANCES = (1 / 16, 1 / 4, 1.0, 4.0, 16.0)  # of latents that the Wiener filters expect
+VARIANCES = (1 / 16, 1 / 4, 1.0, 4.0, 16.0)  # variances of the latents, one for each Wiener filter
 FLOOR = 0.4  # time below which errors of the latents have equal weight: ours
 
 
@@ -42,7 +42,7 @@ class LatentStatistics:
         mean: [C, d, h, w], their mean map.
         std: [C], of latents minus that map, one number for all channels (Rombach et al. 2022),
             so that noise covers fine channels before coarse ones, as it does in images.
-        grid: On which they all lie.
+        grid: Grid of all latents.
         spreads: Ranges of the conditions, in the network's order.
         autoencoder_id: Digest of the weights that encode and render these latents.
         coarse: The same statistics of their block means, where there is a coarse flow.
@@ -95,11 +95,11 @@ class LatentFlow(nn.Module):
     """The flow of one autoencoder's latents.
 
     Args:
-        config: Its shape.
+        config: Shape of the network.
         known: Statistics of the training set; they are saved with the weights.
 
     Raises:
-        InputError: MONAI or einops is missing, or a latent grid that does not fold.
+        InputError: MONAI or einops is missing, or the latent grid does not divide.
     """
 
     mean: Tensor
@@ -114,7 +114,7 @@ class LatentFlow(nn.Module):
         self.settings: FlowRun | None = None  # of the run that trained it
         whole = config.fold * 2 ** (len(config.channels) - 1)
         if any(n % whole for n in known.grid.shape):
-            raise InputError(f"a latent grid of {known.grid.shape} does not fold by {whole}.")
+            raise InputError(f"a latent grid of {known.grid.shape} does not divide by {whole}.")
         inner = len(known.std) * config.fold**3
         means = len(known.std) if config.coarse else 0
         self.unet = _unet(config, inner + means + 3 + 2 * len(config.conditions), 2 * inner)
@@ -228,11 +228,11 @@ class LatentFlow(nn.Module):
         conditions: Tensor,
         coarse: Tensor | None = None,
     ) -> Tensor:
-        """The squared error of the velocity, no longer growing below t = `FLOOR`: [B].
+        """The squared error of the velocity, its weight constant below t = `FLOOR`: [B].
 
         Args:
             x: [B, C f^3, ...] latents, as from `normalise`.
-            noise: Of that shape, standard normal.
+            noise: Standard normal, of that shape.
             times: [B], whole numbers from 0 to `TIMES`.
             conditions: [B, 2 n] from `embed_conditions`.
             coarse: As for `estimate`.

@@ -1,7 +1,7 @@
-"""The training set of a latent diffusion model: heads drawn once, encoded once.
+"""The training set of a latent diffusion model: synthetic heads, drawn and encoded once.
 
-Every head is centred in one box, on voxels of its own size that fill the box; so all latents
-share a grid, and a sample has a place in mm.
+Every head is centred in one box, in voxels that fill the box; so all latents share one
+grid, and a sample has a position in mm.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from medil.synth.subject import CohortConfig, draw_subject
 from medil.system.files import atomic_output
 from medil.system.workers import grouped, share_out
 
-UNIT_MM = 32.0  # the box is 5 x 6 x 5 of these, and a voxel a whole part of one
+UNIT_MM = 32.0  # the box is 5 x 6 x 5 of these; each holds a whole number of voxels
 BOX_UNITS = (5, 6, 5)
-CELLS = 8  # latent cells of the box come in so many an axis
-PARTS = (16, 36)  # a voxel is 32/36 ... 32/16 mm = 0.9 ... 2 mm
+CELLS = 8  # the number of latent cells along each axis is a multiple of this
+PARTS = (16, 36)  # voxels per unit, fewest and most: 32/16 = 2 mm to 32/36 = 0.9 mm
 NEAR_1MM_SHARE = 0.6  # of heads on voxels of 1 mm
 SEEDS = {"train": 5000, "test": 5007}
 VERSION = 1  # raise it when other heads are drawn
@@ -47,7 +47,7 @@ def box_grid(spacing_mm: float) -> Grid:
     """The box of 160 x 192 x 160 mm around (0, 0, 0), RAS+, in voxels that divide 32 mm.
 
     Raises:
-        InputError: A voxel that does not fill the box.
+        InputError: The voxels do not fill the box.
     """
     parts = round(UNIT_MM / spacing_mm)
     if parts < 1 or abs(parts * spacing_mm - UNIT_MM) > 1e-6 * UNIT_MM:
@@ -58,13 +58,13 @@ def box_grid(spacing_mm: float) -> Grid:
 
 
 def latent_box(pitch_mm: float) -> Grid:
-    """The grid of latents of the box: the smallest around (0, 0, 0) that holds it.
+    """The latent grid of the box: the smallest around (0, 0, 0) that holds it.
 
     Its axes are multiples of `CELLS` long, as networks that halve them need, so it reaches
     beyond the box where the pitch does not divide it: 168 x 192 x 168 mm at 3 mm.
 
     Args:
-        pitch_mm: Distance of latent cells.
+        pitch_mm: Latent pitch.
 
     Raises:
         InputError: A pitch that is not above zero, or larger than the box.
@@ -113,15 +113,15 @@ def label_maps(split: str) -> list[Path]:
     """The label maps of a split that are on this computer.
 
     Raises:
-        InputError: None is here.
+        InputError: There are no label maps here.
     """
-    found = [fetch(entry) for entry in local_entries(LABEL_MAPS, split)]
-    if not found:
+    maps = [fetch(entry) for entry in local_entries(LABEL_MAPS, split)]
+    if not maps:
         raise InputError(
             "heads for sampling are drawn on label maps, and none is on this computer; "
             "set MEDIL_DATA_MIRROR to a folder that holds them, or fetch them first."
         )
-    return found
+    return maps
 
 
 def draw_heads(
@@ -135,10 +135,10 @@ def draw_heads(
 
     Args:
         split: "train" or "test": which label maps, and which seed.
-        numbers: Which heads; head k is drawn on label map k modulo their count.
-        folder: Made when missing.
+        numbers: Indices of the heads; head k is drawn on label map k modulo their count.
+        folder: Created when missing.
         spacing_mm: Voxel size of all of them; each its own when None.
-        processes: How many draw side by side.
+        processes: Number of processes that draw.
 
     Returns:
         The files, in the order of `numbers`.
@@ -194,9 +194,9 @@ class LatentSet:
 
     Args:
         latents: [N, C, d, h, w] float32, the means.
-        grid: Of every latent.
+        grid: Grid of every latent.
         known: [N, attributes], in the order of `ATTRIBUTES`.
-        weights_id: Of the autoencoder.
+        weights_id: Digest of the autoencoder's weights.
         sources: Names of the label maps.
     """
 
@@ -222,15 +222,15 @@ def encode_heads(model: LatentAutoencoder, heads: Sequence[Path], folder: Path) 
     """Encode heads with an autoencoder, each once; latents are cached beside its digest.
 
     Args:
-        model: Any arm, trained (`weights_id` is set).
+        model: A trained autoencoder (its `weights_id` is set).
         heads: Files of `draw_heads`.
-        folder: Of the cache; made when missing.
+        folder: Folder of the cache; created when missing.
 
     Returns:
         The latents, in the order of the heads.
 
     Raises:
-        InputError: A model without weights.
+        InputError: The model has no trained weights.
     """
     if not model.weights_id:
         raise InputError("latents belong to trained weights; this autoencoder has none.")

@@ -1,6 +1,6 @@
-"""Sample latents: follow the flow from noise to data, and agree with a scan on the way.
+"""Sample latents: integrate the flow from noise to data, with or without a scan to agree with.
 
-A sample that shall agree with a scan is corrected by it after every step:
+A sample that must agree with a scan is corrected after every step:
 z <- z + A+ (scan - A z), with A the rendering and A+ the least-squares projection of the
 closed form. This is the null-space step of Wang et al. 2022 (DDNM); it needs no training.
 """
@@ -30,7 +30,7 @@ from medil.volume import Volume, replace_nonfinite
 STEPS = 30  # from noise to data, by default
 SHIFT = 3.0  # how much finer the steps are near noise, where anatomy is decided
 LAST_STEPS = 3  # corrections of a finished sample by the whole decoder
-HEAD_SHARE = 0.1  # of the 0 ... 1 scale: brighter voxels belong to the head
+HEAD_SHARE = 0.1  # intensity on the 0 ... 1 scale above which voxels belong to the head
 Correct = Callable[[Tensor], Tensor]  # [B, C, d, h, w] latents -> latents that agree with a scan
 
 
@@ -48,10 +48,10 @@ def check_pair(flow: LatentFlow, model: LatentAutoencoder) -> None:
 
 
 def line(steps: int, shift: float = SHIFT) -> list[int]:
-    """Whole times from `TIMES` (noise) down to 0 (data), `steps` of them apart.
+    """The times of a sampler: whole numbers from `TIMES` (noise) to 0 (data), in `steps` steps.
 
     Raises:
-        InputError: No step, or more than there are times.
+        InputError: `steps` is below 1 or above `TIMES`.
     """
     if not 1 <= steps <= TIMES:
         raise InputError(f"a sample takes 1 to {TIMES} steps, not {steps}.")
@@ -70,15 +70,15 @@ def sample_means(
     correct: Correct | None = None,
     progress: bool = False,
 ) -> Tensor:
-    """Latents along the flow, by Euler's method.
+    """Sample latents by integrating the flow with Euler's method.
 
     Args:
-        flow: Trained.
-        seeds: Of the noise of each sample; a sample does not depend on the others.
+        flow: The trained flow.
+        seeds: Seed of each sample's noise; a sample does not depend on the others.
         requested: Conditions of each sample, attribute to value.
         guidance: Weight of classifier-free guidance (Ho & Salimans 2022): 1 follows the
             conditions as learned, more exaggerates them, at twice the cost.
-        steps: From noise to data.
+        steps: Integration steps from noise to data.
         correct: Applied to the estimated latents in every step.
         progress: Show a bar over steps.
 
@@ -157,10 +157,10 @@ class Observation:
 
     Args:
         x: [1, 1, D, H, W], 0 ... 1 scale.
-        grid: Of `x`, parallel to `latent_grid`.
+        grid: Grid of `x`, parallel to `latent_grid`.
         latent_grid: The flow's grid, placed around the scan's head along the scan's axes.
         cover: [1, 1, d, h, w] share of each latent cell that the scan fills, 0 ... 1.
-        intensity: Of the scan.
+        intensity: Intensity scaling of the scan.
     """
 
     x: Tensor
@@ -177,7 +177,7 @@ def observe(
 
     Args:
         volume: A skull-stripped scan, any grid; its axes stay.
-        flow: Whose box is used.
+        flow: The flow whose box is used.
         centre_mm: Middle of the head, RAS mm; that of the bright voxels when None. Name it
             for a scan of a part of the head.
 
@@ -246,7 +246,7 @@ def data_consistency(
         whole: Let A be the whole decoder, not its closed form: exact, and slower.
 
     Raises:
-        InputError: A model without the closed form.
+        InputError: The model has no closed form.
     """
     if not model.config.closed_form:
         raise InputError(
@@ -286,13 +286,13 @@ def sample(
         seeds: One for each sample.
         requested: Conditions of each sample; none when None.
         guidance: As `sample_means`.
-        steps: From noise to data.
+        steps: Integration steps from noise to data.
         like: A scan that every sample agrees with.
         progress: Show bars.
 
     Returns:
-        Latents; their native grid has 1 mm voxels (the scan's, under `like`), their
-        intensities are 0 ... 1, or the scan's.
+        Latents; with `like` their native grid and intensities are the scan's, otherwise 1 mm
+        voxels and 0 ... 1.
 
     Raises:
         InputError: Weights that do not belong together, and as `sample_means`.

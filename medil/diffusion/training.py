@@ -1,4 +1,4 @@
-"""Train a latent diffusion model: heads drawn and encoded once, then steps of a run."""
+"""Train a latent diffusion model on synthetic heads that are drawn and encoded once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from medil.training.run import Learner, Run
 from medil.training.update import parts
 
 FORMAT = "medil-flow-1"
-RELEASE_NAME = "{}-ldm"  # of a preset's released weights
+RELEASE_NAME = "{}-ldm"  # name of a preset's released weights
 AUTOENCODER = "autoencoder.safetensors"  # in the folder of a run
 
 
@@ -53,7 +53,7 @@ class FlowLearner(Learner):
     """A latent diffusion model on a set of latents.
 
     Args:
-        config: Of the run.
+        config: Configuration of the run.
         latents: The training set.
     """
 
@@ -74,7 +74,7 @@ class FlowLearner(Learner):
         make_folder(out)
         kept = out / AUTOENCODER
         if source and fabric.is_global_zero and not kept.exists():
-            with atomic_output(kept) as temporary:  # so that the folder is enough to go on from
+            with atomic_output(kept) as temporary:  # so that the folder is enough to resume from
                 shutil.copyfile(source, temporary)
         with fabric.rank_zero_first(local=True):
             heads = draw_heads("train", range(config.heads), out / "heads", processes=workers)
@@ -82,7 +82,7 @@ class FlowLearner(Learner):
         return cls(config, latents)
 
     def prepare(self, seed: int, device: torch.device) -> None:
-        """Move the latents to where the steps are."""
+        """Move the latents to the device of the run."""
         self.latents = replace(self.latents, latents=self.latents.latents.to(device))
 
     def build(self) -> LatentFlow:
@@ -93,7 +93,7 @@ class FlowLearner(Learner):
         self, model: nn.Module, optimiser: torch.optim.Optimizer, number: int, progress: float,
         seed: int, fabric: Any,
     ) -> dict[str, float]:  # fmt: skip
-        """Add noise to some latents, learn the way back to them."""
+        """One optimiser step on some latents with noise."""
         settings = self.config.train
         bare: Any = getattr(model, "module", model)
         levels = draw_levels(bare, self.latents, settings, np.random.default_rng([seed, number]))
@@ -117,7 +117,7 @@ class FlowLearner(Learner):
         return {"loss": value, "gradient_norm": norm, "voxels": voxels}
 
     def warm_start(self, run: Run, path: Path) -> None:
-        """Start from another run's averaged weights: those networks, coarsest first, that fit.
+        """Start from another run's averaged weights, for the coarsest networks that fit.
 
         Raises:
             InputError: Unreadable weights, of other latents, or none of their networks fits.
@@ -140,7 +140,7 @@ class FlowLearner(Learner):
         run.facts["earlier"] = {"weights": earlier.weights_id, "whole": own is flow, **facts}
 
     def save_weights(self, ema: nn.Module, path: Path, facts: dict) -> None:
-        """Half precision, with the configuration and the statistics of the latents."""
+        """Write the averaged weights in half precision, with configuration and statistics."""
         save_flow(ema, self.config, path, {**facts, "heads": len(self.latents.latents)})
 
 
@@ -150,13 +150,13 @@ def autoencoder_of(
     """The autoencoder whose latents a run learns.
 
     Args:
-        out: Folder of the run, where weights that are no release's are kept.
-        preset: Of the run; names the release where no weights are.
+        out: Folder of the run, which holds a copy of weights that are not a release.
+        preset: Preset of the run; names the release when there are no other weights.
         weights: Written by `medil train`.
         resume: Whether the folder holds a run.
 
     Raises:
-        InputError: Unreadable weights, or others than the run began with.
+        InputError: Unreadable weights, or not those that the run began with.
     """
     named = load_model(weights) if weights else None
     if named and not resume:
@@ -174,13 +174,13 @@ def autoencoder_of(
 def draw_levels(
     flow: LatentFlow, latents: LatentSet, settings: FlowTraining, rng: np.random.Generator
 ) -> list[list[Tensor]]:
-    """Draw what a step learns from: the arguments of `LatentFlow.loss`, level by level.
+    """Draw the data of a step: the arguments of `LatentFlow.loss`, level by level.
 
     Args:
-        flow: On the latents' device.
+        flow: The flow, on the latents' device.
         latents: The training set.
-        settings: How many, how noisy, how often conditions are hidden.
-        rng: Of the step.
+        settings: Batch size, noise, and how often conditions are hidden.
+        rng: Generator of the step.
 
     Returns:
         For the flow and each coarser one: latents, noise, times, conditions, and block
@@ -189,7 +189,10 @@ def draw_levels(
     columns = [list(ATTRIBUTES).index(name) for name in flow.known.spreads]
     levels: list[list[Tensor]] = []
     level: LatentFlow | None = flow
-    count, factor = settings.batch, 1  # of latents, and cells an axis in one of the level's
+    count, factor = (
+        settings.batch,
+        1,
+    )  # latents, and latent cells per cell of the level along each axis
     while level is not None:
         chosen = torch.from_numpy(rng.integers(len(latents.latents), size=count))
         blocks = block_means(latents.latents[chosen], factor)
@@ -229,9 +232,9 @@ def save_flow(flow: Any, config: FlowRun, path: Path, facts: dict) -> Path:
 
     Args:
         flow: The trained `LatentFlow`.
-        config: Of its run.
-        path: Where; a file that exists is replaced.
-        facts: Of the run, JSON-able.
+        config: Configuration of its run.
+        path: File to write; one that exists is replaced.
+        facts: Facts of the run, JSON-able.
 
     Returns:
         The path.

@@ -338,7 +338,7 @@ def _cerebellum(grid: Grid) -> np.ndarray:
 
 
 def _offset(t1: Tensor, shares: Tensor) -> Tensor:
-    """What an average T1w image says beyond its tissue shares: [D, H, W], smooth."""
+    """The part of an average T1w image that tissue shares do not explain: [D, H, W], smooth."""
     means = [float((t1 * share).sum() / share.sum()) for share in shares]
     mixed = sum(mean * share for mean, share in zip(means, shares, strict=True))
     return gaussian((t1 - mixed) * shares[2:].sum(0), 1.0)

@@ -18,8 +18,8 @@ from medil.synth.anatomy import FINE, TISSUES, Anatomy, finer, gaussian, largest
 
 Range = tuple[float, float]
 LATTICE_MM = 4.0  # slow variation is linear between points this far apart
-LEANING = {"csf": 0.7, "white matter": -0.7}  # of the noise that folds an average brain
-FOLIA = 3.5  # texture in cerebellar cortex, whose folds are finer than its labels
+LEANING = {"csf": 0.7, "white matter": -0.7}  # weight of the noise that folds an average brain
+FOLIA = 3.5  # factor on texture in cerebellar cortex: its folds are finer than its labels
 
 
 def smooth_noise(

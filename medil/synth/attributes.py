@@ -74,8 +74,8 @@ def _volumes_ml(head: Subject, anatomy: Anatomy) -> tuple[float, float]:
     low, high = head.head_mm
     shape = [int(n) + 1 for n in (high - low) / COUNT_MM]
     points_mm = centres_mm(Grid.from_spacing(shape, COUNT_MM, low)).to(head.fields.device)
-    came_mm = sample_trilinear(head.fields[:, :3], head.lattice, points_mm)[0].movedim(0, -1)
-    labels = _nearest(anatomy.labels, head.painted_grid, came_mm)
+    source_mm = sample_trilinear(head.fields[:, :3], head.lattice, points_mm)[0].movedim(0, -1)
+    labels = _nearest(anatomy.labels, head.painted_grid, source_mm)
     numbers = torch.tensor(anatomy.numbers, device=labels.device)[labels.int()]
     voxel_ml = COUNT_MM**3 / 1000
     ventricles = torch.isin(numbers, torch.tensor(VENTRICLES, device=labels.device))

@@ -1,8 +1,8 @@
 """Varied synthetic T1w heads, each scanned on a native grid of its own.
 
-`subject` does it all. To scan one head several times, call `draw_subject` once and `scan`
-for each grid. Everything follows from (seed, index): what a head looks like does not
-change how it is scanned, nor the other way round.
+`subject` draws a head, chooses its grid and scans it. To scan one head several times, call
+`draw_subject` once and `scan` for each grid. All draws follow from (seed, index); those of a
+head and those of its scan are independent.
 """
 
 from __future__ import annotations

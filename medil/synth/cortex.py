@@ -36,7 +36,7 @@ def cortex(
     """White matter, a grey ribbon and CSF in a ball, T1w-like: 0.9, 0.62, 0.16; air 0.
 
     Grey matter is what lies within `thickness_mm` of the white matter, measured along the
-    normal, so narrow sulci close over and the outer surface's genus is not a fact.
+    normal, so narrow sulci close, and the genus of the outer surface is unknown.
 
     Args:
         seed: Seeds the folds.
@@ -63,7 +63,7 @@ def cortex(
     tori = _Tori(folds.flat, rng, radius_mm)
     hull_mm = radius_mm + max(fold_mm, 1.2 * tori.reach_mm) + thickness_mm + 3.0
 
-    # A sharp ribbon only asks who is nearer than its thickness, and radii say so for many.
+    # For a sharp ribbon, a radial distance within its thickness is enough: the true one is less.
     needed_mm = 0.0 if edge_mm else thickness_mm
 
     def formula(points_mm: Tensor) -> Tensor:
@@ -138,10 +138,10 @@ class _Folds:
         return height_mm
 
     def _nearest_mm(self, points_mm: Tensor) -> Tensor:
-        """[Q] distance to the surface, by a search that is never below the true one.
+        """[Q] distance to the surface by a short search, never below the true one.
 
-        From any point near the surface one gets there along the radius, so the way to that
-        point and the rest together are an upper bound; the least of all tries is kept.
+        A path to any other point and from there along the radius to the surface is never shorter
+        than the distance; the shortest such path is kept.
         """
         foot, least_mm = points_mm, torch.full(points_mm.shape[:1], math.inf, dtype=torch.float64)
         for _ in range(FOOT_STEPS):  # down to the surface, then under the point again
@@ -171,7 +171,7 @@ class _Folds:
         return above_mm, directions - (change - along) / distance_mm[:, None]
 
     def _strength(self, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """How strong folds are, 0 near a handle and 1 elsewhere: [Q], and gradient [Q, 3]."""
+        """Strength of the folds, 0 near a handle and 1 elsewhere: [Q], and gradient [Q, 3]."""
         low, high = math.cos(math.radians(FOLDED_DEG)), math.cos(math.radians(FLAT_DEG))
         cosine = directions @ self.flat.T  # [Q, H]
         t = ((cosine - low) / (high - low)).clamp(0, 1)

@@ -1,6 +1,6 @@
-"""Phantoms: formulas of space, which a grid averages over its voxels.
+"""Phantoms: functions of position in mm that can be rendered on any grid.
 
-A formula has no resolution, so one phantom gives the truth for every grid. `render`
+A function has no resolution, so one phantom gives the truth for every grid. `render`
 averages it over each voxel's cell, which is what a scanner does and what models here do.
 """
 

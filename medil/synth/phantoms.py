@@ -118,7 +118,7 @@ def shepp_logan(half_width_mm: float = 100.0) -> Phantom:
     third Euler angle; here they keep the 18 degrees of the 2-D phantom.
 
     Args:
-        half_width_mm: What one unit of the table is.
+        half_width_mm: Length of one unit of the table.
 
     Returns:
         The phantom; facts: integral_mm3 (of the values over space), ellipsoids.

@@ -1,6 +1,6 @@
 """Draw one head: shape, contrast, texture and bias, defined inside its voxels.
 
-`draw_subject` decides everything about a head once. `Subject.render` then averages that
+`draw_subject` draws all properties of a head once. `Subject.render` then averages that
 head over the cell of every voxel of any grid, so 0.7 mm voxels see real boundaries, 3 mm
 slabs see partial volume, and two grids of one head agree.
 """
@@ -20,8 +20,8 @@ from medil.regrid import sample_trilinear
 from medil.synth.anatomy import FINE, Anatomy
 from medil.synth.appearance import LATTICE_MM, Range, paint, smooth_noise
 
-MOST_VOXELS = 1_000_000  # rendered at a time
-NEAR = 0.05  # `Anatomy.inside` beyond a voxel's cell from the lowest possible outline
+MOST_VOXELS = 1_000_000  # voxels rendered at a time
+NEAR = 0.05  # `Anatomy.inside` below which a whole voxel is air, for any outline
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class CohortConfig:
     spacing_mm: Range = (0.7, 2.0)  # isotropic scans
     in_plane_mm: Range = (0.7, 1.3)  # anisotropic scans
     slice_mm: Range = (1.5, 3.0)  # anisotropic scans, along a random axis
-    isotropic_share: float = 0.6  # how many scans are isotropic
-    max_tilt_deg: float = 0.0  # of the scan axes, about a random direction
+    isotropic_share: float = 0.6  # share of isotropic scans
+    max_tilt_deg: float = 0.0  # largest tilt of the scan axes, about a random direction
     margin_mm: float = 6.0  # air in the box around the head
     cell: Range = (1.0, 1.5)  # width of the averaged cell, in voxels (the point spread)
     noise: Range = (0.003, 0.025)  # Rician sigma per channel; white matter is near 0.9
@@ -43,9 +43,9 @@ class CohortConfig:
     bias: Range = (0.0, 0.12)  # standard deviation of the log bias field
     texture: Range = (0.015, 0.045)  # fine texture within tissue
     shading: Range = (0.01, 0.03)  # smooth variation within tissue
-    rotation_deg: float = 8.0  # standard deviation of the head's turn, each axis / 2
-    scale: Range = (0.9, 1.1)  # of the head, each axis
-    warp_mm: Range = (0.5, 1.0)  # times the displacements of `WARPS`
+    rotation_deg: float = 8.0  # twice the standard deviation of the head's turn about each axis
+    scale: Range = (0.9, 1.1)  # size of the head along each axis
+    warp_mm: Range = (0.5, 1.0)  # factor on the displacements of `WARPS`
     folding: Range = (0.1, 0.3)  # noise on the tissue shares of an average brain
     ventricles: Range = (-25.0, 40.0)  # ventricle growth: mm of pull per unit gradient
 
@@ -198,7 +198,7 @@ def _lattice(anatomy: Anatomy) -> Grid:
 def _draw_warp(
     anatomy: Anatomy, lattice: Grid, rng: np.random.Generator, config: CohortConfig
 ) -> tuple[Tensor, dict[str, float]]:
-    """Where each lattice point came from in the anatomy: [..., 3] (R, A, S) mm, and facts.
+    """The anatomy's point at each lattice point, [..., 3] (R, A, S) mm, and the drawn facts.
 
     Smooth velocities are integrated by scaling and squaring, so that tissue does not fold
     (Arsigny et al. 2006, doi:10.1007/11866565_113).

@@ -122,7 +122,7 @@ def test_a_grid_that_does_not_fold_is_refused():
     latents = latent_set()
     known = latent_statistics(latents, CONFIG)
     odd = replace(known, mean=known.mean[:, :6], grid=BOX.crop((0, 0, 0), (6, 8, 8)))
-    with pytest.raises(InputError, match="does not fold by 4"):
+    with pytest.raises(InputError, match="does not divide by 4"):
         LatentFlow(CONFIG, odd)
 
 

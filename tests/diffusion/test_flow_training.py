@@ -259,7 +259,7 @@ def test_the_verb_trains_refuses_and_resumes(train_verb, tmp_path):
         (["--resume", "--steps", 1], "has train.steps 2, not 1"),
         (["--resume", "--heads", 6], "has heads 5, not 6"),
         (["--resume", "--seed", 1], "has seed 0, not 1"),
-        (["--resume", "--minutes", 1, "--steps", 2], "say only one"),
+        (["--resume", "--minutes", 1, "--steps", 2], "name only one"),
         (["--resume", "--time-budget", "soon"], "no time budget"),
     ):
         code, _, err = train_verb(*options)

@@ -281,7 +281,7 @@ def test_what_was_typed_reaches_the_suite_with_absolute_paths(run_medil, monkeyp
     assert command[1:5] == ["-m", "eval.evaluate", str(tmp_path / "a.nii"), str(tmp_path / "b")]
     assert f"{tmp_path / 'm.py'}:make" in command
     assert command[command.index("--workers") + 1] == "0"
-    refused(run_medil(*typed, "--preset", "tiny", "--weights", "w"), "say only one")
+    refused(run_medil(*typed, "--preset", "tiny", "--weights", "w"), "name only one")
 
 
 def test_a_programs_exit_code_is_passed_on(tmp_path):

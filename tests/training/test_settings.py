@@ -66,7 +66,7 @@ def test_a_resumed_run_keeps_its_settings(train, tmp_path):
     [
         (["--set", "model.latent_spacing=3"], "nearest one is 'model.latent_spacing_mm'"),
         (["--set", "model.latent_channels=12"], "closed-form encoder fills"),
-        (["--set", "train.batch"], "no form name=value"),
+        (["--set", "train.batch"], "not of the form name=value"),
         (["--set", "train.batch=2", "train.batch=4"], "set twice"),
         (["--set", "train.batch=2", "--batch", 2], "name the same setting"),
         (["--set", "train.batch=many"], "is a whole number, not 'many'"),
