@@ -102,7 +102,7 @@ class Grid:
 
     @property
     def edges_mm(self) -> np.ndarray:
-        """[3, 3] edges of a voxel in RAS+ mm, one a column."""
+        """[3, 3] edges of a voxel in RAS+ mm, one per column."""
         return self.affine_vox2ras[:3, :3]
 
     @property

@@ -1,8 +1,8 @@
 """Maps along the three axes of a grid whose matrices are nearly all zeros.
 
-A voxel sees two to four nodes an axis, so a map along an axis is a few weighted rows a
-result: `torch.nn.functional.embedding_bag` adds them up without touching a zero. The last
-axis has no rows to add; it takes dense products of short blocks. Nothing is transposed
+A voxel depends on two to four nodes per axis, so along an axis each result is a sum of a few
+weighted rows: `torch.nn.functional.embedding_bag` computes it without touching a zero. The
+last axis has no rows to add; it takes dense products of short blocks. Nothing is transposed
 or copied between the axes, and every map comes with its transpose, which is its gradient.
 """
 
@@ -21,10 +21,10 @@ from torch.nn import functional
 
 from medil.layers import banded_triton as gpu
 
-PATTERN_ENTRIES = 2**17  # of a cached pattern: 1 MB in float32
+PATTERN_ENTRIES = 2**17  # size of a cached pattern: 1 MB in float32
 DENSE = 0.25  # share of numbers that are not zero from which a dense product is faster
 BLOCK = 32  # results of the last axis in one dense product
-SLAB_NUMBERS = 2**19  # of coefficients that are rendered at a time: they stay in the cache
+SLAB_NUMBERS = 2**19  # coefficients rendered at a time, so that they stay in the cache
 SLAB_NUMBERS_CUDA = 2**28  # likewise on a GPU, which small tasks leave idle
 
 
@@ -51,7 +51,7 @@ class Band:
         seen = np.flatnonzero(self.matrix[start:stop].any((0, 1)))
         return (int(seen[0]), int(seen[-1]) + 1) if len(seen) else (0, 1)
 
-    def seen_by(self, start: int, stop: int) -> tuple[int, int]:
+    def results_of(self, start: int, stop: int) -> tuple[int, int]:
         """The run of results that depend on the inputs `start` ... `stop`, never empty."""
         seen = np.flatnonzero(self.matrix[:, :, start:stop].any((1, 2)))
         return (int(seen[0]), int(seen[-1]) + 1) if len(seen) else (0, 1)
@@ -59,7 +59,7 @@ class Band:
 
 @lru_cache(maxsize=256)
 def part(band: Band, start: int, stop: int) -> tuple[Band, int, int]:
-    """The map to a run of results alone, and the run of inputs that it takes."""
+    """The part of a map for a run of results, and the run of inputs that it needs."""
     if (start, stop) == (0, band.n_out):
         return band, 0, band.n_in
     first, last = band.window(start, stop)
@@ -67,11 +67,11 @@ def part(band: Band, start: int, stop: int) -> tuple[Band, int, int]:
 
 
 @lru_cache(maxsize=256)
-def fed(band: Band, start: int, stop: int) -> tuple[Band, int, int]:
-    """The map from a run of inputs alone, and the run of results that it adds to."""
+def part_from(band: Band, start: int, stop: int) -> tuple[Band, int, int]:
+    """The part of a map for a run of inputs, and the run of results that it adds to."""
     if (start, stop) == (0, band.n_in):
         return band, 0, band.n_out
-    first, last = band.seen_by(start, stop)
+    first, last = band.results_of(start, stop)
     return Band(band.matrix[first:last, :, start:stop]), first, last
 
 
@@ -82,7 +82,7 @@ def fed(band: Band, start: int, stop: int) -> tuple[Band, int, int]:
 def _pattern(
     band: Band, groups: int, inner: int, adjoint: bool, like: tuple
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Which rows each result adds up, for `embedding_bag`: index, offsets, weights."""
+    """The rows that each result adds up, for `embedding_bag`: index, offsets, weights."""
     kinds: np.ndarray
     g, m = np.arange(groups)[:, None, None], np.arange(inner)[:, None]
     if adjoint:  # results (g, j, m, i), each a few of (g, m, o)
@@ -176,7 +176,7 @@ Block = tuple[slice, slice, list[Tensor]]
 def _cut(band: Band, adjoint: bool) -> list[tuple[int, int, int, int]]:
     """Runs of results and the run of inputs of each; a single one where short ones don't pay."""
     size, full = (band.n_in, band.n_out) if adjoint else (band.n_out, band.n_in)
-    look = band.seen_by if adjoint else band.window
+    look = band.results_of if adjoint else band.window
     count = max(1, round(size / BLOCK))
     edges = [size * n // count for n in range(count + 1)]
     runs = [(a, b, *look(a, b)) for a, b in pairwise(edges)]
@@ -250,7 +250,7 @@ def plan(bands: Sequence[Band], batch: int) -> list[AxisProduct]:
 
 
 def slab_numbers(like: Tensor) -> int:
-    """How many coefficients are rendered at a time where a tensor lies."""
+    """Number of coefficients to render at a time on the device of a tensor."""
     return SLAB_NUMBERS_CUDA if like.is_cuda else SLAB_NUMBERS
 
 
@@ -260,7 +260,7 @@ def render(
     """Three maps, slab by slab along the first axis so that intermediates stay in the cache.
 
     Args:
-        source: [B, J, J, J, x, y, z]; or makes it for the planes start ... stop of x.
+        source: [B, J, J, J, x, y, z], or a function that makes it for planes start ... stop of x.
         bands: The map of each axis.
         batch: B.
         at_once: Coefficients in a slab, about.

@@ -1,9 +1,9 @@
 """The maps of `medil.layers.banded` on a CUDA GPU: Triton kernels that move each number once.
 
-A result is a short weighted sum, so a GPU that reads it term by term waits for nothing but its
-memory. The kernel takes a list of terms for every result along the axis, which the transpose of
+A result is a short weighted sum, so summing it term by term is limited by memory bandwidth
+alone. The kernel takes a list of terms for every result along the axis, which the transpose of
 a map has as well as the map; neighbouring results share most of their terms, which stay in the
-first-level cache. Without Triton `medil.layers.banded` goes on with plain tensor operations.
+first-level cache. Without Triton `medil.layers.banded` uses plain tensor operations.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ except ImportError:  # a CPU build of torch comes without it
     triton = None
 
 LONGEST = 2**31  # numbers that 32-bit offsets can tell apart
-TILE = 1024  # results of a program, times the positions beside the axis that it takes
+TILE = 1024  # results of a program, times its positions beside the axis
 LONGEST_RUN = 256  # results of a program where the axis is the last one
 SHORT_RUN = 2  # and where rows lie behind it
 MIX_TILE = 128  # positions of a program that mixes channels
@@ -30,10 +30,10 @@ MOST_MIXED = 64  # channels before or behind
 
 
 def usable(values: Tensor) -> bool:
-    """Whether the kernel takes such numbers."""
+    """Whether the kernel can take a tensor: its device, dtype and size."""
     kinds = torch.float32, torch.float64
-    on_card = values.is_cuda and triton is not None
-    return on_card and values.dtype in kinds and values.numel() < LONGEST
+    on_gpu = values.is_cuda and triton is not None
+    return on_gpu and values.dtype in kinds and values.numel() < LONGEST
 
 
 def product(values: Tensor, step: Any, adjoint: bool, out: Tensor | None = None) -> Tensor:
@@ -42,7 +42,7 @@ def product(values: Tensor, step: Any, adjoint: bool, out: Tensor | None = None)
     Args:
         values: [G, J, M, n_in, N] (adjoint: [G, M, n_out, N]), in any shape of this order.
         step: An `AxisProduct`.
-        adjoint: Its transpose.
+        adjoint: Apply the transpose.
         out: Contiguous; where to put the result, if given.
 
     Returns:
@@ -71,14 +71,14 @@ def product(values: Tensor, step: Any, adjoint: bool, out: Tensor | None = None)
 def terms(
     band: Any, inner: int, tail: int, adjoint: bool, like: tuple[torch.dtype, torch.device]
 ) -> tuple[Tensor, Tensor]:
-    """Where the terms of every result lie, in numbers from its position, and their weights.
+    """The terms of every result: their offsets from its position, in numbers, and their weights.
 
     Args:
         band: A `medil.layers.banded.Band`.
         inner: M of the values.
         tail: N of the values.
-        adjoint: Of its transpose.
-        like: Kind of the weights, and where they go.
+        adjoint: Take the terms of its transpose.
+        like: Dtype and device of the weights.
 
     Returns:
         [results, terms] int32 and weights; results have a function each when `adjoint`.
@@ -147,7 +147,7 @@ def _sum_terms(
 
 
 def mixes(values: Tensor, n_out: int) -> bool:
-    """Whether `mixed` takes such numbers, [C, N], to so many results a position."""
+    """Whether `mixed` can map values [C, N] to `n_out` channels."""
     few = max(n_out, len(values)) <= MOST_MIXED and values.stride(1) == 1
     return usable(values) and few and values.dtype == torch.float32
 

@@ -29,8 +29,8 @@ class Basis:
         n_functions: J, how many.
         value: delta [...] -> [..., J], of tensors, with gradients.
         integral: delta [...] -> [..., J], an antiderivative of `value`, of arrays.
-        points_per_cell: Of Gauss quadrature an axis, where a voxel's mean has no closed form.
-            With the cubic's, errors stay near 1e-3 of the coefficients' standard deviation; a
+        points_per_cell: Gauss points per cell and axis, where a voxel's mean has no closed form.
+            With the cubic, errors stay near 1e-3 of the coefficients' standard deviation; a
             hat's kinks leave about 1e-2.
     """
 
@@ -73,7 +73,7 @@ def local_fourier(harmonics: int) -> Basis:
     only the amplitudes come from the features (`medil.layers.operators.IntegratedLTE`).
 
     Args:
-        harmonics: K >= 0; J = 2 K + 1 functions an axis.
+        harmonics: K >= 0; J = 2 K + 1 functions per axis.
 
     Returns:
         The basis, radius 1.

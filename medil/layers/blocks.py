@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Its kernels for x86 are the ones that are known to be faster.
+# oneDNN is used on x86 alone, where its kernels are known to be faster.
 ONEDNN = torch.backends.mkldnn.is_available() and "AVX" in torch.backends.cpu.get_cpu_capability()
 
 
 def convolved(layer: nn.Conv3d, x: Tensor, padding: Sequence[int] | None = None) -> Tensor:
-    """A layer's convolution, by oneDNN also where PyTorch would not ask it.
+    """A layer's convolution, by oneDNN also where PyTorch would not use it.
 
     PyTorch gives float32 inputs on the CPU with few planes and rows (B = 1, C D H up to
     20,480: most slabs) to a kernel of its own that is several times slower. Channels last
@@ -27,7 +27,7 @@ def convolved(layer: nn.Conv3d, x: Tensor, padding: Sequence[int] | None = None)
     Args:
         layer: Stride 1.
         x: [B, C, D, H, W].
-        padding: Voxels of zeros an axis; the layer's own when None.
+        padding: Voxels of zeros per axis; the layer's own when None.
 
     Returns:
         [B, O, D', H', W'].
@@ -89,7 +89,7 @@ def residual_blocks(channels: int, depth: int) -> nn.Sequential:
 
 
 def zero_init(layer: nn.Conv3d | nn.Linear) -> nn.Conv3d | nn.Linear:
-    """The layer with zero weights: what it adds starts at nothing and grows by training."""
+    """The layer with zero weights, so that its output is zero until it is trained."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -97,7 +97,7 @@ def zero_init(layer: nn.Conv3d | nn.Linear) -> nn.Conv3d | nn.Linear:
 
 
 def mlp(channels_in: int, hidden: int, channels_out: int) -> nn.Sequential:
-    """Two hidden layers; the last one starts silent."""
+    """An MLP with two hidden layers, whose output is zero until it is trained."""
     return nn.Sequential(
         nn.Linear(channels_in, hidden),
         nn.ReLU(),
@@ -108,7 +108,7 @@ def mlp(channels_in: int, hidden: int, channels_out: int) -> nn.Sequential:
 
 
 def at_least_float(x: Tensor) -> Tensor:
-    """Out of reduced precision, in which the angle of a wave would be off by degrees."""
+    """Convert to at least float32; in less, the angle of a wave would be off by degrees."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -116,7 +116,7 @@ def init_weights(network: nn.Module) -> None:
     """Start every layer of a network with unit gain, residual branches at a third.
 
     Our choice: PyTorch's default start shrinks the signal at every layer; convolutions did
-    not learn from it in short runs, and MLPs learned more slowly. Silent layers stay silent.
+    not learn from it in short runs, and MLPs learned more slowly. Layers of zero weights stay zero.
     """
     for layer in network.modules():
         if isinstance(layer, nn.Conv3d | nn.Linear) and layer.weight.any():
@@ -141,7 +141,7 @@ def space_to_depth(x: Tensor, factor: int) -> Tensor:
 
 
 def depth_to_space(x: Tensor, factor: int) -> Tensor:
-    """Channels back into blocks of voxels, the inverse of `fold`."""
+    """Channels back into blocks of voxels, the inverse of `space_to_depth`."""
     batch, channels, depth, height, width = x.shape
     blocks = x.reshape(batch, channels // factor**3, factor, factor, factor, depth, height, width)
     order = blocks.permute(0, 1, 5, 2, 6, 3, 7, 4)

@@ -18,8 +18,8 @@ from medil.grid import Grid
 from medil.layers.blocks import at_least_float, zero_init
 from medil.layers.pointwise import PointOperator, local_ensemble
 
-NUMBERS_PER_CHUNK = 2**24  # of the largest intermediate
-POINTS_PER_CELL = 4  # of the quadrature on oblique grids, an axis
+NUMBERS_PER_CHUNK = 2**24  # size of the largest intermediate
+POINTS_PER_CELL = 4  # quadrature points per cell and axis, on oblique grids
 
 
 def plane_waves(harmonics: int) -> Tensor:
@@ -32,7 +32,7 @@ def plane_waves(harmonics: int) -> Tensor:
         harmonics: K >= 0.
 
     Returns:
-        [((2 K + 1)^3 + 1) / 2, 3], in half-cycles a cell; the first is 0.
+        [((2 K + 1)^3 + 1) / 2, 3], in half-cycles per cell; the first is 0.
 
     Example:
         >>> list(plane_waves(1).shape)
@@ -55,7 +55,7 @@ def hat_wave_integral(delta: Tensor, frequency: Tensor) -> tuple[Tensor, Tensor]
 
     Args:
         delta: In cells; broadcasts with `frequency`.
-        frequency: f, in half-cycles a cell.
+        frequency: f, in half-cycles per cell.
 
     Returns:
         The cosine's integral (odd in delta) and the sine's (even).
@@ -77,7 +77,7 @@ class Reach:
         edges: [n, L + 1] edges of its voxels, measured from its centre in cells.
         voxels: [n, L] index of its voxels; outside the grid where it has fewer than L.
         n_voxels: Size of the target grid.
-        width: Of a voxel, in cells.
+        width: Width of a voxel, in cells.
     """
 
     cells: np.ndarray
@@ -88,7 +88,7 @@ class Reach:
 
     @classmethod
     def of(cls, nodes: Grid, voxels: Grid, axis: int) -> Reach:
-        """Of a feature grid on a target grid parallel to it."""
+        """The reach of a feature grid's cells on a target grid parallel to it."""
         position = voxels.axis_offsets_mm(axis, nodes) / nodes.spacing_mm[axis]  # in cells
         width = voxels.spacing_mm[axis] / nodes.spacing_mm[axis]
         reach = 1 + width / 2
@@ -155,14 +155,14 @@ class ContentLTE(PointOperator):
         self.frequency = zero_init(nn.Conv3d(channels_in, 3 * len(waves), 1))
 
     def coefficients(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Of every cell: amplitudes and frequencies.
+        """Amplitudes and frequencies of every cell.
 
         Args:
             features: [B, C, d, h, w].
 
         Returns:
             [B, channels_out, 2, K, d, h, w], for cosines and for sines, and
-            [B, 3, K, d, h, w] in half-cycles a cell.
+            [B, 3, K, d, h, w] in half-cycles per cell.
         """
         amplitude = at_least_float(self.amplitude(features))
         offset = at_least_float(self.frequency(features)).unflatten(1, (3, -1))
@@ -191,8 +191,8 @@ def render_waves(amplitude: Tensor, frequency: Tensor, nodes: Grid, voxels: Grid
 
     Args:
         amplitude: [B, C, 2, K, d, h, w] on `nodes`, for cosines and for sines.
-        frequency: [B, 3, K, d, h, w], in half-cycles a cell.
-        nodes: Feature grid; beyond its edge the edge's cells go on.
+        frequency: [B, 3, K, d, h, w], in half-cycles per cell.
+        nodes: Feature grid; beyond its edge, edge cells are repeated.
         voxels: Target grid, parallel to it.
 
     Returns:
@@ -218,7 +218,7 @@ def render_waves(amplitude: Tensor, frequency: Tensor, nodes: Grid, voxels: Grid
 
 
 def _tiles(amplitude: Tensor, frequency: Tensor, axes: list[Reach]) -> Tensor:
-    """What each cell gives to each of its voxels: [B C, x y z Lx Ly Lz]."""
+    """The contribution of each cell to each of its voxels: [B C, x y z Lx Ly Lz]."""
     batch, channels = amplitude.shape[:2]
     rows = frequency.permute(1, 0, 3, 4, 5, 2).contiguous()  # [3, B, x, y, z, K]
     (xc, xs), (yc, ys), (zc, zs) = (r.means(rows[n], n) for n, r in enumerate(axes))
@@ -265,7 +265,7 @@ def render_points(
         frequency: [B, 3, K, d, h, w].
         nodes: Feature grid.
         points_mm: [Q, 3] RAS+ points, in mm.
-        edges_mm: [3, 3] edges of the voxels, one a column; None: the point values.
+        edges_mm: [3, 3] edges of the voxels, one per column; None: the point values.
 
     Returns:
         [B, C, Q].

@@ -121,7 +121,7 @@ class RowPlane:
         self.geometry, self.layers = geometry, layers
 
     def tables(self, frequency: Tensor) -> tuple[Tensor, ...]:
-        """Phasors of a plane of cells, from [h, w, 3, K] half-turns a cell along each axis.
+        """Phasors of a plane of cells, from [h, w, 3, K] half-turns per cell along each axis.
 
         Returns:
             Cosines then sines along y [2 H, w, 2K], the same a quarter turn on (-sines, cosines),
@@ -174,7 +174,7 @@ def render(
 
     Args:
         amplitude: [B, 2K, d, h, w]: A, for cosines, then for sines.
-        frequency: [B, 3K, d, h, w]: F in half-turns a cell, frequency by frequency.
+        frequency: [B, 3K, d, h, w]: F in half-turns per cell, frequency by frequency.
         phase: [K].
         mlp: From `medil.layers.blocks.mlp`, 2K channels in.
         nodes: Feature grid.

@@ -1,8 +1,8 @@
 """The resampling operator: features on one grid become values on any other.
 
-Every operator is called as `layer(features, nodes, voxels)`. Those here are linear in what
-the features give them and average over the target voxel; those in `medil.layers.pointwise` ask an
-MLP at the voxel's centre.
+Every operator is called as `layer(features, nodes, voxels)`. Those here are linear in the
+features and average over the target voxel; those in `medil.layers.pointwise` evaluate an MLP
+at the voxel's centre.
 
 - `IntegratedLTE` (ours, default): fixed local frequencies, amplitudes from the features,
   every function averaged over the target voxel.
@@ -33,7 +33,7 @@ from medil.layers.projection import (
     synthesise_points,
 )
 
-SPLINE_MEMORY = 16  # voxels beyond which a cubic spline forgets: 0.36 ** 16 < 1e-7
+SPLINE_MEMORY = 16  # voxels beyond which a cubic spline's weights are negligible: 0.36 ** 16 < 1e-7
 
 
 class IntegratedLTE(nn.Module):
@@ -47,7 +47,7 @@ class IntegratedLTE(nn.Module):
     Args:
         channels_in: C of the features.
         channels_out: C of the result.
-        harmonics: K; J = 2 K + 1 functions an axis.
+        harmonics: K; J = 2 K + 1 functions per axis.
 
     Attributes:
         reach: How far beyond a voxel's faces it looks, in feature cells.
@@ -176,7 +176,7 @@ def make_operator(
     """The resampling operator of a name in `OPERATORS`.
 
     Args:
-        config: Gives the operator's dials.
+        config: Gives the operator's settings.
         kind: Its name.
         channels_in: C of the features.
         channels_out: C of the result.

@@ -1,4 +1,4 @@
-"""Resampling operators that answer one point at a time: a small MLP on what lies around it.
+"""Resampling operators that evaluate one point at a time: a small MLP on nearby features.
 
 `LiteralLTE` is the paper's operator; the others take its ideas away one after the other.
 `FixedMLP` keeps the waves but fixes their frequencies, `LIIF` hands the MLP the features and
@@ -48,7 +48,7 @@ def neighbours(
 
 
 def cells_of(features: Tensor) -> Tensor:
-    """[B, C, d, h, w] -> [B, N, C]: one row a cell, quick to look up."""
+    """[B, C, d, h, w] -> [B, N, C]: one row per cell, quick to look up."""
     return at_least_float(features).flatten(2).mT.contiguous()
 
 
@@ -62,7 +62,7 @@ def cell_size(nodes: Grid, edges_mm: np.ndarray | None, like: Tensor) -> Tensor:
 def local_ensemble(
     answer: Callable[[Tensor, Tensor], Tensor], nodes: Grid, points_mm: Tensor, like: Tensor
 ) -> Tensor:
-    """Every point's 8 answers, weighted by nearness (LIIF Sec. 3.2, LTE Eq. 6).
+    """The 8 predictions around each point, weighted by nearness (LIIF 3.2, LTE Eq. 6).
 
     Args:
         answer: Cells [Q] and delta [Q, 3] in cells to values [B, Q, C].
@@ -84,7 +84,7 @@ def local_ensemble(
 
 
 class PointOperator(nn.Module, ABC):
-    """An operator that is defined at points: on a grid it answers at the voxel centres."""
+    """An operator that is defined at points; on a grid it is evaluated at voxel centres."""
 
     @abstractmethod
     def at(
@@ -96,7 +96,7 @@ class PointOperator(nn.Module, ABC):
             features: [B, C, d, h, w] on `nodes`.
             nodes: Feature grid.
             points_mm: [Q, 3] RAS+ points, in mm; gradients flow to them.
-            edges_mm: [3, 3] edges of the voxel around each point, in RAS+ mm, one a column;
+            edges_mm: [3, 3] edges of the voxel around each point, in RAS+ mm, one per column;
                 None: a point, which is a voxel of size 0.
 
         Returns:
@@ -113,7 +113,7 @@ def is_fast(nodes: Grid, voxels: Grid, features: Tensor) -> bool:
     """Whether `literal_fast.render` is the faster form: parallel grids and no gradients.
 
     It works row by row, which suits the caches of a CPU but not a GPU. Its gradients are right,
-    but on patches of 24 and 40 voxels a side forward and backward took twice as long as with
+    but on patches of 24^3 and 40^3 voxels forward and backward took twice as long as with
     `local_ensemble`, in as much memory.
     """
     slow = torch.is_grad_enabled() or features.is_cuda
@@ -128,14 +128,14 @@ class LiteralLTE(PointOperator):
     Amplitude A and frequencies F are 3x3x3 convolutions of the features, the phase phi is
     linear in the size of the target voxel, measured in feature cells.
 
-    Our choices where the papers are silent: delta is in cells (LTE: two units a cell; the
+    Our choices where the papers are silent: delta is in cells (LTE: two units per cell; the
     factor goes into F), weights are trilinear beyond the outermost centres too, and LTE's
     global skip (the interpolated image) is left to the caller.
 
     Args:
         channels_in: C of the features.
         channels_out: C of the result.
-        frequencies: K, frequencies a cell.
+        frequencies: K, frequencies per cell.
         hidden: MLP width.
 
     Attributes:
@@ -189,7 +189,7 @@ class FixedMLP(PointOperator):
     Args:
         channels_in: C of the features.
         channels_out: C of the result.
-        waves: [K, 3] frequencies in half-cycles a cell, such as `content_lte.plane_waves`.
+        waves: [K, 3] frequencies in half-cycles per cell, such as `content_lte.plane_waves`.
         hidden: MLP width.
 
     Attributes:

@@ -1,6 +1,6 @@
 """Linear maps between grids: render coefficients as voxels, and project voxels on coefficients.
 
-On parallel grids every map is three small matrices, one an axis, whose entries are
+On parallel grids every map is three small matrices, one per axis, whose entries are
 basis functions averaged over voxels. Oblique grids take a general path that averages
 over each voxel by quadrature.
 """
@@ -18,12 +18,12 @@ from torch import Tensor
 
 from medil.grid import Grid, centres_mm, points_to_index
 from medil.layers import banded_triton as gpu
-from medil.layers.banded import Band, Separable, fed, plan, render, slab_numbers
+from medil.layers.banded import Band, Separable, part_from, plan, render, slab_numbers
 from medil.layers.bases import Basis, cell_average
 from medil.layers.blocks import at_least_float
 
 POINTS_PER_CHUNK = 2**14
-NEGLIGIBLE = 1e-10  # of the largest number of a least-squares matrix
+NEGLIGIBLE = 1e-10  # relative to a least-squares matrix's largest entry: smaller ones become 0
 
 
 @lru_cache(maxsize=96)
@@ -38,14 +38,14 @@ def _axis_matrix(
     for step in range(-reach, reach + 1):
         node = nearest + step
         value = cell_average(basis, position - node, step_cells)  # [n_voxels, J]
-        # Beyond the first and last node the edge's coefficients go on.
+        # Beyond the first and last node, edge coefficients are repeated.
         matrix[np.arange(n_voxels), :, node.clip(0, n_nodes - 1)] += value
     matrix.setflags(write=False)
     return matrix
 
 
 def axis_matrix(basis: Basis, nodes: Grid, voxels: Grid, axis: int) -> np.ndarray:
-    """What each voxel sees of each basis function along one axis (cell-averaged).
+    """The mean of each basis function over each voxel, along one axis.
 
     Args:
         basis: The local functions.
@@ -93,7 +93,7 @@ def synthesise(coefficients: Tensor, basis: Basis, nodes: Grid, voxels: Grid) ->
 
     Args:
         coefficients: [B, C, J, J, J, d, h, w] on `nodes`.
-        basis: The local functions, J an axis.
+        basis: The local functions, J per axis.
         nodes: Feature grid.
         voxels: Target grid, parallel to `nodes` (fast) or oblique (quadrature).
 
@@ -113,7 +113,7 @@ def synthesise(coefficients: Tensor, basis: Basis, nodes: Grid, voxels: Grid) ->
 def synthesise_features(
     features: Tensor, weight: Tensor, bias: Tensor | None, basis: Basis, nodes: Grid, voxels: Grid
 ) -> Tensor:
-    """`synthesise` of what a 1x1x1 convolution says, never held as a whole.
+    """`synthesise` of the output of a 1x1x1 convolution, which is never stored as a whole.
 
     Without gradients the coefficients are made for a few planes of nodes, rendered while
     they lie in the cache, and dropped.
@@ -122,7 +122,7 @@ def synthesise_features(
         features: [B, C, d, h, w] on `nodes`.
         weight: [O J^3, C], the convolution's.
         bias: [O J^3], likewise; nothing when None.
-        basis: The local functions, J an axis.
+        basis: The local functions, J per axis.
         nodes: Feature grid.
         voxels: Target grid.
 
@@ -156,7 +156,7 @@ def _mixed(weight: Tensor, values: Tensor, bias: Tensor) -> Tensor:
 
 
 def work(basis: Basis, nodes: Grid, voxels: Grid, channels: int) -> tuple[float, float]:
-    """What `synthesise_features` needs for a voxel of one channel, whatever the machine.
+    """Operations and memory traffic of `synthesise_features`, per voxel of one channel.
 
     Counts a multiplication and an addition for every weight that is not zero: the 1x1x1
     convolution at the nodes, then the three axes in their order. The bytes are those of
@@ -164,7 +164,7 @@ def work(basis: Basis, nodes: Grid, voxels: Grid, channels: int) -> tuple[float,
     once each, and the voxels written.
 
     Args:
-        basis: The local functions, J an axis.
+        basis: The local functions, J per axis.
         nodes: Feature grid.
         voxels: Target grid, parallel to it.
         channels: C of the features.
@@ -200,8 +200,8 @@ def analyse(values: Tensor, basis: Basis, voxels: Grid, nodes: Grid) -> Tensor:
     """
     bands = _bands(basis, nodes, voxels, mean=True)
     assert bands is not None, "analysis needs parallel grids"
-    found = Separable.apply(at_least_float(values).flatten(0, 1), bands, True)
-    return found.unflatten(0, values.shape[:2])
+    coefficients = Separable.apply(at_least_float(values).flatten(0, 1), bands, True)
+    return coefficients.unflatten(0, values.shape[:2])
 
 
 @lru_cache(maxsize=48)
@@ -210,7 +210,7 @@ def _least_squares_band(basis: Basis, place: Place, ridge: float) -> Band:
     matrix = _axis_matrix(basis, *place).reshape(n_voxels, -1)
     gram = matrix.T @ matrix
     bend = np.diff(np.eye(n_nodes), n=min(2, n_nodes - 1), axis=0)  # second differences
-    # Without a ridge a block's inside must not know the block's size: `medil.model.tiles`.
+    # Without a ridge, values inside a block must not depend on its size: `medil.model.tiles`.
     scale = np.trace(gram) / n_nodes if ridge else np.median(np.diag(gram))
     penalty = ridge * (bend.T @ bend) + 1e-4 * np.eye(n_nodes)
     inverse = np.linalg.solve(gram + scale * penalty, matrix.T)  # decays away from the node
@@ -249,7 +249,7 @@ def least_squares(values: Tensor, basis: Basis, voxels: Grid, nodes: Grid, ridge
 def least_squares_slabs(
     slabs: Iterable[tuple[int, Tensor]], basis: Basis, voxels: Grid, nodes: Grid, ridge: float
 ) -> Tensor:
-    """`least_squares` of an image that comes in slabs along its first axis, each seen once.
+    """`least_squares` of an image that comes in slabs along its first axis, each used once.
 
     Args:
         slabs: First index and values [B, C, n, H, W] of each; together the whole image.
@@ -264,7 +264,7 @@ def least_squares_slabs(
     x, y, z = _projection(basis, nodes, voxels, ridge)
     total = None
     for start, values in slabs:
-        band, first, last = fed(x, start, start + values.shape[2])
+        band, first, last = part_from(x, start, start + values.shape[2])
         flat = at_least_float(values).flatten(0, 1)[:, None, None, None]
         added = Separable.apply(flat, (band, y, z), False).unflatten(0, values.shape[:2])
         if band is x:
@@ -298,15 +298,15 @@ def synthesise_points(
     """The continuous function that coefficients define, at scattered points.
 
     A mean over a voxel around each point is taken by Gauss quadrature. It costs
-    prod(max(2, points_per_cell * size in cells)) evaluations a point, each of which looks up
+    prod(max(2, points_per_cell * size in cells)) evaluations per point, each of which looks up
     (2 radius)^3 nodes of J^3 numbers: far more than a voxel of `synthesise` on a parallel grid.
 
     Args:
         coefficients: [B, C, J, J, J, d, h, w] on `nodes`.
-        basis: The local functions, J an axis.
-        nodes: Feature grid; beyond its edge the edge's coefficients go on.
+        basis: The local functions, J per axis.
+        nodes: Feature grid; beyond its edge, edge coefficients are repeated.
         points_mm: [Q, 3] RAS+ points, in mm; gradients flow to them.
-        edges_mm: [3, 3] edges of the voxels in RAS+ mm, one a column; None: the point values.
+        edges_mm: [3, 3] edges of the voxels in RAS+ mm, one per column; None: the point values.
 
     Returns:
         [B, C, Q].

@@ -1,4 +1,4 @@
-"""The equations as slow loops: what the fast code is judged against.
+"""The equations as slow loops: the reference that the fast code is tested against.
 
 Nothing here is used outside tests and pages. One query, one neighbour, one frequency at a
 time, in Python floats; read it beside the papers.
@@ -17,7 +17,7 @@ from medil.grid import Grid
 
 
 def clamp(node: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The nearest cell that exists: beyond the edge, the edge's features go on."""
+    """The nearest cell that exists: beyond the edge, edge features are repeated."""
     return tuple(min(max(n, 0), size - 1) for n, size in zip(node, shape, strict=True))
 
 
@@ -79,7 +79,7 @@ def integrated_lte_at(
         amplitudes: [J, J, J, d, h, w], one channel.
         nodes: Feature grid.
         point_mm: [3] RAS+, in mm.
-        width: Of the box along the axes of `nodes`, in cells; zeros give the point's value.
+        width: Size of the box along the axes of `nodes`, in cells; zeros give the point's value.
 
     Returns:
         Its value.
@@ -129,7 +129,7 @@ def literal_lte(
 
     Args:
         amplitude: [2K, d, h, w]: for cosines, then for sines.
-        frequency: [K, 3, d, h, w], in half-cycles a cell.
+        frequency: [K, 3, d, h, w], in half-cycles per cell.
         phase_weight: [K, 3]: the phase is this times the voxel size in cells.
         mlp: Takes [2K] to [C].
         nodes: Feature grid.
@@ -202,7 +202,7 @@ def content_lte(
 
     Args:
         amplitude: [2, K, d, h, w]: A of cosines, B of sines, one channel.
-        frequency: [3, K, d, h, w], in half-cycles a cell.
+        frequency: [3, K, d, h, w], in half-cycles per cell.
         nodes: Feature grid.
         voxels: Target grid, parallel to it.
         voxel: Index of the target voxel.

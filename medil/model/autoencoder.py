@@ -1,9 +1,9 @@
 """MedIL: native voxels -> latent grid of fixed pitch in mm -> voxels of any grid.
 
-Native grids are touched by the resampling operators alone; every convolution in between
-lives on a grid of fixed physical pitch, so one kernel means the same millimetres in every
-scan. The networks are written once, for slabs that follow each other: training gives them a
-single slab, the whole. The closed-form shortcut beside them is in `medil.model.base`.
+Only the resampling operators work on native grids; every convolution in between
+works on a grid of fixed physical pitch, so one kernel means the same millimetres in every
+scan. The networks are written once, for consecutive slabs: training gives them a single
+slab, the whole. The closed-form shortcut beside them is in `medil.model.base`.
 """
 
 from __future__ import annotations
@@ -70,8 +70,11 @@ class Stem(nn.Module):
         super().__init__()
         self.kind, self.width = config.encoder_operator, config.width_encoder
         self.basis = local_fourier(config.harmonics)
-        self.bytes_per_voxel = 0  # of feature maps at native resolution
-        self.halo_nodes, self.reach = 1, 0  # nodes beyond which, voxels around them that count
+        self.bytes_per_voxel = 0  # memory of feature maps at native resolution
+        self.halo_nodes, self.reach = (
+            1,
+            0,
+        )  # extra nodes on either side, voxels around a node that it needs
         if self.kind == "integrated":
             self.mix = nn.Conv3d(channels_in * self.basis.n_functions**3 + 3, self.width, 1)
         else:
@@ -99,11 +102,11 @@ class Stem(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Images on voxels -> 2 C numbers a latent cell: the stem, a fine level, the latent level.
+    """Images on voxels -> 2 C numbers per latent cell: the stem, a fine level, the latent level.
 
     Args:
         config: The model's shape.
-        channels_in: Of the images.
+        channels_in: Channels of the images.
     """
 
     def __init__(self, config: ModelConfig, channels_in: int) -> None:
@@ -168,12 +171,12 @@ class MedIL(LatentAutoencoder):
     # Weights files name the parts of the networks as release 0.6.0 did
 
     def state_dict(self, *args, **kwargs):
-        """As of any module, under the names of weights files."""
+        """The state of the module, under the names of weights files."""
         state = super().state_dict(*args, **kwargs)
         return {_renamed(WEIGHT_NAMES, key): value for key, value in state.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args, **kwargs):
-        """As of any module, from the names of weights files."""
+        """Load the state of the module, from the names of weights files."""
         names = {theirs: ours for ours, theirs in WEIGHT_NAMES.items()}
         state = {_renamed(names, key): value for key, value in state_dict.items()}
         return super().load_state_dict(state, *args, **kwargs)
@@ -258,7 +261,7 @@ class MedIL(LatentAutoencoder):
         Args:
             latent: From `encode`, or sampled.
             linear_only: Leave the network out and render the closed form's splines alone.
-            precision: Of the networks, see `medil.system.device.network_precision`.
+            precision: Precision of the networks, see `medil.system.device.network_precision`.
 
         Returns:
             The image, to be rendered on any grid or read at any point in mm.

@@ -116,13 +116,13 @@ class SplineShortcut(nn.Module):
 
 
 class LatentAutoencoder(nn.Module, ABC):
-    """Base of all arms: voxels -> mean and log-variance on a latent grid in mm -> voxels.
+    """Base of MedIL and its rivals: voxels -> mean and log-variance on a latent grid -> voxels.
 
-    A subclass has `encode_features`, which turns images into 2 C numbers a latent cell (mean,
-    then log-variance), and `decode_residual`, which renders latents on any grid.
+    A subclass has `encode_features`, which turns images into 2 C numbers per latent cell
+    (mean, then log-variance), and `decode_residual`, which renders latents on any grid.
 
     Args:
-        config: The arm's shape.
+        config: The model's shape.
     """
 
     latent_gain: Tensor
@@ -140,7 +140,7 @@ class LatentAutoencoder(nn.Module, ABC):
             "latent_gain", gain if config.closed_form else torch.ones_like(gain), persistent=False
         )
 
-    # What an arm is
+    # The two methods of a subclass
 
     @abstractmethod
     def encode_features(self, images: Tensor, grid: Grid, latent_grid: Grid) -> Tensor:
@@ -191,7 +191,7 @@ class LatentAutoencoder(nn.Module, ABC):
     def encoder_input(
         self, x: Tensor, projected: Tensor | None, grid: Grid, latent_grid: Grid
     ) -> Tensor:
-        """The image and, beside a projection, what that leaves: [B, channels_in, D, H, W]."""
+        """The image and the residual of its projection, if any: [B, channels_in, D, H, W]."""
         if projected is None:
             return x - MIDDLE
         residual = x - self.splines.render(projected, latent_grid, grid)
@@ -208,7 +208,7 @@ class LatentAutoencoder(nn.Module, ABC):
         return self.compose(self.decode_residual(z, latent_grid, grid), z, latent_grid, grid)
 
     def compose(self, learned: Tensor, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
-        """What the network rendered, on top of the shortcut or of the middle intensity."""
+        """Add the network's rendering to the shortcut, or to the middle intensity."""
         if self.config.closed_form:
             return at_least_float(learned) + self.splines.render(z, latent_grid, grid)
         return at_least_float(learned) + MIDDLE
@@ -220,9 +220,9 @@ class LatentAutoencoder(nn.Module, ABC):
 
         Args:
             x: [B, 1, D, H, W] on `grid`, 0 ... 1 scale.
-            grid: Of `x`, parallel to `latent_grid`.
+            grid: Grid of `x`, parallel to `latent_grid`.
             latent_grid: Latent grid.
-            target_grid: To render on.
+            target_grid: Grid to render on.
             noise: [B, C, d, h, w], standard normal.
 
         Returns:

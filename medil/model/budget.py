@@ -1,4 +1,4 @@
-"""How thick the slabs may be that a memory budget allows, for encoding and for rendering."""
+"""The thickest slabs that a memory budget allows, for encoding and for rendering."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from medil.model.streaming_conv import course_of
 from medil.model.tiles import slab_of, support
 from medil.system.memory import choose
 
-PLANES = 4  # of the latent grid that the networks take at a time, at most
-SLAB_VOXELS = 2**19  # rendered or read at a time, at most
+PLANES = 4  # most planes of the latent grid that the networks take at a time
+SLAB_VOXELS = 2**19  # most voxels that are rendered or read at a time
 # Bytes alive at once, fitted to the resident memory of whole runs.
-VOXEL_BYTES = 32  # a voxel that is rendered or read
+VOXEL_BYTES = 32  # for each voxel that is rendered or read
 CELL_MAPS = 6  # feature maps (4 bytes a channel) in a cell that the networks take
 KEPT_PLANES = 4  # planes of a feature map that a rolling residual block keeps
 FIXED_BYTES = 220e6  # chunks of the operators, libraries' own buffers, the allocator's holes
@@ -60,8 +60,8 @@ def planes_and_rows(
     Args:
         model: A `MedIL`, whose networks say what a plane needs.
         latent_grid: Latent grid.
-        target: To render on.
-        axis: Of the target, along which slabs follow each other.
+        target: Grid to render on.
+        axis: Axis of the target, along which slabs follow each other.
         memory_bytes: Budget of the process; a share of what is free when None.
 
     Returns:
@@ -96,7 +96,7 @@ def planes_and_rows(
 
 
 def _network_bytes(c: ModelConfig, cells: Grid, axis: int, planes: int, width: int) -> float:
-    """What rolling through both levels of a network keeps alive."""
+    """Bytes that both levels of a network need for slabs of this thickness."""
     plane = cells.n_voxels // cells.shape[axis]
     inner = CELL_MAPS * planes + KEPT_PLANES * max(c.depth_encoder, c.depth_latent)
     fine = CELL_MAPS * planes * c.fine_per_latent

@@ -24,7 +24,7 @@ RIDGE = 1e-10  # of the mean diagonal: keeps the normal equations solvable, move
 
 
 class Coded(NamedTuple):
-    """What a codec gives back: the rebuilt volume and how many numbers it kept."""
+    """The result of a codec: the rebuilt volume and the number of coefficients it kept."""
 
     reconstruction: np.ndarray  # [D, H, W] float64
     numbers_kept: int
@@ -73,7 +73,7 @@ def dct_best(data: np.ndarray, grid: Grid, n_numbers: int) -> Coded:
 
     Not a codec of n numbers: *which* coefficients were kept is chosen after seeing the
     volume and costs further bits that are not counted, and the choice is not linear.
-    An upper mark only. Arguments, result and errors as for `dct_cube`.
+    An upper bound only. Arguments, result and errors as for `dct_cube`.
     """
     volume = _checked(data, grid, n_numbers)
     coefficients = fft.dctn(volume, norm="ortho")

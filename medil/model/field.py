@@ -38,9 +38,9 @@ class Field:
 
     Args:
         model: The `MedIL` whose decoder renders.
-        latent: Of its weights.
+        latent: A latent of the same weights.
         linear_only: Leave the network out and render the closed form's splines alone.
-        precision: Of the networks, see `medil.system.device.network_precision`.
+        precision: Precision of the networks, see `medil.system.device.network_precision`.
 
     Raises:
         InputError: A latent of other weights, no such precision, or no closed form.
@@ -72,7 +72,7 @@ class Field:
         network_precision(model.device, precision)  # refuses what it does not know
         self.model, self.latent = model, latent
         self.linear_only, self.precision = linear_only, precision
-        # A clone: what inference mode made cannot take part in gradients.
+        # A clone, because tensors from inference mode cannot have gradients.
         self.z = latent.mean[None].clone().to(model.splines.haar)  # [1, C, d, h, w]
 
     # On grids
@@ -120,8 +120,8 @@ class Field:
 
         Args:
             grid: Target grid, parallel to the latent's or oblique; the native one when None.
-            axis: Of the target, along which the slabs follow each other.
-            descending: From the axis's end.
+            axis: Axis of the target along which slabs follow each other.
+            descending: Start at the end of the axis.
             progress: Show a bar.
             memory_bytes: Budget of the process; a share of what is free when None.
 

@@ -1,4 +1,4 @@
-"""Rival autoencoders, same data and same latent: what MedIL has to beat.
+"""Rival autoencoders, trained on the same data with a latent of the same size.
 
 `ConvAE` works on one fixed grid and resamples at both ends, as pipelines usually do.
 `ResizingAE` takes any voxels and resizes by whatever factor it needs at every level.
@@ -23,7 +23,7 @@ from medil.layers.projection import synthesise
 from medil.model.autoencoder import MedIL
 from medil.model.base import LatentAutoencoder
 
-GROUPS = 8  # of ConvAE's norms
+GROUPS = 8  # groups of ConvAE's group norms
 STRIDES = {1: (), 2: (2,), 3: (3,), 4: (2, 2)}  # working voxels in a latent cell -> its levels
 
 
@@ -88,8 +88,8 @@ def monai_autoencoder(config: ModelConfig, channels_in: int, strides: tuple[int,
 
     Args:
         config: Gives widths, depths and latent channels.
-        channels_in: Of the images.
-        strides: Of each level, from the image inwards: 2 (MONAI's own) or 3.
+        channels_in: Channels of the images.
+        strides: Stride of each level, from the image inwards: 2 (MONAI's own) or 3.
 
     Returns:
         The network.
@@ -141,8 +141,8 @@ class Resize(nn.Module):
     over its cells (anti-aliased), and a 1x1x1 convolution follows.
 
     Args:
-        channels_in: Of the features.
-        channels_out: Of the result.
+        channels_in: Channels of the features.
+        channels_out: Channels of the result.
     """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:

@@ -1,4 +1,4 @@
-"""Convolutions over slabs that follow each other: no plane is computed twice, two a layer are kept.
+"""Convolutions over consecutive slabs: each layer keeps two planes, and none is computed twice.
 
 A 3x3x3 convolution needs one plane on either side. Each layer therefore holds its last plane
 back until the next slab comes; beyond the volume's own faces it sees zeros, as it does on the
@@ -32,8 +32,8 @@ class Course:
 
     Args:
         axis: 0, 1 or 2.
-        descending: From the axis's end.
-        whole: A single slab comes, which is the whole; layers then keep nothing back.
+        descending: Whether slabs start at the end of the axis.
+        whole: Whether a single slab comes, the whole volume; layers then keep no planes.
     """
 
     axis: int
@@ -41,7 +41,7 @@ class Course:
     whole: bool = False
 
     def length(self, x: Tensor) -> int:
-        """How many planes."""
+        """Number of planes of a slab."""
         return x.shape[self.axis + 2]
 
     def part(self, x: Tensor, first: int, length: int) -> Tensor:
@@ -51,11 +51,11 @@ class Course:
         return x.narrow(self.axis + 2, first, length)
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
-        """Slabs in their order of coming, as one."""
+        """Join slabs, in their order along the course."""
         return torch.cat(list(reversed(parts) if self.descending else parts), self.axis + 2)
 
     def cut(self, x: Tensor, thick: int) -> Iterator[Tensor]:
-        """The slabs of a whole."""
+        """Cut a whole volume into slabs."""
         for first, length in cuts(self.length(x), thick):
             yield self.part(x, first, length)
 
@@ -64,14 +64,14 @@ WHOLE = Course(0, whole=True)
 
 
 def course_of(latent_grid: Grid, target: Grid, axis: int, descending: bool = False) -> Course:
-    """Slabs along an axis of a target, as seen from a latent grid: its axis most along them."""
+    """The course along the latent axis that is closest to an axis of a target grid."""
     along = latent_grid.directions.T @ target.directions[:, axis]
     best = int(np.abs(along).argmax())
     return Course(best, descending != bool(along[best] < 0))
 
 
 class Queue:
-    """Planes that came and still wait."""
+    """Planes that have arrived and are not used yet."""
 
     def __init__(self, course: Course) -> None:
         self.course = course
@@ -100,7 +100,7 @@ def convolve(conv: nn.Conv3d, slabs: Iterable[Tensor], course: Course) -> Iterat
     Args:
         conv: Padding 1, stride 1.
         slabs: [B, C, d, h, w] each, all planes of a whole in the course's order.
-        course: Theirs.
+        course: Their course.
 
     Yields:
         Slabs of the result, in the same order; their thickness may differ.
@@ -117,7 +117,7 @@ def convolve(conv: nn.Conv3d, slabs: Iterable[Tensor], course: Course) -> Iterat
         if (n := course.length(held)) > 2:
             out = [convolved(conv, held, padding)]
             held = course.part(held, n - 2, 2).clone()
-            yield out.pop()  # given away: while later layers work, this one keeps two planes
+            yield out.pop()  # not kept here: while later layers work, this one holds two planes
 
 
 def _between_zeros(slabs: Iterable[Tensor], course: Course) -> Iterable[Tensor]:
@@ -129,7 +129,7 @@ def _between_zeros(slabs: Iterable[Tensor], course: Course) -> Iterable[Tensor]:
 
 
 def residual(block: nn.Sequential, slabs: Iterable[Tensor], course: Course) -> Iterator[Tensor]:
-    """What a `ResidualBlock` with this body makes of the whole, slab by slab."""
+    """A `ResidualBlock` with this body, slab by slab."""
     before, between = block[:2], block[3:5]
     first, second = (cast(nn.Conv3d, block[n]) for n in (2, 5))
     waiting = Queue(course)
@@ -147,7 +147,7 @@ def roll(blocks: Iterable[nn.Module], slabs: Iterator[Tensor], course: Course) -
     Args:
         blocks: `medil.layers.blocks.residual_blocks`.
         slabs: [B, C, d, h, w] each, all planes of a whole in the course's order.
-        course: Theirs.
+        course: Their course.
 
     Returns:
         Slabs of the result, in the same order; their thickness may differ.
@@ -175,7 +175,7 @@ class Window:
 
     Args:
         slabs: All planes in the course's order.
-        course: Theirs.
+        course: Their course.
     """
 
     def __init__(self, slabs: Iterator[Tensor], course: Course) -> None:
@@ -200,7 +200,7 @@ class Window:
 
 
 def under(context: Callable[[], AbstractContextManager], items: Iterator[T]) -> Iterator[T]:
-    """Items made inside a context that is left while they are used."""
+    """Make each item inside a context, and leave the context while the item is used."""
     while True:
         with context():
             try:

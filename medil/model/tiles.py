@@ -1,4 +1,4 @@
-"""Which part of one grid another depends on: what lets a job be done piece by piece."""
+"""The part of one grid that another depends on, so that work can be done piece by piece."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Block = tuple[slice, slice, slice]
 def support(source: Grid, target: Grid, reach_cells: float) -> tuple[Block, Grid]:
     """The block of `source` that values on `target` depend on.
 
-    Work done on the block alone then gives what work on the whole would: beyond the block's
-    edge nothing is seen, unless it is the source's own edge.
+    Work on the block alone gives the same values as work on the whole: nothing beyond the
+    block's edge matters, unless it is the source's own edge.
 
     Args:
         source: Carries the features, or the image.
@@ -43,9 +43,9 @@ def cuts(size: int, thick: int, descending: bool = False) -> Iterator[tuple[int,
     """First index and length of pieces of an axis, the last one as long as what is left.
 
     Args:
-        size: Of the axis.
+        size: Size of the axis.
         thick: Length of a piece, at least 1.
-        descending: From the axis's end.
+        descending: Start at the end of the axis.
 
     Yields:
         (start, length).
@@ -65,6 +65,6 @@ def slab_of(grid: Grid, axis: int, start: int, length: int) -> Grid:
 def slabs(
     grid: Grid, rows: int, axis: int = 0, descending: bool = False
 ) -> Iterator[tuple[int, Grid]]:
-    """A grid cut across an axis into slabs of so many planes: first index and grid of each."""
+    """A grid cut across an axis into slabs of `rows` planes: first index and grid of each."""
     for start, length in cuts(grid.shape[axis], rows, descending):
         yield start, slab_of(grid, axis, start, length)

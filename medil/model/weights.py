@@ -53,9 +53,9 @@ def save_weights(
 
     Args:
         model: The autoencoder.
-        config: Of the run that trained it.
-        path: Where; .safetensors.
-        facts: What is worth knowing of the run (steps, minutes, commit, data), JSON-able.
+        config: Configuration of the run that trained it.
+        path: File to write; .safetensors.
+        facts: Facts of the run (steps, minutes, commit, data), JSON-able.
         half: Store fp16, which halves the file.
         force: Replace a file that exists.
 
@@ -119,7 +119,7 @@ def load_model(path: str | Path, preset: str | None = None) -> LatentAutoencoder
 def start_from(model: nn.Module, path: str | Path) -> dict:
     """Put trained weights into a model of the same widths that may be deeper.
 
-    Residual blocks that the weights lack are appended silent, so the deeper model begins
+    Residual blocks that the weights lack are appended with zero output, so the deeper model begins
     exactly where the shallower one stopped (our choice, after Net2Net, Chen et al. 2016).
 
     Args:
@@ -152,7 +152,7 @@ def cumulative(facts: dict, name: str) -> float:
     """Steps or minutes of a run and of all those whose weights it began from.
 
     Args:
-        facts: Of the run.
+        facts: Facts of the run.
         name: "step" or "minutes".
     """
     earlier = facts.get("earlier")

@@ -72,7 +72,7 @@ class FourierFeatures(nn.Module):
     """[cos 2 pi B x, sin 2 pi B x] with fixed random B (Tancik et al. 2020, Sec. 4).
 
     Args:
-        dims: Of a position.
+        dims: Dimensions of a position.
         n_frequencies: Rows of B.
         scale: Standard deviation of B's entries, in cycles over the box.
         generator: Draws B.
@@ -100,7 +100,7 @@ class LocalTexture(nn.Module):
 
     Args:
         n_cells: How many along each axis.
-        harmonics: K; up to K / 2 cycles a cell, with (2 K + 1)^dims functions.
+        harmonics: K; up to K / 2 cycles per cell, with (2 K + 1)^dims functions.
     """
 
     def __init__(self, n_cells: Sequence[int], harmonics: int) -> None:
@@ -130,7 +130,7 @@ class LocalTexture(nn.Module):
 
 
 def start(network: nn.Module, generator: torch.Generator) -> nn.Module:
-    """He's start (2015) for every layer that is not silent, drawn from one generator."""
+    """Initialise every layer with non-zero weights after He et al. (2015), from one generator."""
     for layer in network.modules():
         if isinstance(layer, (nn.Linear, nn.Conv3d)) and layer.weight.any():
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
@@ -289,7 +289,7 @@ def random_crop(
         data: [D, H, W], larger than the cube.
         grid: Where `data` lies.
         side_vox: Side of the cube, in voxels.
-        pitch_mm: Of the feature grid.
+        pitch_mm: Pitch of the feature grid.
         generator: Draws place and phase.
 
     Returns:
@@ -314,7 +314,7 @@ class Renderer(nn.Module):
 
     Args:
         operator: One of `medil.layers.operators`, with `channels` going in and 1 coming out.
-        channels: Numbers kept a feature cell.
+        channels: Features per cell.
         hidden: Width of the extractor.
         generator: Draws the weights.
     """
@@ -338,8 +338,8 @@ class Renderer(nn.Module):
 
     def forward(self, crop: Crop) -> Tensor:
         """A crop, back as [1, 1, D, H, W]."""
-        seen = analyse(crop.values, self.basis, crop.voxels, crop.nodes)
-        features = self.extractor(seen.flatten(1, 4))
+        analysed = analyse(crop.values, self.basis, crop.voxels, crop.nodes)
+        features = self.extractor(analysed.flatten(1, 4))
         return self.operator(features, crop.nodes, crop.voxels)
 
 

@@ -129,7 +129,7 @@ def test_a_band_names_the_inputs_that_its_results_need():
     band = Band(axis_matrix(local_fourier(1), NODES, NODES.resized((10, 6, 7)), 0))
     assert band.window(0, 10) == (0, 5)
     assert band.window(3, 5) == (1, 3)  # voxels at 1.25 and 1.75 cells, half a cell wide
-    assert band.seen_by(1, 2) == (1, 5)
+    assert band.results_of(1, 2) == (1, 5)
     assert band.n_entries <= 10 * 3 * 2
 
 
