@@ -68,15 +68,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def with_options(text: str, group: click.Group) -> str:
-    """A sentence of the library in the words of the command line.
-
-    Args:
-        text: Names parameters in backticks, such as `force=True` or `volume_index`.
-        group: The verbs, whose options say what each parameter is called.
-
-    Returns:
-        The text with --force and --volume in their place.
-    """
+    """Replace parameters in a library error, such as `force=True`, by options (--force)."""
     flags = {
         option.name: max(option.opts, key=len)
         for verb in group.commands.values()

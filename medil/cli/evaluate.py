@@ -91,15 +91,7 @@ def checkout() -> Path:
 
 
 def run_program(command: Sequence[str], folder: Path) -> int:
-    """Run a program and return its exit code; after Ctrl-C, wait until it has stopped.
-
-    Args:
-        command: Its arguments, the program first.
-        folder: Where it runs.
-
-    Returns:
-        The exit code.
-    """
+    """Run a program in a folder and return its exit code; after Ctrl-C, wait for its end."""
     with subprocess.Popen(command, cwd=folder) as program:
         try:
             return program.wait()

@@ -253,13 +253,9 @@ class LatentFlow(nn.Module):
 
 
 def wiener(share: Tensor) -> Tensor:
-    """Gains of the Wiener filters: best linear estimates of x from z = (1 - t) x + t n, over z.
+    """Gains [B, len(VARIANCES)] of Wiener filters for times t [B], 0 ... 1, one per variance of x.
 
-    Args:
-        share: [B], t, 0 ... 1.
-
-    Returns:
-        [B, len(VARIANCES)], one gain for each variance of x.
+    The best linear estimate of x from z = (1 - t) x + t n is the gain times z.
     """
     variance = torch.tensor(VARIANCES, device=share.device)
     t = share.float()[:, None]

@@ -228,17 +228,7 @@ def _levels(flow: LatentFlow) -> list[LatentFlow]:
 
 
 def save_flow(flow: Any, config: FlowRun, path: Path, facts: dict) -> Path:
-    """Write a flow's weights, configuration, grid, ranges, and the id of its autoencoder.
-
-    Args:
-        flow: The trained `LatentFlow`.
-        config: Configuration of its run.
-        path: File to write; one that exists is replaced.
-        facts: Facts of the run, JSON-able.
-
-    Returns:
-        The path.
-    """
+    """Write a flow's weights, configuration, grid, ranges, and the id of its autoencoder."""
     known: LatentStatistics = flow.known
     about = {
         "shape": list(known.grid.shape),

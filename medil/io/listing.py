@@ -1,4 +1,4 @@
-"""Find images: in files, folders, patterns and CSV tables."""
+"""Find the images that files, folders, patterns and CSV tables name."""
 
 from __future__ import annotations
 

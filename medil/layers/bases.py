@@ -79,8 +79,8 @@ def local_fourier(harmonics: int) -> Basis:
         The basis, radius 1.
 
     Example:
-        >>> local_fourier(1).value(torch.tensor([0.0, 1.0])).tolist()
-        [[1.0, 0.0, 1.0], [0.0, 0.0, -0.0]]
+        >>> local_fourier(1).value(torch.tensor(0.0)).tolist()
+        [1.0, 0.0, 1.0]
     """
     return Basis(
         name=f"hat x Fourier, {harmonics} harmonics",

@@ -51,14 +51,9 @@ def _sine_part(u: Tensor) -> Tensor:
 
 
 def hat_wave_integral(delta: Tensor, frequency: Tensor) -> tuple[Tensor, Tensor]:
-    """Integral from 0 to delta of hat(d) * (cos, sin)(pi f d).
+    """Integral from 0 to delta of hat(d) * (cos, sin)(pi f d): odd in delta, and even.
 
-    Args:
-        delta: In cells; broadcasts with `frequency`.
-        frequency: f, in half-cycles per cell.
-
-    Returns:
-        The cosine's integral (odd in delta) and the sine's (even).
+    `delta` is in cells and broadcasts with `frequency` f, in half-cycles per cell.
     """
     d = delta.clamp(-1.0, 1.0)
     far = d.abs()

@@ -29,14 +29,7 @@ DETAIL_GAIN = 8.0  # Haar details are small beside the mean; the decoder sees th
 
 
 def haar_matrix(channels: int) -> Tensor:
-    """Orthonormal 3-D Haar transform of a folded 2x2x2 block: mean first, then details.
-
-    Args:
-        channels: f^3 of the fold; the identity when f is not 2.
-
-    Returns:
-        [channels, channels].
-    """
+    """[C, C] orthonormal 3-D Haar transform of a 2x2x2 block, mean first; identity if C != 8."""
     if channels != 8:
         return torch.eye(channels)
     pair = torch.tensor([[1.0, 1.0], [1.0, -1.0]]) / math.sqrt(2)

@@ -149,12 +149,7 @@ def start_from(model: nn.Module, path: str | Path) -> dict:
 
 
 def cumulative(facts: dict, name: str) -> float:
-    """Steps or minutes of a run and of all those whose weights it began from.
-
-    Args:
-        facts: Facts of the run.
-        name: "step" or "minutes".
-    """
+    """Steps or minutes (`name`) of a run and of all those whose weights it started from."""
     earlier = facts.get("earlier")
     return facts.get(name, 0) + (cumulative(earlier, name) if earlier else 0)
 

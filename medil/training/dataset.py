@@ -127,14 +127,7 @@ def draw_cohort(
     maps: Sequence[Map] | None = None,
     processes: int = 1,
 ) -> None:
-    """Draw subjects into a folder, anatomy by anatomy; files that exist are kept.
-
-    Args:
-        config: Number of subjects, and how they vary.
-        folder: Created when missing.
-        seed: Added to the cohort's own.
-        maps: Label maps; those of the manifest when None.
-        processes: Number of processes that draw.
+    """Draw missing subjects into a folder, grouped by label map; arguments as `training_scans`.
 
     Raises:
         InputError: The folder holds another cohort.

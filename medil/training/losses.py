@@ -22,18 +22,10 @@ MILLIMETRE = (1.0, 1.0, 1.0)
 
 
 def floored_rms(estimate: Tensor, truth: Tensor, floor: float) -> Tensor:
-    """Mean over the batch of sqrt(MSE + floor).
+    """Mean over a batch [B, 1, D, H, W] of sqrt(MSE + floor).
 
     Our choice: its gradient weighs every image about equally in dB, and the floor keeps
     it finite on images without error.
-
-    Args:
-        estimate: [B, 1, D, H, W].
-        truth: The same shape.
-        floor: Added to each image's mean squared error.
-
-    Returns:
-        A scalar.
     """
     mse = (estimate - truth).square().flatten(1).mean(dim=1)
     return torch.sqrt(mse + floor).mean()

@@ -250,17 +250,10 @@ def coarser(x: Tensor, grid: Grid, factor: Sequence[int]) -> tuple[Tensor, Grid]
 
 
 def shrunk(scan: Scan, shape: tuple[int, int, int]) -> Tensor:
-    """A whole scan averaged to fewer voxels, from its small copy where that is fine enough.
+    """[1, d, h, w]: a whole scan averaged to fewer voxels, from its small copy if fine enough.
 
     Pooling averages whole voxels: accurate enough for native ones, too coarse for those of a
     small copy, which are averaged exactly.
-
-    Args:
-        scan: A scan of any size.
-        shape: At most the scan's own shape.
-
-    Returns:
-        [1, d, h, w].
     """
     if scan.small is not None:
         sizes = zip(scan.small.shape, scan.data.shape, shape, strict=True)

@@ -91,7 +91,7 @@ def resumed(
     """Configuration and facts of the run in a folder; what the caller names must agree.
 
     A run may grow longer: more minutes where they are its length, or more steps. Its
-    learning rate then goes on from where the longer schedule is at that progress.
+    learning rate then follows the longer schedule from the progress that the run has in it.
 
     Args:
         kind: Class of what is trained.
