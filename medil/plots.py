@@ -149,7 +149,7 @@ def error_maps(
         The figure, with one colour bar.
 
     Raises:
-        InputError: Another grid than the truth's, or what `compare` refuses.
+        InputError: An estimate on another grid than the truth, or what `compare` refuses.
     """
     _check(estimates, titles, planes)
     if not all(truth.grid.is_close(estimate.grid) for estimate in estimates):

@@ -77,7 +77,7 @@ def write_nibabel(
     Args:
         path: The file to write.
         stored: [i, j, k] in the order of the file.
-        grid: Their grid, in mm.
+        grid: Grid of `stored`, in mm.
         source: The file whose header is kept, or None.
         slope: Written for NIfTI: ``value = stored * slope + inter``.
         inter: See `slope`.

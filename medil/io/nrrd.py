@@ -143,7 +143,7 @@ def write_nrrd(path: Path, stored: np.ndarray, grid: Grid, source: Source | None
     Args:
         path: The .nrrd file to write.
         stored: [i, j, k] in the order of the file.
-        grid: Their grid, in mm.
+        grid: Grid of `stored`, in mm.
         source: The file whose header is kept (space, content, key-value pairs), or None.
     """
     nrrd = _pynrrd()

@@ -56,7 +56,7 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, D, H, W]
         power = x.square().mean(dim=1, keepdim=True)
-        scale = torch.rsqrt(power + 1e-6).to(x)  # CUDA's autocast would go on in float32
+        scale = torch.rsqrt(power + 1e-6).to(x)  # CUDA's autocast would keep float32
         return x * scale * self.gain.to(x.dtype)
 
 

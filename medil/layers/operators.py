@@ -84,7 +84,7 @@ def resample_cubic(values: Tensor, grid: Grid, target: Grid) -> Tensor:
 
     Args:
         values: [B, C, D, H, W] on `grid`.
-        grid: Their grid.
+        grid: Grid of `values`.
         target: Finer, coarser or equal; parallel (fast) or oblique.
 
     Returns:
@@ -177,7 +177,7 @@ def make_operator(
 
     Args:
         config: Gives the operator's settings.
-        kind: Its name.
+        kind: Name of the operator.
         channels_in: C of the features.
         channels_out: C of the result.
         encodes: The operator is the encoder's.

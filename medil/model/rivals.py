@@ -51,7 +51,7 @@ class ConvAE(LatentAutoencoder):
     of 3, where MONAI's own is always 2.
 
     Args:
-        config: With `architecture="conv"`.
+        config: The model's shape, with `architecture="conv"`.
 
     Raises:
         InputError: MONAI is missing, or channels that its norms cannot divide.
@@ -172,7 +172,7 @@ class ResizingAE(LatentAutoencoder):
     the learned one, our residual blocks, and latents on the same grid in mm as MedIL's.
 
     Args:
-        config: With `architecture="resizing"`.
+        config: The model's shape, with `architecture="resizing"`.
     """
 
     def __init__(self, config: ModelConfig) -> None:

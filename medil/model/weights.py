@@ -123,7 +123,7 @@ def start_from(model: nn.Module, path: str | Path) -> dict:
     exactly where the shallower one stopped (our choice, after Net2Net, Chen et al. 2016).
 
     Args:
-        model: To be trained; changed in place.
+        model: The model to be trained; changed in place.
         path: Written by `save_weights`.
 
     Returns:

@@ -71,7 +71,7 @@ class Subject:
 
     Args:
         painted: [1, 1, 2D, 2H, 2W] float32, intensity on the anatomy's fine grid.
-        painted_grid: That grid.
+        painted_grid: Grid of `painted`.
         fields: [1, 5, ...] float32 on `lattice`: the anatomy point (R, A, S) mm that each
             point of this head came from, the log bias field, and `Anatomy.inside` there.
         lattice: World grid of the smooth fields.

@@ -49,7 +49,7 @@ def training_scans(
     Without label maps the cohort is painted on the MNI152 tissue maps.
 
     Args:
-        config: How many subjects, how varied, and the share of real scans.
+        config: Number of subjects, their variation, and the share of real scans.
         folder: Folder of the cohort's volumes; created when missing.
         seed: Added to the cohort's own.
         maps: Label maps, used in turn for the subjects; those of the manifest when None.
@@ -66,7 +66,7 @@ def training_scans(
     """
     real = real_scans(config, store)
     if store and not real:
-        raise InputError("a store is of no use when real_share is 0; choose a larger share.")
+        raise InputError("a store is not used when real_share is 0; choose a larger share.")
     if config.real_share == 1:
         if not real:
             raise InputError(

@@ -242,7 +242,7 @@ class Adversary:
         device: Device of its weights.
 
     Raises:
-        InputError: Another kind, or MONAI is not installed.
+        InputError: An unknown kind, or MONAI is not installed.
     """
 
     def __init__(

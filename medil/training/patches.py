@@ -96,8 +96,8 @@ class Step:
         """One of several equal parts of the batch, for a process or for accumulation.
 
         Args:
-            index: Which part, from 0 to below `count`.
-            count: How many there are.
+            index: Number of the part, from 0 to below `count`.
+            count: Number of parts.
 
         Returns:
             The step of that part; all of them together are this one.
@@ -124,7 +124,7 @@ def prepare_scan(
 
     Args:
         volume: Native voxels.
-        weight: How often to draw it.
+        weight: How often it is drawn, relative to other scans.
         n_foreground: Largest number of these voxels to keep.
         name: Name in messages.
         intensity: Intensities that become 0 and 1; percentiles when None.

@@ -37,7 +37,7 @@ class Learner(ABC):
     """What a run trains, and what it does in a step.
 
     Args:
-        config: With `train` (the run's length, rates and sizes) and `to_json`.
+        config: Configuration of the run, with `train` (length, rates and sizes) and `to_json`.
     """
 
     verb: ClassVar[str]  # command that trains it

@@ -30,7 +30,7 @@ def save_state(
     Args:
         path: File to write; one that exists is replaced.
         model: The weights that training moves.
-        ema: Their average.
+        ema: Running average of the weights.
         optimiser: Optimiser of the model.
         facts: Steps, time and seed, JSON-able; steps draw their random numbers from them.
         adversary: Discriminator with its own optimiser, if there is one.

@@ -36,7 +36,7 @@ def best_latent(
         model: Encoder and decoder; its weights are read, not changed.
         volume: The truth, on the grid that is rendered; a crop, since every step renders it.
         steps: Gradient steps; 0 gives back the start.
-        learning_rate: Of Adam, in latent units.
+        learning_rate: Learning rate of Adam, in latent units.
         start: Where the search begins; `model.encode(volume)` when None.
         bf16: Search with the convolutions in bfloat16, as in training: several times faster on
             a CPU, and blind to errors far below those of the decoder.

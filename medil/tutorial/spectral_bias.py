@@ -99,7 +99,7 @@ class LocalTexture(nn.Module):
     in the autoencoder a network predicts them.
 
     Args:
-        n_cells: How many along each axis.
+        n_cells: Number of cells along each axis.
         harmonics: K; up to K / 2 cycles per cell, with (2 K + 1)^dims functions.
     """
 
@@ -172,8 +172,8 @@ def rivals(
     Our choice: learning rates are the best of three for each in trials on one signal.
 
     Args:
-        n_cells: Of the local waves, along each axis.
-        scale: Of the Fourier features, in cycles over the box.
+        n_cells: Cells of the local waves along each axis.
+        scale: Spread of the Fourier features' frequencies, in cycles over the box.
         hidden: Width of the two networks.
         generator: Draws all weights.
 
@@ -245,7 +245,7 @@ def fit_points(
     """Fit a function of position to samples, a random batch of them at each step.
 
     Args:
-        rival: Its model takes [Q, dims] to [Q, 1].
+        rival: What is trained; its model takes [Q, dims] to [Q, 1].
         x: [Q, dims] positions.
         values: [Q].
         look_at: As in `fit`; a snapshot's value is the model at all of `x`, [Q].
