@@ -1,4 +1,4 @@
-"""Acceptance bars, set before the code was written, beside what the newest rows say.
+"""Acceptance bars, set before the code was written, compared with the newest rows.
 
     python -m eval.bars
 
@@ -26,7 +26,7 @@ LEAST_R2, LEAST_RATIO, LEAST_GAIN_DB, MOST_LOST_DB = 0.8, 10.0, 1.0, 0.3
 
 
 def of_sampling(rows: pd.DataFrame) -> list[str]:
-    """Requests are followed, and two renderings of a sample are one head."""
+    """Samples follow requests, and two renderings of one sample agree."""
     pairs = control_pairs(rows)
     own = pairs[(pairs["what"] == "ventricles") & (pairs["arm"] == RELEASE)]
     r2 = [agreement(p["asked"], p["measured"])["r2"] for _, p in own.groupby("how")]
@@ -45,7 +45,7 @@ def of_reconstruction(rows: pd.DataFrame) -> list[str]:
 
 
 def of_latents(rows: pd.DataFrame) -> list[str]:
-    """A latent stays where only the grid changes."""
+    """A latent does not change when only the grid does."""
     table = consistency_table(rows[rows["arm"] == MEDIL])
     lines = [
         judged(f"{r.Question}, {r.Scanned}: distance", r.Distance, r.Bar, most=True)
@@ -56,11 +56,11 @@ def of_latents(rows: pd.DataFrame) -> list[str]:
     return lines + [judged(name, db, MOST_LOST_DB, most=True) for db in lost_db]
 
 
-def judged(says: str, value: float, limit: float, most: bool = False) -> str:
+def judged(name: str, value: float, limit: float, most: bool = False) -> str:
     """One bar: what was measured, the limit, and whether it is met."""
     met = value <= limit if most else value >= limit
     words = f"at {'most' if most else 'least'} {limit:g}"
-    return f"{says}: {value:.3g}, {words}, {'met' if met else 'not met'}"
+    return f"{name}: {value:.3g}, {words}, {'met' if met else 'not met'}"
 
 
 OTHERS = (

@@ -3,7 +3,7 @@
     python -m eval.card --release tiny
 
 writes ``medil/releases/NAME.md``: what it was trained on, for how long, what it reaches on
-scans it never saw, and what it cannot do. Every number comes from the weights or a row.
+held-out scans, and what it cannot do. Every number comes from the weights or from recorded rows.
 """
 
 from __future__ import annotations

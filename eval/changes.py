@@ -76,21 +76,21 @@ def _newest(frame: pd.DataFrame) -> pd.DataFrame:
     return newest(frame, (), tuple(KEY))[[*KEY, "unit", "value"]]
 
 
-def describe(found: Changes) -> str:
+def describe(changed: Changes) -> str:
     """Lines to read: counts, then each experiment, arm and metric whose values changed.
 
     Differences are later minus earlier, in the metric's unit.
     """
-    counts = {"new": len(found.new), "gone": len(found.gone), "changed": len(found.changed)}
+    counts = {"new": len(changed.new), "gone": len(changed.gone), "changed": len(changed.changed)}
     lines = [
-        ", ".join(f"{n:,} {kind}" for kind, n in counts.items()) + f", {found.n_same:,} equal."
+        ", ".join(f"{n:,} {kind}" for kind, n in counts.items()) + f", {changed.n_same:,} equal."
     ]
     for kind in ("new", "gone"):
-        groups = getattr(found, kind).groupby("experiment")
+        groups = getattr(changed, kind).groupby("experiment")
         for experiment, part in groups:
             counted = _counted(len(part), "measurement"), _counted(part["arm"].nunique(), "arm")
             lines.append(f"{kind}: {experiment}, {' of '.join(counted)}")
-    for (experiment, arm, metric), part in found.changed.groupby(GROUP):
+    for (experiment, arm, metric), part in changed.changed.groupby(GROUP):
         lines.append(f"changed: {experiment}, {arm}, {metric}: {_moved(part)}")
     return "\n".join(lines)
 

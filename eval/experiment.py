@@ -1,4 +1,4 @@
-"""The one shape of every experiment: what it asks, how it is measured, what its rows say.
+"""The one shape of every experiment: question, measurement, rows, tables and verdict.
 
 An experiment is a folder ``eval/NAME`` whose ``__init__`` holds ``EXPERIMENT``. Its tasks give
 rows (`eval.runner`), its rows give tables and a verdict; this frame runs, reads and writes them.
@@ -44,10 +44,10 @@ class Experiment:
         run: Replaces measuring and printing, for a command that does more than that.
         profiles: Sizes of the experiment.
         quick_out: Where the quick profile writes its rows; the recorded rows' folder when None.
-        workers: Processes by default; None: all cores, 0: the command's own process.
+        workers: Default number of processes; None: all cores, 0: the command's own process.
         in_order: Tasks need the rows of earlier ones, so they run one after another in the
             command's own process; ``--workers`` counts the processes that draw heads.
-        how: The command that records it, for people; ``python -m eval.NAME`` when empty.
+        how: The command that records it, as shown to people; ``python -m eval.NAME`` when empty.
         float_format: Of fractions in the CSV files.
     """
 

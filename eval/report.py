@@ -1,9 +1,9 @@
-"""From recorded rows to the tables that pages print, and what changed since the last commit.
+"""Write the tables that pages print, and say what changed since the last commit.
 
     python -m eval.report
 
 reads ``eval/results/*.jsonl`` and writes ``_build/tables``: for every experiment its tables, its
-verdict, and where its rows come from. Nothing here measures anything.
+verdict, and where its rows come from. It measures nothing.
 """
 
 from __future__ import annotations

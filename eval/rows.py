@@ -1,4 +1,4 @@
-"""Recorded results: one JSON line a number, with all that is needed to trust it.
+"""Recorded results: one JSON line per number, with its full provenance.
 
 A row says what was measured (experiment, subject, arm, condition, metric), on which data,
 weights and configuration (three hashes), and by what (commit, versions, device, seed).
@@ -40,7 +40,7 @@ NO_WEIGHTS = ""  # of arms that have none: codecs, interpolation
 
 @dataclass(frozen=True)
 class Provenance:
-    """How the numbers of one run came about; the same for all its rows."""
+    """Code, device and seed of one run; the same for all its rows."""
 
     commit: str  # of the checkout, "unknown" outside one
     dirty: bool  # whether files differed from that commit
@@ -63,10 +63,10 @@ class Row:
     """One measured number. Empty `weights_sha256`: the arm has no weights.
 
     Args:
-        experiment: Which module measured it, such as ``reconstruction``.
-        subject: Whose volume, a public name.
-        arm: What was tried: the model or a rival.
-        condition: Under which circumstances, such as ``native -> 2 mm``.
+        experiment: The module that measured it, such as ``reconstruction``.
+        subject: Public name of the volume.
+        arm: The model, or a rival.
+        condition: What was encoded and rendered, such as ``native -> 2 mm``.
         metric: A name from `eval.metrics`, or another quantity.
         value: Finite, or None where the metric has no bound here (PSNR of an exact copy).
         unit: Of the value; "1" when it has none.
@@ -74,10 +74,10 @@ class Row:
         spacing_out_mm: Voxel size of what was rendered.
         numbers_kept: How many numbers the arm kept of the volume.
         n_voxels: Voxels of the volume that was encoded.
-        config_hash: Of everything that was chosen (`digest`).
-        data_sha256: Of the bytes, or of the recipe of a made volume.
+        config_hash: Digest of all settings (`digest`).
+        data_sha256: Of the bytes, or of the recipe of a synthetic volume.
         weights_sha256: Of the weights.
-        time_s: What the arm took for this subject and condition, in seconds.
+        time_s: Seconds that the arm took for this subject and condition.
         recorded_at: UTC, ISO 8601.
         provenance: Flattened into the row on disk.
     """
@@ -102,7 +102,7 @@ class Row:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What tells this measurement from every other (`IDENTITY`)."""
+        """The fields that identify this measurement (`IDENTITY`)."""
         return tuple(getattr(self, name) for name in IDENTITY)
 
     def to_record(self) -> dict[str, Any]:
@@ -199,7 +199,7 @@ def append_rows(path: str | Path, rows: Iterable[Row]) -> int:
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
-    while data:  # one turn, save on a full disk or an interrupt
+    while data:  # usually once; more often on a full disk or after an interrupt
         data = data[os.write(descriptor, data) :]
 
 
@@ -309,7 +309,7 @@ def now_utc() -> str:
 
 
 def digest(choices: Any) -> str:
-    """SHA-256 of anything JSON can hold; the same whatever the order of keys."""
+    """SHA-256 of any JSON value; it does not depend on the order of keys."""
     return hashlib.sha256(json.dumps(choices, sort_keys=True).encode()).hexdigest()
 
 
@@ -322,10 +322,10 @@ def array_digest(values: np.ndarray, affine_vox2ras: np.ndarray) -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "medil": medil.__version__}
+    versions = {"python": platform.python_version(), "medil": medil.__version__}
     for name in ("torch", "numpy", "scipy", "scikit-image"):
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+            versions[name] = "unknown"
+    return versions

@@ -1,7 +1,7 @@
-"""How an experiment is run: tasks that are not recorded yet, over processes, row by row.
+"""Run the tasks of an experiment that are not recorded yet, over processes.
 
-A task is one subject's share of an experiment. It says beforehand which rows it will give,
-so a second run computes nothing and a run that was killed goes on where it was. Tasks run
+A task is one subject's share of an experiment. It lists beforehand the rows it will give, so a
+second run computes nothing and an interrupted run resumes. Tasks run
 in a local Dask cluster, on the machines of another Dask scheduler, or in this process; their
 rows are appended here, by one writer, each task's at once when it ends.
 """
@@ -24,7 +24,7 @@ from medil.errors import InputError
 
 PROFILES = ("quick", "gpu", "paper")
 STOPPED = 130
-KEPT_BYTES = 4 * 10**9  # of freed memory, which a worker may keep
+KEPT_BYTES = 4 * 10**9  # freed memory that a worker may keep
 Measure = Callable[[], list[rows.Row]]
 
 
@@ -33,7 +33,7 @@ class Task:
     """One subject's share of an experiment.
 
     Args:
-        name: Whom the progress bar names.
+        name: Shown on the progress bar.
         wanted: The identities (`eval.rows.IDENTITY`) of the rows that it will give; None where
             every run measures and records them again, as timings are.
         measure: Gives the rows. It may run in another process: a `functools.partial` of a
@@ -89,10 +89,10 @@ def run(
         return 0
     added = 0
     with ExitStack() as stack, tqdm(total=len(waiting), unit="task") as bar:
-        for task, found in _results(waiting, workers, scheduler, stack):
+        for task, measured in _results(waiting, workers, scheduler, stack):
             again = task.wanted is None
             added += rows.append_rows(
-                path, [r for r in found if again or r.identity not in recorded]
+                path, [r for r in measured if again or r.identity not in recorded]
             )
             bar.set_postfix_str(task.name)
             bar.update()
@@ -159,17 +159,19 @@ def parser(
     module: str, doc: str | None, profiles: Sequence[str] = PROFILES
 ) -> argparse.ArgumentParser:
     """``--profile --release --out --workers --scheduler`` for ``python -m eval.NAME``."""
-    made = argparse.ArgumentParser(
+    options = argparse.ArgumentParser(
         prog=f"python -m {module}",
         description=doc,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--profile", choices=tuple(profiles), default="quick")
-    made.add_argument("--release", default="tiny", help="which released weights (tiny)")
-    made.add_argument("--out", type=Path, default=rows.RESULTS, help="folder of the rows")
-    made.add_argument("--workers", type=int, help="processes here (all cores); 0: this one alone")
-    made.add_argument("--scheduler", help="address of a Dask scheduler, such as tcp://host:8786")
-    return made
+    options.add_argument("--profile", choices=tuple(profiles), default="quick")
+    options.add_argument("--release", default="tiny", help="which released weights (tiny)")
+    options.add_argument("--out", type=Path, default=rows.RESULTS, help="folder of the rows")
+    options.add_argument(
+        "--workers", type=int, help="processes on this machine (all cores); 0: this process alone"
+    )
+    options.add_argument("--scheduler", help="address of a Dask scheduler, such as tcp://host:8786")
+    return options
 
 
 def command(
@@ -182,13 +184,13 @@ def command(
         parsed = options.parse_args(arguments)
         if parsed.workers is not None and parsed.workers < 0:
             raise InputError(f"--workers counts processes, so it cannot be {parsed.workers}.")
-        torch.set_num_threads(1)  # as in the workers, so that rows do not depend on where
+        torch.set_num_threads(1)  # as in workers, so that rows do not depend on the process
         return body(parsed) or 0
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; what was recorded stays, and the same command goes on", file=sys.stderr)
+        print("\nstopped; recorded rows are kept, and the same command resumes", file=sys.stderr)
         return STOPPED
 
 

@@ -103,7 +103,7 @@ def _crossed_means(table: np.ndarray, seed: int, resamples: int) -> np.ndarray:
     """[resamples] means of tables whose rows and columns were drawn with replacement."""
     n_subjects, n_seeds = table.shape
     rng = np.random.default_rng(seed)
-    # How often each row and column is drawn is all that the mean needs.
+    # The mean depends only on how often each row and column is drawn.
     rows = rng.multinomial(n_subjects, np.full(n_subjects, 1 / n_subjects), resamples)
     columns = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), resamples)
     return ((rows @ table) * columns).sum(axis=1) / table.size

@@ -1,7 +1,7 @@
-"""Whose volumes an experiment scores, and what is asked of them.
+"""The volumes that experiments score, and the conditions under which they do.
 
 All subjects are held out: the `test` split of the manifests, and heads generated from
-label maps of that split. Nothing here downloads; a data set that is not at hand is left
+label maps of that split. Nothing here downloads; a data set that is not available is left
 out, and the MNI152 template stands in when none is.
 """
 
@@ -26,8 +26,8 @@ from medil.regrid import cell_average
 from medil.synth.cohort import native_grid
 from medil.volume import Volume, load
 
-COHORT_SEED = 7  # of the evaluation; training draws from another
-MADE_VERSION = 1  # part of a made volume's hash: raise it when `medil.synth.cohort` makes others
+COHORT_SEED = 7  # of the evaluation; training uses another one
+MADE_VERSION = 1  # part of a synthetic volume's hash: raise it when `medil.synth.cohort` changes
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Scan:
     Args:
         volume: As scanned, on its native grid.
         mask: [D, H, W] bool on that grid: the brain, or the head of a raw scan.
-        ideal: Noise-free truth on any grid, of made subjects only.
+        ideal: Noise-free truth on any grid, of synthetic heads only.
     """
 
     volume: Volume
@@ -47,7 +47,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class Subject:
-    """Who, with what bytes, under which conditions, and how to load it when needed."""
+    """Name, hash and conditions of a subject, and a function that loads it."""
 
     name: str
     data_sha256: str
@@ -105,7 +105,7 @@ def _from_coarser(scan: Scan, factors: tuple[int, int, int]) -> Case:
     coarse = whole_blocks(scan.volume.grid, factors)
     data, _ = averaged(scan, coarse)
     shape = [n * f for n, f in zip(coarse.shape, factors, strict=True)]
-    target = coarse.resized(shape)  # the native voxels, less planes that fill no block
+    target = coarse.resized(shape)  # the native voxels, minus planes that fill no block
     truth, mask = averaged(scan, target)
     volume = Volume(torch.from_numpy(data).float(), coarse)
     return Case(volume, target, truth, target, mask)
@@ -120,7 +120,7 @@ def _thin_slices(scan: Scan, parts: int) -> Case:
 
 def _to_ideal(scan: Scan, spacing_mm: float) -> Case:
     if scan.ideal is None:
-        raise InputError("only made subjects have a truth on other grids than their own.")
+        raise InputError("only synthetic heads have a truth on other grids than their own.")
     target = scan.volume.grid.with_spacing(spacing_mm)
     truth = scan.ideal(target)
     return Case(scan.volume, target, truth, target, brain_mask(truth))

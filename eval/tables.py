@@ -1,4 +1,4 @@
-"""What all tables share: how numbers, names and origins read, and how tables are written."""
+"""Shared by all tables: formats of numbers, names and provenance, and writing files."""
 
 from __future__ import annotations
 

@@ -160,9 +160,9 @@ def execute(
         text=True,
     )  # fmt: skip
     running.append(program)
-    _, told = program.communicate()
+    _, errors = program.communicate()
     if program.returncode:
-        last = told.strip().splitlines()[-1:] or ["no word"]
+        last = errors.strip().splitlines()[-1:] or ["no message"]
         raise InputError(f"the page {target.stem} did not run: {last[0]}")
     page = dodo.publishable(json.loads(part.read_text("utf-8")))
     target.write_text(json.dumps(without_paths(page)), encoding="utf-8")
@@ -170,7 +170,7 @@ def execute(
 
 
 def without_paths(notebook: dict) -> dict:
-    """An executed notebook without the parameters' cell and without what libraries muttered."""
+    """An executed notebook without the cell of parameters and without stderr."""
     cells = notebook["cells"]
     notebook["cells"] = [
         c for c in cells if "injected-parameters" not in c["metadata"].get("tags", [])
@@ -249,7 +249,7 @@ def render(source: Path, out: Path) -> Path:
     """Build the book, warnings as errors, with MathJax beside it; the folder of its pages.
 
     Raises:
-        InputError: It did not build; the first lines of what was said.
+        InputError: It did not build; with the end of its error output.
     """
     import dodo
 
@@ -257,8 +257,8 @@ def render(source: Path, out: Path) -> Path:
     command = [str(program), "build", str(source), "-W", "-n", "-q", "--path-output", str(out)]
     ran = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if ran.returncode:
-        told = ran.stderr.split("Traceback")[0].strip()[-1500:]
-        raise InputError(f"the report did not build; an older one stays as it was. {told}")
+        errors = ran.stderr.split("Traceback")[0].strip()[-1500:]
+        raise InputError(f"the report did not build; an older one stays as it was. {errors}")
     html = out / "_build" / "html"
     dodo.copy_mathjax(html / "_static/mathjax")
     shutil.rmtree(html / "_sources", ignore_errors=True)
@@ -266,7 +266,7 @@ def render(source: Path, out: Path) -> Path:
 
 
 def swap(new: Path, place: Path) -> None:
-    """Put a finished folder where an older one may be; the older one goes last."""
+    """Put a finished folder in place of an older one, which is deleted last."""
     old = new.with_name(f"old-{place.name}")
     if place.exists():
         os.replace(place, old)

@@ -22,9 +22,9 @@ NEAR_FINEST = 1.5  # axes whose voxels are at most this much longer than the fin
 
 
 def halved_axes(grid: Grid) -> tuple[int, int, int]:
-    """2 along the axes that are averaged, 1 along those that are coarse already.
+    """2 along the axes to average, 1 along those that are already coarse.
 
-    Thick slices stay as they are: at twice their length they would hold no anatomy.
+    Thick slices stay as they are: at twice their length they would show no anatomy.
 
     Example:
         >>> halved_axes(Grid.from_spacing((64, 64, 20), (0.7, 0.7, 3.0)))

@@ -134,16 +134,10 @@ def _stem(path: Path) -> str:
 
 
 def check(entry: Input) -> Checked:
-    """Read a volume once: refuse what could not be evaluated, note what a reader should know.
-
-    Args:
-        entry: From `find`.
-
-    Returns:
-        All that the report says about it.
+    """Read a volume once: reject what cannot be evaluated, note what a reader should know.
 
     Raises:
-        InputError: Which file it is, and what is wrong with it.
+        InputError: The file, and what is wrong with it.
     """
     volume = load(entry.path)
     try:
@@ -192,7 +186,7 @@ def _digest(entry: Input) -> str:
 
 
 def seen_in_training(sha256: str) -> list[str]:
-    """A warning where a file is one of those that releases were trained on."""
+    """A warning if a file is in the training set of the releases."""
     seen = {e.sha256 for name in datasets() for e in entries(name, "train")}
     if sha256 not in seen:
         return []

@@ -79,8 +79,8 @@ def with_size(found: Checked, release: str) -> Checked:
     a_voxel = latent_numbers(grid, config.latent_spacing_mm, config.latent_channels) / grid.n_voxels
     if a_voxel < 1:
         return found
-    told = f"The latent keeps {a_voxel:.1f} numbers a voxel, so nothing is compressed."
-    return replace(found, warnings=(*found.warnings, told))
+    warning = f"The latent keeps {a_voxel:.1f} numbers a voxel, so nothing is compressed."
+    return replace(found, warnings=(*found.warnings, warning))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

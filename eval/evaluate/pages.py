@@ -208,8 +208,8 @@ def summary_sentence(page: Page) -> str:
     """PSNR of the codes shown on the scan's own grid, as recorded."""
     native = page.rows[(page.rows["condition"] == NATIVE) & (page.rows["metric"] == "psnr")]
     db: Mapping[str, float] = native.set_index("arm")["value"].to_dict()
-    told = [f"{title} {_db(db[arm])}" for title, arm in page.titles.items() if arm in db]
-    return f"On its own grid, inside the mask (PSNR, n = 1 scan): {', '.join(told)}."
+    texts = [f"{title} {_db(db[arm])}" for title, arm in page.titles.items() if arm in db]
+    return f"On its own grid, inside the mask (PSNR, n = 1 scan): {', '.join(texts)}."
 
 
 def _db(value: float) -> str:

@@ -94,17 +94,9 @@ def compressed(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def gains(frame: pd.DataFrame, metric: str, arm: str, condition: str) -> pd.Series:
-    """How much better an arm is than the best linear rival, scan by scan.
+    """How much better an arm is than the best linear rival, scan by scan: above 0 is better.
 
-    Args:
-        frame: Rows.
-        metric: Its name, one that has a better side.
-        arm: Whose gain.
-        condition: Of `CONDITIONS`; where detail is missing, interpolation of every voxel is a
-            rival too.
-
-    Returns:
-        One number a scan, in the metric's unit, above 0 where the arm is better.
+    In the metric's unit. Where detail is missing, interpolation of every voxel is a rival too.
     """
     part = compressed(frame)
     part = part[(part["metric"] == metric) & (part["condition"] == condition)]
@@ -216,12 +208,12 @@ def _resolution(table: pd.DataFrame, arms: Sequence[str]) -> list[str]:
         return []
     medians = native.groupby("arm")["fsc_05_mm"].median()
     linear = medians[medians.index.isin(LINEAR_CODECS)]
-    told = [f"{title_of(a)} {medians[a]:.1f} mm" for a in arms if a in medians]
-    told += [f"{title_of(linear.idxmin())} {linear.min():.1f} mm"] if len(linear) else []
+    texts = [f"{title_of(a)} {medians[a]:.1f} mm" for a in arms if a in medians]
+    texts += [f"{title_of(linear.idxmin())} {linear.min():.1f} mm"] if len(linear) else []
     return [
         "Effective resolution on the scan's own grid (Fourier shell correlation of 0.5, never "
         f"below twice the longest voxel side; median over n = {native['subject'].nunique()}, lower "
-        f"is finer): {', '.join(told)}."
+        f"is finer): {', '.join(texts)}."
     ]
 
 

@@ -75,15 +75,7 @@ class Fault:
 
 
 def block_of(scan: Scan, centre_mm: np.ndarray, side_mm: float) -> Block:
-    """A cube of a scan, ready to be spoiled and scored.
-
-    Args:
-        scan: A brain whose voxel axes run to the right, forwards and up.
-        centre_mm: [3] (R, A, S) in mm.
-        side_mm: Of the cube.
-
-    Returns:
-        The block, with the detail that falls on it when the brain is moved.
+    """A cube of a scan whose axes run right, forwards and up, with the detail moved onto it.
 
     Raises:
         InputError: The mask has no voxel away from the cube's faces.
@@ -186,18 +178,10 @@ FAULTS: dict[str, Fault] = {
 
 
 def at_psnr(block: Block, fault: Fault, psnr_db: float) -> tuple[float, np.ndarray]:
-    """The dial at which a fault costs a given PSNR, to 0.01 dB.
-
-    Args:
-        block: What is spoiled.
-        fault: How.
-        psnr_db: Wanted inside the mask.
-
-    Returns:
-        The dial, and the spoiled block [D, H, W].
+    """The dial at which a fault costs a given PSNR inside the mask, to 0.01 dB, and the result.
 
     Raises:
-        InputError: Even the dial's end costs less, or its beginning more.
+        InputError: The fault at its strongest costs less, or at its weakest more.
     """
 
     def too_good_db(log_dial: float) -> float:
@@ -230,15 +214,9 @@ def worse_by(name: str, value: float, copy: float) -> float:
 
 
 def harm(scores: Scores, copy: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Metric -> fault -> harm, from -1 to 1: 1 is what the metric minds most among them.
+    """Metric -> fault -> harm, from -1 to 1: 1 is the fault that lowers the metric most.
 
-    Args:
-        scores: Fault -> metric -> value, at equal PSNR.
-        copy: Metric -> value of an exact copy.
-
-    Returns:
-        Of metrics with a finite value for all of them; so PSNR is not among them. Zeros
-        where none moved the metric.
+    Only metrics that are finite for all faults at equal PSNR. `copy` scores an exact copy.
     """
     found = {}
     for name in copy:

@@ -29,18 +29,9 @@ def curves(
     names: Sequence[str],
     columns: int = 4,
 ):
-    """One panel a metric: its value against PSNR, one line a fault.
+    """One panel per metric: its value against PSNR, one line per fault, an exact copy dashed.
 
-    Args:
-        levels_db: [n] PSNR, best first.
-        scores: [n] fault -> metric -> value at that PSNR.
-        copy: Metric -> value of an exact copy: the dashed line.
-        names: The metrics, in order.
-        columns: Panels in a row.
-
-    Returns:
-        The figure. Faults grow to the right; where lines lie on one another, the metric
-        says what PSNR has said.
+    Where lines lie on one another, the metric adds nothing to PSNR.
     """
     rows = math.ceil(len(names) / columns)
     figure, axes = panels(rows, columns, panel_in=(2.45, 1.95))
@@ -66,13 +57,7 @@ def curves(
 def matrix(scores: Scores, copy: Mapping[str, float]):
     """Harm of each fault by each metric at equal PSNR, with the values written in.
 
-    Args:
-        scores: Fault -> metric -> value.
-        copy: Metric -> value of an exact copy.
-
-    Returns:
-        The figure: orange is worse than a copy, purple "better" than one; each row is
-        scaled by its own largest, so only colours of one row compare.
+    Orange is worse than a copy, purple "better"; each row is scaled by its own largest value.
     """
     harms = harm(scores, copy)
     names, faults = list(harms), list(scores)
@@ -97,15 +82,7 @@ def matrix(scores: Scores, copy: Mapping[str, float]):
 
 
 def shells_beside(found: Mapping[str, Shells], formula: Mapping[str, np.ndarray]):
-    """Fourier shell correlations as dots, what a formula says as lines.
-
-    Args:
-        found: Title -> shells.
-        formula: Title -> [n] correlation expected in each of them.
-
-    Returns:
-        The figure, with both thresholds dotted.
-    """
+    """Fourier shell correlations as dots, the expected correlation as lines, by title."""
     figure, axes = panels(1, 1, panel_in=(5.6, 3.1))
     ax = axes[0, 0]
     for colour, (title, shells) in zip(COLOURS, found.items(), strict=False):

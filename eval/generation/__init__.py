@@ -1,9 +1,9 @@
-"""How good are sampled heads, do they follow requests, and what does blur do to diversity?
+"""How good are sampled heads, do they follow requests, and how does blur affect diversity?
 
 Sets of samples are compared with heads drawn on label maps that no training used, beside three
 references: another such set, the training heads, and held-out heads through the autoencoder
-alone. All volumes have voxels of 2 mm. What was requested of a sample is measured on its image,
-by rulers that are tested first. Samplers that are missing are trained.
+alone. All volumes have voxels of 2 mm. The requested attributes are measured on the images of
+samples, by rulers tested first on heads of known truth. Missing samplers are trained.
 
     python -m eval.generation --profile quick
 """

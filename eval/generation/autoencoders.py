@@ -1,8 +1,8 @@
 """The autoencoders under comparison, trained alike: same heads, steps, size and seed.
 
-All are learned at both ends: under the closed-form shortcut their latents would be one
-another's, and the question whether the autoencoder decides how good the samples are could
-not be asked. The released ones, trained longer and with the shortcut, stand beside them.
+All learn both encoder and decoder: with the closed-form shortcut they would share one latent,
+and the effect of the autoencoder on the samples could not be measured. The releases, trained
+longer and with the shortcut, are shown beside them.
 """
 
 from __future__ import annotations

@@ -73,18 +73,18 @@ def slices_viewer(
     places_mm = grid.centre_mm[cut] + np.linspace(-half_mm, half_mm, frames)
     pictures = [_jpeg(frame(volumes, plane, mm, window)) for mm in places_mm]
     titles = "".join(f"<span style='flex:1'>{escape(title)}</span>" for title in volumes)
-    middle, said = frames // 2, [f"{mm:.0f} mm" for mm in places_mm]
+    middle, labels = frames // 2, [f"{mm:.0f} mm" for mm in places_mm]
     script = (
         "var f=this.closest('figure');f.querySelector('img').src="
         "JSON.parse(f.dataset.frames)[this.value];"
         "f.querySelector('output').textContent=JSON.parse(f.dataset.places)[this.value]"
     )
     return HTML(
-        f"<figure data-frames='{json.dumps(pictures)}' data-places='{json.dumps(said)}'>"
+        f"<figure data-frames='{json.dumps(pictures)}' data-places='{json.dumps(labels)}'>"
         f"<div style='display:flex;text-align:center'>{titles}</div>"
         f"<img src='{pictures[middle]}' alt='{escape(alt, quote=True)}' style='width:100%'>"
         f"<label>{plane} cut <input type='range' min='0' max='{frames - 1}' value='{middle}' "
-        f'style="width:60%" oninput="{script}"></label> <output>{said[middle]}</output></figure>'
+        f'style="width:60%" oninput="{script}"></label> <output>{labels[middle]}</output></figure>'
     )
 
 

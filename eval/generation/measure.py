@@ -28,10 +28,10 @@ PARTS = {"sets": parts.of_sets, "control": parts.of_control, "blur": parts.of_bl
 
 @dataclass(frozen=True)
 class About:
-    """What all rows of a run share.
+    """Facts that all rows of a run share.
 
     Args:
-        profile: How much is run.
+        profile: Size of the run.
         folder: Of weights, heads and sets.
         data_sha256: Of the recipe of the held-out heads.
         weights: Arm to the digest of its autoencoder and flow; others have none.
@@ -56,7 +56,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def factors(conditions: pd.Series) -> pd.DataFrame:
-    """What a condition is about, how it was done, and whose sharpness a set was brought to.
+    """Columns `what`, `how` and `matched_to` of each condition.
 
     ``ventricles, guidance 2``: what and how; ``at the sharpness of integrated``: matched_to.
     Factors that a condition lacks are empty.
@@ -142,11 +142,11 @@ def rows_of(
 ) -> list[rows.Row]:
     """Measure, and give a row for each metric of each piece."""
     began = time.perf_counter()
-    found = measure()
+    results = measure()
     took_s = (time.perf_counter() - began) / len(pieces)
     text, n_voxels = rows.spacing_text(grid()), grid().n_voxels
     made = []
-    for piece, values in zip(pieces, found, strict=True):
+    for piece, values in zip(pieces, results, strict=True):
         made += rows.of_values(
             values, piece.units, experiment=NAME, subject=piece.subject, arm=piece.arm,
             condition=piece.condition, spacing_in_mm=text, spacing_out_mm=text,

@@ -1,4 +1,4 @@
-"""What the pages on sampling compute and draw while they are built.
+"""Live parts of the pages on sampling.
 
 Every part runs without label maps: heads are drawn on the MNI152 anatomy, or sampled.
 """
@@ -122,7 +122,7 @@ def from_mean(flow: LatentFlow, latents: torch.Tensor) -> float:
     return float(floor.centred(blocks).square().mean().sqrt())
 
 
-# Words and numbers about samples
+# Descriptions of samples
 
 
 def rms(a: Volume, b: Volume, where: np.ndarray) -> float:

@@ -1,7 +1,7 @@
 """The three parts: sets against held-out heads, control, and what blur does to diversity.
 
-Each part yields shares of work: a name, the pieces that it measures, and the function that
-measures them. A piece is one set or one sample, and becomes a row for each of its metrics.
+Each part yields units of work: a name, its pieces, and the function that measures them. A piece
+is one set or one sample, and gives a row per metric.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from eval.generation.volumes import (
 from medil.diffusion.latents import box_grid
 from medil.synth.attributes import ATTRIBUTES
 
-VERSION = 1  # raise it when something is measured in another way
+VERSION = 1  # raise it when a measurement changes
 HELD_OUT, TRAINING, RULER = "held-out", "training", "ruler"
 RULERS = {HELD_OUT: "held-out heads", TRAINING: "training heads", RULER: "the ruler itself"}
 SAMPLED, REBUILT, ANOTHER = "sampled, 2 mm", "rebuilt, 2 mm", "another set, 2 mm"
@@ -228,7 +228,7 @@ def of_blur(profile: str, size: Sizes, arms: Sequence[str], folder: Path) -> Ite
 
 
 def pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
-    """(sharp, soft): held-out heads are blurred to match each arm, and arms to match another."""
+    """(sharp, soft) sets: held-out heads are blurred to match each arm, arms to match others."""
     found = [(HELD_OUT, arm) for arm in arms]
     return found + [(a, b) for a in arms for b in arms if a != b and not {a, b} & set(RELEASED)]
 

@@ -30,7 +30,7 @@ SHOWN = {  # metric -> header and decimals
     "tissue_distance": ("Tissue shares off (%)", 1),
     "handles_per_cm3": ("Handles (1/cm3)", 2),
 }
-SIMULATIONS = 2000
+RESAMPLES = 2000
 FACTORS = ["arm", "condition", "what", "how", "matched_to", "subject"]
 
 
@@ -133,9 +133,9 @@ def agreement(asked: np.ndarray, measured: np.ndarray) -> dict[str, float]:
 def interval(asked: np.ndarray, measured: np.ndarray, name: str) -> tuple[float, float]:
     """95 % bootstrap interval over samples of one number of `agreement`."""
     rng = np.random.default_rng(0)
-    draws = rng.integers(len(asked), size=(SIMULATIONS, len(asked)))
-    found = [agreement(asked[d], measured[d])[name] for d in draws]
-    low, high = np.nanpercentile(found, (2.5, 97.5))
+    draws = rng.integers(len(asked), size=(RESAMPLES, len(asked)))
+    values = [agreement(asked[d], measured[d])[name] for d in draws]
+    low, high = np.nanpercentile(values, (2.5, 97.5))
     return float(low), float(high)
 
 

@@ -76,7 +76,7 @@ def ventricles_ml(
         volume: [D, H, W], T1-weighted, axes R, A, S.
         mask: [D, H, W] bool, from `brain_mask`.
         spacing_mm: Voxel size.
-        calibrated: Follow the line that was fitted on drawn heads (it never goes below 0).
+        calibrated: Apply the line fitted on synthetic heads (never below 0).
 
     Returns:
         In ml.

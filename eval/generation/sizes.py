@@ -1,4 +1,4 @@
-"""How much of the experiment a profile runs."""
+"""Sizes of the experiment in each profile."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from medil.errors import InputError
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much one profile runs.
+    """Sizes of one profile.
 
     Args:
         arms: Of `eval.generation.autoencoders.TITLES`.
         held_out: Heads in each of the two held-out sets.
         training: Heads on which a flow is trained, and which a sample must not copy.
-        release_training: The same for the released flow; only so many are compared.
-        samples: In a set: as many, since distances between sets depend on n.
+        release_training: The same for the released flow; samples are compared with these only.
+        samples: Per set; equal to `held_out`, since distances between sets depend on n.
         seeds: Sets of samples for each arm.
         steps: Along the flow.
         values: Requested of an attribute, between its 5th and 95th percentile.

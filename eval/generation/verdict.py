@@ -8,8 +8,8 @@ from eval.generation import parts
 from eval.generation.autoencoders import BASE, RELEASE, RELEASED, TITLES
 from eval.generation.report import NAMES, agreement, control_pairs
 
-CLEAR_MS_SSIM = 0.01  # a smaller difference is called none
-KEPT_SHARE = 0.05  # of the shape spread: a smaller change is called none
+CLEAR_MS_SSIM = 0.01  # a smaller difference counts as none
+KEPT_SHARE = 0.05  # of the shape spread: a smaller change counts as none
 
 
 def verdict(rows: pd.DataFrame) -> str:
@@ -32,10 +32,10 @@ def value(table: pd.Series, arm: str, condition: str, metric: str) -> float | No
     """The mean over sets; None where nothing is recorded."""
     levels = ["arm", "condition", "metric"]
     try:
-        found = table.xs((arm, condition, metric), level=levels).dropna()
+        values = table.xs((arm, condition, metric), level=levels).dropna()
     except KeyError:
         return None
-    return float(found.mean()) if len(found) else None
+    return float(values.mean()) if len(values) else None
 
 
 def samples(table: pd.Series, arm: str) -> str:

@@ -64,22 +64,22 @@ DEFINITION = {  # what the numbers mean; another meaning is another configuratio
 
 
 def off(offset_mm: float) -> str:
-    """The scan whose header is off by so many mm."""
+    """Condition: the header is shifted by `offset_mm`."""
     return f"header off by {offset_mm:g} mm"
 
 
 def turned_by(angle_deg: float) -> str:
-    """The scan whose header is turned."""
+    """Condition: the header is rotated by `angle_deg`."""
     return f"header turned by {angle_deg:g} degrees"
 
 
 def moved(offset_mm: float) -> str:
-    """The scan of a head that lies elsewhere; compared cell by cell of the scanner."""
+    """Condition: the head has moved; latents are compared cell by cell of the scanner."""
     return f"head moved {offset_mm:g} mm"
 
 
 def truly(offset_mm: float) -> str:
-    """The scan that was taken where such a header says."""
+    """Condition: voxels and header are shifted together."""
     return f"truly scanned {offset_mm:g} mm off"
 
 
@@ -104,12 +104,7 @@ def factors(conditions: pd.Series) -> pd.DataFrame:
 
 
 def can_scan(content_mm: float, grid: Grid) -> bool:
-    """Whether averages over a grid's voxels are another scan of what the content knows.
-
-    Args:
-        content_mm: Voxel size of the content, constant over its voxels.
-        grid: Of the scan.
-    """
+    """Whether averages over a grid's voxels are a scan of a content with voxels of `content_mm`."""
     own_mm = content_mm + 1e-6
     return max(grid.spacing_mm) > own_mm and min(grid.spacing_mm) > own_mm - 2e-6
 
@@ -128,11 +123,5 @@ def arms(model: LatentAutoencoder, name: str = MEDIL) -> list[str]:
 
 
 def config_hash(model: LatentAutoencoder, arm: str, cohort: Sequence[str] = ()) -> str:
-    """Of the model's shape and the definitions; and of who else was measured, where it matters.
-
-    Args:
-        model: Which is measured.
-        arm: One of its `arms`.
-        cohort: Hashes of all heads, for distances between them.
-    """
+    """Digest of arm, model configuration and definitions; of the cohort too, where it matters."""
     return rows.digest([arm, asdict(model.config), sorted(cohort), DEFINITION])

@@ -66,9 +66,9 @@ class Head:
 
 
 def heads(profile: str) -> list[Head]:
-    """The real 1 mm brain where it is at hand, and synthetic heads from test-split label maps.
+    """The real 1 mm brain where it is available, and synthetic heads from test-split label maps.
 
-    Where no label maps are at hand, the synthetic heads come from the MNI152 tissue maps.
+    Where no label maps are available, the synthetic heads come from the MNI152 tissue maps.
 
     Args:
         profile: ``quick`` (4 synthetic heads), ``gpu`` (12) or ``paper`` (40).
@@ -99,14 +99,7 @@ def _made(head: synthetic.Head) -> Head:
 
 
 def made_content(subject: Subject) -> Content:
-    """A synthetic head without noise and skull, on voxels of 0.5 mm.
-
-    Args:
-        subject: A drawn head.
-
-    Returns:
-        The content; the block lies around the middle of the head.
-    """
+    """A synthetic head without noise and skull on 0.5 mm voxels, block around its middle."""
 
     def stripped(grid: Grid) -> Tensor:
         return synthetic.stripped(subject, grid, quadrature_mm=max(grid.spacing_mm))
@@ -119,13 +112,9 @@ def made_content(subject: Subject) -> Content:
 
 
 def real_content(scan: Scan) -> Content:
-    """A 1 mm scan as content: voxels that are constant over their cells, air beyond its box.
+    """A 1 mm scan as content: constant over each voxel, air beyond its box.
 
-    Args:
-        scan: At 1 mm; the block lies around the middle of its mask.
-
-    Returns:
-        The content, on the scan's own voxels.
+    The block lies around the middle of the mask.
     """
     volume = scan.volume
     middle = np.rint(np.argwhere(scan.mask).mean(0)).astype(int)
@@ -154,14 +143,10 @@ def turned(block: Grid, angle_deg: float = TILT_DEG) -> Grid:
 
 
 def band_limited(content: Content, band: str = SAME) -> Content:
-    """The content without short waves: a Gaussian edge from all kept to 1 % left.
+    """The content without short waves; `band` is a key of `BANDS_PER_MM`.
 
-    Isotropic: a product with the cosine transform of the content, mirrored at its faces.
-
-    Args:
-        content: The whole content.
-        band: A name in `BANDS_PER_MM`: all is kept to its first frequency, 1 % is left at
-            its second.
+    Isotropic, with a Gaussian edge: all is kept up to the band's first frequency, 1 % at its
+    second. A product with the cosine transform of the content, mirrored at its faces.
     """
     passed, stopped = BANDS_PER_MM[band]
     fi, fj, fk = frequencies_per_mm(content.grid)
@@ -172,15 +157,10 @@ def band_limited(content: Content, band: str = SAME) -> Content:
 
 
 def scan_smooth(content: Content, grid: Grid) -> np.ndarray:
-    """Scan a band-limited content on any grid, oblique ones too.
+    """[D, H, W] float64 scan of a band-limited content on any grid, oblique ones too.
 
-    Args:
-        content: From `band_limited`; cubic splines join its voxels.
-        grid: Of the scan.
-
-    Returns:
-        [D, H, W] float64: means over voxels at 2 Gauss points an axis, off by less than
-        2e-3 of a wave that is at least 4 voxels long along each axis.
+    Means over voxels at 2 Gauss points per axis of cubic splines; the error is below 2e-3 of a
+    wave that is at least 4 voxels long along each axis.
     """
     point = 0.5 / np.sqrt(3)  # in voxels, from the centre
     total = np.zeros(grid.shape)

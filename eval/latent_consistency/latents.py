@@ -58,23 +58,15 @@ def latent_grid(block: Grid, pitch_mm: float) -> Grid:
 def transport(
     model: LatentAutoencoder, z: Tensor, cells: Grid, common: Grid, voxels: Grid
 ) -> Tensor:
-    """A latent brought to other cells in closed form: its splines rendered, then projected.
+    """Resample a latent [C, d, h, w] from `cells` onto `common`, in closed form.
 
-    Args:
-        model: Whose splines.
-        z: [C, d, h, w] on `cells`.
-        cells: Its latent grid, parallel to `common` or oblique.
-        common: Where it is wanted.
-        voxels: Rendered in between, parallel to `common`.
-
-    Returns:
-        [C, d', h', w'] on `common`.
+    Its splines are rendered on `voxels` (parallel to `common`), then projected.
     """
     return model.splines.project(model.splines.render(z[None], cells, voxels), voxels, common)[0]
 
 
 def turned_with(cells: Grid, block: Grid, header: Grid) -> Grid:
-    """Latent cells carried along by a header that moves the block rigidly."""
+    """Latent cells that follow a header when it moves the block rigidly."""
     motion = header.affine_vox2ras @ np.linalg.inv(block.affine_vox2ras)
     return Grid(cells.shape, motion @ cells.affine_vox2ras)
 
@@ -95,45 +87,27 @@ def counted(cells: Grid, boxes: Sequence[Grid]) -> Tensor:
 
 
 def latent_rms(reference: Tensor, other: Tensor) -> float:
-    """Root mean square difference: in the latent's own units, 0 ... inf, lower is closer.
+    """Root mean square difference of [C, n] latents, ||a - b|| / sqrt(C n): lower is closer.
 
-    Args:
-        reference: [C, n] numbers of n cells.
-        other: [C, n].
-
-    Returns:
-        ||a - b|| / sqrt(C n). Between two scans of one head over the same between two heads
-        it is the distance that the tables show: 0 where the latent is kept, about 1 where
-        it could be another head's.
+    Tables divide it by its mean between heads: 0 where the latent is kept, about 1 where it
+    could be another head's.
     """
     return (reference - other).double().square().mean().sqrt().item()
 
 
 def latent_l2(reference: Tensor, other: Tensor) -> float:
-    """Relative L2 distance, without unit: 0 ... inf, lower is closer.
+    """Relative L2 distance of [C, n] latents, ||a - b|| / ||a - m||: lower is closer.
 
-    Args:
-        reference: [C, n] numbers of n cells.
-        other: [C, n].
-
-    Returns:
-        ||a - b|| / ||a - m||, where m is the mean of each channel of `reference` over cells;
-        about sqrt 2 for unrelated latents of the same spread.
+    m is the mean of each channel of `reference`; about sqrt 2 for unrelated latents.
     """
     spread = (reference - reference.mean(1, keepdim=True)).double().norm()
     return ((reference - other).double().norm() / spread).item()
 
 
 def latent_cosine(reference: Tensor, other: Tensor) -> float:
-    """Cosine of the angle between two latents, centred: -1 ... 1, higher is closer.
+    """Cosine between two centred [C, n] latents, -1 ... 1: higher is closer, 0 if unrelated.
 
-    Args:
-        reference: [C, n] numbers of n cells.
-        other: [C, n].
-
-    Returns:
-        Of a - m and b - m as vectors of all numbers, m as in `latent_l2`; about 0 for
-        unrelated latents.
+    Both are centred by the channel means of `reference`.
     """
     centre = reference.mean(1, keepdim=True)
     a, b = (reference - centre).double().flatten(), (other - centre).double().flatten()

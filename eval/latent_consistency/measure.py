@@ -124,16 +124,7 @@ def scanners(content: Content) -> dict[str, Scanner]:
 
 @torch.inference_mode()
 def measure(model: LatentAutoencoder, content: Content, arm: str = MEDIL) -> list[Finding]:
-    """Everything about one head.
-
-    Args:
-        model: On the CPU.
-        content: The head.
-        arm: The model's name in the rows.
-
-    Returns:
-        The findings, arm by arm.
-    """
+    """Every number of one head, arm by arm; the model runs on the CPU."""
     scans, content_mm = scanners(content), max(content.grid.spacing_mm)
     found: list[Finding] = []
     for coder in coders(model, arm):
@@ -151,14 +142,14 @@ def measure(model: LatentAutoencoder, content: Content, arm: str = MEDIL) -> lis
 
 
 def places_of(content_mm: float) -> dict[str, dict[str, names.Place]]:
-    """Where each content is scanned; the whole one where a scan would be another scan of it."""
+    """The grids that scan each content; the whole content only where that is a different scan."""
     block = Grid.from_spacing((72, 72, 72), 1.0)
     whole = {n: p for n, p in names.PLACES.items() if names.can_scan(content_mm, p(block))}
     return {SAME: names.FINE, SMOOTHER: names.PLACES, WHOLE: whole}
 
 
 def moves(content_mm: float) -> bool:
-    """Whether a head can be scanned at 1 mm elsewhere: not if 1 mm voxels are all there is."""
+    """Whether a head can be scanned at 1 mm elsewhere: its content must be finer than 1 mm."""
     return content_mm < 1
 
 
@@ -264,17 +255,7 @@ def references(
 def between(
     model: LatentAutoencoder, blocks: Sequence[Grid], latents: Sequence[Mapping], arm: str = MEDIL
 ) -> list[list[Finding]]:
-    """How far each head's latents lie from those of the others, on average over the others.
-
-    Args:
-        model: Which encoded them.
-        blocks: The heads' blocks.
-        latents: Of each head, from `references`.
-        arm: The model's name in the rows.
-
-    Returns:
-        For each head its findings.
-    """
+    """Mean distance of each head's latents (from `references`) from those of the other heads."""
     everyone = []
     for k, (block, mine) in enumerate(zip(blocks, latents, strict=True)):
         found: list[Finding] = []

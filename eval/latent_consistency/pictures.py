@@ -19,20 +19,15 @@ GROUPS = {  # colour and mark of each question
 SMALLEST = 1e-3  # drawn, so that a logarithm exists
 KINDS = {  # of headers: colour, mark and words
     "header off": (COLOURS[3], "^-", "header off, voxels in place"),
-    "head moved": (COLOURS[4], "v:", "head moved, nobody told"),
+    "head moved": (COLOURS[4], "v:", "head moved, header unchanged"),
     "truly scanned there": (COLOURS[2], "o-", "header and voxels moved together"),
 }
 
 
 def on_one_axis(lines: pd.DataFrame):
-    """Distances of every question on one logarithmic axis, with other heads at 1.
+    """Distances of every question on one logarithmic axis; another head is at 1.
 
-    Args:
-        lines: Group (a key of `GROUPS`), Scanned, Distance, Low and High; Low and High may be
-            NaN where there is one head.
-
-    Returns:
-        The figure; values below 0.001 are drawn there.
+    `lines`: Group (a key of `GROUPS`), Scanned, Distance, Low and High (NaN for one head).
     """
     figure, axes = panels(1, 1, panel_in=(7.2, 0.9 + 0.23 * len(lines)))
     ax = axes[0, 0]
@@ -56,13 +51,7 @@ def on_one_axis(lines: pd.DataFrame):
 
 
 def lines_on_one_axis(table: pd.DataFrame, header: pd.DataFrame, arm: str) -> pd.DataFrame:
-    """What `on_one_axis` draws, from the two tables: one arm, all channels.
-
-    Args:
-        table: From `report.consistency_table`.
-        header: From `report.header_table`.
-        arm: As in their column ``Arm``.
-    """
+    """The lines of `on_one_axis` from the two tables of `report`: one arm, all channels."""
     chosen = table[
         (table["Arm"] == arm) & (table["Channels"] == "all") & (table["Scanned"] != ANOTHER)
     ]
@@ -71,10 +60,10 @@ def lines_on_one_axis(table: pd.DataFrame, header: pd.DataFrame, arm: str) -> pd
         & (header["By"] > 0)
     ]  # fmt: skip
     amounts = zip(wrong["Kind"], wrong["By"], wrong["Unit"], strict=True)
-    said = [f"{kind} by {by:g} {unit}" for kind, by, unit in amounts]
+    labels = [f"{kind} by {by:g} {unit}" for kind, by, unit in amounts]
     both = [
         chosen.assign(Group=chosen["Question"]),
-        wrong.assign(Group="wrong header", Scanned=said),
+        wrong.assign(Group="wrong header", Scanned=labels),
     ]
     columns = ["Group", "Scanned", "Distance", "Low", "High"]
     return pd.concat([part[columns] for part in both], ignore_index=True)
@@ -83,15 +72,9 @@ def lines_on_one_axis(table: pd.DataFrame, header: pd.DataFrame, arm: str) -> pd
 def header_curves(
     header: pd.DataFrame | None, arm: str, live: Mapping[str, Sequence] | None = None
 ):
-    """Distance and decibels lost against how far the header is off; head moves as the control.
+    """Distance and dB lost against the header's offset, with head moves as the control.
 
-    Args:
-        header: From `report.header_table`; None where nothing is recorded.
-        arm: As in its column ``Arm``.
-        live: Numbers of one head under ``off_mm``, ``distance`` and ``lost_db``.
-
-    Returns:
-        The figure; bands are the intervals.
+    Bands are intervals. `live` holds ``off_mm``, ``distance`` and ``lost_db`` of one head.
     """
     figure, axes = panels(1, 2, panel_in=(3.9, 3.2))
     columns = (("Distance", "Low", "High"), ("Lost (dB)", "Low (dB)", "High (dB)"))

@@ -47,15 +47,10 @@ def newest(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def distances(frame: pd.DataFrame) -> pd.DataFrame:
-    """Latents that were compared, one line a head, arm, content, scan and kind of channels.
+    """Compared latents, one line per head, arm, content, scan and kind of channels.
 
-    Args:
-        frame: Prepared rows, as in all of this module.
-
-    Returns:
-        subject, arm, content, scanned, channels; `latent_l2` and `latent_cosine`; and
-        `distance`: `latent_rms` over its mean between heads, for the same arm, content and
-        channels.
+    `distance` is `latent_rms` divided by its mean between heads, for the same arm, content and
+    channels.
     """
     frame = frame[frame["metric"].isin(names.DIFFERENCES)]
     keys = ["arm", "content", "scanned", "channels", "subject"]
@@ -80,12 +75,9 @@ def spread(values: pd.Series, unit: str = "") -> dict[str, float]:
 
 
 def consistency_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """One line a condition, kind of channels and arm: mean distance over heads, and more.
+    """One line per condition, kind of channels and arm: mean distance with its 95 % interval.
 
-    Returns:
-        Question, condition, channels, arm, mean distance as a fraction of that between
-        heads, its 95 % interval over heads, relative L2, cosine, n heads, the bar where one
-        is set, and whether the mean is within it.
+    Also relative L2, cosine, n heads, the bar where one is set, and whether it is met.
     """
     found = distances(frame)
     found = found[~found["scanned"].str.startswith(("head", "truly"))]  # have a table of their own
@@ -134,13 +126,9 @@ def bar(content: str, scanned: str, channels: str) -> float:
 
 
 def information_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Grid by grid: what the grid alone costs, what the resolution costs, and the difference.
+    """Distance by grid: without and with a change of resolution, and the mean difference.
 
-    Heads count that were scanned both ways.
-
-    Returns:
-        Scan, channels, arm, mean distance of a content that both grids hold, mean distance of
-        the whole content, their mean difference with its 95 % interval over heads, and n.
+    Only heads that were scanned both ways count; 95 % intervals over heads.
     """
     found = distances(frame)
     found = found[found["scanned"].isin(names.PLACES) & found["content"].isin([SMOOTHER, WHOLE])]
@@ -162,13 +150,9 @@ def information_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def header_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """What a wrong header does, and, as a control, a head that truly moved.
+    """Effect of a wrong header and, as a control, of a head that really moved.
 
-    Returns:
-        Kind (a key of `HEADERS`), by how much and in which unit, arm; mean distance over all
-        channels with its 95 % interval over heads and cosine; decibels lost by the rendering
-        on the true voxels, against the latent under the true header (brought back where the
-        other was), with their interval; and n.
+    Mean distance over all channels and dB lost on the true voxels, with 95 % intervals over heads.
     """
     found = distances(frame)
     found = found[(found["content"] == WHOLE) & (found["channels"] == "all")]
@@ -190,11 +174,9 @@ def header_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def lost_db(frame: pd.DataFrame) -> pd.DataFrame:
-    """What each rendered latent loses at 1 mm against the head's own: head by head, in dB.
+    """Decibels that each rendered latent loses at 1 mm against the head's own, head by head.
 
-    Returns:
-        arm, subject, latent, `own_db`, `psnr_db` and `lost_db`. Latents that were brought back are
-        set against the one that went there and back under the true header.
+    A latent that was resampled is compared with one that was resampled under the true header.
     """
     db = frame[frame["metric"] == "psnr"].set_index(["arm", "subject", "latent"])["value"]
     lines = []
@@ -207,12 +189,7 @@ def lost_db(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def coarse_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """What it costs to take the latent's coarse part from a 2 mm scan: dB at 1 mm, one line an arm.
-
-    Returns:
-        Arm, mean PSNR with its own latent and with the 2 mm scan's coarse part, the mean
-        difference with its 95 % interval over heads, and n heads.
-    """
+    """PSNR at 1 mm with the own latent and with the coarse part of a 2 mm scan, by arm."""
     lost = lost_db(frame)
     return pd.DataFrame(
         {

@@ -24,14 +24,7 @@ CONTROLS = {
 
 
 def verdict(frame: pd.DataFrame) -> str:
-    """A sentence or two on each question, about the first model.
-
-    Args:
-        frame: Prepared rows.
-
-    Returns:
-        Lines of text.
-    """
+    """A sentence or two on each question, about the first model."""
     arm = models(frame["arm"])[0]
     frame = frame[frame["arm"].isin([arm, f"{arm}{SPLINES}"])]
     table = consistency_table(frame)

@@ -51,14 +51,7 @@ def gains_of(frame: pd.DataFrame, metric: str, condition: str) -> pd.Series:
 
 
 def gains_figure(table: pd.DataFrame):
-    """One line a scan, one mark a question: dB above or below the best linear code.
-
-    Args:
-        table: From `gains_by_scan`.
-
-    Returns:
-        The figure.
-    """
+    """One line per scan, one mark per question: dB above or below the best linear code."""
     figure, axes = panels(1, 1, panel_in=(7.6, 1.5 + 0.34 * max(1, len(table))))
     ax = axes[0, 0]
     for number, condition in enumerate(table):
@@ -75,14 +68,9 @@ def gains_figure(table: pd.DataFrame):
 
 
 def measure_again(found: list[Recorded], folder: Path) -> tuple[pd.DataFrame, str]:
-    """One recorded number, measured once more: PSNR of a ball of cosines on a whole scan.
+    """Measure one recorded number again: PSNR of the lowest cosines on a whole scan.
 
-    Args:
-        found: From `collect`.
-        folder: Of the rows.
-
-    Returns:
-        A table of one line, empty where no recorded scan is at hand, and a sentence.
+    A table of one line, empty where no recorded scan is available, and a sentence.
     """
     for r in reversed(found):
         rows = latest(r.rows)
@@ -94,7 +82,7 @@ def measure_again(found: list[Recorded], folder: Path) -> tuple[pd.DataFrame, st
             if person is not None:
                 return _again(row, person)
     return pd.DataFrame(), (
-        "None of the recorded scans is at hand on this computer, so nothing was measured again."
+        "None of the recorded scans is available on this computer, so nothing was measured again."
     )
 
 
@@ -113,12 +101,12 @@ def _again(row: Any, person: Subject) -> tuple[pd.DataFrame, str]:
         "n": 1,
     }
     same = abs(now - row.value) < 1e-6
-    told = "the same number" if same else "another number: code, data or libraries differ"
-    return pd.DataFrame([line]), f"Measured again on the way to this page: {told}."
+    result = "the same number" if same else "another number: code, data or libraries differ"
+    return pd.DataFrame([line]), f"Measured again while this page was built: {result}."
 
 
 def _at_hand(folder: Path, name: str, sha256: str) -> Subject | None:
-    """A recorded scan, if its very bytes are here."""
+    """A recorded scan, if exactly its bytes are available here."""
     plan = read_plan(folder / PLAN)
     own = [subject(v, (NATIVE,)) for v in plan.volumes] if plan else []
     people = own or subjects("quick")

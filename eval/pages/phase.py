@@ -33,16 +33,9 @@ def voxel_grid(centre_mm: Sequence[float], side_mm: float, spacing_mm: float) ->
 
 
 def feature_grid(voxels: Grid, phase: Sequence[float], pitch_mm: float = PITCH_MM) -> Grid:
-    """Nodes of one pitch around a box of voxels.
+    """Nodes of one pitch around a box of voxels, two to spare at each end.
 
-    Args:
-        voxels: To be rendered.
-        phase: From the first voxel's centre back to a node, in cells, 0 ... 1 an axis; at 0
-            they coincide.
-        pitch_mm: From node to node.
-
-    Returns:
-        The nodes, with two to spare at each end.
+    `phase`: cells from the first voxel's centre back to a node, 0 ... 1 per axis.
     """
     first_mm = voxels.affine_vox2ras[:3, 3] - (np.asarray(phase) + 2) * pitch_mm
     shape = np.ceil(np.array(voxels.extent_mm) / pitch_mm).astype(int) + 5
@@ -55,16 +48,9 @@ def scores(
     phases: Sequence[Sequence[float]],
     pitch_mm: float = PITCH_MM,
 ) -> dict[str, np.ndarray]:
-    """PSNR of each rule at each phase.
+    """PSNR in dB of each rule at each phase; infinite for an exact copy.
 
-    Args:
-        phantom: The object; its values span about 0 ... 1.
-        voxels: Where it is rendered and compared, inside the object.
-        phases: Of `feature_grid`, three numbers each.
-        pitch_mm: Of the features.
-
-    Returns:
-        Rule -> [n] dB, infinite for an exact copy.
+    The phantom's values span about 0 ... 1; voxels lie inside it.
     """
     truth = render(phantom, voxels, SUPERSAMPLE).double()
     everywhere = np.ones(voxels.shape, dtype=bool)
@@ -79,17 +65,7 @@ def scores(
 
 
 def read_at_centres(features: torch.Tensor, nodes: Grid, voxels: Grid, rule: str) -> torch.Tensor:
-    """Values at voxel centres of the function that passes through every feature.
-
-    Args:
-        features: [d, h, w] on `nodes`.
-        nodes: Feature grid.
-        voxels: Where to read.
-        rule: One of `RULES`.
-
-    Returns:
-        [D, H, W].
-    """
+    """[D, H, W] at voxel centres of the function that passes through every feature [d, h, w]."""
     basis = local_fourier(0) if rule == "trilinear" else cubic_bspline()
     coefficients = features if rule == "trilinear" else _spline_coefficients(features)
     points = centres_mm(voxels).reshape(-1, 3)

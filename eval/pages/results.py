@@ -73,14 +73,7 @@ class Recorded:
 
 
 def collect(folder: Path) -> list[Recorded]:
-    """Everything that a folder of rows holds, in the order of `EXPERIMENTS`.
-
-    Args:
-        folder: Of ``NAME.jsonl`` files, packed or not.
-
-    Returns:
-        One entry an experiment that is recorded.
-    """
+    """Every experiment that a folder of rows holds, in the order of `EXPERIMENTS`."""
     found = []
     for experiment in EXPERIMENTS:
         try:
@@ -92,7 +85,7 @@ def collect(folder: Path) -> list[Recorded]:
 
 
 def _title(stem: str, name: str) -> str:
-    """``ablation_pairs`` of the ablation: ``pairs``."""
+    """Title of a table: ``ablation_pairs`` of the ablation becomes ``pairs``."""
     return stem.removeprefix(name).strip("_").replace("_", " ") or "main table"
 
 
@@ -122,12 +115,7 @@ def overview_table(found: list[Recorded]) -> str:
 
 
 def missing(found: list[Recorded], own: bool) -> str:
-    """One sentence a missing experiment: how to record it. A user's report lacks them on purpose.
-
-    Args:
-        found: From `collect`.
-        own: Whether this is a user's report.
-    """
+    """One line per experiment that is not recorded; empty for a user's own report."""
     have = {r.experiment.name for r in found}
     lacking = [e for e in EXPERIMENTS if e.name not in have]
     if own or not lacking:
@@ -152,10 +140,10 @@ def verdicts(found: list[Recorded], most_lines: int = 6) -> str:
 
 
 def origin(rows: pd.DataFrame, most: int = 3) -> str:
-    """Where rows come from, many weights counted rather than listed."""
-    told = provenance(rows)
+    """Provenance of rows; many weights are counted rather than listed."""
+    text = provenance(rows)
     weights = sorted(set(rows.loc[rows["weights_sha256"] != "", "weights_sha256"].str[:12]))
-    return told.replace(", ".join(weights), f"of {len(weights)} runs") if weights[most:] else told
+    return text.replace(", ".join(weights), f"of {len(weights)} runs") if weights[most:] else text
 
 
 def metric_table(found: list[Recorded]) -> pd.DataFrame:
@@ -193,15 +181,7 @@ def show_tables(found: list[Recorded]) -> None:
 
 
 def pack_rows(folder: Path, out: Path) -> list[Path]:
-    """Write every rows file as a packed CSV table; the same rows give the same bytes.
-
-    Args:
-        folder: Of ``NAME.jsonl`` files, packed or not.
-        out: Made with its parents.
-
-    Returns:
-        ``NAME.csv.gz`` of each.
-    """
+    """Write every rows file as a packed CSV table; the same rows give the same bytes."""
     written = []
     for experiment in EXPERIMENTS:
         path = folder / f"{experiment.name}.jsonl"

@@ -1,6 +1,6 @@
-"""Patches against the whole: how much a halo recovers, and which seams and drift remain.
+"""Patches against the whole: how much a halo helps, and which seams and drift remain.
 
-Held-out blocks are rebuilt by patches and at once; how far the two lie apart is recorded.
+Held-out blocks are rebuilt by patches and at once, and the difference is recorded.
 
     python -m eval.patch_vs_whole --profile quick
 """

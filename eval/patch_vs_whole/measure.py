@@ -1,4 +1,4 @@
-"""Rebuild a block by patches and at once, and measure how far the two lie apart.
+"""Rebuild a block by patches and at once, and measure the difference.
 
 Patches lie on the whole's own latent cells and share its intensity scale, except where
 *own scale* says otherwise. *Reach* takes one face instead of many: the first part of a bar
@@ -36,9 +36,13 @@ CASES = (  # side and halo in mm, each patch on its own scale or not
     *((48, halo, False) for halo in (0, 4, 8, 16, 32)),
     *((48, halo, True) for halo in (0, 16)),
 )
-GPU_CASES = ((32, 32, False),)  # beside those
-BAR_MM, THICK_MM, FIRST_MM = 160, 48, 64  # of the bar, and how much of it is rebuilt
-REACH_HALOS_MM = (0, 8, 16, 32, 48, 64, 80, 96)  # the last one is all of the bar
+GPU_CASES = ((32, 32, False),)  # in addition
+BAR_MM, THICK_MM, FIRST_MM = (
+    160,
+    48,
+    64,
+)  # length and width of the bar, and the length that is rebuilt
+REACH_HALOS_MM = (0, 8, 16, 32, 48, 64, 80, 96)  # the last one is the whole bar
 UNITS = {
     "difference": "%",
     "seam": "1",
@@ -121,13 +125,13 @@ def measure(
     scan = subject.load()
     block = cut_box(scan, block_of(scan, (BLOCK_MM,) * 3))
     bar = cut_box(scan, bar_of(scan))
-    found = []
+    new_rows = []
     for arm in arms:
         model, linear_only = model_of(arm)
         scores = score_block(model, block, wanted_cases, linear_only)
         scores |= score_reach(model, bar, linear_only)
         for question, (values, time_s, grid) in scores.items():
-            found += rows.of_values(
+            new_rows += rows.of_values(
                 values,
                 UNITS,
                 experiment=NAME,
@@ -144,7 +148,7 @@ def measure(
                 time_s=time_s,
                 provenance=provenance,
             )
-    return found
+    return new_rows
 
 
 def model_of(arm: Coder) -> tuple[LatentAutoencoder, bool]:
@@ -186,7 +190,7 @@ def score_block(
     peak = metrics.peak_intensity(truth, mask)
     whole = patches.rebuilt_whole(model, x, grid, linear_only).double().numpy()
     whole_db = metrics.psnr(truth, whole, mask, peak)
-    found = {}
+    scores = {}
     for case in wanted_cases:
         side_mm, halo_mm, own_scale = case
         started = time.perf_counter()
@@ -200,8 +204,8 @@ def score_block(
             "drift": patches.drift_percent(whole, data, mask, grid.spacing_mm, peak),
             "psnr_gain": metrics.psnr(truth, data, mask, peak) - whole_db,
         }
-        found[condition(case)] = values, time_s, grid
-    return found
+        scores[condition(case)] = values, time_s, grid
+    return scores
 
 
 def score_reach(model: LatentAutoencoder, bar: Scan, linear_only: bool = False) -> Scores:
@@ -220,16 +224,16 @@ def score_reach(model: LatentAutoencoder, bar: Scan, linear_only: bool = False) 
         apart = patches.rebuilt_whole(model, part, part_grid, linear_only)[:, :first] - whole
         return float(100 * np.abs(apart.double().numpy()[mask]).max() / peak)
 
-    found = {}
+    scores = {}
     for halo_mm in REACH_HALOS_MM:
-        seen = min(first + round(halo_mm / step_mm), grid.shape[1])
+        end = min(first + round(halo_mm / step_mm), grid.shape[1])
         started = time.perf_counter()
-        shorter = grid.crop((0, 0, 0), (grid.shape[0], seen, grid.shape[2]))
+        shorter = grid.crop((0, 0, 0), (grid.shape[0], end, grid.shape[2]))
         black = x.clone()
-        black[:, seen:] = 0
+        black[:, end:] = 0
         values = {
-            "largest_cut": largest(x[:, :seen], shorter),
+            "largest_cut": largest(x[:, :end], shorter),
             "largest_black": largest(black, grid),
         }
-        found[reach_condition(halo_mm)] = values, time.perf_counter() - started, grid
-    return found
+        scores[reach_condition(halo_mm)] = values, time.perf_counter() - started, grid
+    return scores

@@ -1,6 +1,6 @@
-"""Does a model that sees patches agree with itself on the whole? Patches with and without a halo.
+"""Rebuild a volume patch by patch, with and without a halo, and compare with the whole.
 
-Every patch lies on the whole block's own latent cells, so what is left of the difference is
+Every patch lies on the latent cells of the whole block, so the remaining difference comes from
 what a patch cannot see: the network's receptive field and the projection's reach.
 """
 
@@ -19,7 +19,7 @@ from medil.grid import Grid, Triple
 from medil.model.base import LatentAutoencoder
 from medil.volume import robust_intensity
 
-DRIFT_FWHM_MM = 8.0  # what is left after this smoothing is drift, not seam
+DRIFT_FWHM_MM = 8.0  # a difference that survives this smoothing is drift, not a seam
 
 
 @torch.inference_mode()
@@ -45,14 +45,14 @@ def rebuilt_by_patches(
     linear_only: bool = False,
     own_scale: bool = False,
 ) -> Tensor:
-    """Encode and render a block patch by patch, each seeing so much of its surroundings.
+    """Encode and render a block patch by patch, each with a halo around it.
 
     Args:
         model: Any arm.
         x: [D, H, W], 0 ... 1 scale.
         grid: Its grid, whose extent is a whole number of latent cells.
         side_mm: Of the patches; the last along an axis may be shorter.
-        halo_mm: Seen beyond each face of a patch where the block goes on, and then dropped.
+        halo_mm: Margin encoded around each patch, inside the block, and then dropped.
         linear_only: Render the closed form and leave the network out.
         own_scale: Scale each patch by its own intensities, as if it were a file of its own.
 
@@ -72,8 +72,8 @@ def rebuilt_by_patches(
     side, halo = (np.rint(mm / np.array(grid.spacing_mm)).astype(int) for mm in (side_mm, halo_mm))
     for low, high in _boxes(grid.shape, side):
         start, stop = np.maximum(low - halo, 0), np.minimum(high + halo, grid.shape)
-        seen = grid.crop(start, stop - start)
-        part = rebuild(model, x[_slices(start, stop)], seen, linear_only)
+        around = grid.crop(start, stop - start)
+        part = rebuild(model, x[_slices(start, stop)], around, linear_only)
         result[_slices(low, high)] = part[_slices(low - start, high - start)]
     return result
 
@@ -97,7 +97,7 @@ def _slices(start: np.ndarray, stop: np.ndarray) -> tuple[slice, ...]:
     return tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
 
 
-# How far apart the two are
+# Differences
 
 
 def difference_percent(

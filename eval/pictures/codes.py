@@ -22,17 +22,9 @@ Window = tuple[float, float]
 def rebuilt_and_errors(
     truth: Volume, rebuilt: Mapping[str, Volume], point_mm: np.ndarray, window: Window, plane: str
 ):
-    """What each code rebuilt, and below it the signed error, in one symmetric window.
+    """Each rebuilt volume and, below it, its signed error, in one symmetric window.
 
-    Args:
-        truth: As scanned.
-        rebuilt: Title -> volume on the grid of `truth`.
-        point_mm: [3] (R, A, S) in mm, in the plane shown.
-        window: Black and white of the upper row, in intensity units.
-        plane: sagittal, coronal or axial.
-
-    Returns:
-        The figure: the truth at the top left, a colour bar of the errors below it.
+    `window` is black and white of the upper row; a colour bar of the errors is at the left.
 
     Raises:
         InputError: A volume on another grid than the truth's.
@@ -69,16 +61,8 @@ def planes_on_grids(
 ):
     """One plane of volumes on many grids, each at its true place, in rows of `columns`.
 
-    Args:
-        volumes: Title -> volume.
-        point_mm: [3] (R, A, S) in mm, in the plane shown; moved into volumes that end short of it.
-        window: Black and white, in intensity units.
-        plane: sagittal, coronal or axial.
-        columns: Panels in a row.
-        half_width_mm: Show only this far around the point; all of the first volume when None.
-
-    Returns:
-        The figure.
+    `point_mm` (R, A, S) is moved into volumes that end before it. The view spans
+    `half_width_mm` around the point; all of the first volume when None.
     """
     figure, axes = panels(
         -(-len(volumes) // columns), columns, panel_in=(2.9, 2.75) if columns < 4 else (2.5, 2.75)
@@ -113,15 +97,9 @@ def tapered(volume: Volume) -> Volume:
 
 
 def share_lost(truth: Volume, rebuilt: Volume) -> tuple[np.ndarray, np.ndarray]:
-    """Power of the error over power of the truth, in shells of equal |frequency|.
+    """[n] frequency in cycles/mm and [n] power of the error over power of the truth, by shell.
 
-    Args:
-        truth: As scanned.
-        rebuilt: On the same grid.
-
-    Returns:
-        [n] frequency in cycles/mm, and [n] share: 0 where nothing is lost, 1 where nothing
-        came through, above 1 where what came through is worse than leaving it out.
+    0 where nothing is lost, 1 where nothing is kept, above 1 where zero would be closer.
     """
     error = Volume(rebuilt.data.double() - truth.data.double(), truth.grid)
     frequency, of_error = radial_power(tapered(error))
@@ -132,15 +110,9 @@ def share_lost(truth: Volume, rebuilt: Volume) -> tuple[np.ndarray, np.ndarray]:
 def spectra_and_loss(
     truth: Volume, rebuilt: Mapping[str, Volume], marks: Mapping[str, float] | None = None
 ):
-    """Power of the truth and of what codes rebuilt, and which share each has lost.
+    """Power of the truth and of rebuilt volumes (left), and the share each has lost (right).
 
-    Args:
-        truth: As scanned.
-        rebuilt: Title -> volume on the grid of `truth`.
-        marks: Label -> frequency in cycles/mm, drawn as dotted lines.
-
-    Returns:
-        The figure: power on the left, share lost on the right.
+    `marks` maps a label to a frequency in cycles/mm, drawn as a dotted line.
     """
     figure, axes = panels(1, 2, panel_in=(4.3, 3.4))
     power, lost = axes[0]
@@ -165,16 +137,7 @@ def spectra_and_loss(
 
 
 def search_curve(history: Sequence[float], levels: Mapping[str, float], y_label: str):
-    """An error after each step of a search, on an axis from zero, beside errors that stay.
-
-    Args:
-        history: The error before each step and after the last one.
-        levels: Label -> error of something else, drawn as a dashed line.
-        y_label: What the errors are, with the unit.
-
-    Returns:
-        The figure.
-    """
+    """An error after each step of a search, beside constant errors drawn as dashed lines."""
     figure, axes = panels(1, 1, panel_in=(5.6, 3.2))
     ax = axes[0, 0]
     ax.plot(history, color=COLOURS[0], lw=2.2, label="the search")

@@ -3,7 +3,7 @@
     python -m eval.pictures.hero
 
 writes ``book/_static/hero.png`` from the release and a scan of the test split (MNI152
-where none is at hand). Voxels are shown as they are, so their size can be seen.
+where none is available). Voxels are shown as they are, so their size can be seen.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def in_plane(grid: Grid, point_mm: np.ndarray) -> np.ndarray:
 
 
 def choose(part: str) -> Subject:
-    """The first held-out subject at hand whose name holds a text.
+    """The first available held-out subject whose name holds a text.
 
     Raises:
         InputError: None does; the message lists those there are.
@@ -120,7 +120,7 @@ def choose(part: str) -> Subject:
         if part in subject.name:
             return subject
     names = ", ".join(s.name for s in people)
-    raise InputError(f"no subject at hand is called {part!r}; there are: {names}.")
+    raise InputError(f"no available subject is called {part!r}; there are: {names}.")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -125,18 +125,9 @@ def subject_tasks(
     experiment: str = NAME,
     cases: Mapping[str, Callable[[Scan], Case]] = CONDITIONS,
 ) -> list[Task]:
-    """One task a subject, of the pairs that are not recorded yet.
+    """One task per subject, of the (condition, arm) pairs that are not recorded yet.
 
-    Args:
-        people: From `eval.subjects.subjects`, or anyone's own.
-        coders: The arms.
-        recorded: From `eval.rows.recorded_identities`.
-        provenance: Of this run.
-        experiment: As in the rows.
-        cases: What each condition asks.
-
-    Returns:
-        The tasks; subjects of which all is recorded have none.
+    Subjects that are recorded completely have no task. `recorded` holds identities of rows.
     """
     found = []
     for subject in people:

@@ -19,16 +19,7 @@ UNITS = {
 
 
 def release_rows(model: MedIL, name: str, provenance: rows.Provenance) -> list[rows.Row]:
-    """Parameters, stored size, latent pitch and what training wrote into the weights.
-
-    Args:
-        model: From `medil.model.weights.load_release`.
-        name: Of the release.
-        provenance: Of this run.
-
-    Returns:
-        One row a quantity.
-    """
+    """One row per quantity: parameters, latent pitch and channels, and training facts."""
     config = model.config
     n_parameters = sum(p.numel() for p in model.parameters())
     values = {

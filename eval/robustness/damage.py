@@ -89,15 +89,9 @@ class Damaged:
 
 
 def apply(damage: Damage, scan: Scan, data_sha256: str) -> Damaged:
-    """Damage a head, and cut the block out of it.
+    """Damage a clean, trimmed head and cut the block out of it; deterministic.
 
-    Args:
-        damage: Kind and strength.
-        scan: The clean, trimmed head.
-        data_sha256: Of the head; with the damage it seeds the random numbers.
-
-    Returns:
-        The damaged block; the same for the same arguments.
+    `data_sha256` of the head seeds the random numbers, together with the damage.
     """
     rng = np.random.default_rng(int(digest([data_sha256, damage.kind, damage.level])[:16], 16))
     box = block_of(scan, BLOCK_MM)

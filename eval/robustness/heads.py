@@ -75,16 +75,9 @@ def trimmed(scan: Scan) -> Scan:
 
 
 def block_of(scan: Scan, sides_mm: tuple[float, float, float]) -> Box:
-    """The box of a block in the left upper part of the brain, with some air at its rim.
+    """The box of a block of `sides_mm` (D, H, W) in the left upper part of the brain.
 
     Its left face and its top are those of the trimmed scan; the others cut through tissue.
-
-    Args:
-        scan: From `trimmed`.
-        sides_mm: Along D, H, W.
-
-    Returns:
-        Slices of whole voxels.
 
     Raises:
         InputError: The scan is smaller than the block.

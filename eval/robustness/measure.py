@@ -110,27 +110,17 @@ def measure(
     provenance: rows.Provenance,
     which: tuple[Damage, ...] = DAMAGES,
 ) -> list[rows.Row]:
-    """Rows of one head.
-
-    Args:
-        subject: From `heads`.
-        arms: Coders; those of one encoding encode once.
-        provenance: Of this run.
-        which: The damages.
-
-    Returns:
-        The rows, damage by damage.
-    """
+    """Rows of one head, damage by damage; coders that share an encoding encode once."""
     scan = subject.load()
     clean = cut_box(scan, block_of(scan, BLOCK_MM))
     renderings = {arm.name: r for arm, r, *_ in _rendered(arms, _undamaged(clean))}
-    found = []
+    new_rows = []
     for damage in which:
         damaged = apply(damage, scan, subject.data_sha256)
         for arm, rendered, kept, time_s in _rendered(arms, damaged):
             scores = score(clean, damage, damaged, rendered, renderings[arm.name])
             for (region, other), values in scores.items():
-                found += rows.of_values(
+                new_rows += rows.of_values(
                     values,
                     UNITS,
                     experiment=NAME,
@@ -147,7 +137,7 @@ def measure(
                     time_s=time_s,
                     provenance=provenance,
                 )
-    return found
+    return new_rows
 
 
 def _undamaged(clean: Scan) -> Damaged:
@@ -159,7 +149,7 @@ def _undamaged(clean: Scan) -> Damaged:
 def _rendered(
     arms: list[Coder], damaged: Damaged
 ) -> Iterator[tuple[Coder, np.ndarray, Kept, float]]:
-    """Each arm's rendering on the block's own grid, on the clean scale; seconds it took."""
+    """Each arm's rendering on the block's own grid and the clean scale, and the seconds it took."""
     kept_by: dict[str, tuple[Kept, float]] = {}
     for arm in arms:
         if arm.encoding not in kept_by:
@@ -179,17 +169,9 @@ def score(
     rendered: np.ndarray,
     rendered_clean: np.ndarray,
 ) -> dict[tuple[str, str], dict[str, float]]:
-    """Every score of one rendering.
+    """Every score of one rendering: (region, compared with) to metric to value.
 
-    Args:
-        clean: The clean block.
-        damage: Kind and strength.
-        damaged: The damaged block.
-        rendered: [D, H, W] of the damaged block, on the clean scale.
-        rendered_clean: [D, H, W] of the clean block, all of it.
-
-    Returns:
-        (region, compared with) to metric to value.
+    Both renderings are on the clean scale; `rendered_clean` covers the whole clean block.
     """
     truth = clean.volume.data.double().numpy()[damaged.box]
     damaged_input = damaged.undone(damaged.volume.data.double().numpy())

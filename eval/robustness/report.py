@@ -22,14 +22,7 @@ WHOLE = 0.05  # so far from 1, and no farther, counts as passed through
 
 
 def metrics_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Every metric of every arm under every damage: the mean over heads, and its interval.
-
-    Args:
-        rows: Prepared rows, as in all of this module.
-
-    Returns:
-        Damage, strength, where, compared with, metric, arm, mean, 95 % interval, unit, n.
-    """
+    """Mean over heads and 95 % interval of every metric, for every damage and arm."""
     table = shared.means(rows, ["kind", "level", "where", "against", "metric", "arm"])
     table = table.set_axis(
         [
@@ -56,12 +49,10 @@ def _order(column: pd.Series) -> pd.Series:
 
 
 def robustness_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """One line a damage, strength, place and arm, for people.
+    """One line per damage, strength, region and arm, for people.
 
-    Returns:
-        How much of the damage is passed on and how far the rendering changes, each with its
-        95 % interval over heads; PSNR against the input and against the clean block;
-        n heads.
+    Share of the damage passed on and change of the rendering, with 95 % intervals over heads;
+    PSNR against the input and against the clean block; n heads.
     """
     table = metrics_table(rows)
     lines = []
@@ -135,7 +126,7 @@ def _passed(rows: pd.DataFrame, kind: str) -> str:
 
 
 def _nearer(rows: pd.DataFrame, ends: Sequence[str]) -> str:
-    """Whether MedIL's rendering lies nearer to the clean block than the damaged input."""
+    """Whether MedIL's rendering is nearer to the clean block than the damaged input is."""
     rows = rows[rows["metric"] == "nearer"]
     gains = [f for level in ends if (f := _mean(rows, MODEL, level)) is not None]
     if len(gains) < len(ends):
@@ -148,7 +139,7 @@ def _nearer(rows: pd.DataFrame, ends: Sequence[str]) -> str:
 
 
 def _fate(found: Sequence[stats.Paired]) -> str:
-    """What MedIL does with a damage, over all its strengths."""
+    """How MedIL treats a kind of damage, over all its strengths."""
     if all(f.high < 1 - WHOLE for f in found):
         return "MedIL damps it at every strength"
     if all(f.low > 1 + WHOLE for f in found):
@@ -159,7 +150,7 @@ def _fate(found: Sequence[stats.Paired]) -> str:
 
 
 def _against_linear(rows: pd.DataFrame) -> str:
-    """MedIL beside the linear code that passes on least, paired by head over all strengths."""
+    """MedIL minus the linear code that passes on least, paired by head over all strengths."""
     wide = rows.pivot_table(index="subject", columns="arm", values="value")
     codecs = [c for c in LINEAR if c in wide]
     if MODEL not in wide or not codecs:
@@ -199,7 +190,7 @@ def _scale(rows: pd.DataFrame) -> list[str]:
 
 
 def _places(rows: pd.DataFrame) -> list[str]:
-    """Hot voxels and cuts: how far the damage reaches."""
+    """How far the effect of hot voxels and cuts reaches."""
     sentences = []
     for damage in DAMAGES:
         if damage.kind not in (damages.OUTLIER, damages.CROP):

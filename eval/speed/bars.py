@@ -92,19 +92,12 @@ BARS = (
 
 
 def bars_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Every bar beside what the newest rows say; of several rows, the worst.
-
-    Args:
-        rows: Prepared rows.
-
-    Returns:
-        Bar, asked, measured, lowest and highest round, rounds, verdict, condition.
-    """
+    """Every bar beside the newest rows; where several rows match, the worst counts."""
     return pd.DataFrame([_line(bar, rows) for bar in BARS])
 
 
 def ratios_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """What was measured of it, without the bars."""
+    """The measured quantities of `bars_table`, without the bars."""
     table = bars_table(rows).drop(columns=["Asked", "Verdict"]).rename(columns={"Bar": "Quantity"})
     return table[table["Measured"] != ""]
 

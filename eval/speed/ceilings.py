@@ -40,17 +40,14 @@ def shares(
     work: Work, seconds: Sequence[float], n_voxels: int, flop_per_s: Sequence[float],
     bytes_per_s: Sequence[float],
 ) -> dict[str, Spread]:  # fmt: skip
-    """Arithmetic, copying and the binding one of the two, in percent of the time taken.
+    """Arithmetic, copying and the larger of the two, in percent of the time taken, by round.
 
     Args:
         work: Of one voxel.
-        seconds: That all voxels took, in each round.
-        n_voxels: How many they are.
-        flop_per_s: Of the machine, in the same rounds.
+        seconds: Time for all voxels, in each round.
+        n_voxels: Number of voxels.
+        flop_per_s: Measured on the machine in the same rounds.
         bytes_per_s: Likewise.
-
-    Returns:
-        `arithmetic_share`, `copy_share` and, round by round, the larger: `ceiling_share`.
     """
     rounds = [
         [100 * n_voxels * least / taken for least in work.at_ceiling_s(flop, moved)]

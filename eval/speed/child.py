@@ -36,15 +36,9 @@ def peak_rss_bytes(status: Path = Path("/proc/self/status")) -> int:
 
 
 def run_job(name: str, threads: int, /, **arguments: Any) -> dict[str, float]:
-    """Run a job in a child process.
+    """Run a job of `JOBS` in a child process: its values, `peak_rss_mb` and `process_s`.
 
-    Args:
-        name: Of `JOBS`.
-        threads: That torch and BLAS may use there.
-        arguments: Of the job; what JSON can hold.
-
-    Returns:
-        The job's values, `peak_rss_mb`, and `process_s`, from start to end of the process.
+    `threads` limits torch and BLAS there; `arguments` must fit into JSON.
 
     Raises:
         RuntimeError: The child failed; with the end of its error output.
@@ -68,7 +62,7 @@ def run_job(name: str, threads: int, /, **arguments: Any) -> dict[str, float]:
 
 
 def idle() -> dict[str, float]:
-    """Python and torch, doing nothing: the baseline of every other peak."""
+    """Import Python and torch and do nothing: the baseline of every other peak."""
     import torch
 
     import medil.model.autoencoder  # noqa: F401
@@ -78,7 +72,7 @@ def idle() -> dict[str, float]:
 
 
 def allocate(megabytes: float) -> dict[str, float]:
-    """Fill so much memory: a known amount, to test the measurement."""
+    """Fill a known amount of memory, to test the measurement."""
     import numpy as np
 
     return {"sum": float(np.ones(int(megabytes * MB / 8)).sum())}

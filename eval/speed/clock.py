@@ -48,18 +48,15 @@ def interleaved(
     wait: Callable[[], None] = lambda: None,
     at_least_s: float = 0.0,
 ) -> dict[str, list[float]]:
-    """Seconds a call of every job, in every round.
+    """Seconds per call of every job in each of `rounds`; each job runs once before, uncounted.
 
     Args:
         jobs: Name to job, in the order of a round.
-        rounds: How many; each job runs once before them, uncounted.
-        clock: Seconds; another one in tests.
+        rounds: How many.
+        clock: Seconds; tests use another one.
         wait: Called before the clock is read, such as `torch.cuda.synchronize`.
-        at_least_s: A job shorter than this runs several times a round, as often as an
-            uncounted second run says, and the mean counts.
-
-    Returns:
-        Name to a list of `rounds` times.
+        at_least_s: A shorter job is repeated within a round, and the mean counts; an uncounted
+            second run says how often.
     """
 
     def seconds(job: Callable[[], Any], calls: int) -> float:

@@ -28,16 +28,9 @@ NUDGE = 1e-6  # off the border between two cells, as there
 
 
 def naive_lte(layer: LiteralLTE, features: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
-    """What `layer` renders, by nearest look-ups and chunks (LTE Eq. 4-7).
+    """[1, channels_out, D, H, W] that `layer` renders, by nearest look-ups (LTE Eq. 4-7).
 
-    Args:
-        layer: Gives the weights.
-        features: [1, C, d, h, w] on `nodes`.
-        nodes: Feature grid.
-        voxels: Target grid; may be oblique.
-
-    Returns:
-        [1, channels_out, D, H, W].
+    `features` are [1, C, d, h, w] on `nodes`; `voxels` may be oblique.
     """
     maps = [functional.pad(m(features), [1] * 6, mode="replicate")
             for m in (layer.amplitude, layer.frequency)]  # fmt: skip

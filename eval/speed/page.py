@@ -21,16 +21,10 @@ from medil.volume import Volume, save
 
 @torch.inference_mode()
 def forms_table(cells: int = 12, rounds: int = 3, device: str = "cpu") -> pd.DataFrame:
-    """Literal LTE in its forms on a small cube, timed in turns.
+    """Time literal LTE in its forms, in turns, on a cube of `cells`^3 x 64 channels.
 
-    Args:
-        cells: Feature cells an axis; 64 channels, twice as many voxels an axis.
-        rounds: Of the clock.
-        device: Of the layer.
-
-    Returns:
-        Renderer, ns a voxel, rounds, times faster than naive with its lowest and highest round,
-        and the largest difference from naive in standard deviations.
+    ns per voxel, speed-up over naive with its lowest and highest round, and the largest
+    difference from naive in standard deviations.
     """
     integrated = Scene.drawn(cells, 32, device).job(peers(32, device)["integrated"])
     sizes = Sizes(cells=cells, rounds_slow=rounds)
@@ -53,17 +47,9 @@ def forms_table(cells: int = 12, rounds: int = 3, device: str = "cpu") -> pd.Dat
 
 
 def parts_apart(model: MedIL, latent: Latent, grid: Grid, cut: int) -> dict[str, float]:
-    """How far parts that are rendered alone lie from the same parts of the whole.
+    """Largest difference between parts rendered alone and the whole, in its standard deviations.
 
-    Args:
-        model: Renders.
-        latent: Of a volume.
-        grid: To render on.
-        cut: Index along the first axis where it is cut in two.
-
-    Returns:
-        Largest difference between the two parts and the whole, and between the whole and
-        slabs that follow each other along each axis, in standard deviations of the whole.
+    The grid is cut in two at index `cut` of the first axis, and rendered in slabs along each axis.
     """
     whole = model.decode(latent, grid).data
     first, last = (cut, *grid.shape[1:]), (grid.shape[0] - cut, *grid.shape[1:])
@@ -85,14 +71,7 @@ def growth_table(
 ) -> pd.DataFrame:
     """`medil decode` of a crop at several voxel sizes, each in a process of its own.
 
-    Args:
-        crop: Is encoded once.
-        release: Whose weights.
-        spacings_mm: To render at.
-        memory: Budget such as ``1GB``; none when empty.
-
-    Returns:
-        Voxel, voxels, size of the file, peak memory, and that beyond an idle process.
+    `memory` is a budget such as ``1GB``; none when empty.
     """
     with tempfile.TemporaryDirectory() as name:
         scan = save(Volume(crop.data, crop.grid), Path(name) / "crop.nii")
@@ -115,15 +94,9 @@ def growth_table(
 
 
 def direct_waves(f: np.ndarray, phase: np.ndarray, deltas: tuple[np.ndarray, ...]) -> np.ndarray:
-    """exp(i pi (f . delta + phase)) at every point of a small grid, straight from the formula.
+    """[K, n_x, n_y, n_z] exp(i pi (f . delta + phase)), straight from the formula.
 
-    Args:
-        f: [K, 3] frequencies of one cell, half-cycles a cell.
-        phase: [K].
-        deltas: Three of [n], distances from the cell along each axis, in cells.
-
-    Returns:
-        [K, n_x, n_y, n_z], complex.
+    `f` is [K, 3] in half-cycles per cell, `phase` [K]; `deltas` are distances in cells per axis.
     """
     x, y, z = np.meshgrid(*deltas, indexing="ij")
     angle = np.tensordot(f, np.stack([x, y, z]), axes=1) + phase[:, None, None, None]

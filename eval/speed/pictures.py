@@ -16,15 +16,10 @@ if TYPE_CHECKING:
 
 
 def renderers_figure(rows: pd.DataFrame | None, where: str = "1 thread") -> Figure:
-    """Nanoseconds a voxel of every renderer, and where they lie under the machine's roof.
+    """Nanoseconds per voxel of every renderer, and how close each is to the machine's ceiling.
 
-    Args:
-        rows: Prepared rows; a figure that says so where there are none.
-        where: On what.
-
-    Returns:
-        Left, a dot a renderer with its lowest and highest round, logarithmic; right, operations
-        a second against operations a byte, with the measured ceilings.
+    Left, a dot per renderer with its lowest and highest round; right, operations per second
+    against operations per byte, with the measured ceilings. Both logarithmic.
     """
     if rows is None:
         return _nothing()
@@ -86,13 +81,9 @@ def _roof(axes: Any, rows: pd.DataFrame, where: str) -> None:
 
 
 def growth_figure(rows: pd.DataFrame | None) -> Figure:
-    """Seconds and peak memory of `medil decode` against the voxels of its output.
+    """Seconds and peak memory of `medil decode` against output voxels, both logarithmic.
 
-    Args:
-        rows: Prepared rows; a figure that says so where there are none.
-
-    Returns:
-        Two logarithmic panels, with a line of proportional growth and MONAI's one size.
+    A line shows proportional growth, a mark MONAI at its only size.
     """
     if rows is None:
         return _nothing()

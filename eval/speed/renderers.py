@@ -61,16 +61,7 @@ class Scene:
 
 
 def awake(network: nn.Module, device: str = "cpu", seed: int = 0) -> nn.Module:
-    """The network with every weight drawn from a seed, scaled to keep the size of what it sees.
-
-    Args:
-        network: Changed in place.
-        device: Where it goes.
-        seed: Of the draws.
-
-    Returns:
-        The same network, for inference.
-    """
+    """The network in inference mode, every weight drawn from a seed at constant signal size."""
     generator = torch.Generator().manual_seed(seed)
     for layer in network.modules():
         if isinstance(layer, nn.Conv3d | nn.Linear):

@@ -31,11 +31,7 @@ def value(rows: pd.DataFrame, kind: str, arm: str, metric: str, where: str = "")
 
 
 def renderers_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Nanoseconds a voxel of every renderer, the slowest first.
-
-    Returns:
-        Renderer, sizes, where, ns a voxel with its lowest and highest round, rounds.
-    """
+    """Nanoseconds per voxel of every renderer, the slowest first."""
     rows = rows[rows["kind"].isin([LITERAL, INTEGRATED])]
     wide = rows.pivot_table(
         index=["arm", "sizes", "where"], columns="metric", values="value", sort=False
@@ -109,11 +105,7 @@ def growth_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def gpu_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Jobs on a GPU beside the renderers: a whole brain, a step of training.
-
-    Returns:
-        Job, device, milliseconds on the device (where events timed it), in all, peak memory.
-    """
+    """Jobs on a GPU beside the renderers: a whole brain, a training step."""
     rows = rows[rows["kind"].isin([GPU_BRAIN, TRAINING]) & (rows["device"] != "cpu")]
     if rows.empty:
         return pd.DataFrame()

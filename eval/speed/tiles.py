@@ -16,7 +16,7 @@ THICK = (1, 3, 5)  # latent cells of a tile
 
 def measure(sizes: Sizes, release: str) -> list[Timing]:
     """Largest error of the latent's mean for odd tiles, in its standard deviations."""
-    scan, said = brain_at_1_mm()
+    scan, description = brain_at_1_mm()
     sides = [sizes.tile_mm, sizes.tile_mm - 3, sizes.tile_mm + 2]  # no whole number of cells
     crop = cut(scan, scan.volume.grid.centre_mm, sides).volume
     model = load_release(release)
@@ -26,7 +26,7 @@ def measure(sizes: Sizes, release: str) -> list[Timing]:
     return [
         Timing(release, TILES, f"{shape}, tiles of {thick} cells", {"max_error": error}, n_voxels,
               subject="crop of a brain at 1 mm", spacing_in_mm=spacing, spacing_out_mm="4",
-              weights_sha256=model.weights_id, config={"said": said})
+              weights_sha256=model.weights_id, config={"said": description})
         for thick, error in errors.items()
     ]  # fmt: skip
 

@@ -14,14 +14,7 @@ PROPORTIONAL = 0.5  # of the exponent of growth: more is called growth with the 
 
 
 def verdict(rows: pd.DataFrame) -> str:
-    """How cost grows with the output, what limits the renderer on each device, and by how much.
-
-    Args:
-        rows: Prepared rows.
-
-    Returns:
-        Lines of text; parts without rows are left out.
-    """
+    """Growth with the output, the limit on each device, and the lead over literal LTE."""
     devices = sorted(set(rows["where"]))
     lines = [growth(rows), *(binding(rows, where) for where in devices), against_literal(rows)]
     return "\n".join(line for line in lines if line)
@@ -33,7 +26,7 @@ def summary(rows: pd.DataFrame) -> str:
 
 
 def growth(rows: pd.DataFrame) -> str:
-    """From the coarsest to the finest output: how many times the voxels, seconds and memory."""
+    """Ratio of voxels, seconds and memory between the coarsest and the finest output."""
     own = rows[rows["kind"] == GROWTH]
     if own.empty:
         return ""
@@ -55,12 +48,7 @@ def growth(rows: pd.DataFrame) -> str:
 
 
 def binding(rows: pd.DataFrame, where: str) -> str:
-    """Which of the machine's ceilings limits the cell-integrated renderer; empty if unmeasured.
-
-    Args:
-        rows: Prepared rows.
-        where: On what, such as ``1 thread``.
-    """
+    """The ceiling that limits the cell-integrated renderer on `where`; empty if unmeasured."""
 
     def of(metric: str) -> float | None:
         return value(rows, INTEGRATED, "integrated", metric, where)
@@ -84,7 +72,7 @@ def binding(rows: pd.DataFrame, where: str) -> str:
 
 
 def against_literal(rows: pd.DataFrame) -> str:
-    """How far the cell-integrated layer is ahead of the literal one, per voxel."""
+    """How much faster the cell-integrated layer is than the literal one, per voxel."""
     times = value(rows, INTEGRATED, "integrated", "ratio_to_naive", "1 thread")
     own = rows[
         (rows["kind"] == LITERAL)

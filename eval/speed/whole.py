@@ -43,8 +43,8 @@ class Brain:
 
 def written_brain(folder: Path, release: str) -> Brain:
     """The real brain at 1 mm, or the template that stands in, as a file to read."""
-    scan, said = brain_at_1_mm()
-    name = "mni152_template" if "template" in said else "open_ms_t1 brain at 1 mm"
+    scan, description = brain_at_1_mm()
+    name = "mni152_template" if "template" in description else "open_ms_t1 brain at 1 mm"
     path = save(Volume(scan.volume.data, scan.volume.grid), folder / "brain.nii")
     return Brain(path, name, scan.volume.grid, load_release(release).weights_id, release)
 

@@ -41,13 +41,7 @@ class Point:
 
 
 def read_log(path: Path) -> pd.DataFrame:
-    """The lines of a run's log, in the order of steps, each step once.
-
-    Args:
-        path: ``log.jsonl``; a torn last line is left out.
-
-    Returns:
-        One column a field.
+    """The complete lines of ``log.jsonl`` in the order of steps, each step once.
 
     Raises:
         InputError: No such file, or no line with all the fields that a curve needs.
@@ -70,15 +64,7 @@ def read_log(path: Path) -> pd.DataFrame:
 
 
 def thinned(log: pd.DataFrame, most_points: int = MOST_POINTS) -> list[Point]:
-    """A log in few points: equal stretches of its lines, each averaged.
-
-    Args:
-        log: From `read_log`.
-        most_points: At most so many.
-
-    Returns:
-        The points, in the order of steps.
-    """
+    """At most `most_points` equal stretches of a log, each averaged, in the order of steps."""
     points, before = [], dict.fromkeys(COUNTED, 0.0)
     for part in np.array_split(np.arange(len(log)), min(most_points, len(log))):
         stretch, end = log.iloc[part], log.iloc[part[-1]]
@@ -95,17 +81,7 @@ def thinned(log: pd.DataFrame, most_points: int = MOST_POINTS) -> list[Point]:
 def training_rows(
     model: LatentAutoencoder, log: Path, name: str, provenance: rows.Provenance
 ) -> list[rows.Row]:
-    """The curve of one run.
-
-    Args:
-        model: What the run made; its `facts` say where, when and with which seed.
-        log: Its ``log.jsonl``.
-        name: Of the release.
-        provenance: Of this process; commit, seed and device become those of the run.
-
-    Returns:
-        One row a point and metric.
-    """
+    """One row per point and metric of a run's log; commit, seed and device are those of the run."""
     config, facts = model.config, model.facts
     row = rows.Row(
         experiment=NAME,
@@ -156,17 +132,7 @@ def of_the_run(facts: dict, provenance: rows.Provenance) -> rows.Provenance:
 def record(
     folder: Path, name: str, out: Path, weights: Path | None = None, profile: str = "quick"
 ) -> int:
-    """Append a run's curve to the recorded rows, unless it is there.
-
-    Args:
-        folder: Of the run.
-        name: Of the release.
-        out: Folder of the rows file; made if its parent exists.
-        weights: What the run made; ``weights.safetensors`` in its folder when None.
-        profile: Of the rows' provenance.
-
-    Returns:
-        How many rows were added.
+    """Append a run's curve to the recorded rows unless it is there; the number of new rows.
 
     Raises:
         InputError: No log, no weights, or nowhere to write.
@@ -183,15 +149,7 @@ def record(
 
 
 def curve(frame: pd.DataFrame, weights_sha256: str) -> pd.DataFrame:
-    """The curve of one set of weights, for plots.
-
-    Args:
-        frame: Recorded rows; others than training's are left out.
-        weights_sha256: Whose, whole or its first digits.
-
-    Returns:
-        One line a point in the order of steps: step, and a column a metric (loss, psnr and
-        gain in dB, voxels_per_s, elapsed in minutes).
+    """The curve of one set of weights (hash or its first digits): step and one column per metric.
 
     Raises:
         InputError: No curve of these weights was recorded.

@@ -146,7 +146,7 @@ def test_an_interrupt_ends_cleanly(small, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(ablation, "train_arm", stop)
     assert run(tmp_path) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes" in capsys.readouterr().err
 
 
 def test_arms_that_matter_most_come_first_and_references_before_their_arms():

@@ -88,7 +88,7 @@ def test_made_truth_comes_from_the_head_and_not_from_the_scan(scan):
     ideal = Scan(scan.volume, scan.mask, lambda g: np.full(g.shape, 7.0))
     case = CONDITIONS["native -> 1 mm"](ideal)
     assert (case.truth == 7).all() and case.target.shares_extent(scan.volume.grid)
-    with pytest.raises(InputError, match="only made subjects"):
+    with pytest.raises(InputError, match="only synthetic heads"):
         CONDITIONS["native -> 1 mm"](scan)
 
 
