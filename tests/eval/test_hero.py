@@ -62,7 +62,7 @@ def test_hero_draws_every_panel_in_one_field_of_view(spline_model, subject, tmp_
 
 def test_an_unknown_subject_is_one_sentence_and_exit_2(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(figures, "subjects", lambda profile: [])
-    with pytest.raises(InputError, match="no subject at hand is called 'nobody'"):
+    with pytest.raises(InputError, match="no available subject is called 'nobody'"):
         figures.choose("nobody")
     out = tmp_path / "hero.png"
     assert figures.main(["--subject", "nobody", "--out", str(out)]) == 2
