@@ -227,7 +227,7 @@ def test_a_number_is_measured_again_only_on_the_very_same_bytes(folder, tmp_path
         (found,) = [r for r in results_pages.collect(tmp_path) if r.experiment.name == "evaluate"]
         table, told = results_gains.measure_again([found], tmp_path)
         assert len(table) == n
-    assert "at hand" in told
+    assert "available" in told
 
 
 # Tables that can be filtered
