@@ -112,7 +112,7 @@ def _pattern(
 
 @lru_cache(maxsize=32)
 def _dense(band: Band, adjoint: bool, like: tuple) -> Tensor:
-    """The matrix of a map of one function, zeros and all."""
+    """The dense matrix of a map of one function."""
     matrix = band.matrix[:, 0].T if adjoint else band.matrix[:, 0]
     return torch.tensor(matrix, dtype=like[0], device=like[1])
 
@@ -135,17 +135,17 @@ class AxisProduct:
 
     @property
     def last(self) -> bool:
-        """Nothing lies behind the axis."""
+        """Whether the axis is the last in memory."""
         return self.tail == 1
 
     def ahead(self, values: Tensor, out: Tensor | None = None) -> Tensor:
-        """The map; on the last axis into `out` if given."""
+        """Apply the map; on the last axis into `out`, unless None."""
         if gpu.usable(values):
             return gpu.product(values, self, adjoint=False, out=out)
         return _last_ahead(values, self, out) if self.last else self._rows(values, False)
 
     def back(self, values: Tensor) -> Tensor:
-        """Its transpose."""
+        """Apply the transpose."""
         if gpu.usable(values):
             return gpu.product(values, self, adjoint=True)
         return _last_back(values, self) if self.last else self._rows(values, True)
@@ -230,7 +230,7 @@ Source = Callable[[int, int], Tensor]
 
 
 def plan(bands: Sequence[Band], batch: int) -> list[AxisProduct]:
-    """The axes in the order in which the fewest numbers move, and how the numbers lie at each."""
+    """The axes in the order that moves the fewest numbers, with the memory layout at each."""
     j = bands[0].n_functions
     size = {"b": batch, "jx": j, "jy": j, "jz": j}
     for name, band in zip("xyz", bands, strict=True):
@@ -306,7 +306,7 @@ class Separable(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, values: Tensor, bands: tuple[Band, ...], adjoint: bool) -> Tensor:
-        """Never in reduced precision."""
+        """Apply one of them, never in reduced precision."""
         ctx.bands, ctx.adjoint = bands, adjoint
         with torch.autocast(values.device.type, enabled=False):
             values = values.contiguous()

@@ -95,7 +95,7 @@ class Reach:
         return cls(cells, np.c_[low, low[:, -1] + width], index, len(position), width)
 
     def part(self, start: int, stop: int) -> Reach:
-        """A run of its cells."""
+        """The reach of a run of the cells."""
         chosen = slice(start, stop)
         return Reach(
             self.cells[chosen], self.edges[chosen], self.voxels[chosen], self.n_voxels, self.width

@@ -79,7 +79,7 @@ class Layers:
 
 @dataclass
 class Geometry:
-    """What depends on the two grids alone, as tensors."""
+    """The tensors that depend on the two grids alone."""
 
     x: Axis  # [2 D], by cell
     y: Axis  # [2 H], by cell
@@ -115,7 +115,7 @@ class Geometry:
 
 
 class RowPlane:
-    """What one plane of cells adds to one plane of voxels, a few rows at a time."""
+    """The contribution of a plane of cells to a plane of voxels, a few rows at a time."""
 
     def __init__(self, geometry: Geometry, layers: Layers) -> None:
         self.geometry, self.layers = geometry, layers
@@ -142,7 +142,7 @@ class RowPlane:
         return (halves * cos).flatten(-2), (halves * sin).flatten(-2)
 
     def __call__(self, turned: tuple[Tensor, ...], tables: tuple[Tensor, ...]) -> Tensor:
-        """From what the other two methods return to values [H, W, C]."""
+        """Values [H, W, C] from the results of `turned` and `tables`."""
         real, imag = turned
         geometry, (y, y_turned, z_real, z_imag) = self.geometry, tables
         values = []

@@ -154,7 +154,7 @@ class Field:
             del x
 
     def _residual(self, grid: Grid, course: Course, planes: int) -> Callable[[Grid], Tensor]:
-        """What the network adds to a slab of a grid; for slabs that follow each other."""
+        """A function that renders the network's part of consecutive slabs of a grid."""
         model, decoder = self.model, self.model.decoder
         (i, j, k), cells = support(self.latent.grid, grid, decoder.reach_cells)
         z, fine = self.z[:, :, i, j, k] * model.latent_gain, model.fine_grid(cells)
@@ -241,7 +241,7 @@ class Field:
 def _watched(
     pieces: Iterator[tuple[int, Tensor]], grid: Grid, progress: bool
 ) -> Iterator[tuple[int, Tensor]]:
-    """Slabs under a bar that counts voxels."""
+    """Pass slabs on, under a progress bar that counts voxels."""
     with tqdm(total=grid.n_voxels, unit="vox", unit_scale=True, disable=not progress) as bar:
         for start, slab in pieces:
             n = slab.numel()

@@ -116,11 +116,11 @@ def choose(
     Raises:
         InputError: Not even the last one fits; states the need and the budget.
     """
-    held = resident_bytes()
+    in_use = resident_bytes()
     free = free_memory_bytes()
-    budget = held + free * FREE_SHARE if memory_bytes is None else memory_bytes
+    budget = in_use + free * FREE_SHARE if memory_bytes is None else memory_bytes
     for candidate in candidates:
-        need = held + bytes_of(candidate)
+        need = in_use + bytes_of(candidate)
         if need <= budget:
             return candidate
     raise InputError(

@@ -1,4 +1,4 @@
-"""The processes of a run: starting them, splitting a batch between them, stopping them."""
+"""The processes of a run: start them, split a batch between them, stop on signals."""
 
 from __future__ import annotations
 
