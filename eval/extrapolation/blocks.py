@@ -123,9 +123,7 @@ def block_grid(side_mm: float, spacing_mm: float) -> Grid:
 def sources(heads: int, phantoms: int) -> list[Source]:
     """Synthetic heads from label maps of the test split, then folded phantoms.
 
-    Args:
-        heads: How many heads; MNI152's tissue maps stand in where no label map is at hand.
-        phantoms: How many phantoms.
+    MNI152's tissue maps stand in where no label map is available.
     """
     drawn = synthetic.heads("test", TEST_SEED, heads, synthetic.TRAINING)
     return [*map(_head_source, drawn), *map(_phantom_source, range(phantoms))]

@@ -54,7 +54,7 @@ class BlockCoder(Coder):
 
 
 class Truth(BlockCoder):
-    """The truth as an arm: its own white surface, and how far it is from the scan."""
+    """The truth as an arm: its own white surface, and its distance from the scan."""
 
     name, title, kind = TRUTH, "the truth", "no compression"
 

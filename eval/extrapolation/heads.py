@@ -15,16 +15,7 @@ TRAIN_MM = 1.0  # the only voxel size that training ever sees
 
 
 def training_heads(count: int, folder: Path = FOLDER, workers: int = 1) -> list[Scan]:
-    """Heads of the train split at 1 mm; those in the folder are not drawn again.
-
-    Args:
-        count: How many.
-        folder: Where they are kept; made with its parents.
-        workers: Processes that draw.
-
-    Returns:
-        The scans, equally weighted.
-    """
+    """Equally weighted heads of the train split at 1 mm; existing files are reused."""
     return heads.training_heads(_drawn(count), folder, head_name, lambda index: TRAIN_MM, workers)
 
 

@@ -44,7 +44,7 @@ QUICK_OUT = Path("_build/extrapolation/quick")
 
 @dataclass(frozen=True)
 class Plan:
-    """What a profile trains and scores."""
+    """Sizes of training and scoring in one profile."""
 
     arms: tuple[str, ...]
     seeds: int
@@ -111,14 +111,9 @@ def block_tasks(
     blocks: Sequence[Source], groups: dict[str, Sequence[Coder]], conditions: Sequence[str],
     folder: Path, provenance: rows.Provenance,
 ) -> list[Task]:  # fmt: skip
-    """One task a block and group of coders, block by block.
+    """One task per block and group of coders (by a name for the progress bar), block by block.
 
-    Args:
-        blocks: To score.
-        groups: Coders that share a task, by a name for the progress bar.
-        conditions: Of `CONDITIONS`; each block answers those it can.
-        folder: Of blocks and weights.
-        provenance: Of this run; each row gets its coder's seed.
+    Each block answers those of `conditions` that it can; each row gets its coder's seed.
     """
     return [
         Task(

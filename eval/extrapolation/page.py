@@ -71,17 +71,9 @@ def beside_recorded(
     live: pd.DataFrame, source: Source, condition: str, coders: Sequence[Coder],
     folder: Path = RESULTS,
 ) -> pd.DataFrame:  # fmt: skip
-    """What was computed now beside what was recorded of the same block, weights and metric.
+    """Live scores beside those recorded of the same block, weights and metric, by arm.
 
-    Args:
-        live: From `scored`.
-        source: Of the block.
-        condition: Of `CONDITIONS`.
-        coders: That answered; their weights tell one arm from another of its name.
-        folder: Of the rows.
-
-    Returns:
-        One line an arm, "now / recorded" for each metric; "not recorded" where there is no row.
+    "now / recorded" for each metric; "not recorded" where there is no row.
     """
     try:
         frame = read_rows(Path(folder) / "extrapolation.jsonl")
