@@ -121,7 +121,7 @@ class Averager:
     """An autoencoder whose latent is the mean of each 8 mm cell; counts what it encodes."""
 
     config = SimpleNamespace(latent_spacing_mm=8.0)
-    haar = torch.eye(1)
+    device = torch.device("cpu")
 
     def __init__(self, weights_id: str = "0123") -> None:
         self.weights_id, self.encoded = weights_id, 0

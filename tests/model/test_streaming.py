@@ -259,16 +259,17 @@ def test_stopping_between_slabs_leaves_nothing(tmp_path, error):
 STOPPABLE = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may ignore Ctrl-C
+from types import SimpleNamespace
 import torch
-from medil.model.field import Field
 from medil.cli import main
+from medil.model.autoencoder import MedIL
 
 def slow(*_, **__):
     yield 0, torch.zeros(24, 22, 2)
     print("rendering", flush=True)
     time.sleep(60)
 
-Field.slabs = slow
+MedIL.field = lambda model, latent: SimpleNamespace(slabs=slow)
 main(["decode", sys.argv[1], "-o", sys.argv[2]])
 """
 

@@ -158,7 +158,6 @@ def test_densities_are_counts_over_cm3():
     "call",
     [
         lambda: topology(np.ones((3, 3), dtype=bool)),
-        lambda: topology(np.ones((3, 3, 3), dtype=bool), 18),
         lambda: per_cm3(Topology(1, 0, 0, 1), 0.0),
         lambda: white_surface(np.ones((2, 2, 2)), np.zeros((2, 2, 2), dtype=bool), (1, 1, 1)),
     ],
