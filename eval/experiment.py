@@ -18,6 +18,7 @@ from eval import rows, runner, tables
 from medil.errors import InputError
 
 Tables = Mapping[str, pd.DataFrame]  # file stem -> table
+PRIVATE = Path("_build/rows")  # of weights in a file
 NEWEST = ("config_hash", "weights_sha256")
 
 
@@ -164,11 +165,15 @@ class Experiment:
         """
         return runner.command(self.run or self._run, self.parser(), arguments)
 
+    def _folder(self, options: argparse.Namespace) -> Path:
+        """Where rows go without ``--out``: beside the recorded ones, unless they are private."""
+        if options.release.endswith(".safetensors"):
+            return PRIVATE
+        quick = self.quick_out if options.profile == "quick" else None
+        return quick or rows.RESULTS
+
     def _run(self, options: argparse.Namespace) -> None:
-        if options.out is None and options.profile == "quick" and self.quick_out:
-            options.out = self.quick_out
-            self.quick_out.parent.mkdir(parents=True, exist_ok=True)
-        options.path = runner.rows_file(options.out or rows.RESULTS, self.name)
+        options.path = runner.rows_file(options.out or self._folder(options), self.name)
         provenance = rows.Provenance.now(options.profile)
         todo = list(self.tasks(options, provenance))
         where = (0, None) if self.in_order else (options.workers, options.scheduler)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from eval import rows
 from medil.errors import InputError
+from medil.system.files import make_folder
 
 PROFILES = ("quick", "gpu", "paper")
 STOPPED = 130
@@ -195,14 +196,9 @@ def command(
 
 
 def rows_file(out: Path, experiment: str) -> Path:
-    """The rows file of an experiment; its folder is created if the parent exists.
+    """The rows file of an experiment; its folder is created with its parents.
 
     Raises:
         InputError: The folder cannot be created.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; name a folder.")
-    if not out.parent.is_dir():
-        raise InputError(f"{out.parent} does not exist; make that folder first.")
-    out.mkdir(exist_ok=True)
-    return out / f"{experiment}.jsonl"
+    return make_folder(out) / f"{experiment}.jsonl"

@@ -83,7 +83,7 @@ def file_sha256(path: str | Path) -> str:
 
 
 def make_folder(path: str | Path) -> Path:
-    """Create a folder for several outputs; its parent must exist.
+    """Create a folder for several outputs, with its parents.
 
     Args:
         path: The folder.
@@ -92,15 +92,13 @@ def make_folder(path: str | Path) -> Path:
         Its path.
 
     Raises:
-        InputError: Its parent is missing, it is a file, or it cannot be created.
+        InputError: It is a file, or it cannot be created.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: the folder {path.parent} does not exist; create it first.")
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; name a folder.")
     try:
-        path.mkdir(exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{path} could not be created: {error.strerror or error}.") from error
     return path

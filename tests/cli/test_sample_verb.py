@@ -205,8 +205,9 @@ def test_an_output_that_exists_stops_all_work_unless_forced(sample, tmp_path, na
     assert torch.isfinite(load(tmp_path / "out" / name).data).all()
 
 
-def test_a_folder_that_cannot_be_made_is_refused(sample):
-    refused(sample(out="missing/out"), "does not exist")
+def test_a_folder_that_cannot_be_made_is_refused(sample, tmp_path):
+    (tmp_path / "file").write_text("")
+    refused(sample(out=tmp_path / "file"), "is a file")
 
 
 def test_ctrl_c_keeps_whole_samples_only(sample, tmp_path, monkeypatch):

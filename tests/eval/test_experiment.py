@@ -78,9 +78,16 @@ def test_the_command_measures_what_is_missing_and_prints_the_verdict(toy, tmp_pa
     assert capsys.readouterr().out.startswith("0 new rows")
 
 
-def test_a_missing_folder_is_one_sentence(toy, tmp_path, capsys):
-    assert toy.main(["--out", str(tmp_path / "a" / "b")]) == 2
-    assert "make that folder first" in capsys.readouterr().err
+def test_a_file_in_place_of_the_folder_is_one_sentence(toy, tmp_path, capsys):
+    (tmp_path / "a").write_text("")
+    assert toy.main(["--out", str(tmp_path / "a")]) == 2
+    assert "a is a file; name a folder." in capsys.readouterr().err
+
+
+def test_weights_in_a_file_are_not_recorded_beside_the_releases(toy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert toy.main(["--release", "mine.safetensors"]) == 0
+    assert (tmp_path / "_build/rows/toy.jsonl").is_file()
 
 
 def test_a_file_where_a_folder_should_be_is_one_sentence(toy, tmp_path, capsys):

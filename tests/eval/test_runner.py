@@ -148,5 +148,6 @@ def test_bad_command_lines_are_one_sentence(capsys, tmp_path):
         raise KeyboardInterrupt
 
     assert runner.command(interrupted, options, []) == 130
-    with pytest.raises(InputError, match="make that folder first"):
-        runner.rows_file(tmp_path / "no" / "results", "demo")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file; name a folder"):
+        runner.rows_file(tmp_path / "file", "demo")

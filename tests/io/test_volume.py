@@ -77,6 +77,21 @@ def test_units_of_the_header_become_mm_and_go_back(tmp_path, grid, unit, mm):
         assert load(out).grid.is_close(target, 1e-4)
 
 
+@pytest.mark.parametrize("unit, mm", [("cm", 10.0), ("m", 1000.0), ("um", 1e-3)])
+def test_units_of_a_nrrd_become_mm(tmp_path, unit, mm):
+    nrrd = pytest.importorskip("nrrd", reason="pynrrd (extra nrrd) is not installed")
+    header = {
+        "space": "left-posterior-superior", "space units": [unit] * 3,
+        "space directions": np.diag((1.5, 2.0, 3.0)) / mm,
+        "space origin": np.array([10, 20, 30]) / mm,
+    }  # fmt: skip
+    nrrd.write(str(tmp_path / "a.nrrd"), np.arange(24.0, dtype="f4").reshape(2, 3, 4), header)
+    grid = load(tmp_path / "a.nrrd").grid
+    np.testing.assert_allclose(grid.spacing_mm, (1.5, 2.0, 3.0))
+    first = [[1, 2, 0]]  # of the file, whose axes run to the left and to the back
+    np.testing.assert_allclose(grid.index_to_ras(first), [[-10, -20, 30]])
+
+
 # Round trips
 
 

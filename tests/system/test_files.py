@@ -62,11 +62,9 @@ def test_outputs_that_cannot_be_are_refused(tmp_path):
     assert check_output(tmp_path / "there", force=True) == tmp_path / "there"
 
 
-def test_only_the_last_level_of_a_folder_is_made(tmp_path):
-    assert make_folder(tmp_path / "a").is_dir()
-    assert make_folder(tmp_path / "a").is_dir()
-    with pytest.raises(InputError, match="does not exist"):
-        make_folder(tmp_path / "b" / "c")
+def test_a_folder_is_made_with_its_parents_and_stays(tmp_path):
+    assert make_folder(tmp_path / "a" / "b").is_dir()
+    assert make_folder(tmp_path / "a" / "b").is_dir()
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
         make_folder(tmp_path / "file")
