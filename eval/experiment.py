@@ -175,7 +175,7 @@ class Experiment:
     def _run(self, options: argparse.Namespace) -> None:
         options.path = runner.rows_file(options.out or self._folder(options), self.name)
         provenance = rows.Provenance.now(options.profile)
-        todo = list(self.tasks(options, provenance))
+        todo = list(self.tasks(options, provenance)) if self.tasks else []
         where = (0, None) if self.in_order else (options.workers, options.scheduler)
         added = runner.run(todo, options.path, *where)
         print(f"{added} new rows in {self.name}.jsonl")

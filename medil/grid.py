@@ -349,17 +349,10 @@ def centres_mm(grid: Grid) -> Tensor:
 
 
 def as_triple(value: float | Sequence[float], name: str) -> Triple:
-    """Three finite positive numbers from one number or three.
-
-    Args:
-        value: One number for all axes, or one for each voxel axis.
-        name: Name in an error.
-
-    Returns:
-        Three floats.
+    """Three floats from one number for all axes, or one for each voxel axis.
 
     Raises:
-        InputError: Not one or three numbers, or any is not finite and above zero.
+        InputError: Not one or three numbers, or any is not finite and above zero; says `name`.
     """
     numbers = np.atleast_1d(np.asarray(value, dtype=np.float64))
     if numbers.shape not in ((1,), (3,)):

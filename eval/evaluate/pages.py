@@ -57,13 +57,15 @@ def open_page(folder: Path, name: str) -> Page:
         name: Of the volume.
 
     Raises:
-        InputError: The plan does not name it.
+        InputError: The plan does not name it, or nothing is recorded.
     """
     plan = read_plan(Path(folder) / PLAN)
     about = next((v for v in plan.volumes if v.name == name), None) if plan else None
     if plan is None or about is None:
         raise InputError(f"this report has no volume called {name!r}.")
     rows = EXPERIMENT.recorded(folder)
+    if rows is None:
+        raise InputError("this report has no rows yet; run medil evaluate again.")
     rows = rows[rows["subject"] == name]
     scan = read(about)
     rebuilt, titles = {}, {}

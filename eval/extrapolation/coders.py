@@ -44,7 +44,7 @@ def loaded(path: Path) -> LatentAutoencoder:
 class BlockCoder(Coder):
     """A coder that has to know which block it encodes."""
 
-    block: Block | None = None
+    block: Block  # set by `of`
 
     def of(self, block: Block) -> Self:
         """A copy of this coder for one block."""

@@ -104,7 +104,8 @@ def coders(plan: Plan, release: str, folder: Path) -> dict[str, Sequence[Coder]]
         if run.path(folder).exists()
     }
     sizes = [*map(size_of, plan.arms), release_size(release)]
-    return {"fixed": [Truth(), *fixed_coders(sizes)], release: release_coders(release)} | trained
+    fixed: list[Coder] = [Truth(), *fixed_coders(sizes)]
+    return {"fixed": fixed, release: release_coders(release), **trained}
 
 
 def block_tasks(

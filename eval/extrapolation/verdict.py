@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from eval.extrapolation.coders import RELEASE, TRUTH
@@ -42,7 +44,7 @@ def _answer(scores: Scores, arm: str) -> str:
     smoothed, invented = (
         values(scores, (arm, ASKED), f"detail_{part}_fine") for part in ("smoothed", "invented")
     )
-    kept = {
+    kept: dict[str, Any] = {
         band: gap(scores, (arm, ASKED), (splines, ASKED), f"detail_kept_{band}")
         for band in ("fine", "beyond")
     }
@@ -83,7 +85,7 @@ def _caution(heads: pd.DataFrame) -> str:
 
 
 def _detail(scores: Scores, arm: str, condition: str) -> str:
-    parts = {
+    parts: dict[str, dict[str, Any]] = {
         band: {p: level(scores, (arm, condition), f"detail_{p}_{band}") for p in PARTS}
         for band in ("fine", "beyond")
     }
@@ -141,7 +143,7 @@ def _finer_scan(scores: Scores, arm: str) -> str:
 def _false(scores: Scores, arm: str, condition: str) -> str:
     answer, truth = (arm, condition), (TRUTH, condition)
     own = level(scores, truth, SURFACE[0])
-    more = [gap(scores, answer, truth, metric) for metric in SURFACE]
+    more: list[Any] = [gap(scores, answer, truth, metric) for metric in SURFACE]
     if not (own and all(more)):
         return ""
     handles, pieces = more

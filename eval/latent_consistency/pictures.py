@@ -78,15 +78,18 @@ def header_curves(
     """
     figure, axes = panels(1, 2, panel_in=(3.9, 3.2))
     columns = (("Distance", "Low", "High"), ("Lost (dB)", "Low (dB)", "High (dB)"))
-    for kind, (colour, mark, label) in KINDS.items() if header is not None else ():
+    for kind, (colour, mark, label) in KINDS.items():
+        if header is None:
+            break
         lines = header[(header["Kind"] == kind) & (header["Arm"] == arm)]
         for ax, (middle, low, high) in zip(axes[0], columns, strict=True):
             found = lines[lines[middle].notna()]
             if len(found):
                 ax.fill_between(found["By"], found[low], found[high], color=colour, alpha=0.25)
                 ax.plot(found["By"], found[middle], mark, color=colour, ms=5, label=label)
-    for ax, key in zip(axes[0], ("distance", "lost_db"), strict=True) if live else ():
-        ax.plot(live["off_mm"], live[key], "x", color="black", ms=7, label="live, one head")
+    for ax, key in zip(axes[0], ("distance", "lost_db"), strict=True):
+        if live:
+            ax.plot(live["off_mm"], live[key], "x", color="black", ms=7, label="live, one head")
     axes[0, 0].axhline(1, color="#777777", lw=1)
     axes[0, 0].text(0, 1.02, "another head", fontsize=8, va="bottom")
     axes[0, 0].set(title="the latent", ylabel="distance (another head: 1)")

@@ -119,7 +119,9 @@ def _line(bar: Bar, rows: pd.DataFrame) -> dict[str, str]:
     return {
         **line,
         "Measured": three_digits(row["value"]),
-        "Lowest to highest": "" if low is None else f"{three_digits(low)} to {three_digits(high)}",
+        "Lowest to highest": ""
+        if low is None or high is None
+        else f"{three_digits(low)} to {three_digits(high)}",
         "Rounds": f"{n:.0f}" if n else "1",
         "Verdict": MET if bar.holds(row["value"]) else NOT_MET,
         "Measured on": f"{row['sizes']}, {row['where']}",

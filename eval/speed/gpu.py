@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from eval.rows import spacing_text
@@ -44,7 +46,7 @@ def measure(sizes: Sizes, release: str) -> list[Timing]:
 
     decode()
     hosted = clock.interleaved({"host": to_the_host}, sizes.rounds_slow)["host"]
-    values = {
+    values: dict[str, Any] = {
         "seconds": clock.spread(hosted),
         "device_ms": clock.spread([device_ms(decode) for _ in range(sizes.rounds_fast)]),
         "peak_cuda_mb": peak_cuda_mb(decode),

@@ -106,7 +106,7 @@ def drawn(scans: Sequence[Scan], side_mm: float, n: int, seed: int) -> Iterator[
     """Random blocks, each of a random volume."""
     for number in range(n):
         rng = np.random.default_rng([seed, number])
-        yield random_block(scans[rng.integers(len(scans))], side_mm, rng)
+        yield random_block(scans[int(rng.integers(len(scans)))], side_mm, rng)
 
 
 def from_file(path: Path, side_mm: float) -> Tensor:

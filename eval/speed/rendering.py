@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from eval.speed.renderers import Job, Scene, closed_form, literal, peers
 from eval.speed.sizes import Sizes
 from eval.speed.timing import CEILING, INTEGRATED, LITERAL, Timing, device_name
 from eval.speed.work import integrated_work, literal_work
+from medil.layers.operators import IntegratedLTE
 
 NAIVE = "naive"
 SHORT_S = 0.1  # what takes less is repeated within a round
@@ -43,7 +45,10 @@ def measure(sizes: Sizes, device: str = "cpu") -> list[Timing]:
     slow = seconds({name: scene.job(arms[name]) for name in names}, sizes.rounds_slow)
     fast = {"subpixel": scene.job(arms["subpixel"]), "closed form": closed_form(scene, device)}
     times = seconds({**fast, **ceilings.jobs(device)}, sizes.rounds_fast)
-    work, n_voxels = integrated_work(scene, arms["integrated"]), scene.voxels.n_voxels
+    work, n_voxels = (
+        integrated_work(scene, cast(IntegratedLTE, arms["integrated"])),
+        scene.voxels.n_voxels,
+    )
     bytes_per_s = [ceilings.copied_bytes() / s for s in times["copy"]]
     flop_per_s = [ceilings.multiplied_flop(device) / s for s in times["multiply"]]
     values: dict[str, dict[str, float | Spread]] = {
@@ -92,7 +97,9 @@ def time_literal_forms(sizes: Sizes, device: str, integrated: Job) -> tuple[list
     ours = {name: scene.job(form) for name, form in forms(layer).items()}
     naive = scene.job(partial(naive_lte, layer))
     kept: dict[str, Tensor] = {}
-    jobs = {name: _keeping(kept, name, job) for name, job in {NAIVE: naive, **ours}.items()}
+    jobs: dict[str, Callable[[], Any]] = {
+        name: _keeping(kept, name, job) for name, job in {NAIVE: naive, **ours}.items()
+    }
     jobs |= {"maps": partial(coefficients, layer, scene.features), "integrated": integrated}
     times = clock.interleaved(jobs, sizes.rounds_slow, wait=waiter(device), at_least_s=SHORT_S)
     bare = {name: _less(times[name], times["maps"]) for name in (NAIVE, *ours)}

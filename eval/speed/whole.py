@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from eval.rows import spacing_text
 from eval.speed import child, clock
@@ -78,7 +79,7 @@ def compared(brain: Brain, sizes: Sizes, threads: int) -> list[Timing]:
                 "monai", threads, channels=CHANNELS, latent_channels=LATENT_CHANNELS, **scan
             )
         )
-    about = dict(
+    about: dict[str, Any] = dict(
         kind=WHOLE, sizes=" x ".join(map(str, brain.grid.shape)), threads=threads,
         n_voxels=brain.grid.n_voxels, subject=brain.name, spacing_in_mm=spacing_text(brain.grid),
         spacing_out_mm=spacing_text(brain.grid),
@@ -94,7 +95,7 @@ def compared(brain: Brain, sizes: Sizes, threads: int) -> list[Timing]:
     config = {"channels": CHANNELS, "latent_channels": LATENT_CHANNELS, "resized": RESIZED_MM}
     return [
         Timing("python and torch", values={"peak_rss_mb": idle}, **about),
-        Timing(brain.release, values=_values(ours) | ratios, config={"release": brain.release},
+        Timing(brain.release, values={**_values(ours), **ratios}, config={"release": brain.release},
               weights_sha256=brain.weights_sha256, **about),
         Timing("monai", values=_values(theirs), config=config, **about),
     ]  # fmt: skip
@@ -167,5 +168,5 @@ def load_grid(path: Path) -> Grid:
     """The grid of a file, without reading its voxels."""
     import nibabel
 
-    image = nibabel.load(path)
+    image: Any = nibabel.load(path)
     return Grid(image.shape[:3], image.affine)
