@@ -212,7 +212,13 @@ def verdict(frame: pd.DataFrame) -> str:
     if not arms:
         return "No trained model is recorded, only codecs that learn nothing."
     native = table[(table["arm"] == arms[0]) & (table["condition"] == NATIVE)]
-    sentences = [_on_key_subject(table, arms[0]), _over_all(native["gain_db"].dropna())]
+    smaller = native["numbers_per_voxel"] < 1  # else a codec keeps every voxel: no comparison
+    sentences = [_on_key_subject(table, arms[0]), _over_all(native[smaller]["gain_db"].dropna())]
+    if kept_whole := int((~smaller).sum()):
+        sentences.append(
+            f"Left out: {kept_whole} of n = {len(native)} volumes, whose latent holds at least as "
+            "many numbers as the volume has voxels."
+        )
     sentences += [_beside(table, arms[0], other) for other in arms[1:]]
     return " ".join(filter(None, sentences))
 

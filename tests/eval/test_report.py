@@ -95,6 +95,15 @@ def test_verdict_says_who_won_by_how_much_and_on_how_many(written):
     )
 
 
+def test_a_volume_that_the_latent_does_not_compress_is_left_out_and_counted(tmp_path):
+    frame = record(tmp_path, recorded(), recorded("head", gain_db=-300.0), recorded("other"))
+    whole = frame["subject"] == "head"
+    kept = frame["numbers_per_voxel"].where(~whole, 1.5)
+    told = of_rows.verdict(frame.assign(numbers_per_voxel=kept))
+    assert "Over n = 2 held-out volumes" in told and "-300" not in told
+    assert "Left out: 1 of n = 3 volumes" in told
+
+
 def test_verdict_says_below_when_the_model_loses(tmp_path):
     told = of_rows.verdict(record(tmp_path, recorded(gain_db=-4.0)))
     assert "2.25 dB below the best linear codec" in told
