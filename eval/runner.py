@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,28 +45,6 @@ class Task:
     name: str
     wanted: frozenset[tuple[str, ...]] | None
     measure: Measure
-
-
-def identities(
-    experiment: str, subject: str, metrics: Sequence[str], arms: Mapping[tuple[str, str], str],
-    data_sha256: str, weights: Mapping[str, str],
-) -> frozenset[tuple[str, ...]]:  # fmt: skip
-    """The identities (`eval.rows.IDENTITY`) of a subject's rows: every arm gives all metrics.
-
-    Args:
-        experiment: Its name.
-        subject: Public name of the volume.
-        metrics: Names.
-        arms: (arm, condition) to the digest of its configuration.
-        data_sha256: Digest of the volume.
-        weights: Arm to the digest of its weights; arms that are not listed have none.
-    """
-    return frozenset(
-        (experiment, subject, arm, condition, metric, config_hash, data_sha256,
-         weights.get(arm, rows.NO_WEIGHTS))
-        for (arm, condition), config_hash in arms.items()
-        for metric in metrics
-    )  # fmt: skip
 
 
 def run(

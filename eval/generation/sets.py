@@ -137,11 +137,6 @@ def blurred(volumes: Volumes, sigma_mm: float, spacing_mm: Triple = SPACING_MM) 
     return np.stack([fft.ifftn(s).real.astype(np.float32) for s in spectra])
 
 
-def sharpness_db(ours: Description, reference: Description) -> float:
-    """Mean power in the 4-8 mm band over the reference's, in dB."""
-    return float(_power_db(ours, reference)[SHARP_BAND])
-
-
 def _power_db(ours: Description, reference: Description) -> np.ndarray:
     return 10 * np.log10(ours.power.mean(0) / reference.power.mean(0))
 
