@@ -98,9 +98,9 @@ class TrainConfig:
     kl_weight: float = 1e-6  # paper: a KL-regularised latent
     loss: str = "rms"  # or "charbonnier", "l1"
     loss_floor: float = 3e-4  # sqrt(MSE + floor): ours; Charbonnier's eps^2
-    gradient_weight: float = 0.0  # weight of the error of finite differences per mm
-    spectral_weight: float = 0.0  # weight of the error of Fourier amplitudes
-    consistency_weight: float = 0.0  # weight of the distance of two grids' latents: ours
+    gradient_weight: float = 0.0  # of earlier releases, like the next two: their files hold them
+    spectral_weight: float = 0.0
+    consistency_weight: float = 0.0
     perceptual_weight: float = 0.0  # weight of LPIPS on planes; needs its weights, and a GPU
     adversarial_weight: float = 0.0  # weight of a patch discriminator; needs a GPU
     adversarial_after: float = 0.5  # progress of the run at which the discriminator begins

@@ -20,7 +20,7 @@ from medil.model.rivals import build
 from medil.model.weights import load_model, save_weights, start_from
 from medil.system.files import make_folder
 from medil.training.dataset import training_scans
-from medil.training.losses import Adversary, Perceptual
+from medil.training.losses import Adversary, Perceptual, check_terms
 from medil.training.patches import Scan, Step
 from medil.training.prefetch import Prefetcher
 from medil.training.run import Learner, Run
@@ -44,6 +44,7 @@ class AutoencoderLearner(Learner):
 
     def __init__(self, config: RunConfig, scans: Sequence[Scan], ahead: int = 0) -> None:
         super().__init__(config)
+        check_terms(config.train)
         self.scans, self.ahead = scans, ahead
         self.prefetcher: Prefetcher[tuple[Step, int]] | None = None
         self.perceptual: Perceptual | None = None
@@ -54,6 +55,7 @@ class AutoencoderLearner(Learner):
         fabric: Any, workers: int,
     ) -> Self:  # fmt: skip
         """Draw the cohort into the run's folder, and open the patch store `source`."""
+        check_terms(config.train)  # before minutes of drawing
         if earlier is None:
             store = Store(source) if source else None
         else:

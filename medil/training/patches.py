@@ -81,7 +81,6 @@ class Step:
         target: [B, 1, D', H', W'] to render, on `target_grid`.
         target_grid: Finer than `grid` in steps that teach one resolution from another.
         name: Name of the scan.
-        pair: `x` averaged to larger voxels, and their grid; None without a consistency loss.
     """
 
     x: Tensor
@@ -90,7 +89,6 @@ class Step:
     target: Tensor
     target_grid: Grid
     name: str = ""
-    pair: tuple[Tensor, Grid] | None = None
 
     def part(self, index: int, count: int) -> Step:
         """One of several equal parts of the batch, for a process or for accumulation.
@@ -109,8 +107,7 @@ class Step:
         if rest:
             raise InputError(f"a batch of {len(self.x)} does not fall into {count} equal parts.")
         mine = slice(index * size, (index + 1) * size)
-        pair = (self.pair[0][mine], self.pair[1]) if self.pair else None
-        return replace(self, x=self.x[mine], target=self.target[mine], pair=pair)
+        return replace(self, x=self.x[mine], target=self.target[mine])
 
 
 def prepare_scan(
@@ -201,7 +198,6 @@ def patch_step(
     batch: int,
     coarser_share: float,
     rng: np.random.Generator,
-    paired: bool = False,
     anchored_share: float = 0.0,
 ) -> Step:
     """A stage-two step: blocks of one scan at its native resolution (paper).
@@ -214,7 +210,6 @@ def patch_step(
         coarser_share: Share of steps that encode larger voxels than they render
             (ours: so that the decoder does not ring where a coarse scan lacks detail).
         rng: Generator of this step.
-        paired: Give native steps a `pair`, so that latents of two grids can be compared.
         anchored_share: See `random_phase`.
 
     Returns:
@@ -226,13 +221,10 @@ def patch_step(
     target = (blocks * gain)[:, None]  # [B, 1, D, H, W]
     target_grid = Grid.from_spacing(target.shape[2:], scan.spacing_mm)
     x, grid = target, target_grid
-    thin = max(scan.spacing_mm) < THICK_MM
-    if rng.random() < coarser_share and thin:
+    if rng.random() < coarser_share and max(scan.spacing_mm) < THICK_MM:
         x, grid = coarser(target, target_grid, random_factor(rng))
     latent_grid = random_phase(target_grid, pitch_mm, [patch_mm] * 3, rng, anchored_share)
-    native = paired and thin and x is target
-    pair = coarser(target, target_grid, random_factor(rng)) if native else None
-    return Step(x, grid, latent_grid, target, target_grid, scan.name, pair)
+    return Step(x, grid, latent_grid, target, target_grid, scan.name)
 
 
 def random_factor(rng: np.random.Generator) -> list[int]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from medil.config import FlowTraining, ModelConfig, RunConfig, TrainConfig
 from medil.errors import InputError
-from medil.training.losses import Adversary, Perceptual, latent_consistency, total_loss
+from medil.training.losses import Adversary, Perceptual, total_loss
 from medil.training.patches import Scan, Step, global_step, patch_step
 
 
@@ -41,7 +41,7 @@ def draw_step(
     side_mm = settings.patch_sides_mm[int(rng.integers(len(settings.patch_sides_mm)))]
     return patch_step(
         scans, pitch_mm, side_mm, settings.batch, settings.coarser_share, rng,
-        paired=settings.consistency_weight > 0, anchored_share=settings.anchored_share,
+        settings.anchored_share,
     )  # fmt: skip
 
 
@@ -144,23 +144,13 @@ def step_loss(
     model: nn.Module, step: Step, noise: Tensor, settings: TrainConfig, critics: Critics
 ) -> tuple[Tensor, Tensor]:
     """Loss (a scalar with a graph) and estimate [B, 1, D, H, W] of one part of a batch."""
-    bare: Any = getattr(model, "module", model)
-    device = bare.device
+    device = getattr(model, "module", model).device
     x, target = step.x.to(device), step.target.to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
         estimate, mean, log_var = model(
             x, step.grid, step.latent_grid, step.target_grid, noise.to(device)
         )
-        # Not through Fabric's wrapper, which allows one call per step; the gradients of both
-        # encodings are summed before processes share them.
-        pair_mean = None
-        if step.pair:
-            pair_x, pair_grid = step.pair
-            pair_mean, _ = bare.encode_tensor(pair_x.to(device), pair_grid, step.latent_grid)
-    spacing_mm = step.target_grid.spacing_mm
-    loss = total_loss(estimate, target, mean, log_var, settings, spacing_mm)
-    if pair_mean is not None:
-        loss = loss + settings.consistency_weight * latent_consistency(mean, pair_mean)
+    loss = total_loss(estimate, target, mean, log_var, settings)
     if critics.perceptual:
         loss = loss + settings.perceptual_weight * critics.perceptual(estimate, target)
     if critics.adversary:

@@ -224,8 +224,7 @@ def test_a_log_keeps_no_step_that_was_lost(tmp_path):
 
 
 def test_two_processes_equal_one_with_the_doubled_batch(tmp_path):
-    # The consistency term encodes a second grid beside DDP's one call a step.
-    settings = {"steps": 20, "batch": 2, "warmup_steps": 1, "consistency_weight": 0.1}
+    settings = {"steps": 20, "batch": 2, "warmup_steps": 1}
     run(tmp_path / "one", **settings)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     asked = {"out": str(tmp_path / "two"), "processes": 2, **settings}

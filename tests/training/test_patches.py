@@ -93,36 +93,13 @@ def test_a_constant_image_is_refused():
 
 
 def test_the_parts_of_a_step_are_the_step():
-    step = patch_step([scan_of((40, 40, 40), (1, 1, 1))], 4.0, 20.0, 6, 0, rng_of(0), paired=True)
+    step = patch_step([scan_of((40, 40, 40), (1, 1, 1))], 4.0, 20.0, 6, 0, rng_of(0))
     parts = [step.part(k, 3) for k in range(3)]
-    for pick in (lambda s: s.x, lambda s: s.target, lambda s: s.pair[0]):
+    for pick in (lambda s: s.x, lambda s: s.target):
         assert torch.equal(torch.cat([pick(part) for part in parts]), pick(step))
     assert all(part.latent_grid == step.latent_grid and len(part.x) == 2 for part in parts)
     with pytest.raises(InputError, match="6 does not fall into 4"):
         step.part(0, 4)
-
-
-def test_a_pair_shows_the_same_content_on_larger_voxels():
-    scan = scan_of((40, 40, 40), (1, 1, 1))
-    seen = set()
-    for seed in range(12):
-        step = patch_step([scan], 4.0, 20.0, 2, 0.0, rng_of(seed), paired=True)
-        alone = patch_step([scan], 4.0, 20.0, 2, 0.0, rng_of(seed))
-        assert torch.equal(step.x, alone.x) and step.latent_grid == alone.latent_grid
-        assert alone.pair is None
-        x, grid = step.pair
-        factor = [round(s) for s in grid.spacing_mm]
-        seen.add(tuple(factor))
-        box = step.x[..., : 20 - 20 % factor[0], : 20 - 20 % factor[1], : 20 - 20 % factor[2]]
-        assert x.mean().item() == pytest.approx(box.mean().item(), rel=1e-4)
-        np.testing.assert_allclose(grid.bounds_mm[0], step.grid.bounds_mm[0], atol=1e-9)
-    assert seen == {(2, 2, 2), (1, 1, 3), (1, 3, 1), (3, 1, 1)}
-
-
-def test_thick_slices_and_coarser_steps_have_no_pair():
-    thick = patch_step([scan_of()], 4.0, 20.0, 1, 0.0, rng_of(0), paired=True)
-    coarse = patch_step([scan_of((40,) * 3, (1,) * 3)], 4.0, 20.0, 1, 0.999, rng_of(0), paired=True)
-    assert thick.pair is None and coarse.pair is None and coarse.grid != coarse.target_grid
 
 
 def test_a_global_batch_holds_mirrored_copies_of_one_volume():
