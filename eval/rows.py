@@ -16,11 +16,11 @@ import os
 import platform
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,7 @@ from medil.system.files import atomic_output
 RESULTS = Path(__file__).parent / "results"
 WHAT = ("experiment", "subject", "arm", "condition", "metric")
 IDENTITY = (*WHAT, "config_hash", "data_sha256", "weights_sha256")
+Identity = tuple[str, ...]  # the values of those fields
 NO_WEIGHTS = ""  # of arms that have none: codecs, interpolation
 
 
@@ -47,7 +48,7 @@ class Provenance:
     seed: int
     device: str  # "cpu", or the accelerator's name
     threads: int
-    versions: dict[str, str]
+    versions: dict
     profile: str  # quick, gpu or paper
 
     @classmethod
@@ -59,94 +60,90 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One measured number. Empty `weights_sha256`: the arm has no weights.
+class Measurement:
+    """What a row measures, but for the metric: one arm on one subject under one condition."""
 
-    Args:
-        experiment: The module that measured it, such as ``reconstruction``.
-        subject: Public name of the volume.
-        arm: The model, or a rival.
-        condition: What was encoded and rendered, such as ``native -> 2 mm``.
-        metric: A name from `eval.metrics`, or another quantity.
-        value: Finite, or None where the metric has no bound here (PSNR of an exact copy).
-        unit: Of the value; "1" when it has none.
-        spacing_in_mm: Voxel size of what was encoded, such as ``0.72 x 0.72 x 3``.
-        spacing_out_mm: Voxel size of what was rendered.
-        numbers_kept: How many numbers the arm kept of the volume.
-        n_voxels: Voxels of the volume that was encoded.
-        config_hash: Digest of all settings (`digest`).
-        data_sha256: Of the bytes, or of the recipe of a synthetic volume.
-        weights_sha256: Of the weights.
-        time_s: Seconds that the arm took for this subject and condition.
-        recorded_at: UTC, ISO 8601.
-        provenance: Flattened into the row on disk.
-    """
+    experiment: str  # the module that measures it, such as ``reconstruction``
+    subject: str  # public name of the volume
+    arm: str  # the model, or a rival
+    condition: str  # what was encoded and rendered, such as ``native -> 2 mm``
+    config_hash: str  # of all settings (`digest`)
+    data_sha256: str  # of the bytes, or of the recipe of a synthetic volume
+    weights_sha256: str  # `NO_WEIGHTS` where the arm has none
 
-    experiment: str
-    subject: str
-    arm: str
-    condition: str
-    metric: str
-    value: float | None
-    unit: str
-    spacing_in_mm: str
+    def rows(
+        self, values: Mapping[str, float], units: Mapping[str, str], sampling: Sampling,
+        time_s: float, provenance: Provenance,
+    ) -> list[Row]:  # fmt: skip
+        """One row per metric; a value that is not finite becomes None."""
+        about = vars(self) | vars(sampling)
+        about |= {"time_s": time_s, "recorded_at": now_utc(), "provenance": provenance}
+        numbers = {m: float(v) if math.isfinite(v) else None for m, v in values.items()}
+        return [Row(metric=m, value=v, unit=units[m], **about) for m, v in numbers.items()]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Voxel sizes of what was encoded and rendered, and how much was kept."""
+
+    spacing_in_mm: str  # such as ``0.72 x 0.72 x 3``
     spacing_out_mm: str
-    numbers_kept: int
-    n_voxels: int
-    config_hash: str
-    data_sha256: str
-    weights_sha256: str
-    time_s: float
-    recorded_at: str
-    provenance: Provenance
+    numbers_kept: int  # of the volume, by the arm
+    n_voxels: int  # of the volume that was encoded
+
+    @classmethod
+    def of(cls, grid: Grid, target: Grid, numbers_kept: float) -> Sampling:
+        """Of a volume on `grid` that is rendered on `target`."""
+        return cls(spacing_text(grid), spacing_text(target), int(numbers_kept), grid.n_voxels)
+
+    @classmethod
+    def of_cell(cls, spacing_mm: float, channels: int) -> Sampling:
+        """Of a model by itself: one cell of its latent, counted in voxels of 1 mm."""
+        return cls("any", "any", channels, max(1, round(spacing_mm**3)))
+
+
+@dataclass(frozen=True)
+class Row(Sampling, Measurement):
+    """One measured number."""
+
+    metric: str  # a name from `eval.metrics`, or another quantity
+    value: float | None  # finite; None where the metric has no bound here (PSNR of an exact copy)
+    unit: str  # "1" when the value has none
+    time_s: float  # that the arm took for this subject and condition
+    recorded_at: str  # UTC, ISO 8601
+    provenance: Provenance  # flattened into the row on disk
 
     @property
-    def identity(self) -> tuple[str, ...]:
+    def identity(self) -> Identity:
         """The fields that identify this measurement (`IDENTITY`)."""
         return tuple(getattr(self, name) for name in IDENTITY)
 
     def to_record(self) -> dict[str, Any]:
         """The flat mapping that is one line of the file; checked."""
-        record = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "provenance"}
+        record = vars(self) | asdict(self.provenance)
         record["numbers_per_voxel"] = self.numbers_kept / self.n_voxels
-        record |= asdict(self.provenance)
+        del record["provenance"]
         check_record(record)
         return record
 
 
-def of_values(values: Mapping[str, float], units: Mapping[str, str], **about: Any) -> list[Row]:
-    """One row per metric; a value that is not finite becomes None.
+SCHEMA = get_type_hints(Row) | get_type_hints(Provenance) | {"numbers_per_voxel": float}
+del SCHEMA["provenance"]
 
-    `about` holds every other field of `Row`, except the time of recording.
-    """
-    return [
-        Row(metric=metric, value=float(value) if math.isfinite(value) else None,
-            unit=units[metric], recorded_at=now_utc(), **about)
-        for metric, value in values.items()
-    ]  # fmt: skip
+
+def identities(wanted: Iterable[tuple[Measurement, Iterable[str]]]) -> frozenset[Identity]:
+    """The identities (`IDENTITY`) of the rows that measurements of these metrics will give."""
+    return frozenset(
+        tuple(metric if name == "metric" else getattr(measurement, name) for name in IDENTITY)
+        for measurement, metrics in wanted
+        for metric in metrics
+    )
 
 
 def spacing_text(grid: Grid) -> str:
     """Voxel size such as ``1`` or ``0.72 x 0.72 x 3``, in mm."""
     texts = [f"{s:.2f}".rstrip("0").rstrip(".") for s in grid.spacing_mm]
     return texts[0] if len(set(texts)) == 1 else " x ".join(texts)
-
-
-SCHEMA: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys((*WHAT, "unit", "spacing_in_mm", "spacing_out_mm"), str),
-    "value": (float, type(None)),
-    "numbers_kept": int,
-    "n_voxels": int,
-    **dict.fromkeys(("config_hash", "data_sha256", "weights_sha256"), str),
-    "time_s": float,
-    "recorded_at": str,
-    "numbers_per_voxel": float,
-    **dict.fromkeys(("commit", "device", "profile"), str),
-    "dirty": bool,
-    "seed": int,
-    "threads": int,
-    "versions": dict,
-}
 
 
 def check_record(record: Mapping[str, Any]) -> None:
@@ -298,7 +295,7 @@ def latest(frame: pd.DataFrame) -> pd.DataFrame:
     return newest(frame, ())
 
 
-def recorded_identities(path: str | Path) -> set[tuple[str, ...]]:
+def recorded_identities(path: str | Path) -> set[Identity]:
     """What a file already holds, as `IDENTITY` tuples; empty when there is no file."""
     return {tuple(r[name] for name in IDENTITY) for p in parts(path) for r in _records(p)}
 

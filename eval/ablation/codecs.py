@@ -9,7 +9,7 @@ import numpy as np
 
 from eval import rows
 from eval.ablation.blocks import FINER, WHOLE, Question
-from eval.ablation.score import DEFINITION, METRICS, NAME, score_rows, scores
+from eval.ablation.score import DEFINITION, METRICS, measurement, score_rows, scores
 from eval.arms.catalogue import OWN, Size, sized
 from eval.coders.lapped import lapped
 from eval.runner import Task
@@ -59,10 +59,8 @@ def _task(
     blocks: Sequence[Question], name: str, hashed: str, rebuild: Callable, numbers: Callable,
     provenance: rows.Provenance,
 ) -> Task:  # fmt: skip
-    wanted = frozenset(
-        (NAME, q.subject, name, q.condition, metric, hashed, q.data_sha256, rows.NO_WEIGHTS)
-        for q in blocks
-        for metric in METRICS
+    wanted = rows.identities(
+        (measurement(q, name, q.condition, hashed, rows.NO_WEIGHTS), METRICS) for q in blocks
     )
 
     def measure() -> list[rows.Row]:

@@ -34,8 +34,9 @@ from eval.ablation.score import (
     DEFINITION,
     NAME,
     answer,
+    measurement,
     patch_difference,
-    rows_of,
+    sampling,
     score_rows,
     scores,
 )
@@ -277,12 +278,14 @@ def run_rows(
 ) -> list[rows.Row]:  # fmt: skip
     """Rows about a run itself: speed, length, size, loss; their condition is the recipe."""
     plan = run.plan
-    about = f"{plan.steps} steps, {plan.heads} heads, {plan.places} blocks a subject, {run.device}"
+    recipe = f"{plan.steps} steps, {plan.heads} heads, {plan.places} blocks a subject, {run.device}"
     numbers = {metric: value for metric, (value, _) in values.items()}
     units = {metric: unit for metric, (_, unit) in values.items()}
-    made = rows_of(numbers, units, run.arm, about, question, 0, run.config_hash, weights, time_s,
-               provenance)  # fmt: skip
-    return [replace(r, experiment=RUN, subject="training heads") for r in made]
+    about = replace(
+        measurement(question, run.arm, recipe, run.config_hash, weights),
+        experiment=RUN, subject="training heads",
+    )  # fmt: skip
+    return about.rows(numbers, units, sampling(question, 0), time_s, provenance)
 
 
 def _scored_rows(
@@ -300,13 +303,13 @@ def _scored_rows(
         )
     if run.arm.partition(" @")[0] != reference_of(run.arm):
         return made
-    model = trained.by_steps.model
-    model, about = trained.by_steps.model, f"1 mm, {BUDGETS[0]}"
+    model, condition = trained.by_steps.model, f"1 mm, {BUDGETS[0]}"
     weights = weights_sha256(model)
     for q in (q for q in blocks if q.condition == WHOLE):
         apart = {"patch_vs_whole": patch_difference(model, q)}
-        made += rows_of(apart, {"patch_vs_whole": "%"}, run.arm, about, q, numbers(q),
-                        run.config_hash, weights, 0.0, provenance)  # fmt: skip
+        about = measurement(q, run.arm, condition, run.config_hash, weights)
+        units, kept = {"patch_vs_whole": "%"}, sampling(q, numbers(q))
+        made += about.rows(apart, units, kept, 0.0, provenance)
     return made
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -107,31 +107,19 @@ def score_rows(
     made = []
     for means, q, time_s in scored.values():
         condition, numbers = f"{q.condition}, {budget}".removesuffix(", "), numbers_of(q)
-        made += rows_of(means, metrics.UNITS, arm, condition, q, numbers, config_hash, weights,
-                        time_s, provenance)  # fmt: skip
+        about = measurement(q, arm, condition, config_hash, weights)
+        made += about.rows(means, metrics.UNITS, sampling(q, numbers), time_s, provenance)
     return made
 
 
-def rows_of(
-    values: Mapping[str, float], units: Mapping[str, str], arm: str, condition: str,
-    question: Question, numbers: int, config_hash: str, weights: str, time_s: float,
-    provenance: rows.Provenance,
-) -> list[rows.Row]:  # fmt: skip
-    """One row a metric, about the subject of a block."""
-    return rows.of_values(
-        values,
-        units,
-        experiment=NAME,
-        subject=question.subject,
-        arm=arm,
-        condition=condition,
-        spacing_in_mm=rows.spacing_text(question.grid),
-        spacing_out_mm=rows.spacing_text(question.target),
-        numbers_kept=numbers,
-        n_voxels=question.grid.n_voxels,
-        config_hash=config_hash,
-        data_sha256=question.data_sha256,
-        weights_sha256=weights,
-        time_s=time_s,
-        provenance=provenance,
-    )
+def measurement(
+    question: Question, arm: str, condition: str, config_hash: str, weights: str
+) -> rows.Measurement:
+    """One arm on the subject of a block."""
+    digests = config_hash, question.data_sha256, weights
+    return rows.Measurement(NAME, question.subject, arm, condition, *digests)
+
+
+def sampling(question: Question, numbers: int) -> rows.Sampling:
+    """Of a block of which so many numbers are kept."""
+    return rows.Sampling.of(question.grid, question.target, numbers)

@@ -14,13 +14,14 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -47,6 +48,7 @@ TITLES = {
     "scan": "The scan itself",
 }
 SUFFIX = ".safetensors"  # of weights in a file
+T = TypeVar("T")
 KINDS = ("learned", "network left out", "linear codec", "oracle, not a rival", "no compression")
 
 
@@ -113,6 +115,37 @@ class Coder(ABC):
     def config_hash(self, definition: Any) -> str:
         """Digest of what was chosen, here and in how it is scored."""
         return rows.digest([self.name, self.config, definition])
+
+    def measurement(
+        self, experiment: str, subject: str, data_sha256: str, condition: str, definition: Any
+    ) -> rows.Measurement:
+        """What an experiment measures of this arm on a subject, scored by a definition."""
+        hashes = self.config_hash(definition), data_sha256, self.weights_sha256
+        return rows.Measurement(experiment, subject, self.name, condition, *hashes)
+
+
+class Renderer:
+    """Renders volumes by coders; coders of one encoding encode a volume once."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, int], tuple[Volume, Kept, float]] = {}
+
+    def render(
+        self, coder: Coder, volume: Volume, target: Grid
+    ) -> tuple[np.ndarray, rows.Sampling, float]:
+        """[D, H, W] float64 on the target, what it was made of, and the seconds it took."""
+        key = (coder.encoding, id(volume))  # the volume is held, so that its id stays its own
+        if key not in self._kept:
+            self._kept[key] = volume, *timed(coder.encode, volume)
+        _, kept, encode_s = self._kept[key]
+        data, decode_s = timed(coder.decode, kept, target)
+        return data, rows.Sampling.of(volume.grid, target, kept.numbers), encode_s + decode_s
+
+
+def timed(function: Callable[..., T], *arguments: Any) -> tuple[T, float]:
+    """The result of a function, and the seconds it took."""
+    started = time.perf_counter()
+    return function(*arguments), time.perf_counter() - started
 
 
 # Learned

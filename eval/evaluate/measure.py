@@ -31,11 +31,9 @@ def tasks(plan: Plan, path: Path, provenance: rows.Provenance) -> list[runner.Ta
 def wanted(plan: Plan) -> frozenset[tuple[str, ...]]:
     """The identities of all rows that a report is about."""
     people = [subject(found, tuple(CASES)) for found in plan.volumes]
-    return frozenset(
-        identity
-        for someone in people
-        for pair in reconstruction.pairs(someone, arms(plan))
-        for identity in reconstruction.identities(NAME, someone, pair)
+    coders = arms(plan)
+    return frozenset().union(
+        *(reconstruction.identities(reconstruction.pairs(p, coders, NAME)) for p in people)
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from eval import rows
 from eval.arms.catalogue import size_of
-from eval.coders.base import Coder, Kept
+from eval.coders.base import Coder, Renderer
 from eval.extrapolation.blocks import CONDITIONS, Source, draw_all, load_block, sources
 from eval.extrapolation.coders import (
     TRUTH,
@@ -146,17 +145,20 @@ def answered(coder: Coder, source: Source, conditions: Sequence[str]) -> list[st
     return [c for c in possible if CONDITIONS[c][0] != CONDITIONS[c][1]]
 
 
+def measurement(source: Source, coder: Coder, condition: str) -> rows.Measurement:
+    """One coder on one block under one condition."""
+    return coder.measurement(NAME, source.name, source.data_sha256, condition, DEFINITION)
+
+
 def wanted(
     source: Source, coders: Sequence[Coder], conditions: Sequence[str]
-) -> frozenset[tuple[str, ...]]:
+) -> frozenset[rows.Identity]:
     """The identities of the rows that coders give of a block."""
-    return frozenset(
-        (NAME, source.name, coder.name, condition, metric, coder.config_hash(DEFINITION),
-         source.data_sha256, coder.weights_sha256)
+    return rows.identities(
+        (measurement(source, coder, condition), metrics_of(condition, coder.name))
         for coder in coders
         for condition in answered(coder, source, conditions)
-        for metric in metrics_of(condition, coder.name)
-    )  # fmt: skip
+    )
 
 
 def measure(
@@ -164,36 +166,17 @@ def measure(
     provenance: rows.Provenance,
 ) -> list[rows.Row]:  # fmt: skip
     """Rows of one block by some coders; coders of one encoding encode a scan once."""
-    block, measured = load_block(source, folder), []
-    kept_of: dict[tuple[str, float], tuple[Kept, float]] = {}
+    block, renderer = load_block(source, folder), Renderer()
+    scans, made = {mm: block.volume(mm) for mm in block.volumes}, []
     for coder in coders:
         of_block = coder.of(block) if isinstance(coder, BlockCoder) else coder
+        seeded = replace(provenance, seed=getattr(coder, "seed", 0))
         for condition in answered(coder, source, conditions):
             in_mm, out_mm = CONDITIONS[condition]
-            key = (coder.encoding, in_mm)
-            if key not in kept_of:
-                started = time.perf_counter()
-                kept_of[key] = of_block.encode(block.volume(in_mm)), time.perf_counter() - started
-            kept, encode_s = kept_of[key]
-            started = time.perf_counter()
-            estimate = of_block.decode(kept, block.grid(out_mm))
-            time_s = encode_s + time.perf_counter() - started
+            target = block.grid(out_mm)
+            estimate, sampling, time_s = renderer.render(of_block, scans[in_mm], target)
             values = scores(block, condition, estimate)
-            measured += rows.of_values(
-                {metric: values[metric] for metric in metrics_of(condition, coder.name)},
-                UNITS,
-                experiment=NAME,
-                subject=source.name,
-                arm=coder.name,
-                condition=condition,
-                spacing_in_mm=rows.spacing_text(block.grid(in_mm)),
-                spacing_out_mm=rows.spacing_text(block.grid(out_mm)),
-                numbers_kept=int(kept.numbers),
-                n_voxels=block.grid(in_mm).n_voxels,
-                config_hash=coder.config_hash(DEFINITION),
-                data_sha256=source.data_sha256,
-                weights_sha256=coder.weights_sha256,
-                time_s=time_s,
-                provenance=replace(provenance, seed=getattr(coder, "seed", 0)),
-            )
-    return measured
+            values = {name: values[name] for name in metrics_of(condition, coder.name)}
+            about = measurement(source, coder, condition)
+            made += about.rows(values, UNITS, sampling, time_s, seeded)
+    return made

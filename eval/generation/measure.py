@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from eval import rows
+from eval.coders.base import timed
 from eval.generation import parts
 from eval.generation.autoencoders import FOLDER, RELEASE, autoencoder
 from eval.generation.flows import flow
@@ -24,27 +23,6 @@ from medil.errors import InputError
 
 NAME = "generation"
 PARTS = {"sets": parts.of_sets, "control": parts.of_control, "blur": parts.of_blur}
-
-
-@dataclass(frozen=True)
-class About:
-    """Facts that all rows of a run share.
-
-    Args:
-        profile: Size of the run.
-        folder: Of weights, heads and sets.
-        data_sha256: Of the recipe of the held-out heads.
-        weights: Arm to the digest of its autoencoder and flow; others have none.
-        numbers_kept: Of a latent.
-        provenance: Of this run.
-    """
-
-    profile: str
-    folder: Path
-    data_sha256: str
-    weights: Mapping[str, str]
-    numbers_kept: int
-    provenance: rows.Provenance
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -88,19 +66,23 @@ def tasks(
     _check(options.release, arms, size, options.parts)
     maps = [path.name for path in label_maps("test")]
     label_maps("train")
-    about = About(
-        profile,
-        folder,
-        rows.digest([maps, SEEDS, VERSION, size.held_out]),
-        {arm: _weights(arm, profile, folder) for arm in arms},
-        flow(RELEASE, profile).mean.numel(),
-        provenance,
-    )
-    return [
-        _task(about, *share)
-        for part in options.parts
-        for share in PARTS[part](profile, size, arms, folder)
-    ]
+    data_sha256 = rows.digest([maps, SEEDS, VERSION, size.held_out])
+    weights = {arm: _weights(arm, profile, folder) for arm in arms}
+    counts = [size.held_out, size.training, size.samples, size.steps, size.values, size.repeats]
+
+    def measurement(piece: Piece) -> rows.Measurement:
+        config_hash = rows.digest([VERSION, parts.VERSION, counts, piece.condition])
+        digests = config_hash, data_sha256, weights.get(piece.arm, rows.NO_WEIGHTS)
+        return rows.Measurement(NAME, piece.subject, piece.arm, piece.condition, *digests)
+
+    sampling = rows.Sampling.of(grid(), grid(), flow(RELEASE, profile).mean.numel())
+    made = []
+    for part in options.parts:
+        for name, pieces, measure in PARTS[part](profile, size, arms, folder):
+            wanted = [(measurement(piece), piece.units) for piece in pieces]
+            work = partial(rows_of, wanted, measure, sampling, provenance)
+            made.append(Task(name, rows.identities(wanted), work))
+    return made
 
 
 def _check(release: str, arms: Sequence[str], size: Sizes, chosen: Sequence[str]) -> None:
@@ -117,42 +99,16 @@ def _weights(arm: str, profile: str, folder: Path) -> str:
     return rows.digest(pair)
 
 
-def _config(about: About, piece: Piece) -> str:
-    size = sizes(about.profile)
-    counts = [size.held_out, size.training, size.samples, size.steps, size.values, size.repeats]
-    return rows.digest([VERSION, parts.VERSION, counts, piece.condition])
-
-
-def _task(
-    about: About,
-    name: str,
-    pieces: Sequence[Piece],
-    measure: Callable[[], Sequence[Mapping[str, float]]],
-) -> Task:
-    wanted = frozenset(
-        (NAME, p.subject, p.arm, p.condition, metric, _config(about, p), about.data_sha256,
-         about.weights.get(p.arm, rows.NO_WEIGHTS))
-        for p in pieces for metric in p.units
-    )  # fmt: skip
-    return Task(name, wanted, partial(rows_of, about, tuple(pieces), measure))
-
-
 def rows_of(
-    about: About, pieces: Sequence[Piece], measure: Callable[[], Sequence[Mapping[str, float]]]
+    pieces: Sequence[tuple[rows.Measurement, Mapping[str, str]]],
+    measure: Callable[[], Sequence[Mapping[str, float]]],
+    sampling: rows.Sampling,
+    provenance: rows.Provenance,
 ) -> list[rows.Row]:
-    """Measure, and give a row for each metric of each piece."""
-    began = time.perf_counter()
-    results = measure()
-    took_s = (time.perf_counter() - began) / len(pieces)
-    text, n_voxels = rows.spacing_text(grid()), grid().n_voxels
-    made = []
-    for piece, values in zip(pieces, results, strict=True):
-        made += rows.of_values(
-            values, piece.units, experiment=NAME, subject=piece.subject, arm=piece.arm,
-            condition=piece.condition, spacing_in_mm=text, spacing_out_mm=text,
-            numbers_kept=about.numbers_kept, n_voxels=n_voxels,
-            config_hash=_config(about, piece), data_sha256=about.data_sha256,
-            weights_sha256=about.weights.get(piece.arm, rows.NO_WEIGHTS), time_s=took_s,
-            provenance=about.provenance,
-        )  # fmt: skip
-    return made
+    """Measure, and give a row for each metric of each piece, whose units are given."""
+    results, took_s = timed(measure)
+    return [
+        row
+        for (piece, units), values in zip(pieces, results, strict=True)
+        for row in piece.rows(values, units, sampling, took_s / len(pieces), provenance)
+    ]

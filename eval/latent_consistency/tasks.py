@@ -33,13 +33,13 @@ def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task
     release, people = options.release, heads(options.profile)
     model, cohort = loaded(release), [h.data_sha256 for h in people]
     between_heads = conditions_between(model)
-    apart = [i for h in people for i in identities(release, h, between_heads, cohort)]
+    apart = [identities(release, h, between_heads, cohort) for h in people]
     work = partial(rows_between, release, tuple(people), provenance)
-    found = [Task("all heads", frozenset(apart), work)]
+    found = [Task("all heads", frozenset().union(*apart), work)]
     for head in people:
         wanted = identities(release, head, conditions_of(model, head.content_mm))
         work = partial(rows_of, release, head, provenance)
-        found.append(Task(head.name, frozenset(wanted), work))
+        found.append(Task(head.name, wanted, work))
     return found
 
 
@@ -74,31 +74,33 @@ def in_parts(model: LatentAutoencoder, compared: Iterable[str]) -> dict[str, Seq
     return {f"{c} | {part}": DIFFERENCES for c in compared for part in names.parts(model)}
 
 
-def hashes(release: str, cohort: Sequence[str] = ()) -> dict[str, str]:
-    """Arm to the digest of its configuration.
+def measurements(
+    release: str, head: Head, conditions: Iterable[str], cohort: Sequence[str] = ()
+) -> dict[tuple[str, str], rows.Measurement]:
+    """What is measured of a head, by arm and condition.
 
     Args:
         release: Name, or weights in a file.
+        head: Whose latents.
+        conditions: Under which it is measured.
         cohort: Hashes of all heads where they are compared.
     """
     model = loaded(release)
-    return {
-        arm: names.config_hash(model, arm, cohort)
-        for arm in names.arms(model, release_arm(release))
-    }
+    weights, found = weights_sha256(model), {}
+    for arm in names.arms(model, release_arm(release)):
+        digests = names.config_hash(model, arm, cohort), head.data_sha256, weights
+        for condition in conditions:
+            about = rows.Measurement(NAME, head.name, arm, condition, *digests)
+            found[arm, condition] = about
+    return found
 
 
 def identities(
     release: str, head: Head, asked: dict[str, Sequence[str]], cohort: Sequence[str] = ()
-) -> list[tuple[str, ...]]:
-    """What tells the rows of one head apart: `eval.rows.IDENTITY` tuples."""
-    weights = weights_sha256(loaded(release))
-    return [
-        (NAME, head.name, arm, condition, metric, config_hash, head.data_sha256, weights)
-        for arm, config_hash in hashes(release, cohort).items()
-        for condition, metrics in asked.items()
-        for metric in metrics
-    ]
+) -> frozenset[rows.Identity]:
+    """The identities of the rows of one head."""
+    every = measurements(release, head, asked, cohort)
+    return rows.identities((about, asked[about.condition]) for about in every.values())
 
 
 def rows_of(release: str, head: Head, provenance: rows.Provenance) -> list[rows.Row]:
@@ -132,27 +134,13 @@ def as_rows(
     provenance: rows.Provenance,
     cohort: Sequence[str] = (),
 ) -> list[rows.Row]:
-    """Findings about one head as rows; `cohort` as for `hashes`."""
-    model, config_hash = loaded(release), hashes(release, cohort)
-    weights = weights_sha256(model)
-    return [
-        row
-        for f in found
-        for row in rows.of_values(
-            {f.metric: f.value},
-            names.UNITS,
-            experiment=NAME,
-            subject=head.name,
-            arm=f.arm,
-            condition=f.condition,
-            spacing_in_mm=rows.spacing_text(f.scanned),
-            spacing_out_mm=rows.spacing_text(f.seen_on),
-            numbers_kept=model.config.latent_channels * f.cells.n_voxels,
-            n_voxels=f.scanned.n_voxels,
-            config_hash=config_hash[f.arm],
-            data_sha256=head.data_sha256,
-            weights_sha256=weights,
-            time_s=f.time_s,
-            provenance=provenance,
-        )
-    ]
+    """Findings about one head as rows; `cohort` as for `measurements`."""
+    model, found = loaded(release), list(found)
+    about = measurements(release, head, {f.condition for f in found}, cohort)
+    made = []
+    for f in found:
+        kept = model.config.latent_channels * f.cells.n_voxels
+        sampling = rows.Sampling.of(f.scanned, f.seen_on, kept)
+        values = {f.metric: f.value}
+        made += about[f.arm, f.condition].rows(values, names.UNITS, sampling, f.time_s, provenance)
+    return made

@@ -101,18 +101,18 @@ def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task
     ]
 
 
+def measurement(subject: Subject, arm: Coder, question: str) -> rows.Measurement:
+    """One arm on one head under one condition."""
+    return arm.measurement(NAME, subject.name, subject.data_sha256, question, DEFINITION)
+
+
 def wanted(
     subject: Subject, arms: list[Coder], wanted_cases: tuple[Case, ...]
-) -> frozenset[tuple[str, ...]]:
+) -> frozenset[rows.Identity]:
     """The identities of a head's rows."""
-    questions = [(condition(case), metric) for case in wanted_cases for metric in OF_PATCHES]
-    questions += [(reach_condition(h), metric) for h in REACH_HALOS_MM for metric in OF_REACH]
-    return frozenset(
-        (NAME, subject.name, arm.name, question, metric, arm.config_hash(DEFINITION),
-         subject.data_sha256, arm.weights_sha256)
-        for arm in arms
-        for question, metric in questions
-    )  # fmt: skip
+    by_patches = [measurement(subject, a, condition(case)) for a in arms for case in wanted_cases]
+    reach = [measurement(subject, a, reach_condition(h)) for a in arms for h in REACH_HALOS_MM]
+    return rows.identities([(m, OF_PATCHES) for m in by_patches] + [(m, OF_REACH) for m in reach])
 
 
 def measure(
@@ -125,30 +125,17 @@ def measure(
     scan = subject.load()
     block = cut_box(scan, block_of(scan, (BLOCK_MM,) * 3))
     bar = cut_box(scan, bar_of(scan))
-    new_rows = []
+    made = []
     for arm in arms:
         model, linear_only = model_of(arm)
         scores = score_block(model, block, wanted_cases, linear_only)
         scores |= score_reach(model, bar, linear_only)
         for question, (values, time_s, grid) in scores.items():
-            new_rows += rows.of_values(
-                values,
-                UNITS,
-                experiment=NAME,
-                subject=subject.name,
-                arm=arm.name,
-                condition=question,
-                spacing_in_mm=rows.spacing_text(grid),
-                spacing_out_mm=rows.spacing_text(grid),
-                numbers_kept=model.config.latent_channels * model.latent_grid(grid).n_voxels,
-                n_voxels=grid.n_voxels,
-                config_hash=arm.config_hash(DEFINITION),
-                data_sha256=subject.data_sha256,
-                weights_sha256=arm.weights_sha256,
-                time_s=time_s,
-                provenance=provenance,
-            )
-    return new_rows
+            n_numbers = model.config.latent_channels * model.latent_grid(grid).n_voxels
+            sampling = rows.Sampling.of(grid, grid, n_numbers)
+            about = measurement(subject, arm, question)
+            made += about.rows(values, UNITS, sampling, time_s, provenance)
+    return made
 
 
 def model_of(arm: Coder) -> tuple[LatentAutoencoder, bool]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.reconstruction.measure import spacing_text
+from eval.rows import spacing_text
 from eval.subjects import Scan, Subject, subjects
 from medil.errors import InputError
 from medil.grid import Grid

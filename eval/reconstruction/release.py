@@ -29,21 +29,7 @@ def release_rows(model: MedIL, name: str, provenance: rows.Provenance) -> list[r
     }
     facts = getattr(model, "facts", {})
     values |= {f"training_{fact}": facts[fact] for fact in FACTS if fact in facts}
-    mm3 = max(1, round(config.latent_spacing_mm**3))  # a latent cell, in voxels of 1 mm
-    return rows.of_values(
-        values,
-        UNITS,
-        experiment=NAME,
-        subject=name,
-        arm=release_arm(name),
-        condition="as released",
-        spacing_in_mm="any",
-        spacing_out_mm="any",
-        numbers_kept=config.latent_channels,
-        n_voxels=mm3,
-        config_hash=rows.digest(facts.get("config_hash", "")),
-        data_sha256="none",
-        weights_sha256=weights_sha256(model),
-        time_s=0.0,
-        provenance=provenance,
-    )
+    digests = rows.digest(facts.get("config_hash", "")), "none", weights_sha256(model)
+    measurement = rows.Measurement(NAME, name, release_arm(name), "as released", *digests)
+    cell = rows.Sampling.of_cell(config.latent_spacing_mm, config.latent_channels)
+    return measurement.rows(values, UNITS, cell, 0.0, provenance)

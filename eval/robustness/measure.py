@@ -10,7 +10,6 @@ over how far the blocks themselves lie apart.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Iterator
 from functools import partial
 
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from eval import metrics, rows
-from eval.coders.base import Coder, Kept, codec_coders, loaded, release_coders
+from eval.coders.base import Coder, Renderer, codec_coders, loaded, release_coders
 from eval.metrics import spectra
 from eval.robustness import damage as damages
 from eval.robustness.damage import (
@@ -93,15 +92,22 @@ def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task
     ]
 
 
-def wanted(subject: Subject, arms: list[Coder]) -> frozenset[tuple[str, ...]]:
+def measurement(
+    subject: Subject, arm: Coder, damage: Damage, region: str, other: str
+) -> rows.Measurement:
+    """One arm on one damaged head, scored in a region against another volume."""
+    what = condition(damage, region, other)
+    return arm.measurement(NAME, subject.name, subject.data_sha256, what, DEFINITION)
+
+
+def wanted(subject: Subject, arms: list[Coder]) -> frozenset[rows.Identity]:
     """The identities of a head's rows."""
-    return frozenset(
-        (NAME, subject.name, arm.name, condition(damage, region, other), metric,
-         arm.config_hash(DEFINITION), subject.data_sha256, arm.weights_sha256)
+    return rows.identities(
+        (measurement(subject, arm, damage, region, other), [metric])
         for arm in arms
         for damage in DAMAGES
         for region, other, metric in questions(damage)
-    )  # fmt: skip
+    )
 
 
 def measure(
@@ -113,53 +119,18 @@ def measure(
     """Rows of one head, damage by damage; coders that share an encoding encode once."""
     scan = subject.load()
     clean = cut_box(scan, block_of(scan, BLOCK_MM))
-    renderings = {arm.name: r for arm, r, *_ in _rendered(arms, _undamaged(clean))}
-    new_rows = []
+    undamaged, renderer = clean.volume, Renderer()
+    of_clean = {a.name: renderer.render(a, undamaged, undamaged.grid)[0] for a in arms}
+    made = []
     for damage in which:
-        damaged = apply(damage, scan, subject.data_sha256)
-        for arm, rendered, kept, time_s in _rendered(arms, damaged):
-            scores = score(clean, damage, damaged, rendered, renderings[arm.name])
-            for (region, other), values in scores.items():
-                new_rows += rows.of_values(
-                    values,
-                    UNITS,
-                    experiment=NAME,
-                    subject=subject.name,
-                    arm=arm.name,
-                    condition=condition(damage, region, other),
-                    spacing_in_mm=rows.spacing_text(damaged.volume.grid),
-                    spacing_out_mm=rows.spacing_text(damaged.volume.grid),
-                    numbers_kept=int(kept.numbers),
-                    n_voxels=damaged.volume.grid.n_voxels,
-                    config_hash=arm.config_hash(DEFINITION),
-                    data_sha256=subject.data_sha256,
-                    weights_sha256=arm.weights_sha256,
-                    time_s=time_s,
-                    provenance=provenance,
-                )
-    return new_rows
-
-
-def _undamaged(clean: Scan) -> Damaged:
-    d, h, w = clean.mask.shape
-    everything = (slice(0, d), slice(0, h), slice(0, w))
-    return Damaged(clean.volume, everything, {damages.BRAIN: clean.mask})
-
-
-def _rendered(
-    arms: list[Coder], damaged: Damaged
-) -> Iterator[tuple[Coder, np.ndarray, Kept, float]]:
-    """Each arm's rendering on the block's own grid and the clean scale, and the seconds it took."""
-    kept_by: dict[str, tuple[Kept, float]] = {}
-    for arm in arms:
-        if arm.encoding not in kept_by:
-            started = time.perf_counter()
-            kept = arm.encode(damaged.volume)
-            kept_by[arm.encoding] = kept, time.perf_counter() - started
-        kept, encode_s = kept_by[arm.encoding]
-        started = time.perf_counter()
-        rendered = damaged.undone(arm.decode(kept, damaged.volume.grid))
-        yield arm, rendered, kept, encode_s + time.perf_counter() - started
+        damaged, renderer = apply(damage, scan, subject.data_sha256), Renderer()
+        for arm in arms:
+            data, sampling, time_s = renderer.render(arm, damaged.volume, damaged.volume.grid)
+            scores = score(clean, damage, damaged, damaged.undone(data), of_clean[arm.name])
+            for place, values in scores.items():
+                about = measurement(subject, arm, damage, *place)
+                made += about.rows(values, UNITS, sampling, time_s, provenance)
+    return made
 
 
 def score(

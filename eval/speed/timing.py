@@ -110,16 +110,14 @@ class Timing:
                 parts = {name: value}
             values |= parts
             units |= dict.fromkeys(parts, UNITS[name])
-        data = {"subject": self.subject, "sizes": self.sizes}
-        about = dict(
-            experiment=NAME, subject=self.subject, arm=self.arm, condition=self.condition,
-            spacing_in_mm=self.spacing_in_mm, spacing_out_mm=self.spacing_out_mm,
-            numbers_kept=0, n_voxels=self.n_voxels, weights_sha256=self.weights_sha256,
-            config_hash=rows.digest({"kind": self.kind, "arm": self.arm, **self.config}),
-            data_sha256=rows.digest(data), time_s=_seconds(values),
-            provenance=replace(provenance, threads=self.threads, device=self.device),
-        )  # fmt: skip
-        return rows.of_values(values, units, **about)
+        config = rows.digest({"kind": self.kind, "arm": self.arm, **self.config})
+        data = rows.digest({"subject": self.subject, "sizes": self.sizes})
+        about = rows.Measurement(
+            NAME, self.subject, self.arm, self.condition, config, data, self.weights_sha256
+        )
+        sampling = rows.Sampling(self.spacing_in_mm, self.spacing_out_mm, 0, self.n_voxels)
+        where = replace(provenance, threads=self.threads, device=self.device)
+        return about.rows(values, units, sampling, _seconds(values), where)
 
 
 def _seconds(values: Mapping[str, float]) -> float:

@@ -83,40 +83,19 @@ def training_rows(
 ) -> list[rows.Row]:
     """One row per point and metric of a run's log; commit, seed and device are those of the run."""
     config, facts = model.config, model.facts
-    row = rows.Row(
-        experiment=NAME,
-        subject=name,
-        arm=config.architecture,
-        condition="",
-        metric="",
-        value=None,
-        unit="",
-        spacing_in_mm="any",
-        spacing_out_mm="any",
-        numbers_kept=config.latent_channels,
-        n_voxels=max(1, round(config.latent_spacing_mm**3)),  # a latent cell, in voxels of 1 mm
-        config_hash=rows.digest([facts.get("config_hash", ""), DEFINITION]),
-        data_sha256="none",
-        weights_sha256=weights_sha256(model),
-        time_s=0.0,
-        recorded_at=rows.now_utc(),
-        provenance=of_the_run(facts, provenance),
-    )
-    return [
-        replace(
-            row,
-            condition=f"step {point.step:06d}",
-            metric=metric,
-            value=value,
-            unit=UNITS[metric],
-            time_s=point.elapsed_s,
-        )
-        for point in thinned(read_log(log))
-        for metric, value in point.values.items()
-    ]
+    settings = rows.digest([facts.get("config_hash", ""), DEFINITION])
+    digests = settings, "none", weights_sha256(model)
+    cell = rows.Sampling.of_cell(config.latent_spacing_mm, config.latent_channels)
+    of_the_run = provenance_of(facts, provenance)
+    made = []
+    for point in thinned(read_log(log)):
+        condition = f"step {point.step:06d}"
+        about = rows.Measurement(NAME, name, config.architecture, condition, *digests)
+        made += about.rows(point.values, UNITS, cell, point.elapsed_s, of_the_run)
+    return made
 
 
-def of_the_run(facts: dict, provenance: rows.Provenance) -> rows.Provenance:
+def provenance_of(facts: dict, provenance: rows.Provenance) -> rows.Provenance:
     """The provenance with the commit, seed and device that a run noted in its weights."""
     commit = facts.get("commit") or provenance.commit
     calls = facts.get("calls") or [{}]

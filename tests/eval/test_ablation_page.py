@@ -17,10 +17,10 @@ GRIDS = ("1 mm", "1.5 mm")
 def row(experiment, subject, arm, condition, metric, value, seed=0, weights=True):
     provenance = rows.Provenance("c" * 40, False, seed, "cpu", 1, {"python": "3"}, "gpu")
     hashed = arm if weights else codec_hash(arm, OWN, 2)
-    return rows.Row(
-        experiment, subject, arm, condition, metric, float(value), "1", "1", "1", 8, 64, hashed,
-        "d" * 64, f"{arm}{seed}" if weights else "", 1.0, rows.now_utc(), provenance,
-    )  # fmt: skip
+    weights_sha256 = f"{arm}{seed}" if weights else ""
+    about = rows.Measurement(experiment, subject, arm, condition, hashed, "d" * 64, weights_sha256)
+    sampling = rows.Sampling("1", "1", 8, 64)
+    return about.rows({metric: value}, {metric: "1"}, sampling, 1.0, provenance)[0]
 
 
 def recorded(folder, arms):

@@ -14,16 +14,13 @@ from eval.experiments import EXPERIMENTS
 from medil.errors import InputError
 
 each_experiment = pytest.mark.parametrize("one", EXPERIMENTS, ids=lambda e: e.name)
-ABOUT = {
-    "experiment": "toy", "subject": "someone", "spacing_in_mm": "1", "spacing_out_mm": "1",
-    "numbers_kept": 8, "n_voxels": 64, "config_hash": "c", "data_sha256": "d", "time_s": 0.0,
-    "provenance": rows.Provenance.now("quick"),
-}  # fmt: skip
+PROVENANCE = rows.Provenance.now("quick")
 
 
 def row(value: float, condition: str = "low | 3", weights: str = "w", arm: str = "medil"):
-    about = ABOUT | {"arm": arm, "condition": condition, "weights_sha256": weights}
-    return rows.of_values({"psnr": value}, {"psnr": "dB"}, **about)[0]
+    about = rows.Measurement("toy", "someone", arm, condition, "c", "d", weights)
+    sampling = rows.Sampling("1", "1", 8, 64)
+    return about.rows({"psnr": value}, {"psnr": "dB"}, sampling, 0.0, PROVENANCE)[0]
 
 
 def task(options, provenance) -> list[runner.Task]:

@@ -147,14 +147,11 @@ def test_tables_are_written_from_a_file_of_rows(tmp_path, made_rows):
 @pytest.fixture
 def made_rows():
     """One whole set of rows as the experiment records them."""
-    from eval.rows import Provenance, of_values
+    from eval.rows import Measurement, Provenance, Sampling
 
-    return of_values(
-        dict.fromkeys(METRICS, 0.5), dict.fromkeys(METRICS, "1"), experiment="generation",
-        subject="set of 24", arm="held-out", condition=ANOTHER, spacing_in_mm="2",
-        spacing_out_mm="2", numbers_kept=8, n_voxels=8, config_hash="a", data_sha256="b",
-        weights_sha256="", time_s=1.0, provenance=Provenance.now("gpu"),
-    )  # fmt: skip
+    about = Measurement("generation", "set of 24", "held-out", ANOTHER, "a", "b", "")
+    values, units = dict.fromkeys(METRICS, 0.5), dict.fromkeys(METRICS, "1")
+    return about.rows(values, units, Sampling("2", "2", 8, 8), 1.0, Provenance.now("gpu"))
 
 
 def test_figures_show_every_group():

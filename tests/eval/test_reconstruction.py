@@ -93,9 +93,10 @@ def test_made_truth_comes_from_the_head_and_not_from_the_scan(scan):
 
 
 def test_a_silent_network_and_its_splines_score_alike(weights, subject, provenance):
-    todo = [("native -> native", coder) for coder in release_coders(weights)]
-    found = reconstruction.measure(subject, todo, provenance, "reconstruction")
-    network, splines = ({r.metric: r.value for r in found if r.arm == c.name} for _, c in todo)
+    arms = release_coders(weights)
+    todo = [p for p in reconstruction.pairs(subject, arms) if p[0].condition == "native -> native"]
+    found = reconstruction.measure(subject, todo, provenance)
+    network, splines = ({r.metric: r.value for r in found if r.arm == c.name} for c in arms)
     assert network == pytest.approx(splines, rel=1e-4, nan_ok=True)
     assert 5 < network["psnr"] < 60
 
@@ -120,11 +121,7 @@ def test_new_weights_are_measured_again_but_codecs_are_not(
     tmp_path, weights, spline_model, subject, provenance
 ):
     arms = [*release_coders(weights), CodecCoder("dct_ball", 4.0, 8)]
-    recorded = {
-        identity
-        for pair in reconstruction.pairs(subject, arms)
-        for identity in reconstruction.identities("reconstruction", subject, pair)
-    }
+    recorded = set(reconstruction.identities(reconstruction.pairs(subject, arms)))
     other = copy.deepcopy(spline_model)
     with torch.no_grad():
         next(other.parameters()).add_(1e-3)
@@ -183,8 +180,8 @@ def test_each_volume_is_encoded_once_for_all_its_targets(subject, provenance):
             seen.append(volume.grid)
             return super().encode(volume)
 
-    todo = [(c, coder) for c in BLOCKS for coder in (Counting("one"), Counting("two"))]
-    found = reconstruction.measure(subject, todo, provenance, "reconstruction")
+    todo = reconstruction.pairs(subject, [Counting("one"), Counting("two")])
+    found = reconstruction.measure(subject, todo, provenance)
     assert len(seen) == 2  # the native scan, and the one at 2 mm
     perfect = [r for r in found if r.metric == "nrmse" and r.condition != "2 mm -> 1 mm"]
     assert len(perfect) == 6 and all(r.value == pytest.approx(0, abs=1e-6) for r in perfect)

@@ -24,14 +24,10 @@ def measured(subject: str, value: float, note: str = "") -> list[rows.Row]:
     if note:
         with open(note, "a") as file:
             file.write(f"{subject} {os.getpid()}\n")
-    return rows.of_values(
-        {"psnr": value, "ssim": value / 100},
-        {"psnr": "dB", "ssim": "1"},
-        experiment="demo", subject=subject, arm="arm", condition="as it is",
-        spacing_in_mm="1", spacing_out_mm="1", numbers_kept=8, n_voxels=64, config_hash=HASH,
-        data_sha256=HASH, weights_sha256="", time_s=0.1,
-        provenance=rows.Provenance("c", False, 0, "cpu", 1, {"python": "3"}, "quick"),
-    )  # fmt: skip
+    about = rows.Measurement("demo", subject, "arm", "as it is", HASH, HASH, rows.NO_WEIGHTS)
+    provenance = rows.Provenance("c", False, 0, "cpu", 1, {"python": "3"}, "quick")
+    values, units = {"psnr": value, "ssim": value / 100}, {"psnr": "dB", "ssim": "1"}
+    return about.rows(values, units, rows.Sampling("1", "1", 8, 64), 0.1, provenance)
 
 
 def task(subject: str, value: float, note: str = "") -> runner.Task:
