@@ -65,9 +65,6 @@ class Grid:
             directions: [3, 3], columns are the unit vectors of the voxel axes in
                 RAS+; the identity when None.
 
-        Returns:
-            The grid.
-
         Raises:
             ValueError: Spacing not finite and above zero.
 
@@ -151,13 +148,8 @@ class Grid:
     def shares_extent(self, other: Grid, tolerance_mm: float | None = None) -> bool:
         """Whether two grids fill the same physical box, whatever their voxels.
 
-        Args:
-            other: The other grid.
-            tolerance_mm: How far a corner may be off, in mm; by default half of the
-                largest voxel size of the two, since a box holds whole voxels.
-
-        Returns:
-            True when every corner of one has a corner of the other that near.
+        Every corner of one must have a corner of the other within `tolerance_mm`; by default half
+        of the largest voxel size of the two, since a box holds whole voxels.
 
         Example:
             >>> one = Grid.from_spacing((182, 218, 182), 1.0)
@@ -170,9 +162,9 @@ class Grid:
         farthest_mm = max(gap.min(0).max(), gap.min(1).max())
         return bool(farthest_mm <= tolerance_mm * math.sqrt(3))
 
-    def is_parallel_to(self, other: Grid, tolerance: float = 1e-5) -> bool:
+    def is_parallel_to(self, other: Grid) -> bool:
         """Whether the voxel axes i, j, k of both grids have the same directions."""
-        return bool(np.abs(self.directions - other.directions).max() <= tolerance)
+        return bool(np.abs(self.directions - other.directions).max() <= 1e-5)
 
     # From index to mm and back
 
@@ -196,10 +188,6 @@ class Grid:
         Only meaningful for parallel grids, where a point's coordinate along each axis
         is all that a separable operator needs.
 
-        Args:
-            axis: 0, 1 or 2.
-            origin: The grid whose voxel (0, 0, 0) has its centre at 0 mm.
-
         Returns:
             [n] float64, in mm.
         """
@@ -210,15 +198,9 @@ class Grid:
     # Other grids from this one
 
     def resized(self, shape: Sequence[int]) -> Grid:
-        """A grid of the same box with another number of voxels.
+        """A grid of exactly the same box with another number of voxels (D, H, W).
 
         ``index_old = (index_new + 0.5) * n_old / n_new - 0.5``: the origin moves too.
-
-        Args:
-            shape: The new (D, H, W).
-
-        Returns:
-            The grid; its extent equals this one's exactly.
 
         Raises:
             InputError: Not three sizes of at least 1.
@@ -235,12 +217,6 @@ class Grid:
 
         The two boxes share their middle, so no face is off by more than a quarter of a
         new voxel (or, for a box thinner than one new voxel, half the difference).
-
-        Args:
-            spacing_mm: New voxel size in mm, one number or one per axis.
-
-        Returns:
-            The grid.
 
         Raises:
             ValueError: Spacing not finite and above zero.
@@ -268,14 +244,9 @@ class Grid:
         return Grid.from_spacing(shape, spacing_mm, origin_mm, self.directions)
 
     def crop(self, start: ArrayLike, shape: Sequence[int] | np.ndarray) -> Grid:
-        """A block of this grid's voxels; start may be negative and reach outside (padding).
+        """A block of this grid's voxels, whose centres stay where they were.
 
-        Args:
-            start: Index of the block's first voxel.
-            shape: The block's (D, H, W).
-
-        Returns:
-            The block's grid: voxel centres stay where they were.
+        `start`, the index of its first voxel, may be negative and reach outside (padding).
         """
         affine = self.affine_vox2ras.copy()
         affine[:3, 3] = self.index_to_ras(np.asarray(start))
@@ -288,14 +259,11 @@ class Grid:
         return Grid(self.shape, affine)
 
     def rotated(self, axis: Sequence[float], angle_deg: float) -> Grid:
-        """This grid rotated about its centre.
+        """This grid rotated about its centre: oblique, of the same shape and spacing.
 
         Args:
             axis: (R, A, S) direction of the rotation axis, of any length.
             angle_deg: Angle in degrees, right-handed.
-
-        Returns:
-            The oblique grid, same shape and spacing.
         """
         x, y, z = np.asarray(axis, dtype=np.float64) / np.linalg.norm(axis)
         cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
@@ -307,10 +275,7 @@ class Grid:
         return Grid(self.shape, affine)
 
     def reoriented(self, codes: str) -> tuple[Grid, np.ndarray]:
-        """The same voxels with their axes permuted and flipped to some axis codes.
-
-        Args:
-            codes: Such as ``RAS`` or ``LPS``.
+        """The same voxels with their axes permuted and flipped to axis codes such as ``LPS``.
 
         Returns:
             The grid, and the [3, 2] transform for `nibabel.orientations.apply_orientation`.
@@ -329,13 +294,7 @@ class Grid:
 
 
 def centres_mm(grid: Grid) -> Tensor:
-    """World position of every voxel centre.
-
-    Args:
-        grid: The sampling grid.
-
-    Returns:
-        [D, H, W, 3] float64, (R, A, S), in mm.
+    """World position of every voxel centre: [D, H, W, 3] float64, (R, A, S), in mm.
 
     Example:
         >>> g = Grid.from_spacing((4, 5, 6), spacing_mm=(3, 2, 1))
@@ -364,13 +323,7 @@ def as_triple(value: float | Sequence[float], name: str) -> Triple:
 
 
 def check_affine(affine_vox2ras: ArrayLike) -> np.ndarray:
-    """A float64 copy of a usable voxel-to-RAS+ affine.
-
-    Args:
-        affine_vox2ras: [4, 4], mm.
-
-    Returns:
-        [4, 4] float64, read-only.
+    """A float64 copy, read-only, of a usable [4, 4] voxel-to-RAS+ affine in mm.
 
     Raises:
         InputError: Wrong shape, NaN or Inf, all zero, or singular.

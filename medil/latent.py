@@ -59,17 +59,10 @@ class Latent:
         return replace(self, mean=self.mean + noise * torch.exp(self.log_var / 2))
 
     def crop_mm(self, low_mm: ArrayLike, high_mm: ArrayLike) -> Latent:
-        """The part of the latent whose cells cover a box.
+        """The part of the latent whose cells cover the box between two (R, A, S) corners, in mm.
 
         Renderings equal those of the whole latent, except within a few cells of the new faces,
-        which networks treat as the edge of the image.
-
-        Args:
-            low_mm: (R, A, S) of the box's lowest corner, in mm.
-            high_mm: (R, A, S) of its highest corner, in mm.
-
-        Returns:
-            The latent; `native` and all else stay the whole volume's.
+        which networks treat as the edge of the image. `native` and all else stay as they are.
 
         Raises:
             InputError: A box that is empty or lies outside the latent's.
@@ -90,14 +83,7 @@ class Latent:
         return replace(self, mean=mean, log_var=log_var, grid=grid)
 
     def save(self, path: str | Path, force: bool = False) -> Path:
-        """Write a .safetensors file.
-
-        Args:
-            path: Where.
-            force: Replace a file that exists.
-
-        Returns:
-            The path.
+        """Write a .safetensors file and return its path; one that exists needs `force`.
 
         Raises:
             InputError: Missing folder, or an existing file without `force`.

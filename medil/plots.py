@@ -54,15 +54,7 @@ ENDS = (("L", "R"), ("P", "A"), ("I", "S"))
 
 
 def panels(rows: int, columns: int, panel_in: tuple[float, float] = (2.7, 2.7)):
-    """A figure of empty panels in the book's style.
-
-    Args:
-        rows: Panels down.
-        columns: Panels across.
-        panel_in: Width and height of one panel, in inches.
-
-    Returns:
-        The figure, and its axes as a [rows, columns] array.
+    """A figure of empty panels in the book's style, and its axes as a [rows, columns] array.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -107,9 +99,6 @@ def compare(
         planes: Any of sagittal, coronal and axial.
         half_width_mm: Show only this far around the point, in mm; all when None.
 
-    Returns:
-        The figure.
-
     Raises:
         InputError: Not one title per volume, an unknown plane, or a point outside a volume.
     """
@@ -134,7 +123,7 @@ def error_maps(
     limit: float | None = None,
     planes: Sequence[str] = tuple(PLANES),
 ) -> Figure:
-    """Estimate minus truth, in colours that are symmetric about zero.
+    """Estimate minus truth, in colours that are symmetric about zero, with one colour bar.
 
     Args:
         truth: The true volume.
@@ -144,9 +133,6 @@ def error_maps(
         limit: Error with the strongest colour, in intensity units; when None, the 99.5th
             percentile of all the absolute errors.
         planes: Any of sagittal, coronal and axial.
-
-    Returns:
-        The figure, with one colour bar.
 
     Raises:
         InputError: An estimate on another grid than the truth, or what `compare` refuses.
@@ -171,12 +157,8 @@ def error_maps(
 def spectra(volumes: Sequence[Volume], titles: Sequence[str]) -> Figure:
     """Radial power spectra in cycles per mm, each up to its own finest Nyquist frequency.
 
-    Args:
-        volumes: On any grids; those that share an extent can be compared directly.
-        titles: One per volume.
-
-    Returns:
-        The figure; a dotted line marks where each grid's coarsest axis ends.
+    Volumes that share an extent can be compared directly. A dotted line marks where each grid's
+    coarsest axis ends.
 
     Raises:
         InputError: Not one title per volume.
@@ -195,14 +177,14 @@ def spectra(volumes: Sequence[Volume], titles: Sequence[str]) -> Figure:
 
 
 def radial_power(volume: Volume, n_bins: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Power density averaged over shells of equal |frequency|.
+    """Power density averaged over shells of equal |frequency|, the volume's mean removed.
 
     The density does not depend on the voxel size: a signal that two grids of one extent
     both hold has the same curve on both. Shells past the coarsest axis's Nyquist
     frequency average over the directions that the grid still has.
 
     Args:
-        volume: Any volume; the mean is removed first.
+        volume: Any volume.
         n_bins: Shells between zero and the finest axis's Nyquist frequency.
 
     Returns:
@@ -225,14 +207,8 @@ def radial_power(volume: Volume, n_bins: int = 64) -> tuple[np.ndarray, np.ndarr
 def training_steps(steps: Mapping[str, Step]) -> Figure:
     """The input of training steps: the middle plane of each, with the borders of its latent cells.
 
-    Steps are turned and mirrored at random, so their axes are first, second and third, in mm
-    of the step's own frame, and no side is Left.
-
-    Args:
-        steps: Title to step; the first image of its batch is shown.
-
-    Returns:
-        The figure.
+    Of each batch the first image is shown. Steps are turned and mirrored at random, so their axes
+    are first, second and third, in mm of the step's own frame, and no side is Left.
     """
     figure, axes = panels(1, len(steps), panel_in=(3.1, 3.1))
     for ax, (title, step) in zip(axes[0], steps.items(), strict=True):

@@ -16,11 +16,8 @@ from medil.grid import Grid, points_to_index
 def cell_average(data: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
     """The mean of a volume over each cell of a parallel grid: downsampling without aliasing.
 
-    Args:
-        data: [D, H, W] on `grid`, each voxel taken as constant over its cell.
-        grid: Where the data lies.
-        target: A parallel grid. A cell that is partly outside takes the mean of what is
-            inside; one wholly outside gets 0.
+    Each voxel of [D, H, W] data is taken as constant over its cell. A target cell that is partly
+    outside takes the mean of what is inside; one wholly outside gets 0.
 
     Returns:
         [D', H', W'] float64 on `target`.
@@ -36,15 +33,11 @@ def cell_average(data: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
 
 
 def cubic_resample(data: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
-    """Cubic spline interpolation at the voxel centres of any grid.
+    """Cubic spline interpolation of [D, H, W] data at the voxel centres of any grid.
 
     No anti-aliasing: for coarser targets use `cell_average`. The splines interpolate the
     voxels and mirror them at the faces; outside the box the value at its face is repeated.
-
-    Args:
-        data: [D, H, W] on `grid`.
-        grid: Where the data lies.
-        target: Any grid; oblique ones take longer than parallel ones.
+    Oblique targets take longer than parallel ones.
 
     Returns:
         [D', H', W'] float64 on `target`.
@@ -83,11 +76,6 @@ def resample(data: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
     Where target cells are larger than voxels, the splines are sampled several times in each
     cell and averaged, so coarser targets are anti-aliased and finer ones are interpolated.
 
-    Args:
-        data: [D, H, W] on `grid`.
-        grid: Where the data lies.
-        target: A parallel grid.
-
     Returns:
         [D', H', W'] float64 on `target`.
     """
@@ -120,7 +108,7 @@ def sample_trilinear(values: Tensor, grid: Grid, points_mm: Tensor) -> Tensor:
         points_mm: [..., 3] RAS+ points, in mm.
 
     Returns:
-        [B, C, ...] values at the points, in the dtype of `values`.
+        [B, C, ...] in the dtype of `values`.
     """
     index_vox = points_to_index(grid, points_mm)
     sizes = torch.tensor(grid.shape, dtype=torch.float64, device=index_vox.device)
@@ -133,14 +121,9 @@ def sample_trilinear(values: Tensor, grid: Grid, points_mm: Tensor) -> Tensor:
 
 
 def box_average(data: Tensor, shape: Sequence[int]) -> Tensor:
-    """Average to fewer voxels of the same box; voxels across a border count in proportion.
+    """Average [D, H, W] float32 to fewer voxels [d, h, w] of the same box.
 
-    Args:
-        data: [D, H, W] float32.
-        shape: At most the data's own.
-
-    Returns:
-        [d, h, w].
+    Voxels across a border count in proportion.
     """
     for axis, (n, count) in enumerate(zip(data.shape, shape, strict=True)):
         weights = torch.from_numpy(box_weights(n, count)).to(data)

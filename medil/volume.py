@@ -76,15 +76,10 @@ class Volume:
             )
 
     def with_data(self, data: Tensor, grid: Grid | None = None) -> Volume:
-        """Other values of the same image, here or on another grid.
+        """Other values [D, H, W] of the same image, here or on another grid; the same source.
 
-        Args:
-            data: [D, H, W].
-            grid: Their grid; this one's when None.
-
-        Returns:
-            A volume with the same source. `save` keeps the file's dtype and scaling
-            where they hold the new values exactly, and writes float32 where they do not.
+        `save` keeps the file's dtype and scaling where they hold the new values exactly, and writes
+        float32 where they do not.
         """
         return replace(self, data=data, grid=grid or self.grid)
 
@@ -298,12 +293,9 @@ def save_slabs(
 
 
 def check_room(path: str | Path, grid: Grid) -> None:
-    """Raise if an output does not fit on its disk, before minutes of work.
+    """Raise if a float32 output does not fit on its disk, before minutes of work.
 
-    Args:
-        path: Path of the output.
-        grid: Its grid; voxels are float32. Compressed files need as much room here, because
-            the noise in float32 leaves little to compress.
+    Compressed files need as much room here, because the noise in float32 leaves little to compress.
 
     Raises:
         InputError: Too little room; states the GB needed and the GB free.

@@ -92,10 +92,7 @@ def blocks_of(latent: Latent, cells: int, reach: int) -> LatentSet:
         parts = [slice(f + m, f + m + cells) for f, m in zip(first, move, strict=True)]
         blocks.append(latent.mean[(slice(None), *parts)])
     grid = latent.grid.crop(first, (cells,) * 3)
-    names = tuple(f"moved by {move}" for move in moves)
-    return LatentSet(
-        torch.stack(blocks), grid, torch.zeros(len(blocks), 4), latent.weights_id, names
-    )
+    return LatentSet(torch.stack(blocks), grid, torch.zeros(len(blocks), 4), latent.weights_id)
 
 
 def untrained(share: np.ndarray) -> np.ndarray:

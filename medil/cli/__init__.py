@@ -23,10 +23,7 @@ BAD_INPUT, STOPPED, TERMINATED = 2, 130, 143
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point: run a verb, then leave with its exit code.
-
-    Args:
-        arguments: As typed after `medil`; those of this process when None.
+    """Entry point: run a verb (this process's arguments when None), then leave with its exit code.
 
     Raises:
         SystemExit: Always: 0 done, 2 bad input, 130 Ctrl-C.
@@ -37,14 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a verb.
-
-    Args:
-        arguments: As typed after `medil`.
-
-    Returns:
-        The exit code. Whatever is raised from here is a bug and keeps its traceback.
-    """
+    """Run a verb and return its exit code; whatever is raised from here is a bug."""
     try:
         import click
     except ImportError:

@@ -12,16 +12,7 @@ from medil.volume import Volume, robust_intensity
 def describe(
     volume: Volume, latent_spacing_mm: float, latent_channels: int
 ) -> list[tuple[str, str]]:
-    """Name and text of each fact, in reading order.
-
-    Args:
-        volume: From `load`.
-        latent_spacing_mm: Pitch of the latent grid that it would get.
-        latent_channels: Numbers in one of its cells.
-
-    Returns:
-        Pairs to print.
-    """
+    """Name and text of each fact of an image and of its latent, in reading order."""
     source = volume.source
     grid = source.grid if source else volume.grid
     low, high = grid.bounds_mm

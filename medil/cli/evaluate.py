@@ -72,11 +72,7 @@ def evaluate(
 
 
 def checkout() -> Path:
-    """The root of the checkout, if it and all that the suite needs are here.
-
-    Raises:
-        InputError: What is missing, and how to get it.
-    """
+    """The root of the checkout; refuses when it, or what the suite needs, is not here."""
     root = Path(__file__).resolve().parents[2]
     if not (root / "eval" / "evaluate").is_dir():
         raise InputError(

@@ -48,11 +48,7 @@ RENDER_BYTES = 16  # peak memory per voxel of a rendered phantom or a written fi
 
 
 def find_phantom(name: str, seed: int | None) -> Phantom:
-    """A phantom by name, with the seed where it has random parts.
-
-    Raises:
-        InputError: No such phantom, or a seed for a phantom without random parts.
-    """
+    """A phantom by name, with the seed where it has random parts."""
     from medil.synth.phantoms import PHANTOMS
 
     if name not in PHANTOMS:

@@ -71,12 +71,7 @@ def machine_options(verb: Callable) -> Callable:
 
 
 def load_weights(preset: str | None, weights: Path | None, device: str = "cpu") -> MedIL:
-    """The model that --preset, --weights and --device name.
-
-    Raises:
-        InputError: Unknown preset, unreadable weights, weights of another preset or of a
-            rival, or no such device.
-    """
+    """The model that --preset, --weights and --device name."""
     from medil.config import preset as find_preset
     from medil.model.autoencoder import MedIL
     from medil.model.weights import load_model, load_release
@@ -113,20 +108,13 @@ def render_to_file(
 def target(
     native: Grid, source: Source | None, spacing_mm: Spacing | None, other: Path | None
 ) -> tuple[Grid, Source | None]:
-    """The grid of the output, and the file whose format and orientation it takes.
+    """The grid of the output, RAS+, and the file whose format and orientation it takes.
 
     Args:
         native: Grid of the image, RAS+; the output's grid without either option.
         source: File of the image; --spacing is along its axes.
         spacing_mm: Value of --spacing.
         other: Value of --like.
-
-    Returns:
-        A grid, RAS+, and what `save` takes as `like`.
-
-    Raises:
-        InputError: Both options, or a spacing that is not above zero or larger than the
-            image.
     """
     from medil.grid import as_triple
     from medil.volume import load

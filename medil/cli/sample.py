@@ -159,11 +159,7 @@ def sample(
 
 
 def read_conditions(texts: Sequence[str]) -> dict[str, float]:
-    """Attribute to value, from `name=value` texts.
-
-    Raises:
-        InputError: Not NAME=VALUE, a value that is not a finite number, or a repeated name.
-    """
+    """Attribute to value, from `name=value` texts."""
     requested: dict[str, float] = {}
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
@@ -185,11 +181,7 @@ def read_conditions(texts: Sequence[str]) -> dict[str, float]:
 def check_options(
     guidance: float, like: Path | None, volume_index: int | None, centre: Triple | None
 ) -> None:
-    """Refuse numbers out of range and options that do not belong together.
-
-    Raises:
-        InputError: The option, and what to do.
-    """
+    """Refuse numbers out of range and options that do not belong together."""
     if not 0 <= guidance < math.inf:
         raise InputError(f"--guidance must be zero or above, not {guidance:g}.")
     if like is None and (centre is not None or volume_index is not None):
@@ -202,11 +194,7 @@ def check_options(
 def load_pair(
     preset: str | None, weights: Path | None, autoencoder: Path | None, device: str = "cpu"
 ) -> tuple[LatentFlow, MedIL]:
-    """The latent diffusion model and the autoencoder that the options name.
-
-    Raises:
-        InputError: Unknown preset, unreadable weights, or weights that do not belong together.
-    """
+    """The latent diffusion model and the autoencoder that the options name."""
     if preset and weights:
         raise InputError("--preset and --weights both name a model; name only one.")
     from medil.diffusion.sampling import check_pair
@@ -223,11 +211,7 @@ def load_pair(
 def read_scan(
     flow: LatentFlow, like: Path | None, volume_index: int | None, centre: Triple | None
 ) -> tuple[Volume | None, Observation | None]:
-    """The scan of --like, and the part of it in the flow's box.
-
-    Raises:
-        InputError: Unreadable, constant, or no voxel in the box.
-    """
+    """The scan of --like, and the part of it in the flow's box."""
     if like is None:
         return None, None
     from medil.diffusion.sampling import observe
@@ -247,9 +231,6 @@ def renderings(
     """Grids to render on, by the ending of the file's name; the first has none.
 
     Voxel sizes are in the axes of the scan's file and fill the whole box.
-
-    Raises:
-        InputError: A size that is not above zero, larger than the box or repeated.
     """
     box, source = (observation.latent_grid if observation else flow.known.grid), None
     if scan and scan.source:
@@ -271,11 +252,7 @@ def renderings(
 def prepare(
     output: Path, seeds: Sequence[int], endings: Sequence[str], latents: bool, force: bool
 ) -> dict[int, dict[str, Path]]:
-    """Make the folder and check every output: seed -> ending -> path.
-
-    Raises:
-        InputError: No folder can be made there, or an output exists without `force`.
-    """
+    """Make the folder and check every output: seed -> ending -> path."""
     make_folder(output)
     outputs = {}
     for seed in seeds:

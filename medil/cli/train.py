@@ -150,14 +150,7 @@ def read_changes(
 ) -> dict[str, Any]:
     """The settings that --config, --set and the short options name, by dotted name.
 
-    Args:
-        config: File of --config; the other options take precedence over it.
-        settings: Texts of --set.
-        short: Value of each option of `SHORT`, None where it was left out.
-        resume: Whether a run is resumed, whose settings stay.
-
-    Raises:
-        InputError: An unreadable file or text, a setting named twice, or two lengths.
+    The file of --config gives way to the others. A resumed run's settings stay.
     """
     from medil.config import without_retired
     from medil.dials import flat, read_file, read_settings

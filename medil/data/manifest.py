@@ -83,14 +83,7 @@ def datasets() -> list[str]:
 
 
 def entries(name: str, split: str | None = None) -> list[Entry]:
-    """The files of one data set.
-
-    Args:
-        name: Name of the data set, such as ``open_ms_t1``.
-        split: ``train`` or ``test``; None for both.
-
-    Returns:
-        One `Entry` per file, in the order of the manifest.
+    """The files of a data set in a split (``train``, ``test``; None for both), in manifest order.
 
     Raises:
         InputError: An unknown data set or split.
@@ -133,14 +126,9 @@ def local_entries(name: str, split: str | None = None) -> list[Entry]:
 
 
 def fetch(entry: PublishedFile, nearby: Iterable[Path] = ()) -> Path:
-    """Return a verified local copy of a file; download it if there is none.
+    """Return a verified local copy of a published file; download it if there is none.
 
-    Args:
-        entry: From `entries`, or another published file.
-        nearby: Paths to look at before the mirror and the cache.
-
-    Returns:
-        Its path.
+    The paths `nearby` are looked at before the mirror and the cache.
 
     Raises:
         InputError: The bytes are not the published ones, or there is no network.

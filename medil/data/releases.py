@@ -42,14 +42,9 @@ def releases() -> dict[str, PublishedFile]:
 def release_path(name: str) -> Path:
     """Return a verified local copy of released weights; download them if there is none.
 
-    The file is looked for in the package, in `MEDIL_DATA_MIRROR` (at the top or in
-    ``releases/``) and in the cache.
-
-    Args:
-        name: Name of a preset; with ``-ldm`` for its latent diffusion model.
-
-    Returns:
-        Path of the safetensors file.
+    The safetensors file is looked for in the package, in `MEDIL_DATA_MIRROR` (at the top or in
+    ``releases/``) and in the cache. It is named by a preset, with ``-ldm`` for the latent
+    diffusion model.
 
     Raises:
         InputError: No such release, other bytes than published, or no copy and no address.

@@ -20,10 +20,7 @@ def real_scan() -> tuple[Volume, str]:
     """A raw T1-weighted head as a scanner wrote it, held out of all training.
 
     It comes from the mirror, the cache or its published address. Otherwise the MNI152 average
-    takes its place, and the sentence says so.
-
-    Returns:
-        The volume on its native grid, and one sentence that describes it.
+    takes its place, and the sentence that is returned with the volume says so.
 
     Raises:
         InputError: A local copy does not hold the published bytes, there are no manifests
@@ -46,10 +43,7 @@ def _description(entry: Entry) -> str:
 
 
 def mni152_template() -> Volume:
-    """The MNI152 T1-weighted average at 1 mm, which comes with nilearn: no download.
-
-    Returns:
-        The volume, skull-stripped, RAS+, without a file of its own.
+    """The MNI152 T1-weighted average at 1 mm, skull-stripped: it comes with nilearn, no download.
 
     Raises:
         InputError: nilearn is not installed.
@@ -62,11 +56,7 @@ def mni152_template() -> Volume:
 def label_maps(split: str) -> list[Entry | None]:
     """The published label maps of a split that are on this computer.
 
-    Args:
-        split: ``train`` or ``test``.
-
-    Returns:
-        The maps, or one None, which stands for the tissue maps of MNI152.
+    Without any, the list holds one None, which stands for the tissue maps of MNI152.
     """
     return [*local_entries(LABEL_MAPS, split)] or [None]
 

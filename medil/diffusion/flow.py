@@ -92,11 +92,7 @@ def latent_statistics(latents: LatentSet, config: FlowConfig) -> LatentStatistic
 
 
 class LatentFlow(nn.Module):
-    """The flow of one autoencoder's latents.
-
-    Args:
-        config: Shape of the network.
-        known: Statistics of the training set; they are saved with the weights.
+    """The flow of one autoencoder's latents; the statistics `known` are saved with the weights.
 
     Raises:
         InputError: MONAI or einops is missing, or the latent grid does not divide.
@@ -151,10 +147,9 @@ class LatentFlow(nn.Module):
         return depth_to_space(inner, self.config.fold) * self.std[:, None, None, None] + self.mean
 
     def embed_conditions(self, requested: Sequence[Mapping[str, float]]) -> Tensor:
-        """Conditions of a batch as numbers: [B, 2 n], scores, then flags: 1 where requested.
+        """Requested attributes as numbers [B, 2 n]: scores, then flags, 1 where requested.
 
-        Args:
-            requested: Attribute to value, in its unit, for each sample.
+        Each of the B maps takes an attribute to a value in its unit.
 
         Raises:
             InputError: A condition that the model does not know.
@@ -206,17 +201,7 @@ class LatentFlow(nn.Module):
     def velocity(
         self, z: Tensor, times: Tensor, conditions: Tensor, coarse: Tensor | None = None
     ) -> Tensor:
-        """The direction x - n of the line through `z`: (estimate - z) / t.
-
-        Args:
-            z: [B, C f^3, ...], folded.
-            times: [B], above 0 (data), up to `TIMES` (noise).
-            conditions: [B, 2 n] from `embed_conditions`.
-            coarse: As for `estimate`.
-
-        Returns:
-            Of the shape of `z`, float32.
-        """
+        """The direction x - n of the line through `z`: (estimate - z) / t, as `estimate`."""
         share = _column(times / TIMES, z)
         return (self.estimate(z, times, conditions, coarse) - z) / share
 
@@ -244,8 +229,7 @@ class LatentFlow(nn.Module):
     def forward(self, *levels: Sequence[Tensor]) -> Tensor:
         """Mean loss of this flow, plus that of the coarser ones: what training calls.
 
-        Args:
-            levels: Arguments of `loss`, from this flow down to the coarsest.
+        `levels` are the arguments of `loss`, from this flow down to the coarsest.
         """
         own, *coarser = levels
         loss = self.loss(*own).mean()

@@ -10,7 +10,7 @@ import functools
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +62,6 @@ def latent_box(pitch_mm: float) -> Grid:
 
     Its axes are multiples of `CELLS` long, as networks that halve them need, so it reaches
     beyond the box where the pitch does not divide it: 168 x 192 x 168 mm at 3 mm.
-
-    Args:
-        pitch_mm: Latent pitch.
 
     Raises:
         InputError: A pitch that is not above zero, or larger than the box.
@@ -131,7 +128,7 @@ def draw_heads(
     spacing_mm: float | None = None,
     processes: int = 1,
 ) -> list[Path]:
-    """Draw and scan heads into files; files that exist are kept.
+    """Draw and scan heads into files, in the order of `numbers`; files that exist are kept.
 
     Args:
         split: "train" or "test": which label maps, and which seed.
@@ -139,9 +136,6 @@ def draw_heads(
         folder: Created when missing.
         spacing_mm: Voxel size of all of them; each its own when None.
         processes: Number of processes that draw.
-
-    Returns:
-        The files, in the order of `numbers`.
 
     Raises:
         InputError: No label maps.
@@ -197,47 +191,30 @@ class LatentSet:
         grid: Grid of every latent.
         known: [N, attributes], in the order of `ATTRIBUTES`.
         weights_id: Digest of the autoencoder's weights.
-        sources: Names of the label maps.
     """
 
     latents: Tensor
     grid: Grid
     known: Tensor
     weights_id: str
-    sources: tuple[str, ...]
-
-    def subset(self, indices: Sequence[int]) -> LatentSet:
-        """The latents of these indices."""
-        chosen = list(indices)
-        return replace(
-            self,
-            latents=self.latents[chosen],
-            known=self.known[chosen],
-            sources=tuple(self.sources[k] for k in chosen),
-        )
 
 
 @torch.inference_mode()
 def encode_heads(model: LatentAutoencoder, heads: Sequence[Path], folder: Path) -> LatentSet:
-    """Encode heads with an autoencoder, each once; latents are cached beside its digest.
-
-    Args:
-        model: A trained autoencoder (its `weights_id` is set).
-        heads: Files of `draw_heads`.
-        folder: Folder of the cache; created when missing.
+    """Encode files of `draw_heads`, each once; latents are cached in a folder, beside the digest.
 
     Returns:
         The latents, in the order of the heads.
 
     Raises:
-        InputError: The model has no trained weights.
+        InputError: The autoencoder has no trained weights.
     """
     if not model.weights_id:
         raise InputError("latents belong to trained weights; this autoencoder has none.")
     cache = folder / model.weights_id
     cache.mkdir(parents=True, exist_ok=True)
     grid = latent_box(model.config.latent_spacing_mm)
-    latents, known, sources = [], [], []
+    latents, known = [], []
     for path in tqdm(heads, desc="latents", disable=all((cache / p.name).exists() for p in heads)):
         kept = cache / path.name
         if not kept.exists():
@@ -252,8 +229,4 @@ def encode_heads(model: LatentAutoencoder, heads: Sequence[Path], folder: Path) 
             latents.append(file.get_tensor("mean").float())
             facts = json.loads(file.metadata()["facts"])
         known.append([facts["known"][name] for name in ATTRIBUTES])
-        sources.append(facts["source"])
-    return LatentSet(
-        torch.stack(latents), grid, torch.tensor(known), model.weights_id,
-        tuple(sources),
-    )  # fmt: skip
+    return LatentSet(torch.stack(latents), grid, torch.tensor(known), model.weights_id)

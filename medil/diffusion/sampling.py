@@ -173,16 +173,10 @@ class Observation:
 def observe(
     volume: Volume, flow: LatentFlow, centre_mm: Sequence[float] | None = None
 ) -> Observation:
-    """Cut a scan to the flow's box around its head, along the scan's axes.
+    """Cut a skull-stripped scan to the flow's box around its head, along the scan's axes.
 
-    Args:
-        volume: A skull-stripped scan, any grid; its axes stay.
-        flow: The flow whose box is used.
-        centre_mm: Middle of the head, RAS mm; that of the bright voxels when None. Name it
-            for a scan of a part of the head.
-
-    Returns:
-        The voxels inside the box.
+    `centre_mm` is the middle of the head, RAS mm; that of the bright voxels when None. Name it
+    for a scan of a part of the head.
 
     Raises:
         InputError: A constant scan, or no voxel inside the box.
@@ -240,10 +234,7 @@ def data_consistency(
 ) -> Correct:
     """The correction of latents by a scan: z + A+ (scan - A z), in the cells that it covers.
 
-    Args:
-        observation: The scan.
-        model: Its closed form is A+.
-        whole: Let A be the whole decoder, not its closed form: exact, and slower.
+    A+ is the model's closed form. A is its rendering, or `whole` the decoder's: exact, and slower.
 
     Raises:
         InputError: The model has no closed form.

@@ -50,12 +50,7 @@ AUTOENCODER = "autoencoder.safetensors"  # in the folder of a run
 
 
 class FlowLearner(Learner):
-    """A latent diffusion model on a set of latents.
-
-    Args:
-        config: Configuration of the run.
-        latents: The training set.
-    """
+    """A latent diffusion model on a set of latents."""
 
     verb, recipe, presets = "train-ldm", FlowRun, FLOW_PRESETS
 
@@ -147,13 +142,9 @@ class FlowLearner(Learner):
 def autoencoder_of(
     out: Path, preset: str, weights: Path | None = None, resume: bool = False
 ) -> LatentAutoencoder:
-    """The autoencoder whose latents a run learns.
+    """The autoencoder whose latents a run learns: that of `weights`, else the preset's release.
 
-    Args:
-        out: Folder of the run, which holds a copy of weights that are not a release.
-        preset: Preset of the run; names the release when there are no other weights.
-        weights: Written by `medil train`.
-        resume: Whether the folder holds a run.
+    The folder of a run that is resumed holds a copy of weights that are not a release.
 
     Raises:
         InputError: Unreadable weights, or not those that the run began with.
@@ -175,12 +166,6 @@ def draw_levels(
     flow: LatentFlow, latents: LatentSet, settings: FlowTraining, rng: np.random.Generator
 ) -> list[list[Tensor]]:
     """Draw the data of a step: the arguments of `LatentFlow.loss`, level by level.
-
-    Args:
-        flow: The flow, on the latents' device.
-        latents: The training set.
-        settings: Batch size, noise, and how often conditions are hidden.
-        rng: Generator of the step.
 
     Returns:
         For the flow and each coarser one: latents, noise, times, conditions, and block

@@ -51,15 +51,10 @@ class Intensity:
 
 
 def replace_nonfinite(data: Tensor) -> tuple[Tensor, int]:
-    """A copy without NaN and Inf, which would spread through every convolution.
+    """Replace NaN and Inf, which would spread through every convolution; also returns how many.
 
-    NaN and -Inf become the lowest finite value (the background), +Inf the highest.
-
-    Args:
-        data: Any shape; integers pass unchanged.
-
-    Returns:
-        The finite data, and how many values were replaced.
+    NaN and -Inf become the lowest finite value (the background), +Inf the highest. Integers pass
+    unchanged.
 
     Raises:
         InputError: No value is finite.
@@ -82,17 +77,12 @@ def _all_finite(data: Tensor) -> bool:
 
 
 def robust_intensity(data: Tensor) -> Intensity:
-    """The intensity range of an image, robust to a few outliers.
+    """The intensity range of an image of any shape, robust to a few outliers.
 
     ``low`` is 0 where no voxel is negative (magnitude images), else the 0.5th percentile
     of all voxels; ``high`` is the 99.5th percentile of the voxels above ``low``
-    (the foreground), so that a wide black margin does not change the scale of a head.
-
-    Args:
-        data: [D, H, W] or any shape; NaN and Inf are left out.
-
-    Returns:
-        The scaling.
+    (the foreground), so that a wide black margin does not change the scale of a head. NaN and
+    Inf are left out.
 
     Raises:
         InputError: The image is constant or has no finite value.

@@ -23,15 +23,9 @@ class Listed(NamedTuple):
 def list_images(places: Iterable[str | Path]) -> list[Listed]:
     """The images that files, patterns, folders and CSV tables name, in that order.
 
-    A folder gives its images, sorted by name; one without images gives those of the folders
-    in it. A table needs a column ``path`` and may have ``subject`` and ``mask``; its paths are
-    relative to it.
-
-    Args:
-        places: Files, folders, tables, or patterns such as ``scans/*/t1.nii.gz``.
-
-    Returns:
-        Paths that exist, except those that a table names.
+    A pattern is such as ``scans/*/t1.nii.gz``. A folder gives its images, sorted by name; one
+    without images gives those of the folders in it. A table needs a column ``path`` and may have
+    ``subject`` and ``mask``; its paths are relative to it, and need not exist.
 
     Raises:
         InputError: A place that does not exist or holds no image, or an unusable table.

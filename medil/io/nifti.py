@@ -23,11 +23,7 @@ MAX_NIFTI1_SIZE = 32767  # its header counts voxels in int16
 
 
 def read_nibabel(path: Path, volume_index: int | None) -> tuple[np.ndarray, Source]:
-    """Stored values of a NIfTI or MGH file.
-
-    Args:
-        path: The file.
-        volume_index: Volume of a 4-D image, or None.
+    """Stored values of a NIfTI or MGH file, of one volume if it is 4-D.
 
     Returns:
         [i, j, k] in the order and (native) dtype of the file, and its `Source`.
@@ -69,18 +65,11 @@ def _nibabel_source(image: Any, shape: tuple[int, int, int], tail: tuple[int, ..
 def write_nibabel(
     path: Path, stored: np.ndarray, grid: Grid, source: Source | None, slope: float, inter: float
 ) -> None:
-    """Write stored values as NIfTI or MGH, by the suffix of the path.
+    """Write [i, j, k] stored values on `grid` as NIfTI or MGH, by the suffix of the path.
 
-    A header of the same format is kept, with its codes, units and extensions; where the
-    grid has not changed, its qform and sform stay untouched to the last bit.
-
-    Args:
-        path: The file to write.
-        stored: [i, j, k] in the order of the file.
-        grid: Grid of `stored`, in mm.
-        source: The file whose header is kept, or None.
-        slope: Written for NIfTI: ``value = stored * slope + inter``.
-        inter: See `slope`.
+    A header of the source's format is kept, with its codes, units and extensions; where the
+    grid has not changed, its qform and sform stay untouched to the last bit. In NIfTI,
+    ``value = stored * slope + inter``.
     """
     stored = stored.reshape(full_shape(grid, source))
     if suffix_of(path) in (".mgz", ".mgh"):
@@ -108,12 +97,7 @@ def nifti_image(
 ) -> Any:
     """A NIfTI image as `write_nibabel` writes it.
 
-    Args:
-        stored: Values of `full_shape`; only its shape and dtype matter for the header.
-        grid: Grid of `stored`, in mm.
-        source: The file whose header is kept, or None.
-        slope: See `write_nibabel`.
-        inter: See `write_nibabel`.
+    `stored` has the shape of `full_shape`; only that and its dtype matter for the header.
     """
     image = _nifti_image(stored, grid, source, _keeps_grid(grid, source))
     image.header.set_data_dtype(stored.dtype)

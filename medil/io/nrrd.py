@@ -37,11 +37,7 @@ def _pynrrd() -> Any:
 
 
 def read_nrrd(path: Path, volume_index: int | None) -> tuple[np.ndarray, Source]:
-    """Stored values of a NRRD file.
-
-    Args:
-        path: .nrrd, or .nhdr with its data beside it.
-        volume_index: Volume of a 4-D image, or None.
+    """Stored values of a .nrrd file, or of a .nhdr with its data beside it; one volume if 4-D.
 
     Returns:
         [i, j, k] in the order and (native) dtype of the file, and its `Source`.
@@ -138,13 +134,9 @@ def _affine(header: dict) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def write_nrrd(path: Path, stored: np.ndarray, grid: Grid, source: Source | None) -> None:
-    """Write stored values as one NRRD file.
+    """Write [i, j, k] stored values on `grid` as one .nrrd file.
 
-    Args:
-        path: The .nrrd file to write.
-        stored: [i, j, k] in the order of the file.
-        grid: Grid of `stored`, in mm.
-        source: The file whose header is kept (space, content, key-value pairs), or None.
+    A source of this format keeps its header: space, content, key-value pairs.
     """
     nrrd = _pynrrd()
     header = dict(source.header) if source and source.kind == "nrrd" else {}

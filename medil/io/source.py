@@ -94,11 +94,7 @@ def written_suffix(path: str | Path) -> str:
 def spatial_shape(
     shape: tuple[int, ...], volume_index: int | None
 ) -> tuple[tuple[int, int, int], tuple[int, ...], int]:
-    """Separate the spatial axes from the others.
-
-    Args:
-        shape: As in the file, spatial axes first.
-        volume_index: Volume of a 4-D image, or None.
+    """Separate the spatial axes of a file, which come first, from the others.
 
     Returns:
         The three spatial sizes, the trailing axes of size 1 to keep, the volume's index.

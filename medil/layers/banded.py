@@ -121,11 +121,8 @@ def _dense(band: Band, adjoint: bool, like: tuple) -> Tensor:
 class AxisProduct:
     """A map along one axis of three: [G, J, M, n_in, N] -> [G, M, n_out, N].
 
-    Args:
-        band: The map.
-        groups: G, the numbers of all dimensions before J.
-        inner: M, between J and n_in.
-        tail: N, behind n_in; 1 on the last axis.
+    G = `groups` and M = `inner` are the numbers of all dimensions before J, and between J and
+    n_in; N = `tail`, behind n_in, is 1 on the last axis.
     """
 
     band: Band

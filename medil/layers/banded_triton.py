@@ -37,16 +37,10 @@ def usable(values: Tensor) -> bool:
 
 
 def product(values: Tensor, step: Any, adjoint: bool, out: Tensor | None = None) -> Tensor:
-    """`AxisProduct.ahead`, or `back` when `adjoint`.
+    """`AxisProduct.ahead`, or `back` when `adjoint`, into contiguous `out` if given.
 
-    Args:
-        values: [G, J, M, n_in, N] (adjoint: [G, M, n_out, N]), in any shape of this order.
-        step: An `AxisProduct`.
-        adjoint: Apply the transpose.
-        out: Contiguous; where to put the result, if given.
-
-    Returns:
-        [G, M, n_out, N] (adjoint: [G, J, M, n_in, N]).
+    Values are [G, J, M, n_in, N] (adjoint: [G, M, n_out, N]) in any shape of this order; the result
+    is [G, M, n_out, N] (adjoint: [G, J, M, n_in, N]).
     """
     band, groups, inner, tail = step.band, step.groups, step.inner, step.tail
     size_in, size_out = (band.n_out, band.n_in) if adjoint else (band.n_in, band.n_out)
@@ -74,10 +68,10 @@ def terms(
     """The terms of every result: their offsets from its position, in numbers, and their weights.
 
     Args:
-        band: A `medil.layers.banded.Band`.
+        band: A `medil.layers.banded.Band`, or its transpose when `adjoint`.
         inner: M of the values.
         tail: N of the values.
-        adjoint: Take the terms of its transpose.
+        adjoint: See `band`.
         like: Dtype and device of the weights.
 
     Returns:

@@ -69,14 +69,9 @@ def _hat_fourier_integral(delta: np.ndarray, harmonics: int) -> np.ndarray:
 def local_fourier(harmonics: int) -> Basis:
     """hat(delta) * {1, sin pi d, cos pi d, ..., sin K pi d, cos K pi d}: fixed local frequencies.
 
-    Departure: LTE predicts its frequencies from the features; here they are fixed and
-    only the amplitudes come from the features (`medil.layers.operators.IntegratedLTE`).
-
-    Args:
-        harmonics: K >= 0; J = 2 K + 1 functions per axis.
-
-    Returns:
-        The basis, radius 1.
+    K = `harmonics` >= 0 gives J = 2 K + 1 functions per axis. Departure: LTE predicts its
+    frequencies from the features; here they are fixed and only the amplitudes come from the
+    features (`medil.layers.operators.IntegratedLTE`).
 
     Example:
         >>> local_fourier(1).value(torch.tensor(0.0)).tolist()
@@ -112,15 +107,12 @@ def cubic_bspline() -> Basis:
 
 
 def cell_average(basis: Basis, delta: np.ndarray, width: float) -> np.ndarray:
-    """Mean of each basis function over cells of a given width.
+    """Mean of each basis function over cells: [..., J] float64.
 
     Args:
         basis: The functions.
         delta: [...] cell centres, in feature cells.
         width: Width of the averaged cell, in feature cells; 0 takes the point value.
-
-    Returns:
-        [..., J] float64.
     """
     if width == 0:
         return basis.value(torch.from_numpy(np.asarray(delta))).numpy()

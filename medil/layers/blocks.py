@@ -18,19 +18,16 @@ ONEDNN = torch.backends.mkldnn.is_available() and "AVX" in torch.backends.cpu.ge
 
 
 def convolved(layer: nn.Conv3d, x: Tensor, padding: Sequence[int] | None = None) -> Tensor:
-    """A layer's convolution, by oneDNN also where PyTorch would not use it.
+    """A layer's convolution (stride 1), by oneDNN also where PyTorch would not use it.
 
     PyTorch gives float32 inputs on the CPU with few planes and rows (B = 1, C D H up to
     20,480: most slabs) to a kernel of its own that is several times slower. Channels last
     is the layout that oneDNN takes and gives without reordering.
 
     Args:
-        layer: Stride 1.
+        layer: Its weights [O, C, ...] and bias are used.
         x: [B, C, D, H, W].
         padding: Voxels of zeros per axis; the layer's own when None.
-
-    Returns:
-        [B, O, D', H', W'].
     """
     zeros = list(cast(Sequence[int], layer.padding if padding is None else padding))
     exact = x.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)

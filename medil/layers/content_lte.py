@@ -23,16 +23,13 @@ POINTS_PER_CELL = 4  # quadrature points per cell and axis, on oblique grids
 
 
 def plane_waves(harmonics: int) -> Tensor:
-    """The frequencies in {-K ... K}^3, one of each pair +f, -f.
+    """The frequencies in {-K ... K}^3, one of each pair +f, -f; the first is 0.
 
     The cosines and sines of f . d over this set span the products of 1, sin j pi d and
     cos j pi d an axis, j <= K, of `medil.layers.bases.local_fourier`.
 
-    Args:
-        harmonics: K >= 0.
-
     Returns:
-        [((2 K + 1)^3 + 1) / 2, 3], in half-cycles per cell; the first is 0.
+        [((2 K + 1)^3 + 1) / 2, 3], in half-cycles per cell.
 
     Example:
         >>> list(plane_waves(1).shape)
@@ -102,14 +99,10 @@ class Reach:
         )
 
     def means(self, frequency: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-        """Mean of hat * (cos, sin)(pi f d) over each cell's voxels along this axis.
+        """Mean of hat * (cos, sin)(pi f d) over each cell's voxels along `axis`.
 
-        Args:
-            frequency: [B, x, y, z, K] along this axis.
-            axis: 0, 1 or 2: which of x, y, z runs over these cells.
-
-        Returns:
-            [B, x, y, z, L, K] each, 0 for voxels outside the grid.
+        Frequencies [B, x, y, z, K] along this axis, which runs over these cells, give
+        [B, x, y, z, L, K] each, 0 for voxels outside the grid.
         """
         shape = [len(self.cells) if n == axis else 1 for n in range(3)]
         inside = (self.voxels >= 0) & (self.voxels < self.n_voxels)
@@ -125,20 +118,12 @@ class ContentLTE(PointOperator):
 
     y(voxel) = mean over the voxel of sum_n hat(d) sum_k A_k(n) cos(pi F_k(n) . d) +
     B_k(n) sin(pi F_k(n) . d), d = (x - p_n) / pitch. The mean over a box of a complex wave is
-    the product of three 1-D means. The frequencies start at `plane_waves`, where the operator
-    equals `medil.layers.operators.IntegratedLTE`, and the features move them. Oblique targets take
-    quadrature.
-
-    Args:
-        channels_in: C of the features.
-        channels_out: C of the result.
-        harmonics: K of `plane_waves`.
-
-    Attributes:
-        reach: How far beyond a voxel's faces it looks, in feature cells.
+    the product of three 1-D means. The frequencies start at `plane_waves(harmonics)`, where the
+    operator equals `medil.layers.operators.IntegratedLTE`, and the features move them. Oblique
+    targets take quadrature.
     """
 
-    reach = 1
+    reach = 1  # beyond a voxel's faces, in feature cells
     waves: Tensor
 
     def __init__(self, channels_in: int, channels_out: int, harmonics: int) -> None:
@@ -150,10 +135,7 @@ class ContentLTE(PointOperator):
         self.frequency = zero_init(nn.Conv3d(channels_in, 3 * len(waves), 1))
 
     def coefficients(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Amplitudes and frequencies of every cell.
-
-        Args:
-            features: [B, C, d, h, w].
+        """Amplitudes and frequencies of every cell, from features [B, C, d, h, w].
 
         Returns:
             [B, channels_out, 2, K, d, h, w], for cosines and for sines, and

@@ -40,20 +40,12 @@ class IntegratedLTE(nn.Module):
     """Fixed-frequency, cell-integrated Local Texture Estimator.
 
     y(voxel) = mean over the voxel of sum_n sum_j a_j(n) phi_j((x - p_n) / pitch), with
-    phi = hat x {1, sin pi d, cos pi d, ...} an axis and a_j a 1x1x1 convolution of the
-    features. The hat is LTE's local ensemble. Departures from LTE: the frequencies are
-    fixed, there is no MLP, and a voxel is an average over its cell, not a point.
-
-    Args:
-        channels_in: C of the features.
-        channels_out: C of the result.
-        harmonics: K; J = 2 K + 1 functions per axis.
-
-    Attributes:
-        reach: How far beyond a voxel's faces it looks, in feature cells.
+    phi = hat x {1, sin pi d, cos pi d, ...} an axis, J = 2 K + 1 of them (K `harmonics`), and a_j
+    a 1x1x1 convolution of the features. The hat is LTE's local ensemble. Departures from LTE: the
+    frequencies are fixed, there is no MLP, and a voxel is an average over its cell, not a point.
     """
 
-    reach = 1
+    reach = 1  # beyond a voxel's faces, in feature cells
 
     def __init__(self, channels_in: int, channels_out: int, harmonics: int) -> None:
         super().__init__()
@@ -88,7 +80,7 @@ def resample_cubic(values: Tensor, grid: Grid, target: Grid) -> Tensor:
         target: Finer, coarser or equal; parallel (fast) or oblique.
 
     Returns:
-        [B, C, D', H', W'] on `target`, never in reduced precision.
+        [B, C, D', H', W'], never in reduced precision.
     """
     return synthesise(_spline_through(values, grid), cubic_bspline(), grid, target)
 
@@ -103,16 +95,8 @@ class SubPixel(nn.Module):
     """Sub-pixel convolution to a fixed grid, then anti-aliased cubic: the conventional peer.
 
     A 3x3x3 convolution gives every feature cell factor^3 voxels (Shi et al. 2016), and
-    `resample_cubic` takes them to the target.
-
-    Args:
-        channels_in: C of the features.
-        channels_out: C of the result.
-        factor: Voxels of the fixed grid in one feature cell, an axis.
-
-    Attributes:
-        reach: How far beyond a voxel's faces it looks, in feature cells: the convolution one
-            cell, and the spline as far as it depends on voxels (`SPLINE_MEMORY`).
+    `resample_cubic` takes them to the target. Its reach is that of the convolution, one cell, and
+    of the spline, which depends on as many voxels as `SPLINE_MEMORY` says.
     """
 
     def __init__(self, channels_in: int, channels_out: int, factor: int) -> None:
@@ -173,14 +157,7 @@ ENCODER_OPERATORS = tuple(name for name, operator in OPERATORS.items() if operat
 def make_operator(
     config: ModelConfig, kind: str, channels_in: int, channels_out: int, encodes: bool = False
 ) -> nn.Module:
-    """The resampling operator of a name in `OPERATORS`.
-
-    Args:
-        config: Gives the operator's settings.
-        kind: Name of the operator.
-        channels_in: C of the features.
-        channels_out: C of the result.
-        encodes: The operator is the encoder's.
+    """The resampling operator of a name in `OPERATORS`; `encodes` asks for the encoder's.
 
     Raises:
         InputError: No such operator, or one that encoders cannot use.

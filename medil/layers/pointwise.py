@@ -62,16 +62,13 @@ def cell_size(nodes: Grid, edges_mm: np.ndarray | None, like: Tensor) -> Tensor:
 def local_ensemble(
     answer: Callable[[Tensor, Tensor], Tensor], nodes: Grid, points_mm: Tensor, like: Tensor
 ) -> Tensor:
-    """The 8 predictions around each point, weighted by nearness (LIIF 3.2, LTE Eq. 6).
+    """The 8 predictions around each point, weighted by nearness (LIIF 3.2, LTE Eq. 6): [B, C, Q].
 
     Args:
         answer: Cells [Q] and delta [Q, 3] in cells to values [B, Q, C].
         nodes: Feature grid.
         points_mm: [Q, 3] RAS+ points, in mm.
         like: Gives the result's precision and device.
-
-    Returns:
-        [B, C, Q].
     """
     chunks = []
     for chunk in points_mm.split(QUERIES_PER_CHUNK):
@@ -125,21 +122,12 @@ class LiteralLTE(PointOperator):
 
     For each of the 8 cells around a query: h = A * [cos pi t, sin pi t] with
     t_k = F_k . delta + phi_k(cell), then an MLP, then the local ensemble's weighted mean.
-    Amplitude A and frequencies F are 3x3x3 convolutions of the features, the phase phi is
+    Amplitude A and the K frequencies F are 3x3x3 convolutions of the features, the phase phi is
     linear in the size of the target voxel, measured in feature cells.
 
     Our choices where the papers are silent: delta is in cells (LTE: two units per cell; the
     factor goes into F), weights are trilinear beyond the outermost centres too, and LTE's
     global skip (the interpolated image) is left to the caller.
-
-    Args:
-        channels_in: C of the features.
-        channels_out: C of the result.
-        frequencies: K, frequencies per cell.
-        hidden: MLP width.
-
-    Attributes:
-        reach: How far beyond a voxel's faces it looks, in feature cells.
     """
 
     reach = 2
@@ -186,14 +174,7 @@ class LiteralLTE(PointOperator):
 class FixedMLP(PointOperator):
     """Half-way to the paper: `LiteralLTE` with its frequencies frozen to the integrated set.
 
-    Args:
-        channels_in: C of the features.
-        channels_out: C of the result.
-        waves: [K, 3] frequencies in half-cycles per cell, such as `content_lte.plane_waves`.
-        hidden: MLP width.
-
-    Attributes:
-        reach: How far beyond a voxel's faces it looks, in feature cells.
+    `waves` are [K, 3] frequencies in half-cycles per cell, such as `content_lte.plane_waves`.
     """
 
     reach = 2
@@ -242,11 +223,6 @@ class LIIF(PointOperator):
     """Local implicit image function (Chen et al. 2021): features, place in the cell, cell size.
 
     Our choice: no feature unfolding, since the convolutions before it see the neighbours.
-
-    Args:
-        channels_in: C of the features.
-        channels_out: C of the result.
-        hidden: MLP width.
     """
 
     reach = 1  # beyond a voxel's faces, in feature cells

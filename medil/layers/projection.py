@@ -45,13 +45,7 @@ def _axis_matrix(
 
 
 def axis_matrix(basis: Basis, nodes: Grid, voxels: Grid, axis: int) -> np.ndarray:
-    """The mean of each basis function over each voxel, along one axis.
-
-    Args:
-        basis: The local functions.
-        nodes: The feature grid that carries coefficients.
-        voxels: A grid parallel to it.
-        axis: 0, 1 or 2.
+    """The mean of each basis function over each voxel, along one axis of parallel grids.
 
     Returns:
         [n_voxels, J, n_nodes] float64: mean over the voxel of function j of node n.
@@ -159,15 +153,9 @@ def work(basis: Basis, nodes: Grid, voxels: Grid, channels: int) -> tuple[float,
     """Operations and memory traffic of `synthesise_features`, per voxel of one channel.
 
     Counts a multiplication and an addition for every weight that is not zero: the 1x1x1
-    convolution at the nodes, then the three axes in their order. The bytes are those of
-    float32 features read once, coefficients and both intermediate results written and read
-    once each, and the voxels written.
-
-    Args:
-        basis: The local functions, J per axis.
-        nodes: Feature grid.
-        voxels: Target grid, parallel to it.
-        channels: C of the features.
+    convolution of C = `channels` features at the nodes, then the three axes in their order. The
+    bytes are those of float32 features read once, coefficients and both intermediate results
+    written and read once each, and the voxels of a parallel grid written.
 
     Returns:
         Floating-point operations and bytes, a voxel.
@@ -251,15 +239,8 @@ def least_squares_slabs(
 ) -> Tensor:
     """`least_squares` of an image that comes in slabs along its first axis, each used once.
 
-    Args:
-        slabs: First index and values [B, C, n, H, W] of each; together the whole image.
-        basis: As `least_squares`, like the other arguments.
-        voxels: Grid of the whole image.
-        nodes: Feature grid.
-        ridge: Weight of the penalty.
-
-    Returns:
-        [B, C, d, h, w].
+    `slabs` are first index and values [B, C, n, H, W] of each; together they are the whole image,
+    which lies on `voxels`.
     """
     x, y, z = _projection(basis, nodes, voxels, ridge)
     total = None

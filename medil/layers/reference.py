@@ -59,9 +59,6 @@ def integrated_lte(
         nodes: Feature grid.
         voxels: Target grid, parallel to it.
         voxel: Index of the target voxel.
-
-    Returns:
-        Its value.
     """
     width = np.asarray(voxels.spacing_mm) / np.asarray(nodes.spacing_mm)
     return integrated_lte_at(amplitudes, nodes, voxels.index_to_ras(np.array(voxel)), width)
@@ -80,9 +77,6 @@ def integrated_lte_at(
         nodes: Feature grid.
         point_mm: [3] RAS+, in mm.
         width: Size of the box along the axes of `nodes`, in cells; zeros give the point's value.
-
-    Returns:
-        Its value.
     """
     centre = nodes.ras_to_index(point_mm)  # in cells
     reach = [math.ceil(1 + w / 2) for w in width]
@@ -106,12 +100,8 @@ def integrated_lte_at(
 def separable(coefficients: np.ndarray, matrices: list[np.ndarray]) -> np.ndarray:
     """Three dense matrices on three axes, zeros and all: the reference of `medil.layers.banded`.
 
-    Args:
-        coefficients: [J, J, J, d, h, w].
-        matrices: [voxels, J, nodes] of each axis, such as `medil.layers.projection.axis_matrix`.
-
-    Returns:
-        [D, H, W].
+    Coefficients [J, J, J, d, h, w] and a matrix [voxels, J, nodes] for each axis, such as
+    `medil.layers.projection.axis_matrix`, give [D, H, W].
     """
     return np.einsum("abcxyz,Xax,Yby,Zcz->XYZ", coefficients, *matrices, optimize=True)
 
@@ -206,9 +196,6 @@ def content_lte(
         nodes: Feature grid.
         voxels: Target grid, parallel to it.
         voxel: Index of the target voxel.
-
-    Returns:
-        Its value.
     """
     centre = nodes.ras_to_index(voxels.index_to_ras(np.array(voxel)))  # in cells
     width = np.asarray(voxels.spacing_mm) / np.asarray(nodes.spacing_mm)
@@ -258,9 +245,6 @@ def liif(
         nodes: Feature grid.
         voxels: Target grid; may be oblique.
         voxel: Index of the target voxel.
-
-    Returns:
-        Its values.
     """
     query = nodes.ras_to_index(voxels.index_to_ras(np.array(voxel)))  # in cells
     cell = [v / p for v, p in zip(voxels.spacing_mm, nodes.spacing_mm, strict=True)]

@@ -102,12 +102,7 @@ class Stem(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Images on voxels -> 2 C numbers per latent cell: the stem, a fine level, the latent level.
-
-    Args:
-        config: The model's shape.
-        channels_in: Channels of the images.
-    """
+    """Images on voxels -> 2 C numbers per latent cell: the stem, a fine level, the latent level."""
 
     def __init__(self, config: ModelConfig, channels_in: int) -> None:
         super().__init__()
@@ -128,9 +123,6 @@ class Encoder(nn.Module):
 
 class Decoder(nn.Module):
     """Latents -> features on the fine grid, and the operator that renders them.
-
-    Args:
-        config: The model's shape.
 
     Attributes:
         reach_cells: How far beyond its faces a rendered voxel looks, in latent cells.
@@ -158,8 +150,7 @@ class Decoder(nn.Module):
 class MedIL(LatentAutoencoder):
     """The autoencoder: an encoder, a decoder and, beside them, the closed-form shortcut.
 
-    Args:
-        config: Its shape; `medil.config.preset(name).model` for a named one.
+    `medil.config.preset(name).model` is a named shape.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -256,19 +247,7 @@ class MedIL(LatentAutoencoder):
         )  # fmt: skip
 
     def field(self, latent: Latent, linear_only: bool = False, precision: str = "auto") -> Field:
-        """The continuous image that a latent stands for (paper: implicit decoder).
-
-        Args:
-            latent: From `encode`, or sampled.
-            linear_only: Leave the network out and render the closed form's splines alone.
-            precision: Precision of the networks, see `medil.system.device.network_precision`.
-
-        Returns:
-            The image, to be rendered on any grid or read at any point in mm.
-
-        Raises:
-            InputError: A latent of other weights, no such precision, or no closed form.
-        """
+        """The continuous image that a latent stands for (paper: implicit decoder); see `Field`."""
         return Field(self, latent, linear_only, precision)
 
     def decode(
@@ -280,21 +259,9 @@ class MedIL(LatentAutoencoder):
         memory_bytes: int | None = None,
         precision: str = "auto",
     ) -> Volume:
-        """Render a latent on a grid: `field(latent, linear_only, precision).on(grid, ...)`.
+        """Render a latent on a grid, the native one when None: `field(latent, ...).on(grid, ...)`.
 
-        Args:
-            latent: From `encode`, or sampled.
-            grid: Target grid; the native one when None.
-            linear_only: As `field`.
-            progress: As `Field.on`.
-            memory_bytes: As `Field.on`.
-            precision: As `field`.
-
-        Returns:
-            The volume, as `Field.on`.
-
-        Raises:
-            InputError: As `field` and `Field.on`.
+        Arguments and errors are those of `Field` and `Field.on`.
         """
         return self.field(latent, linear_only, precision).on(
             grid, progress=progress, memory_bytes=memory_bytes

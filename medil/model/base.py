@@ -48,9 +48,6 @@ class SplineShortcut(nn.Module):
     Projection is their least-squares fit to an image, rendering their averages over voxels.
     Coefficients are folded, `fine_per_latent` a latent cell and axis, and Haar-transformed.
 
-    Args:
-        config: The model's shape.
-
     Attributes:
         reach_cells: How far beyond a voxel's faces rendering looks, in latent cells.
     """
@@ -68,15 +65,9 @@ class SplineShortcut(nn.Module):
         return latent_grid.resized([self.factor * n for n in latent_grid.shape])
 
     def project(self, x: Tensor, grid: Grid, latent_grid: Grid) -> Tensor:
-        """The latent whose splines come nearest to an image.
+        """The latent whose splines come nearest to an image, 0 ... 1 scale, on a parallel grid.
 
-        Args:
-            x: [B, 1, D, H, W] on `grid`, 0 ... 1 scale.
-            grid: Native grid, parallel to `latent_grid`.
-            latent_grid: Latent grid.
-
-        Returns:
-            [B, f^3, d, h, w].
+        [B, 1, D, H, W] on `grid` -> [B, f^3, d, h, w] on `latent_grid`.
         """
         return self.project_slabs([(0, x)], grid, latent_grid)
 
@@ -113,9 +104,6 @@ class LatentAutoencoder(nn.Module, ABC):
 
     A subclass has `encode_features`, which turns images into 2 C numbers per latent cell
     (mean, then log-variance), and `decode_residual`, which renders latents on any grid.
-
-    Args:
-        config: The model's shape.
     """
 
     latent_gain: Tensor
@@ -167,15 +155,10 @@ class LatentAutoencoder(nn.Module, ABC):
     # Both ends
 
     def encode_tensor(self, x: Tensor, grid: Grid, latent_grid: Grid) -> tuple[Tensor, Tensor]:
-        """Encode images on one grid.
-
-        Args:
-            x: [B, 1, D, H, W] on `grid`, 0 ... 1 scale.
-            grid: Native grid, any shape, parallel to `latent_grid`.
-            latent_grid: Latent grid, `latent_spacing_mm` pitch.
+        """Encode images [B, 1, D, H, W], 0 ... 1 scale, on one grid parallel to the latent grid.
 
         Returns:
-            mean and log-variance, [B, C, d, h, w] each.
+            mean and log-variance, [B, C, d, h, w] each, on `latent_grid`.
         """
         projected = self.splines.project(x, grid, latent_grid) if self.config.closed_form else None
         images = self.encoder_input(x, projected, grid, latent_grid)
@@ -213,7 +196,7 @@ class LatentAutoencoder(nn.Module, ABC):
 
         Args:
             x: [B, 1, D, H, W] on `grid`, 0 ... 1 scale.
-            grid: Grid of `x`, parallel to `latent_grid`.
+            grid: Parallel to `latent_grid`.
             latent_grid: Latent grid.
             target_grid: Grid to render on.
             noise: [B, C, d, h, w], standard normal.

@@ -55,14 +55,7 @@ def planes_to_encode(model: Any, grid: Grid, latent_grid: Grid, memory_bytes: in
 def planes_and_rows(
     model: Any, latent_grid: Grid, target: Grid, axis: int, memory_bytes: int | None
 ) -> tuple[int, int]:
-    """The thickest pieces that the budget allows.
-
-    Args:
-        model: A `MedIL`, whose networks say what a plane needs.
-        latent_grid: Latent grid.
-        target: Grid to render on.
-        axis: Axis of the target, along which slabs follow each other.
-        memory_bytes: Budget of the process; a share of what is free when None.
+    """The thickest pieces that the budget allows, for slabs that follow each other along an axis.
 
     Returns:
         Planes of the latent that the networks take at a time, and planes of the target

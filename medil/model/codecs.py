@@ -150,14 +150,8 @@ def coarse_shape(grid: Grid, n_numbers: int) -> tuple[int, int, int]:
 
     An axis whose voxels are already larger than the pitch keeps all of them, and what
     it saves goes to the others. Each size is then rounded up or down so that the product
-    is not below n and exceeds it least, weighed against an uneven pitch.
-
-    Args:
-        grid: The fine grid.
-        n_numbers: At least so many; the fine shape if above its voxel count.
-
-    Returns:
-        Three sizes, none above the fine ones.
+    is not below n and exceeds it least, weighed against an uneven pitch. No size is above the
+    fine grid's.
 
     Example:
         >>> coarse_shape(Grid.from_spacing((40, 40, 10), (1, 1, 4)), 2000)

@@ -92,9 +92,6 @@ class Field:
             memory_bytes: Budget of the process beside the output; a share of what is free
                 when None.
 
-        Returns:
-            The volume.
-
         Raises:
             InputError: Not enough memory.
         """

@@ -50,9 +50,6 @@ class ConvAE(LatentAutoencoder):
     latent's, so that "1.5 mm" is 1.33 mm under a 4 mm latent; its one level then has a stride
     of 3, where MONAI's own is always 2.
 
-    Args:
-        config: The model's shape, with `architecture="conv"`.
-
     Raises:
         InputError: MONAI is missing, or channels that its norms cannot divide.
     """
@@ -84,15 +81,7 @@ class ConvAE(LatentAutoencoder):
 
 
 def monai_autoencoder(config: ModelConfig, channels_in: int, strides: tuple[int, ...]) -> Any:
-    """MONAI's `AutoencoderKL` with the levels that the strides ask for.
-
-    Args:
-        config: Gives widths, depths and latent channels.
-        channels_in: Channels of the images.
-        strides: Stride of each level, from the image inwards: 2 (MONAI's own) or 3.
-
-    Returns:
-        The network.
+    """MONAI's `AutoencoderKL`, one level a stride (2, MONAI's own, or 3), from the image inwards.
 
     Raises:
         InputError: MONAI is missing, or channels that its norms cannot divide.
@@ -139,10 +128,6 @@ class Resize(nn.Module):
     The convolution's channels are scaled and shifted by a linear function of the logarithm of
     the factor of each axis, then features go to the new grid by linear interpolation averaged
     over its cells (anti-aliased), and a 1x1x1 convolution follows.
-
-    Args:
-        channels_in: Channels of the features.
-        channels_out: Channels of the result.
     """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
@@ -170,9 +155,6 @@ class ResizingAE(LatentAutoencoder):
 
     Our reading, where the paper's code was not at hand: two resizings an end, `Resize` for
     the learned one, our residual blocks, and latents on the same grid in mm as MedIL's.
-
-    Args:
-        config: The model's shape, with `architecture="resizing"`.
     """
 
     def __init__(self, config: ModelConfig) -> None:

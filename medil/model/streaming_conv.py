@@ -95,15 +95,10 @@ class Queue:
 
 
 def convolve(conv: nn.Conv3d, slabs: Iterable[Tensor], course: Course) -> Iterator[Tensor]:
-    """A 3x3x3 convolution with zeros around the whole, slab by slab.
+    """A 3x3x3 convolution (padding 1, stride 1) with zeros around the whole, slab by slab.
 
-    Args:
-        conv: Padding 1, stride 1.
-        slabs: [B, C, d, h, w] each, all planes of a whole in the course's order.
-        course: Their course.
-
-    Yields:
-        Slabs of the result, in the same order; their thickness may differ.
+    Slabs [B, C, d, h, w] are all planes of a whole in the course's order, and so are the results,
+    whose thickness may differ.
     """
     if course.whole:
         yield from map(conv, slabs)
@@ -142,16 +137,7 @@ def residual(block: nn.Sequential, slabs: Iterable[Tensor], course: Course) -> I
 
 
 def roll(blocks: Iterable[nn.Module], slabs: Iterator[Tensor], course: Course) -> Iterator[Tensor]:
-    """Residual blocks in a row, slab by slab.
-
-    Args:
-        blocks: `medil.layers.blocks.residual_blocks`.
-        slabs: [B, C, d, h, w] each, all planes of a whole in the course's order.
-        course: Their course.
-
-    Returns:
-        Slabs of the result, in the same order; their thickness may differ.
-    """
+    """Residual blocks in a row, slab by slab, from slabs to slabs as `convolve`."""
     for block in blocks:
         slabs = map(block, slabs) if course.whole else residual(block.body, slabs, course)  # type: ignore[arg-type]
     return slabs
@@ -171,12 +157,7 @@ def whole_cells(slabs: Iterable[Tensor], course: Course, factor: int) -> Iterato
 
 
 class Window:
-    """The planes of a stream that are in use: pulled when first needed, dropped once passed.
-
-    Args:
-        slabs: All planes in the course's order.
-        course: Their course.
-    """
+    """The planes of a stream that are in use: pulled when first needed, dropped once passed."""
 
     def __init__(self, slabs: Iterator[Tensor], course: Course) -> None:
         self.slabs, self.course = slabs, course

@@ -42,13 +42,7 @@ def block_around(source: Grid, points_mm: np.ndarray, reach_cells: float) -> tup
 def cuts(size: int, thick: int, descending: bool = False) -> Iterator[tuple[int, int]]:
     """First index and length of pieces of an axis, the last one as long as what is left.
 
-    Args:
-        size: Size of the axis.
-        thick: Length of a piece, at least 1.
-        descending: Start at the end of the axis.
-
-    Yields:
-        (start, length).
+    With `descending` the end of the axis comes first.
     """
     starts = range(0, size, thick)
     for start in reversed(starts) if descending else starts:

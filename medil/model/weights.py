@@ -49,18 +49,10 @@ def weights_sha256(module: nn.Module) -> str:
 def save_weights(
     model: nn.Module, config: RunConfig, path: str | Path, facts: dict, *, half=True, force=False
 ) -> Path:
-    """Write weights with their configuration.
+    """Write weights with their configuration as .safetensors; `half` stores fp16, half the size.
 
-    Args:
-        model: The autoencoder.
-        config: Configuration of the run that trained it.
-        path: File to write; .safetensors.
-        facts: Facts of the run (steps, minutes, commit, data), JSON-able.
-        half: Store fp16, which halves the file.
-        force: Replace a file that exists.
-
-    Returns:
-        The path.
+    `facts` of the run (steps, minutes, commit, data) are JSON-able. One that exists is replaced
+    with `force` alone.
     """
     kind = torch.float16 if half else torch.float32
     tensors = {name: value.to(kind).contiguous() for name, value in model.state_dict().items()}
@@ -90,10 +82,10 @@ def read_tensors(path: str | Path, expected: str) -> tuple[dict[str, Tensor], di
 
 
 def load_model(path: str | Path, preset: str | None = None) -> LatentAutoencoder:
-    """The autoencoder, MedIL or a rival, that a weights file describes.
+    """The autoencoder, MedIL or a rival, that a file of `save_weights` describes.
 
     Args:
-        path: Written by `save_weights`.
+        path: The file.
         preset: The preset it must belong to; any when None.
 
     Returns:
@@ -117,14 +109,10 @@ def load_model(path: str | Path, preset: str | None = None) -> LatentAutoencoder
 
 
 def start_from(model: nn.Module, path: str | Path) -> dict:
-    """Put trained weights into a model of the same widths that may be deeper.
+    """Put trained weights into a model, in place, of the same widths that may be deeper.
 
     Residual blocks that the weights lack are appended with zero output, so the deeper model begins
     exactly where the shallower one stopped (our choice, after Net2Net, Chen et al. 2016).
-
-    Args:
-        model: The model to be trained; changed in place.
-        path: Written by `save_weights`.
 
     Returns:
         The facts of the run that made the weights.
@@ -146,12 +134,6 @@ def start_from(model: nn.Module, path: str | Path) -> dict:
     for block in new:
         zero_init(block.last)
     return json.loads(meta["facts"])
-
-
-def cumulative(facts: dict, name: str) -> float:
-    """Steps or minutes (`name`) of a run and of all those whose weights it started from."""
-    earlier = facts.get("earlier")
-    return facts.get(name, 0) + (cumulative(earlier, name) if earlier else 0)
 
 
 def load_release(name: str = "tiny") -> MedIL:

@@ -137,16 +137,7 @@ def distance_to_segment(points_mm: Tensor, start_mm: np.ndarray, end_mm: np.ndar
 
 
 def grow(rng: np.random.Generator, generations: int, trachea_radius_mm: float) -> list[Branch]:
-    """The tree, trachea first, each generation before the next.
-
-    Args:
-        rng: Draws angles and asymmetry.
-        generations: Generations of branches below the trachea.
-        trachea_radius_mm: Radius of the trachea's lumen.
-
-    Returns:
-        The branches.
-    """
+    """The tree, trachea first, each generation before the next."""
     length_mm = 1.6 * LENGTH_PER_RADIUS * trachea_radius_mm  # the trachea is longer
     top_mm = np.array([0.0, 0.0, length_mm])
     tree = [Branch(0, -1, top_mm, np.zeros(3), trachea_radius_mm, _wall_mm(trachea_radius_mm))]

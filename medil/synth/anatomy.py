@@ -27,6 +27,8 @@ from medil.volume import load
 
 FINE = 2  # label voxels per millimetre along each axis
 MARGIN_MM = 6  # air kept around the brain
+BLUR_VOX = 0.6  # blur of each label's indicator
+CLOSING_MM = 3  # half-width of the gaps that the outline closes
 LABEL_MM = (0.4, 2.5)  # voxel sizes that a label map may have
 
 # T1w means, white matter near 0.9, and their spread over people: our choice, ordered as
@@ -129,15 +131,10 @@ def finer(values: Tensor) -> Tensor:
     return functional.interpolate(values[None, None], scale_factor=FINE, mode="trilinear")[0, 0]
 
 
-def refine_labels(labels: np.ndarray, sigma_vox: float = 0.6) -> Tensor:
-    """Labels on a grid twice as fine: the largest smoothed indicator wins.
+def refine_labels(labels: np.ndarray) -> Tensor:
+    """Labels [D, H, W] 0 ... 255 on a grid twice as fine: the largest smoothed indicator wins.
 
-    Args:
-        labels: [D, H, W] integers 0 ... 255.
-        sigma_vox: Blur of each indicator, in coarse voxels.
-
-    Returns:
-        [2D, 2H, 2W] uint8.
+    Each indicator is blurred by `BLUR_VOX`. The result is [2D, 2H, 2W] uint8.
     """
     padded = np.pad(labels, 3)  # so that every label's box can grow by the kernel
     fine_shape = [FINE * n for n in padded.shape]
@@ -148,7 +145,7 @@ def refine_labels(labels: np.ndarray, sigma_vox: float = 0.6) -> Tensor:
             continue
         grown = tuple(slice(max(0, s.start - 3), s.stop + 3) for s in box)
         indicator = torch.from_numpy((padded[grown] == label).astype(np.float32))
-        share = finer(gaussian(indicator, sigma_vox))
+        share = finer(gaussian(indicator, BLUR_VOX))
         fine = tuple(
             slice(FINE * s.start, FINE * min(s.stop, n))
             for s, n in zip(grown, padded.shape, strict=True)
@@ -173,21 +170,16 @@ def largest(shares: Iterable[Tensor]) -> Tensor:
     return winner
 
 
-def outline(brain: np.ndarray, closing_mm: int = 3) -> Tensor:
-    """A smooth map that is 0.5 on the filled outline of a brain mask at 1 mm.
+def outline(brain: np.ndarray) -> Tensor:
+    """A smooth map [D, H, W] float32 that is 0.5 on the filled outline of a brain mask at 1 mm.
 
-    Args:
-        brain: [D, H, W] bool, with open sulci.
-        closing_mm: Half-width of the gaps to close.
-
-    Returns:
-        [D, H, W] float32.
+    The mask has open sulci; gaps of up to twice `CLOSING_MM` are closed.
     """
     mask = torch.from_numpy(brain.astype(np.float32))
     for sign in (1.0, -1.0):  # grow, then shrink, along each axis
         for axis in range(3):
             row = (sign * mask).movedim(axis, -1)
-            grown = functional.max_pool1d(row, 2 * closing_mm + 1, 1, closing_mm)
+            grown = functional.max_pool1d(row, 2 * CLOSING_MM + 1, 1, CLOSING_MM)
             mask = sign * grown.movedim(-1, axis)
     filled = ndimage.binary_fill_holes((mask > 0.5).numpy())
     return open_faces(gaussian(torch.from_numpy(filled.astype(np.float32)), 2.0))
@@ -214,9 +206,6 @@ def label_anatomy(path: str | Path, skull_stripped: bool = True) -> Anatomy:
     Args:
         path: A label map of about 1 mm, in any format and orientation that `medil.load` reads.
         skull_stripped: Leave out the extra-cerebral labels (500 and above).
-
-    Returns:
-        The anatomy, cropped to the brain (or the head).
 
     Raises:
         InputError: What `load_labels` refuses, or no brain label.
@@ -246,13 +235,7 @@ def label_anatomy(path: str | Path, skull_stripped: bool = True) -> Anatomy:
 
 
 def load_labels(path: str | Path) -> tuple[np.ndarray, Grid]:
-    """Read the labels of a segmentation with the volume reader.
-
-    Args:
-        path: An image of whole numbers.
-
-    Returns:
-        [D, H, W] int32 and its grid, RAS+.
+    """Read the labels of a segmentation, an image of whole numbers: [D, H, W] int32 and its grid.
 
     Raises:
         InputError: What `medil.load` refuses, values that are not labels, or voxels far from
@@ -298,13 +281,10 @@ def mni152_datasets() -> ModuleType:
 
 @functools.cache  # reading it takes some ten seconds
 def tissue_anatomy() -> Anatomy:
-    """The anatomy of the MNI152 average brain: nilearn's bundled maps, no download.
+    """The anatomy of the MNI152 average brain, cropped to it: nilearn's bundled maps, no download.
 
     Grey matter, white matter and CSF are where their 1 mm probability maps win; what the
     average T1w image says beyond that (deep nuclei, brainstem) becomes `Anatomy.offset`.
-
-    Returns:
-        The anatomy, cropped to the brain.
 
     Raises:
         InputError: nilearn is not installed.

@@ -45,12 +45,7 @@ def paint(
 ) -> tuple[Tensor, float]:
     """Draw the appearance of one head: means, texture, shading, and the cut of its outline.
 
-    Args:
-        anatomy: Anatomy of the head.
-        rng: Generator of this head.
-        folding: (low, high) noise on the tissue shares of an average brain.
-        texture: (low, high) standard deviation of the fine texture.
-        shading: (low, high) standard deviation of the smooth variation.
+    `folding`, `texture` and `shading` are ranges of `CohortConfig`.
 
     Returns:
         [2D, 2H, 2W] float32 intensity on the anatomy's fine grid (and device), and the

@@ -42,18 +42,13 @@ ATTRIBUTES: dict[str, Attribute] = {
 
 
 def attributes(head: Subject, anatomy: Anatomy, spacing_mm: float) -> dict[str, float]:
-    """The attributes of a head that was drawn on a label map.
-
-    Args:
-        head: From `draw_subject(anatomy, ...)`.
-        anatomy: From `label_anatomy`.
-        spacing_mm: Voxel size of its scan.
+    """The attributes of a head of `draw_subject(anatomy, ...)` that is scanned in these voxels.
 
     Returns:
         A value for each of `ATTRIBUTES`, in its unit.
 
     Raises:
-        InputError: The anatomy is not a segmentation.
+        InputError: The anatomy is not a segmentation (from `label_anatomy`).
     """
     if not anatomy.numbers:
         raise InputError(
@@ -115,14 +110,11 @@ class Spread:
 def standard_scores(
     requested: Mapping[str, float], spreads: Mapping[str, Spread]
 ) -> tuple[list[float], list[bool]]:
-    """Requested values in standard deviations from the mean of a training set.
-
-    Args:
-        requested: Attribute to value, in its unit.
-        spreads: Statistics of the attributes that a model knows, in its order.
+    """Requested values, in their units, in standard deviations from the mean of a training set.
 
     Returns:
-        One score (0 where no value is requested) and one flag (whether it is) per attribute.
+        One score (0 where no value is requested) and one flag (whether it is) per attribute, in
+        the order of `spreads`, the attributes that a model knows.
 
     Raises:
         InputError: An attribute that the model does not know.

@@ -19,16 +19,9 @@ from medil.volume import Volume
 
 
 def native_grid(subject: Subject, seed: int, index: int, config: CohortConfig = DEFAULT) -> Grid:
-    """A random native grid around a subject: random spacing, phase and tilt.
+    """A random native grid, RAS+, around a head: random spacing, phase and tilt.
 
-    Args:
-        subject: The head that the grid covers, with `margin_mm` of air.
-        seed: Seed of the cohort.
-        index: Index of the head in it.
-        config: Ranges of the draws.
-
-    Returns:
-        The grid, RAS+ (tilted by at most `max_tilt_deg`).
+    It has `margin_mm` of air around the head and is tilted by at most `max_tilt_deg`.
     """
     rng = np.random.default_rng([seed, index, 3])
 
@@ -61,13 +54,6 @@ def scan(
 ) -> Tensor:
     """Scan a subject: point spread, Rician noise, and (by default) skull stripping.
 
-    Args:
-        subject: From `draw_subject`.
-        grid: Grid of the scan.
-        seed: Seed of the cohort.
-        index: Index of the head in it.
-        config: Noise and point spread.
-
     Returns:
         [D, H, W] float32, about 0 ... 1, exactly 0 outside the head unless
         `config.background_noise`. Two grids of one shape get the same noise.
@@ -88,17 +74,9 @@ def subject(
     config: CohortConfig = DEFAULT,
     grid: Grid | None = None,
 ) -> Volume:
-    """One synthetic T1w scan: `draw_subject`, a grid, and `scan`.
+    """One synthetic T1w scan, of head `index` of the cohort `seed`: the same bits every time.
 
-    Args:
-        anatomy: From `tissue_anatomy()` or `label_anatomy(path)`.
-        seed: Seed of the cohort.
-        index: Index of the head in it.
-        config: Ranges of the draws.
-        grid: Grid of the scan; a random native one when None.
-
-    Returns:
-        A `Volume`; the same bits for the same arguments.
+    It is scanned on a random native grid when `grid` is None.
     """
     drawn = draw_subject(anatomy, seed, index, config)
     grid = grid or native_grid(drawn, seed, index, config)

@@ -118,17 +118,10 @@ class _Folds:
         self.flat = torch.from_numpy(spread_directions(rng)[:handles])  # [H, 3]
 
     def signed_distance_mm(self, points_mm: Tensor, range_mm: tuple[float, float]) -> Tensor:
-        """Distance from the surface, along the normal where it lies in `range_mm`.
+        """Distance [Q] of points [Q, 3] from the surface, along the normal where in `range_mm`.
 
         Inside is negative. The sign is exact: it compares the point's radius with the
         surface's. Nearer and farther points get their radial distance, an upper bound.
-
-        Args:
-            points_mm: [Q, 3].
-            range_mm: Nearest and farthest distance that is wanted.
-
-        Returns:
-            [Q] in mm.
         """
         height_mm, _ = self._height(points_mm)
         nearest_mm, farthest_mm = range_mm

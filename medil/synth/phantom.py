@@ -61,13 +61,7 @@ class Phantom:
         return tuple((self.bounds_mm[1] - self.bounds_mm[0]).tolist())
 
     def grid(self, spacing_mm: float | tuple[float, float, float]) -> Grid:
-        """A grid of this spacing, RAS+, that covers the interesting box.
-
-        Args:
-            spacing_mm: Voxel size, one number or three, in mm.
-
-        Returns:
-            The grid; its middle is the box's middle.
+        """A grid of this spacing, RAS+, that covers the interesting box and shares its middle.
 
         Raises:
             InputError: Spacing not finite and above zero.
@@ -79,14 +73,9 @@ class Phantom:
 
 
 def inside_share(signed_mm: Tensor, edge_mm: float = 0.0) -> Tensor:
-    """1 where a signed distance is negative, 0 where positive.
+    """1 where a signed distance [...] to a surface is negative, 0 where positive: [...] float64.
 
-    Args:
-        signed_mm: [...] distance to a surface, negative inside.
-        edge_mm: Width over which the share falls linearly; 0 is a sharp step.
-
-    Returns:
-        [...] float64.
+    It falls linearly over `edge_mm`; 0 is a sharp step.
     """
     if edge_mm == 0:
         return (signed_mm <= 0).to(torch.float64)
@@ -94,18 +83,11 @@ def inside_share(signed_mm: Tensor, edge_mm: float = 0.0) -> Tensor:
 
 
 def render(phantom: Phantom, grid: Grid, supersample: int = 3) -> Tensor:
-    """The average of a phantom over every voxel's cell, by midpoint quadrature.
+    """The average of a phantom over every voxel's cell, by midpoint quadrature: [D, H, W] float32.
 
-    A linear function is exact at any `supersample`; a sharp edge is placed to about
-    1 / (2 supersample) of a voxel. Works in blocks, so memory stays bounded.
-
-    Args:
-        phantom: What to render.
-        grid: Any grid, oblique ones too.
-        supersample: Sample points per voxel along each axis.
-
-    Returns:
-        [D, H, W] float32.
+    A linear function is exact at any `supersample` (points per voxel along each axis); a sharp
+    edge is placed to about 1 / (2 supersample) of a voxel. Works in blocks, so memory stays
+    bounded. Grids may be oblique.
 
     Raises:
         InputError: `supersample` below 1.

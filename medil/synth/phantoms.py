@@ -112,13 +112,10 @@ SHEPP_LOGAN = (
 
 
 def shepp_logan(half_width_mm: float = 100.0) -> Phantom:
-    """The 3-D Shepp-Logan head: ten ellipsoids, added.
+    """The 3-D Shepp-Logan head: ten ellipsoids, added. One unit of the table is `half_width_mm`.
 
     Departure: some tables turn the two dark ellipsoids by a further 10 degrees through a
     third Euler angle; here they keep the 18 degrees of the 2-D phantom.
-
-    Args:
-        half_width_mm: Length of one unit of the table.
 
     Returns:
         The phantom; facts: integral_mm3 (of the values over space), ellipsoids.

@@ -154,17 +154,10 @@ def streams(seed: int, index: int, count: int) -> list[np.random.Generator]:
 def draw_subject(
     anatomy: Anatomy, seed: int, index: int, config: CohortConfig = DEFAULT
 ) -> Subject:
-    """Draw one head: shape, contrast, texture and bias; no grid yet.
+    """Draw head `index` of the cohort `seed`: shape, contrast, texture and bias; no grid yet.
 
-    Args:
-        anatomy: Anatomy of the head.
-        seed: Seed of the cohort.
-        index: Index of the head in it.
-        config: Ranges of the draws.
-
-    Returns:
-        The subject, on the anatomy's device: numpy draws and torch computes, so that it is
-        the same everywhere to rounding, and the same bits on one device.
+    It lies on the anatomy's device: numpy draws and torch computes, so that it is
+    the same everywhere to rounding, and the same bits on one device.
     """
     shape_rng, paint_rng, bias_rng = streams(seed, index, 3)
     lattice = _lattice(anatomy)

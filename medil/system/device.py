@@ -39,12 +39,7 @@ def find_device(name: str = "auto") -> torch.device:
 
 
 def place_model(model: M, device: torch.device) -> M:
-    """Move a model to a device; on CUDA its convolutions store channels last, which is faster.
-
-    Args:
-        model: Changed in place.
-        device: From `find_device`.
-    """
+    """Move a model to a device, in place; on CUDA its convolutions store channels last: faster."""
     model = model.to(device)
     if device.type == "cuda":
         for layer in model.modules():
@@ -55,12 +50,10 @@ def place_model(model: M, device: torch.device) -> M:
 
 
 def network_precision(device: torch.device, name: str = "auto") -> AbstractContextManager:
-    """A context in which networks run in a precision; rendering stays float32.
+    """A context in which networks on a device run in a precision; rendering stays float32.
 
-    Args:
-        device: Where the weights are.
-        name: "auto" is bfloat16 on CUDA, else float32. Processors with bfloat16 products
-            (AVX512-BF16, AMX) are faster in "bfloat16", others are slower.
+    "auto" is bfloat16 on CUDA, else float32. Processors with bfloat16 products (AVX512-BF16, AMX)
+    are faster in "bfloat16", others are slower.
 
     Raises:
         InputError: An unknown name.

@@ -13,14 +13,7 @@ from medil.errors import InputError
 
 
 def check_output(path: str | Path, force: bool = False) -> Path:
-    """Check that an output may be written.
-
-    Args:
-        path: The output.
-        force: Whether an existing file may be replaced.
-
-    Returns:
-        The path.
+    """Check that an output may be written; one that exists needs `force`. Returns its path.
 
     Raises:
         InputError: Its folder is missing, it is a folder, or it exists without `force`.
@@ -43,13 +36,6 @@ def atomic_output(path: str | Path, force: bool = False) -> Iterator[Path]:
 
     It lies in the same folder (so the rename is atomic) and ends in the same suffixes
     (so writers that look at the name choose the same format).
-
-    Args:
-        path: The output.
-        force: Whether an existing file may be replaced.
-
-    Yields:
-        The path to write to.
 
     Raises:
         InputError: As `check_output`, or the disk refused the write.
@@ -83,13 +69,7 @@ def file_sha256(path: str | Path) -> str:
 
 
 def make_folder(path: str | Path) -> Path:
-    """Create a folder for several outputs, with its parents.
-
-    Args:
-        path: The folder.
-
-    Returns:
-        Its path.
+    """Create a folder for several outputs, with its parents, unless it exists; returns its path.
 
     Raises:
         InputError: It is a file, or it cannot be created.

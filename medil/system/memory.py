@@ -18,6 +18,7 @@ GB = 1e9
 FREE_SHARE = 0.5  # share of the free memory that a job may use without a budget
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 BINARY_UNITS = {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+RETURNED_BYTES = 5_000_000  # ours: less saves more memory, but takes time to ask for again
 M_MMAP_THRESHOLD = -3  # a constant of glibc's malloc.h
 T = TypeVar("T")
 
@@ -43,17 +44,14 @@ def free_memory_bytes(group: Path | None = None) -> int:
     """Memory that is free without swapping, in this machine and its control group.
 
     Args:
-        group: Folder of the control group (cgroup v2) whose limit counts; this process's
-            own when None.
-
-    Returns:
-        Bytes.
+        group: Folder of a control group (cgroup v2); this process's own when None.
     """
     return min(psutil.virtual_memory().available, _free_in_group(group or _own_group()))
 
 
-def _own_group(root: Path = Path("/sys/fs/cgroup")) -> Path:
+def _own_group() -> Path:
     """The folder of this process's control group; the root inside a container."""
+    root = Path("/sys/fs/cgroup")
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
         inner = next(line[3:] for line in lines if line.startswith("0::"))
@@ -79,20 +77,16 @@ def resident_bytes() -> int:
     return psutil.Process().memory_info().rss
 
 
-def give_back_freed_blocks(least_bytes: int = 5_000_000) -> None:
+def give_back_freed_blocks() -> None:
     """Make the C library return large blocks to the system as soon as they are freed.
 
     glibc raises its own threshold up to 32 MB as a program runs; slabs below it then stay
     behind as holes between others, and the process's memory creeps up. Other C libraries
     are left alone.
-
-    Args:
-        least_bytes: Blocks of this size and above are returned. Our choice: less saves more
-            memory, but asking the system for every block again takes time.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, ctypes.c_int(least_bytes))
+        mallopt(M_MMAP_THRESHOLD, ctypes.c_int(RETURNED_BYTES))
 
 
 def choose(
@@ -109,9 +103,6 @@ def choose(
         memory_bytes: Budget of the whole process, including what it uses now; a share of
             the free memory when None.
         what: Name of the job in the error, such as ``this output``.
-
-    Returns:
-        The candidate.
 
     Raises:
         InputError: Not even the last one fits; states the need and the budget.
@@ -135,12 +126,7 @@ def _rounded_up(n_bytes: float) -> str:
 
 
 def require_memory(n_voxels: int, bytes_per_voxel: float, what: str) -> None:
-    """Refuse a job that needs more memory than is free.
-
-    Args:
-        n_voxels: Number of voxels of the result.
-        bytes_per_voxel: Peak memory per voxel.
-        what: Name of the job in the error, such as ``this output``.
+    """Refuse a job that needs more memory than is free; `what` names it, as in ``this output``.
 
     Raises:
         InputError: States the voxels, the GB needed and the GB free.

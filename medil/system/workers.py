@@ -30,10 +30,7 @@ def process_count(bytes_each: float = HEAD_BYTES) -> int:
 def grouped(numbers: Iterable[int], n_kinds: int, processes: int = 1) -> list[Group]:
     """Group indices by `index % n_kinds`, so that each process loads an input only once.
 
-    Args:
-        numbers: Indices, in any order.
-        n_kinds: How many inputs there are.
-        processes: Groups are split until there are about as many groups as processes.
+    Groups are split until there are about as many as processes.
 
     Example:
         >>> grouped(range(6), 2), grouped(range(6), 2, processes=4)
@@ -59,12 +56,8 @@ def share_out(
 ) -> None:
     """Process groups of tasks in parallel, under a progress bar that counts the tasks.
 
-    Args:
-        work: Called once for each group, in another process where there are several.
-        groups: Each a sequence of tasks.
-        processes: Largest number of processes.
-        title: Title of the progress bar.
-        few: With fewer tasks, all run in this process.
+    `work` is called once for each group, in another process where there are several. With fewer
+    than `few` tasks, all run in this process.
 
     Raises:
         Exception: Whatever `work` raised first.

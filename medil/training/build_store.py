@@ -245,7 +245,7 @@ def _write_array(group: Any, name: str, values: np.ndarray, side: int) -> None:
 def encoded(
     values: Tensor, intensity: Intensity, unit: float | None = None
 ) -> tuple[np.ndarray, Coding]:
-    """Store image values in 16 bits, exactly for images of at most 65536 levels.
+    """Store finite image values in 16 bits, exactly for images of at most 65536 levels.
 
     Integers are kept, which compress best. Other values are rounded to
     65536 steps over their range; the error is half a step, and a volume whose outliers would
@@ -253,7 +253,7 @@ def encoded(
     measured on an N4-corrected T1w at 1 mm: an error of up to 1e-3, against 3e-5.)
 
     Args:
-        values: Finite, of any shape.
+        values: Of any shape.
         intensity: Image units to 0 ... 1.
         unit: All values are a base plus multiples of it; detected when None.
 

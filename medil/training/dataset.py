@@ -84,12 +84,8 @@ def training_scans(
 def real_scans(config: DataConfig, store: Store | None = None) -> list[Scan]:
     """Real scans; their total weight gives them `real_share` beside a cohort of weight 1.
 
-    Args:
-        config: Gives `real_share`.
-        store: Store of the scans; when None, the local files of the published `train` split.
-
-    Returns:
-        The scans; a store reads only the voxels that are used.
+    They come from a store, which reads only the voxels that are used, or are the local files of
+    the published `train` split.
     """
     if not config.real_share:
         return []

@@ -24,6 +24,7 @@ from medil.volume import Volume
 
 FOREGROUND = 0.02  # intensity on the 0 ... 1 scale below which a voxel is air
 THICK_MM = 1.5  # voxels of this size are not averaged to larger ones
+MOST_PLACES = 20_000  # voxels that are not air, kept of each scan
 FINER = 2  # a small copy must have this many times the voxels along each axis
 CUBIC_SHARE = 0.5  # share of coarser voxels that grow along every axis; the rest are slices
 
@@ -91,14 +92,7 @@ class Step:
     name: str = ""
 
     def part(self, index: int, count: int) -> Step:
-        """One of several equal parts of the batch, for a process or for accumulation.
-
-        Args:
-            index: Number of the part, from 0 to below `count`.
-            count: Number of parts.
-
-        Returns:
-            The step of that part; all of them together are this one.
+        """Part `index` of `count` equal parts of the batch, for a process or for accumulation.
 
         Raises:
             InputError: The batch does not split into `count` equal parts.
@@ -113,7 +107,6 @@ class Step:
 def prepare_scan(
     volume: Volume,
     weight: float = 1.0,
-    n_foreground: int = 20_000,
     name: str = "",
     intensity: Intensity | None = None,
 ) -> Scan:
@@ -122,12 +115,8 @@ def prepare_scan(
     Args:
         volume: Native voxels.
         weight: How often it is drawn, relative to other scans.
-        n_foreground: Largest number of these voxels to keep.
         name: Name in messages.
         intensity: Intensities that become 0 and 1; percentiles when None.
-
-    Returns:
-        The scan.
 
     Raises:
         InputError: A constant image, or one that lies below `intensity` everywhere.
@@ -137,7 +126,7 @@ def prepare_scan(
     places = torch.nonzero(data > FOREGROUND).numpy()
     if not len(places):
         raise InputError("no voxel lies above the low end of the intensity window.")
-    kept = places[:: math.ceil(len(places) / n_foreground)]
+    kept = places[:: math.ceil(len(places) / MOST_PLACES)]
     return Scan(data, volume.grid.spacing_mm, kept, weight, name)
 
 
@@ -179,9 +168,6 @@ def random_phase(
         rng: Generator of this step.
         anchored_share: Probability that the grid starts at the block's corner instead, as
             that of `LatentAutoencoder.latent_grid` does.
-
-    Returns:
-        The latent grid.
     """
     shape = [math.ceil(e / pitch_mm - 1e-6) + 1 for e in extent_mm]
     offset_mm = rng.random(3) * pitch_mm
@@ -211,9 +197,6 @@ def patch_step(
             (ours: so that the decoder does not ring where a coarse scan lacks detail).
         rng: Generator of this step.
         anchored_share: See `random_phase`.
-
-    Returns:
-        The step.
     """
     scan = pick(scans, rng)
     blocks = torch.stack([random_block(scan, patch_mm, rng) for _ in range(batch)])
@@ -273,9 +256,6 @@ def global_step(
         patch_mm: Side of a stage-two patch; its number of latent cells is used here too.
         rng: Generator of this step.
         batch: Copies of the volume, each mirrored at random.
-
-    Returns:
-        The step.
     """
     scan = pick(scans, rng)
     native = Grid.from_spacing(scan.data.shape, scan.spacing_mm)

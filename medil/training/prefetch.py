@@ -36,14 +36,10 @@ class Prefetcher(Generic[Drawn]):
         self._pending: dict[int, tuple[Hashable, Future[Drawn]]] = {}
 
     def take(self, number: int, variant: Hashable = None) -> Drawn:
-        """The result of `draw(number, variant)`.
+        """The result of `draw(number, variant)`, once.
 
-        Args:
-            number: Usually one more than the last; anything else costs a wait.
-            variant: Usually the last one; when it changes, waiting items are drawn again.
-
-        Returns:
-            The item, once.
+        `number` is usually one more than the last; anything else costs a wait. When the variant
+        changes, waiting items are drawn again.
 
         Raises:
             Exception: Whatever the draw of this number raised.

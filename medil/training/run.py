@@ -34,11 +34,7 @@ STATE, WEIGHTS, CONFIG = "state.safetensors", "weights.safetensors", "config.jso
 
 
 class Learner(ABC):
-    """What a run trains, and what it does in a step.
-
-    Args:
-        config: Configuration of the run, with `train` (length, rates and sizes) and `to_json`.
-    """
+    """What a run trains, and what it does in a step; the configuration has `train`, `to_json`."""
 
     verb: ClassVar[str]  # command that trains it
     recipe: ClassVar[type[Recipe]]  # class of the configuration
@@ -120,11 +116,7 @@ class Learner(ABC):
 class Run:
     """A run under way: what its state file holds, and the step that advances it.
 
-    Args:
-        learner: What is trained, and one step of it.
-        out: The run's folder.
-        seed: Seeds weight initialisation, data order and noise.
-        fabric: From `launch`.
+    `seed` seeds weight initialisation, data order and noise.
     """
 
     def __init__(self, learner: Learner, out: Path, seed: int, fabric: Any) -> None:

@@ -93,18 +93,11 @@ def resumed(
     A run may grow longer: more minutes where they are its length, or more steps. Its
     learning rate then follows the longer schedule from the progress that the run has in it.
 
-    Args:
-        kind: Class of what is trained.
-        out: The run's folder.
-        preset: Preset to agree with, unless None.
-        seed: Seed to agree with, unless None.
-        changes: Settings to agree with, by dotted name.
-
     Returns:
         The configuration, perhaps longer, and the facts in the state file.
 
     Raises:
-        InputError: There is no run, or it has another setting.
+        InputError: There is no run, or it has another preset, seed or setting.
     """
     if not ((out / STATE).exists() and (out / CONFIG).exists()):
         raise InputError(f"there is no run to resume in {out}.")

@@ -27,13 +27,8 @@ def save_state(
 ) -> None:
     """Write everything that a bitwise resume needs, at once or not at all.
 
-    Args:
-        path: File to write; one that exists is replaced.
-        model: The weights that training moves.
-        ema: Running average of the weights.
-        optimiser: Optimiser of the model.
-        facts: Steps, time and seed, JSON-able; steps draw their random numbers from them.
-        adversary: Discriminator with its own optimiser, if there is one.
+    `facts` are steps, time and seed, JSON-able; steps draw their random numbers from them. A file
+    that exists is replaced.
     """
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
@@ -65,10 +60,7 @@ def load_state(
     optimiser: torch.optim.Optimizer,
     adversary: Adversary | None = None,
 ) -> dict:
-    """Restore a run, and torch's random numbers, as `save_state` left them.
-
-    Returns:
-        The run's `facts`.
+    """Restore a run, and torch's random numbers, as `save_state` left them; returns the `facts`.
 
     Raises:
         InputError: Unreadable, or of another model.

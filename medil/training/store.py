@@ -53,12 +53,7 @@ class Coding:
 class StoredVoxels:
     """Voxels that are read from disk when sliced: see `medil.training.patches.Voxels`.
 
-    Args:
-        store: Store that holds them.
-        key: Key of the volume.
-        level: "data" or "small".
-        shape: (D, H, W).
-        coding: How stored numbers become voxels.
+    `level` is "data" or "small"; `shape` is (D, H, W).
     """
 
     store: Store
@@ -87,10 +82,7 @@ class StoredPlaces:
 
 
 class Store:
-    """A store that is open for reading; arrays are opened at their first use.
-
-    Args:
-        folder: Folder that `build_store` wrote.
+    """A store, written by `build_store`, that is open for reading; arrays open at their first use.
 
     Raises:
         InputError: No Zarr 3, no store, or one without volumes.
@@ -114,14 +106,7 @@ class Store:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def scans(self, weight: float = 1.0) -> list[Scan]:
-        """The volumes, for use like scans in memory.
-
-        Args:
-            weight: Total weight of the volumes.
-
-        Returns:
-            Sorted by name.
-        """
+        """The volumes, sorted by name, as scans whose weights sum to `weight`."""
         return [self._scan(key, weight / len(self.facts)) for key in self.facts]
 
     def _scan(self, key: str, weight: float) -> Scan:
@@ -171,15 +156,12 @@ class Store:
 
 
 def open_store(out: Path, folder: Path | None, identity: str | None) -> Store | None:
-    """The store of a resumed run, unchanged since the run began.
+    """The store of a resumed run, unchanged since the run began; None for a run without one.
 
     Args:
         out: Folder of the run.
         folder: Folder of the store now; the recorded path when None.
         identity: Identity of the run's store; None for a run without one.
-
-    Returns:
-        The store, or None.
 
     Raises:
         InputError: There is no store, or it has changed.

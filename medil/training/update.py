@@ -24,16 +24,9 @@ from medil.training.patches import Scan, Step, global_step, patch_step
 def draw_step(
     config: RunConfig, scans: Sequence[Scan], progress: float, rng: np.random.Generator
 ) -> Step:
-    """Draw stage one for the first `global_share` of the run, then stage two with some of it.
+    """Draw the whole batch of a step, for all processes.
 
-    Args:
-        config: Configuration of the run.
-        scans: The training set.
-        progress: Share of the run that is done, 0 ... 1.
-        rng: Generator of this step.
-
-    Returns:
-        The whole batch, of all processes.
+    Whole volumes fill the first `global_share` of the run, and `global_mix` of the steps after it.
     """
     pitch_mm, settings = config.model.latent_spacing_mm, config.train
     if progress < settings.global_share or rng.random() < settings.global_mix:
@@ -144,7 +137,8 @@ def step_loss(
     model: nn.Module, step: Step, noise: Tensor, settings: TrainConfig, critics: Critics
 ) -> tuple[Tensor, Tensor]:
     """Loss (a scalar with a graph) and estimate [B, 1, D, H, W] of one part of a batch."""
-    device = getattr(model, "module", model).device
+    bare: Any = getattr(model, "module", model)
+    device = bare.device
     x, target = step.x.to(device), step.target.to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
         estimate, mean, log_var = model(

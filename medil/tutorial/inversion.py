@@ -31,6 +31,7 @@ def best_latent(
     A local search: what it finds is a lower bound of the decoder's ceiling, tight only where
     the curve of errors has levelled off. It starts at the encoder's latent, is free to leave
     the prior, and gives back the best latent on its way, so never a worse one than the start.
+    Source: inverting a generator by descent on its input (Zhu, Kraehenbuehl et al. 2016).
 
     Args:
         model: Encoder and decoder; its weights are read, not changed.
@@ -47,8 +48,6 @@ def best_latent(
 
     Raises:
         InputError: A negative number of steps, or what `model.encode` refuses.
-
-    Source: inverting a generator by descent on its input (Zhu, Kraehenbuehl et al. 2016).
     """
     if steps < 0:
         raise InputError(f"the number of steps cannot be below zero, not {steps}.")

@@ -24,13 +24,7 @@ from medil.layers.projection import analyse
 
 
 def positions(shape: Sequence[int]) -> Tensor:
-    """Centres of the cells that divide a box evenly, as a list.
-
-    Args:
-        shape: Cells along each axis.
-
-    Returns:
-        [Q, dims], 0 to 1, the last axis fastest.
+    """Centres of the cells that divide a box evenly: [Q, dims], 0 to 1, the last axis fastest.
 
     Example:
         >>> positions((2,)).tolist()
@@ -41,25 +35,17 @@ def positions(shape: Sequence[int]) -> Tensor:
 
 
 def waves(x: Tensor, cycles: Sequence[int]) -> Tensor:
-    """Sines of amplitude 1, added; each with a phase of its own so that no peaks line up.
+    """Sines of amplitude 1 at positions [...], added; each with a phase, so that no peaks line up.
 
-    Args:
-        x: [...] positions, 0 to 1.
-        cycles: Whole cycles over the box.
-
-    Returns:
-        [...].
+    `cycles` are whole cycles over the box.
     """
     return sum(torch.sin(2 * math.pi * n * x + i) for i, n in enumerate(cycles))  # type: ignore
 
 
 def recovered(estimate: Tensor, truth: Tensor, cycles: int) -> float:
-    """The share of one Fourier coefficient of the truth that an estimate has, in phase.
+    """The share of one Fourier coefficient of the truth [Q] that an estimate [Q] has, in phase.
 
-    Args:
-        estimate: [Q] samples that divide the box evenly.
-        truth: [Q].
-        cycles: Which coefficient, in whole cycles over the box; the truth must have it.
+    Samples divide the box evenly, and the truth has the coefficient of so many whole `cycles`.
 
     Returns:
         Re(E conj(T)) / |T|^2: 1 when it is there whole, 0 when it is missing.
@@ -71,11 +57,7 @@ def recovered(estimate: Tensor, truth: Tensor, cycles: int) -> float:
 class FourierFeatures(nn.Module):
     """[cos 2 pi B x, sin 2 pi B x] with fixed random B (Tancik et al. 2020, Sec. 4).
 
-    Args:
-        dims: Dimensions of a position.
-        n_frequencies: Rows of B.
-        scale: Standard deviation of B's entries, in cycles over the box.
-        generator: Draws B.
+    The standard deviation of B's entries is `scale`, in cycles over the box.
     """
 
     def __init__(
@@ -95,12 +77,9 @@ class LocalTexture(nn.Module):
     """LTE's idea without its encoder: amplitudes on a grid of cells, times local waves.
 
     f(x) = sum over the cells n near x of sum_j a_j(n) phi_j(x - p_n), phi of
-    `medil.layers.bases.local_fourier` along each axis. The amplitudes are free numbers here;
-    in the autoencoder a network predicts them.
-
-    Args:
-        n_cells: Number of cells along each axis.
-        harmonics: K; up to K / 2 cycles per cell, with (2 K + 1)^dims functions.
+    `medil.layers.bases.local_fourier` along each axis: (2 K + 1)^dims functions of up to K / 2
+    cycles per cell, K `harmonics`. The amplitudes are free numbers here; in the autoencoder a
+    network predicts them.
     """
 
     def __init__(self, n_cells: Sequence[int], harmonics: int) -> None:
@@ -167,18 +146,10 @@ class Rival(NamedTuple):
 def rivals(
     n_cells: Sequence[int], scale: float, hidden: int, generator: torch.Generator
 ) -> dict[str, Rival]:
-    """The three functions of position that the page compares.
+    """The functions of position that the page compares: plain MLP, Fourier features, local Fourier.
 
-    Our choice: learning rates are the best of three for each in trials on one signal.
-
-    Args:
-        n_cells: Cells of the local waves along each axis.
-        scale: Spread of the Fourier features' frequencies, in cycles over the box.
-        hidden: Width of the two networks.
-        generator: Draws all weights.
-
-    Returns:
-        By name: plain MLP, Fourier features, local Fourier.
+    Our choice: learning rates are the best of three for each in trials on one signal. The Fourier
+    features' frequencies spread by `scale` cycles over the box.
     """
     dims = len(n_cells)
     return {
@@ -203,10 +174,10 @@ def fit(
     look_at: Iterable[int],
     learning_rate: float,
 ) -> list[Snapshot]:
-    """Adam with a cosine to zero, up to the last step to look at.
+    """Adam with a cosine to zero, up to the last step to look at; the model is trained in place.
 
     Args:
-        model: What is trained, in place.
+        model: What is trained.
         loss: Takes the step's number to the scalar to lower.
         look: Called without gradients after the steps in `look_at`.
         look_at: Steps after which to look; the largest one ends the training.
@@ -242,18 +213,9 @@ def fit_points(
     batch: int,
     generator: torch.Generator,
 ) -> list[Snapshot]:
-    """Fit a function of position to samples, a random batch of them at each step.
+    """Fit a function of positions x [Q, dims] to values [Q], a random batch of them at each step.
 
-    Args:
-        rival: What is trained; its model takes [Q, dims] to [Q, 1].
-        x: [Q, dims] positions.
-        values: [Q].
-        look_at: As in `fit`; a snapshot's value is the model at all of `x`, [Q].
-        batch: Points a step; all of them when there are no more.
-        generator: Draws the batches.
-
-    Returns:
-        The snapshots.
+    A snapshot's value is the model at all of `x`, [Q]; `look_at` as in `fit`.
     """
     model = rival.model
 
@@ -283,17 +245,7 @@ def random_crop(
     """A cube of voxels and feature cells around it, never twice at the same phase.
 
     Feature cells that coincide with voxels flatter interpolation, so they are shifted by
-    up to half a cell along each axis.
-
-    Args:
-        data: [D, H, W], larger than the cube.
-        grid: Where `data` lies.
-        side_vox: Side of the cube, in voxels.
-        pitch_mm: Pitch of the feature grid.
-        generator: Draws place and phase.
-
-    Returns:
-        The crop; its feature grid reaches at least half a cell beyond the voxels.
+    up to half a cell along each axis; they reach at least half a cell beyond the voxels.
     """
     room = [n - side_vox + 1 for n in data.shape]
     corner = [int(torch.randint(n, (1,), generator=generator)) for n in room]
@@ -310,13 +262,8 @@ class Renderer(nn.Module):
     """Voxels to features on a coarse grid, and through one operator back to voxels.
 
     The extractor is the same whatever the operator: local Fourier analysis onto the
-    feature grid, a convolution, a residual block, and `channels` numbers a cell.
-
-    Args:
-        operator: One of `medil.layers.operators`, with `channels` going in and 1 coming out.
-        channels: Features per cell.
-        hidden: Width of the extractor.
-        generator: Draws the weights.
+    feature grid, a convolution, a residual block, and `channels` numbers a cell, which go into
+    the operator; 1 comes out.
     """
 
     def __init__(
@@ -350,17 +297,9 @@ def race(
     look_at: Iterable[int],
     learning_rate: float,
 ) -> list[Snapshot]:
-    """Train a renderer on crops; look at its mean squared error on others.
+    """Train a renderer on crops, in place; look at its mean squared error on held-out others.
 
-    Args:
-        renderer: What is trained, in place.
-        training: Gives the next crop.
-        held_out: Never trained on.
-        look_at: As in `fit`.
-        learning_rate: At the start.
-
-    Returns:
-        Snapshots whose value is the mean squared error over the held-out crops, a scalar.
+    A snapshot's value is the mean over the held-out crops, a scalar; `look_at` as in `fit`.
     """
 
     def loss(step: int) -> Tensor:

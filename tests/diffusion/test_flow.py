@@ -47,7 +47,7 @@ def latent_set(count: int = 6, weights_id: str = "", seed: int = 3, channels: in
     mean = torch.randn((channels, *BOX.shape), generator=draw)
     latents = mean + scales * torch.randn((count, channels, *BOX.shape), generator=draw)
     known = torch.rand((count, len(CONDITIONS)), generator=draw) * 30 + 20
-    return LatentSet(latents, BOX, known, weights_id, ("made up",) * count)
+    return LatentSet(latents, BOX, known, weights_id)
 
 
 def tiny_flow(latents: LatentSet | None = None, config: FlowConfig = CONFIG) -> LatentFlow:

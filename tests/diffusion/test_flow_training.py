@@ -244,8 +244,11 @@ def train_verb(run_medil, monkeypatch, tmp_path, spline_model):
         flow_train, "draw_heads", lambda split, numbers, folder, processes: list(numbers)
     )
     monkeypatch.setattr(
-        flow_train, "encode_heads", lambda model, heads, folder: LATENTS.subset(heads)
-    )
+        flow_train, "encode_heads",
+        lambda model, heads, folder: replace(
+            LATENTS, latents=LATENTS.latents[heads], known=LATENTS.known[heads]
+        ),
+    )  # fmt: skip
     return lambda *more: run_medil("train-ldm", "-o", tmp_path / "run", *more)
 
 

@@ -159,7 +159,7 @@ def test_a_flow_steps_on_a_card(rng):
     grid = Grid.from_spacing((16, 16, 16), 4.0)
     latents = torch.from_numpy(rng.normal(size=(3, 8, *grid.shape))).float()
     known = torch.from_numpy(rng.random((3, 4)))
-    learner = FlowLearner(flow, LatentSet(latents, grid, known, "0123", ("a", "b", "c")))
+    learner = FlowLearner(flow, LatentSet(latents, grid, known, "0123"))
     fabric = launch(1, "cuda")
     model = place_model(learner.build(), fabric.device)
     model, optimiser = fabric.setup(model, new_optimiser(model, flow.train))
