@@ -8,18 +8,15 @@ tested on held-out ones.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from scipy import ndimage
 
 from eval.metrics.checks import inside
 from eval.metrics.tissue import thresholds
 from medil.errors import InputError
-from medil.grid import Triple
 
 VOXEL_MM = 2.0  # of all sets of volumes
-SPACING_MM: Triple = (VOXEL_MM, VOXEL_MM, VOXEL_MM)
+VOXEL_ML = VOXEL_MM**3 / 1000
 HEAD_SHARE = 0.1  # of the 0 ... 1 scale: what is brighter is the brain with its CSF
 OPENING_MM = 2.0  # narrower dark cracks are no ventricle
 BODIES = (  # ellipsoids: centre and half axes, in brain lengths; see `_place`
@@ -49,81 +46,65 @@ def brain_mask(volume: np.ndarray) -> np.ndarray:
     return ndimage.binary_fill_holes(pieces == sizes.argmax())
 
 
-def measure_attributes(volume: np.ndarray, spacing_mm: Triple = SPACING_MM) -> dict[str, float]:
+def measure_attributes(volume: np.ndarray) -> dict[str, float]:
     """Ventricles (ml), brain (ml) and contrast of a volume, from its intensities alone.
 
-    The volume [D, H, W] is skull-stripped on the 0 ... 1 scale, axes R, A, S, nearly upright; the
-    calibration lines were fitted at 2 mm.
+    The volume [D, H, W] is skull-stripped on the 0 ... 1 scale, with voxels of 2 mm and axes
+    R, A, S, nearly upright.
     """
     mask = brain_mask(volume)
-    return {
-        "ventricles": ventricles_ml(volume, mask, spacing_mm),
-        "brain": brain_ml(volume, mask, spacing_mm),
+    raw = {
+        "ventricles": ventricles_ml(volume, mask),
+        "brain": brain_ml(volume, mask),
         "contrast": contrast(volume, mask),
     }
+    return {name: slope * raw[name] + offset for name, (slope, offset) in LINES.items()}
 
 
-def ventricles_ml(
-    volume: np.ndarray, mask: np.ndarray, spacing_mm: Triple = SPACING_MM, calibrated: bool = True
-) -> float:
-    """Volume of the lateral ventricles: dark voxels where ventricles lie.
+def ventricles_ml(volume: np.ndarray, mask: np.ndarray) -> float:
+    """Volume of the lateral ventricles in ml, not corrected: dark voxels where ventricles lie.
 
     Dark is below half-way from the darkest voxels deep inside the brain to grey matter.
     Dark cracks narrower than `OPENING_MM` fall away, and of what is left the pieces count
-    that reach the frontal horns and bodies. Our choice.
-
-    Args:
-        volume: [D, H, W], T1-weighted, axes R, A, S.
-        mask: [D, H, W] bool, from `brain_mask`.
-        spacing_mm: Voxel size.
-        calibrated: Apply the line fitted on synthetic heads (never below 0).
-
-    Returns:
-        In ml.
+    that reach the frontal horns and bodies. Our choice. The volume is T1-weighted, axes R, A, S.
 
     Raises:
         InputError: Shapes differ or the mask is empty.
     """
     inside(volume, mask)
-    across, along, down = _place(mask, spacing_mm)
-    levels = thresholds(volume, mask)
-    grey = _grey(volume, mask, levels)
+    across, along, down = _place(mask)
     near = (across < 0.2) & (abs(along) < 0.3) & (down > 0.2) & (down < 0.45)
     if not near.any():
-        return _on_line("ventricles", 0.0) if calibrated else 0.0
+        return 0.0
     black = np.percentile(volume[near], 1)
     where = np.minimum(*(_ellipsoid(across, along, down, body) for body in BODIES)) < 1
     third = (across < THIRD[0]) & (along > THIRD[1]) & (down > THIRD[2])
+    grey = _grey(volume, mask, thresholds(volume, mask))
     dark = (volume < (black + grey) / 2) & where & ~third
-    steps = max(1, round(OPENING_MM / min(spacing_mm)))
+    steps = max(1, round(OPENING_MM / VOXEL_MM))
     wide = ndimage.binary_opening(dark, iterations=steps)
     wide = ndimage.binary_dilation(wide, iterations=steps) & dark
     pieces, _ = ndimage.label(wide)
     seed = _ellipsoid(across, along, down, SEED) < 1
     kept = np.unique(pieces[seed & wide])
-    raw = np.isin(pieces, kept[kept > 0]).sum() * math.prod(spacing_mm) / 1000
-    return _on_line("ventricles", raw) if calibrated else float(raw)
+    return float(np.isin(pieces, kept[kept > 0]).sum() * VOXEL_ML)
 
 
-def brain_ml(
-    volume: np.ndarray, mask: np.ndarray, spacing_mm: Triple = SPACING_MM, calibrated: bool = True
-) -> float:
+def brain_ml(volume: np.ndarray, mask: np.ndarray) -> float:
     """Volume of brain tissue and ventricles, in ml: voxels brighter than CSF, plus ventricles.
 
     Raises:
         InputError: Shapes differ or the mask is empty.
     """
-    inside(volume, mask)
+    values = inside(volume, mask)
     lower, _ = thresholds(volume, mask)
-    tissue = (np.asarray(volume)[mask] > lower).sum() * math.prod(spacing_mm) / 1000
-    raw = tissue + ventricles_ml(volume, mask, spacing_mm, calibrated=False)
-    return _on_line("brain", raw) if calibrated else float(raw)
+    return float((values > lower).sum() * VOXEL_ML + ventricles_ml(volume, mask))
 
 
-def contrast(volume: np.ndarray, mask: np.ndarray, calibrated: bool = True) -> float:
+def contrast(volume: np.ndarray, mask: np.ndarray) -> float:
     """White over grey matter, mean intensities of the two classes of `tissue.thresholds`.
 
-    Dimensionless; 1 without white matter. `calibrated` applies the line fitted on synthetic heads.
+    Dimensionless; 1 without white matter.
 
     Raises:
         InputError: Shapes differ or the mask is empty.
@@ -132,8 +113,7 @@ def contrast(volume: np.ndarray, mask: np.ndarray, calibrated: bool = True) -> f
     levels = thresholds(volume, mask)
     white = values[values > levels[1]]
     grey = _grey(volume, mask, levels)
-    raw = float(white.mean() / grey) if white.size and grey > 0 else 1.0
-    return _on_line("contrast", raw) if calibrated else raw
+    return float(white.mean() / grey) if white.size and grey > 0 else 1.0
 
 
 def _grey(volume: np.ndarray, mask: np.ndarray, levels: tuple[float, float]) -> float:
@@ -142,12 +122,7 @@ def _grey(volume: np.ndarray, mask: np.ndarray, levels: tuple[float, float]) -> 
     return float(grey.mean()) if grey.size else float(values.mean())
 
 
-def _on_line(name: str, raw: float) -> float:
-    slope, offset = LINES[name]
-    return max(0.0, slope * float(raw) + offset)
-
-
-def _place(mask: np.ndarray, spacing_mm: Triple) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _place(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Each voxel's place in the brain: from the midplane, ahead of the middle, below the top.
 
     All in units of the brain's length from back to front; arrays that broadcast to [D, H, W].
@@ -156,11 +131,11 @@ def _place(mask: np.ndarray, spacing_mm: Triple) -> tuple[np.ndarray, np.ndarray
     for axis in range(3):
         filled = np.nonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))[0]
         ends.append((filled[0] - 0.5, filled[-1] + 0.5))
-    length_mm = (ends[1][1] - ends[1][0]) * spacing_mm[1]
+    length = ends[1][1] - ends[1][0]
     x, y, z = np.ogrid[tuple(slice(0, n) for n in mask.shape)]
-    across = abs(x - np.mean(ends[0])) * spacing_mm[0] / length_mm
-    along = (y - np.mean(ends[1])) * spacing_mm[1] / length_mm
-    down = (ends[2][1] - z) * spacing_mm[2] / length_mm
+    across = abs(x - np.mean(ends[0])) / length
+    along = (y - np.mean(ends[1])) / length
+    down = (ends[2][1] - z) / length
     return across, along, down
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import fft, ndimage
 from scipy.spatial.distance import cdist, pdist
 
-from eval.generation.rulers import SPACING_MM, brain_mask, brain_ml, ventricles_ml
+from eval.generation.rulers import VOXEL_ML, VOXEL_MM, brain_mask, brain_ml, ventricles_ml
 from eval.metrics.errors import peak_intensity
 from eval.metrics.sets import (
     FEATURES,
@@ -27,8 +27,8 @@ from eval.metrics.sets import (
 )
 from eval.metrics.tissue import segment
 from eval.metrics.topology import per_cm3, topology, white_surface
-from medil.grid import Triple
 
+SPACING_MM = (VOXEL_MM,) * 3
 Volumes = Sequence[np.ndarray] | np.ndarray  # a set, each [D, H, W]
 BANDS_MM = ((32.0, 16.0), (16.0, 8.0), (8.0, 4.0))  # octaves of wavelength
 SHARP_BAND = 2  # of BANDS_MM: what sharpness is matched on
@@ -49,27 +49,18 @@ UNITS = {
     "csf_percent": "%", "grey_percent": "%", "white_percent": "%", "tissue_distance": "%",
     "shape_spread": "1", "shape_coverage": "1", "shape_recall": "1",
 }  # fmt: skip
-METRICS = tuple(UNITS)
 
 
-@dataclass(frozen=True)
-class Description:
-    """A set in numbers, one row a volume.
+class Description(NamedTuple):
+    """A set in numbers, one row a volume."""
 
-    Args:
-        features: [N, 18], of `eval.metrics.sets`.
-        shape: [N, 8], named by `SHAPE`.
-        power: [N, 3] mean power in each of `BANDS_MM`, of intensities over their peak.
-        handles: [N] per cm3, of the white matter's surface.
-    """
-
-    features: np.ndarray
-    shape: np.ndarray
-    power: np.ndarray
-    handles: np.ndarray
+    features: np.ndarray  # [N, 18], of `eval.metrics.sets`
+    shape: np.ndarray  # [N, 8], named by `SHAPE`
+    power: np.ndarray  # [N, 3] mean power in each of `BANDS_MM`, of intensities over their peak
+    handles: np.ndarray  # [N] per cm3, of the white matter's surface
 
 
-def describe(volumes: Volumes, spacing_mm: Triple = SPACING_MM) -> Description:
+def describe(volumes: Volumes) -> Description:
     """Describe each volume [D, H, W] (0 ... 1, skull-stripped) of a set in numbers, one row each.
 
     Raises:
@@ -79,66 +70,54 @@ def describe(volumes: Volumes, spacing_mm: Triple = SPACING_MM) -> Description:
     for volume in volumes:
         data = np.asarray(volume, dtype=np.float64)
         mask = brain_mask(data)
-        numbers = features(data, mask, spacing_mm)
-        found = topology(white_surface(data, mask, spacing_mm))
-        handles = per_cm3(found, mask.sum() * math.prod(spacing_mm) / 1000)["handles_per_cm3"]
-        tables.append(
-            (numbers, shape(data, spacing_mm), band_power(data, mask, spacing_mm), handles)
-        )
+        surface = topology(white_surface(data, mask, SPACING_MM))
+        handles = per_cm3(surface, mask.sum() * VOXEL_ML)["handles_per_cm3"]
+        numbers = features(data, mask, SPACING_MM)
+        tables.append((numbers, shape(data), band_power(data, mask), handles))
     return Description(*(np.array(column) for column in zip(*tables, strict=True)))
 
 
-def shape(volume: np.ndarray, spacing_mm: Triple = SPACING_MM) -> np.ndarray:
+def shape(volume: np.ndarray) -> np.ndarray:
     """[8] numbers of a brain's shape, after a Gaussian of `SHAPE_BLUR_MM`; `SHAPE` names them.
 
     Shares of three tissues, ventricles and brain in ml, and the brain mask's principal axes.
     The Gaussian makes blurs that are smaller than it nearly invisible.
     """
-    smooth = blurred([volume], SHAPE_BLUR_MM, spacing_mm)[0]
+    smooth = blurred([volume], SHAPE_BLUR_MM)[0]
     mask = brain_mask(smooth)
     labels = segment(smooth, mask)[mask]
     shares = np.bincount(labels, minlength=4)[1:] / labels.size
-    ventricles = ventricles_ml(smooth, mask, spacing_mm, calibrated=False)
-    brain = brain_ml(smooth, mask, spacing_mm, calibrated=False)
-    centred = np.argwhere(mask) * np.asarray(spacing_mm)
-    axes_mm = np.sqrt(np.linalg.eigvalsh(np.cov(centred.T))[::-1])
-    return np.array([*shares, ventricles, brain, *np.log(axes_mm)])
+    places_mm = VOXEL_MM * np.argwhere(mask)
+    axes_mm = np.sqrt(np.linalg.eigvalsh(np.cov(places_mm.T))[::-1])
+    volumes_ml = ventricles_ml(smooth, mask), brain_ml(smooth, mask)
+    return np.array([*shares, *volumes_ml, *np.log(axes_mm)])
 
 
-def band_power(volume: np.ndarray, mask: np.ndarray, spacing_mm: Triple = SPACING_MM) -> np.ndarray:
+def band_power(volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """[3] mean power of a brain in each octave of `BANDS_MM`: peak squared, per mask voxel.
 
     Intensities over their peak, minus their mean, inside a mask whose edge falls off over about
-    8 mm, so that the rim of the brain does not count as detail. Voxels of 2 mm or less.
+    8 mm, so that the rim of the brain does not count as detail.
     """
-    soft = ndimage.gaussian_filter(
-        ndimage.distance_transform_edt(mask, spacing_mm).clip(0, 8) / 8, [2 / s for s in spacing_mm]
-    )
+    depth_mm = ndimage.distance_transform_edt(mask, SPACING_MM)
+    soft = ndimage.gaussian_filter(depth_mm.clip(0, 8) / 8, 2 / VOXEL_MM)
     scaled = volume / peak_intensity(volume, mask)
     centred = (scaled - np.average(scaled, weights=soft)) * soft
     spectrum = np.abs(fft.fftn(centred.astype(np.float32))) ** 2
-    square = np.zeros(1)
-    for axis, (n, step) in enumerate(zip(volume.shape, spacing_mm, strict=True)):
-        line = [1, 1, 1]
-        line[axis] = n
-        square = square + (fft.fftfreq(n, step) ** 2).reshape(line)
-    per_mm = np.sqrt(square)
+    axes = [fft.fftfreq(n, VOXEL_MM) for n in volume.shape]
+    per_mm = np.sqrt(sum(f**2 for f in np.meshgrid(*axes, indexing="ij", sparse=True)))
     total = volume.size * np.square(soft).sum()
     bands = [(per_mm >= 1 / long) & (per_mm < 1 / short) for long, short in BANDS_MM]
     return np.array([spectrum[band].sum() / total for band in bands])
 
 
-def blurred(volumes: Volumes, sigma_mm: float, spacing_mm: Triple = SPACING_MM) -> np.ndarray:
+def blurred(volumes: Volumes, sigma_mm: float) -> np.ndarray:
     """[N, D, H, W] float32: volumes after a Gaussian, exact for any width (in Fourier space)."""
     if sigma_mm == 0:
         return np.asarray(volumes, dtype=np.float32)
-    widths = [sigma_mm / s for s in spacing_mm]
-    spectra = (ndimage.fourier_gaussian(fft.fftn(np.asarray(v)), widths) for v in volumes)
+    width = sigma_mm / VOXEL_MM
+    spectra = (ndimage.fourier_gaussian(fft.fftn(np.asarray(v)), width) for v in volumes)
     return np.stack([fft.ifftn(s).real.astype(np.float32) for s in spectra])
-
-
-def _power_db(ours: Description, reference: Description) -> np.ndarray:
-    return 10 * np.log10(ours.power.mean(0) / reference.power.mean(0))
 
 
 def common_mask(volumes: Volumes) -> np.ndarray:
@@ -149,18 +128,10 @@ def common_mask(volumes: Volumes) -> np.ndarray:
 def compare(
     reference: Description, ours: Description, volumes: Volumes, mask: np.ndarray
 ) -> dict[str, float]:
-    """How a set compares with the reference; `METRICS` names the numbers.
+    """How a set and its volumes compare with the reference (`UNITS`); MS-SSIM is taken in a mask.
 
-    Args:
-        reference: The held-out heads.
-        ours: The set.
-        volumes: The set's volumes, for MS-SSIM.
-        mask: From `common_mask` of the reference.
-
-    Returns:
-        Metric to value; units in `UNITS`. `tissue_distance` is the mean over tissues of
-        the difference in mean share; `shape_spread` the mean distance between two heads of
-        the set in standardised shape, over that of the reference.
+    `tissue_distance` is the mean over tissues of the difference in mean share; `shape_spread` the
+    mean distance between two heads of the set in standardised shape, over that of the reference.
 
     Raises:
         InputError: Sets too small for neighbours (six or more are needed).
@@ -175,7 +146,7 @@ def compare(
         *(near[name] for name in ("precision", "recall", "density", "coverage")),
         ms_ssim_diversity(list(volumes), mask, MOST_PAIRS),
         ours.features[:, GRADIENT].mean(),
-        *_power_db(ours, reference),
+        *(10 * np.log10(ours.power.mean(0) / reference.power.mean(0))),
         ours.handles.mean(),
         *shares[0],
         np.abs(shares[0] - shares[1]).mean(),
@@ -183,7 +154,7 @@ def compare(
         shapes["coverage"],
         shapes["recall"],
     ]
-    return {name: float(value) for name, value in zip(METRICS, values, strict=True)}
+    return {name: float(value) for name, value in zip(UNITS, values, strict=True)}
 
 
 def blur_to_match(volumes: Volumes, power: float, most_mm: float = 4.0, rounds: int = 12) -> float:

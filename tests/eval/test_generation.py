@@ -57,30 +57,31 @@ def brains():
 @pytest.mark.parametrize("half_mm", [(6.0, 25.0, 8.0), (9.0, 30.0, 11.0), (11.0, 38.0, 14.0)])
 def test_ventricles_of_known_volume_are_found_within_a_tenth(half_mm):
     volume = phantom(half_mm)
-    found = rulers.ventricles_ml(volume, rulers.brain_mask(volume), calibrated=False)
+    found = rulers.ventricles_ml(volume, rulers.brain_mask(volume))
     assert found == pytest.approx(2 * ellipsoid_ml(*half_mm), rel=0.1)
 
 
 def test_brain_and_contrast_of_a_phantom_are_its_own():
     volume = phantom()
     mask = rulers.brain_mask(volume)
-    assert rulers.brain_ml(volume, mask, calibrated=False) == pytest.approx(
-        ellipsoid_ml(60, 78, 60), rel=0.02
-    )
-    assert rulers.contrast(volume, mask, calibrated=False) == pytest.approx(0.8 / 0.5, rel=1e-5)
+    assert rulers.brain_ml(volume, mask) == pytest.approx(ellipsoid_ml(60, 78, 60), rel=0.02)
+    assert rulers.contrast(volume, mask) == pytest.approx(0.8 / 0.5, rel=1e-5)
 
 
-def test_the_ruler_follows_its_line_and_never_goes_below_zero():
-    volume, (slope, offset) = phantom(), rulers.LINES["ventricles"]
+def test_each_ruler_follows_its_line():
+    volume = phantom()
     mask = rulers.brain_mask(volume)
-    raw = rulers.ventricles_ml(volume, mask, calibrated=False)
-    assert rulers.measure_attributes(volume)["ventricles"] == pytest.approx(slope * raw + offset)
-    assert rulers.contrast(np.ones((9, 9, 9)), np.ones((9, 9, 9), bool)) >= 0
+    rules = (rulers.ventricles_ml, rulers.brain_ml, rulers.contrast)
+    measured = rulers.measure_attributes(volume)
+    assert list(measured) == list(rulers.LINES)
+    for rule, (name, (slope, offset)) in zip(rules, rulers.LINES.items(), strict=True):
+        assert measured[name] == pytest.approx(slope * rule(volume, mask) + offset)
+    assert rulers.contrast(np.ones((9, 9, 9)), np.ones((9, 9, 9), bool)) == 1
 
 
 def test_a_brain_without_ventricles_has_none_and_an_empty_box_no_brain():
     volume = phantom((0.1, 0.1, 0.1))
-    assert rulers.ventricles_ml(volume, rulers.brain_mask(volume), calibrated=False) == 0
+    assert rulers.ventricles_ml(volume, rulers.brain_mask(volume)) == 0
     with pytest.raises(InputError, match="no brain"):
         rulers.brain_mask(np.zeros((4, 4, 4)))
 
@@ -127,7 +128,7 @@ def test_blur_makes_heads_alike_for_ms_ssim_and_leaves_their_shapes_apart(brains
 def test_a_set_compared_with_itself_has_no_distance(brains):
     found = sets.describe(brains)
     values = sets.compare(found, found, brains, sets.common_mask(brains))
-    assert tuple(values) == sets.METRICS
+    assert tuple(values) == tuple(sets.UNITS)
     for name in ("frechet", "power_16_32_db", "power_4_8_db", "tissue_distance"):
         assert values[name] == pytest.approx(0, abs=1e-6)
     assert [values[n] for n in ("precision", "recall", "coverage")] == [1, 1, 1]

@@ -13,7 +13,7 @@ from eval.generation.report import (
     control_table,
     memory_table,
 )
-from eval.generation.sets import METRICS
+from eval.generation.sets import UNITS
 from eval.generation.verdict import verdict
 from eval.rows import SCHEMA, append_rows
 
@@ -37,7 +37,7 @@ def rows(good=True):
         found.extend(line(arm, condition, subject, m, v) for m, v in values.items())
 
     def whole(**known):
-        return {**dict.fromkeys(METRICS, 0.5), **known}
+        return {**dict.fromkeys(UNITS, 0.5), **known}
 
     flagged = {"nearest": 0.1, "nearest_in_training": 0.1, "bar": 0.05, "flagged_percent": 5.0,
                "copies_percent": 5.0}  # fmt: skip
@@ -150,7 +150,7 @@ def made_rows():
     from eval.rows import Measurement, Provenance, Sampling
 
     about = Measurement("generation", "set of 24", "held-out", ANOTHER, "a", "b", "")
-    values, units = dict.fromkeys(METRICS, 0.5), dict.fromkeys(METRICS, "1")
+    values, units = dict.fromkeys(UNITS, 0.5), dict.fromkeys(UNITS, "1")
     return about.rows(values, units, Sampling("2", "2", 8, 8), 1.0, Provenance.now("gpu"))
 
 
