@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from eval.coders.base import release_arm
+from eval.experiment import Experiment
 from eval.reconstruction import EXPERIMENT
 from eval.reconstruction.measure import NAME
 from eval.reconstruction.report import GAIN, NATIVE, wide
@@ -26,9 +29,12 @@ from medil.model.autoencoder import MedIL
 from medil.model.weights import load_release, release_config
 from medil.system.files import atomic_output
 
+if TYPE_CHECKING:
+    from medil.diffusion.flow import LatentFlow
+
 TEXT = """# Model card: {name}
 
-{purpose}
+The `{name}` autoencoder of this repository, trained by its own code.
 
 ## What it is
 
@@ -36,28 +42,30 @@ TEXT = """# Model card: {name}
 | --- | --- |
 | parameters | {parameters:,} |
 | file | {megabytes:.1f} MB, fp16 safetensors |
-| latent | {channels} channels on a {pitch:g} mm grid |
-| rendering operator | {operator} |
+| latent | {config.model.latent_channels} channels on a {config.model.latent_spacing_mm:g} mm grid |
+| rendering operator | {config.model.operator} LTE on cubic B-splines |
 | encoder | {encoder} |
-| weights | `{weights_id}` |
-| configuration | `{config_hash}` (inside the weights file) |
+| weights | `{model.weights_id}` |
+| configuration | `{facts[config_hash]}` (inside the weights file) |
 
 ## How it was trained
 
-{steps:,} steps in {minutes:.0f} minutes on {trained_on}, seed {seed}, commit
-`{commit}`{earlier}.
+{facts[step]:,} steps in {facts[minutes]:.0f} minutes on {trained_on}, seed {facts[seed]}, commit
+`{facts[commit]}`{earlier}.
 
-- Stage one: whole heads averaged to large voxels, the first {global_share:.0%} of the time.
-- Stage two: native-resolution patches of {patch_mm} mm, {batch} a step,
-  with {global_mix:.0%} of stage-one steps mixed in.
-- {coarser_share:.0%} of its steps render finer voxels than they encode.
-- In {anchored_share:.0%} of its steps the latent grid starts at the patch's corner, as it does for
+- Stage one: whole heads averaged to large voxels, the first {run.global_share:.0%} of the time.
+- Stage two: native-resolution patches of {patch_mm} mm, {run.batch} a step,
+  with {run.global_mix:.0%} of stage-one steps mixed in.
+- {run.coarser_share:.0%} of its steps render finer voxels than they encode.
+- In {run.anchored_share:.0%} of its steps the latent grid starts at the patch's corner, as it \
+does for
   whole volumes; its phase is random in the others.
-- The weights are averages over steps (decay {ema_decay}).
+- The weights are averages over steps (decay {run.ema_decay}).
 
-Data: {subjects} synthetic T1w heads painted on {label_maps} SynthSeg label maps (Apache-2.0),
-{near:.0%} of them at 0.9 to 1.1 mm, the rest from 0.7 to 2 mm or in slices of up to
-{slice_mm:g} mm, their axes tilted by up to {tilt:g} degrees; with {real_share:.0%} of the
+Data: {data.subjects} synthetic T1w heads painted on {label_maps} SynthSeg label maps (Apache-2.0),
+{data.near_1mm_share:.0%} of them at 0.9 to 1.1 mm, the rest from 0.7 to 2 mm or in slices of up to
+{data.slice_mm[1]:g} mm, their axes tilted by up to {data.max_tilt_deg:g} degrees; with \
+{data.real_share:.0%} of the
 patches from raw T1w scans of patients 04 and 12 of the longitudinal open MS data (CC-BY,
 Lesjak et al. 2016).
 Files, addresses and hashes are in `data_manifests/`. Skull-stripped and raw heads were seen, no
@@ -70,7 +78,7 @@ best linear codec that keeps as many numbers (the low-pass DCT ball counts, the 
 
 {table}
 
-Recorded at commit `{row_commit}`, {device}, {recorded}.
+Recorded at commit `{newest.commit}`, {newest.device}, {newest.recorded_at:%Y-%m-%d}.
 
 ## What it cannot do
 
@@ -83,6 +91,11 @@ Recorded at commit `{row_commit}`, {device}, {recorded}.
 - Few people, one site, one disease among the real scans: nothing here speaks of fairness over
   ages, scanners or populations.
 """
+
+EARLIER = (
+    ", begun from the weights of a shallower model ({step:,} steps in {minutes:.0f} minutes, "
+    "commit `{commit}`)"
+)
 
 
 def results_table(frame: pd.DataFrame, arm: str) -> str:
@@ -107,15 +120,24 @@ def trained_on(facts: dict, threads: int) -> str:
     return f"{threads} thread(s) of a CPU"
 
 
-def earlier_text(facts: dict) -> str:
-    """A clause about the run that initialised these weights; empty if they started from scratch."""
-    before = facts.get("earlier")
-    if not before:
+def earlier_run(facts: dict, sentence: str) -> str:
+    """A sentence about the run that initialised these weights; empty if they began from scratch."""
+    if not (earlier := facts.get("earlier")):
         return ""
-    return (
-        f", begun from the weights of a shallower model ({before['step']:,} steps in "
-        f"{before['minutes']:.0f} minutes, commit `{before['commit']}`)"
-    )
+    which = "All networks" if earlier.get("whole") else "The coarser networks"
+    return sentence.format(which=which, **earlier)
+
+
+def about_weights(model: MedIL | LatentFlow, file: str, threads: int) -> dict[str, object]:
+    """What every card says of weights: their size and their training."""
+    return {
+        "model": model,
+        "facts": model.facts,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "megabytes": release_path(file).stat().st_size / 1e6,
+        "trained_on": trained_on(model.facts, threads),
+        "label_maps": len(entries("synthseg_labels", "train")),
+    }
 
 
 def card(name: str, model: MedIL, frame: pd.DataFrame) -> str:
@@ -127,65 +149,53 @@ def card(name: str, model: MedIL, frame: pd.DataFrame) -> str:
     own = frame[(frame["experiment"] == NAME) & (frame["arm"] == release_arm(name))]
     if own.empty:
         raise InputError("no row of this release yet; run python -m eval.reconstruction first.")
-    newest = own.sort_values("recorded_at").iloc[-1]
     config = release_config(name)
-    facts, run, data = model.facts, config.train, config.data
+    learned = "closed-form projection plus learned residual"
     return TEXT.format(
         name=name,
-        purpose=f"The `{name}` autoencoder of this repository, trained by its own code.",
-        parameters=sum(p.numel() for p in model.parameters()),
-        megabytes=release_path(name).stat().st_size / 1e6,
-        channels=config.model.latent_channels,
-        pitch=config.model.latent_spacing_mm,
-        operator=f"{config.model.operator} LTE on cubic B-splines",
-        encoder="closed-form projection plus learned residual"
-        if config.model.closed_form
-        else "learned",
-        weights_id=model.weights_id,
-        config_hash=facts["config_hash"],
-        steps=facts["step"],
-        minutes=facts["minutes"],
-        seed=facts["seed"],
-        commit=facts["commit"],
-        trained_on=trained_on(facts, run.threads),
-        global_share=run.global_share,
-        global_mix=run.global_mix,
-        coarser_share=run.coarser_share,
-        patch_mm=" or ".join(f"{side:g}" for side in run.patch_sides_mm),
-        anchored_share=run.anchored_share,
-        ema_decay=run.ema_decay,
-        near=data.near_1mm_share,
-        slice_mm=data.slice_mm[1],
-        tilt=data.max_tilt_deg,
-        earlier=earlier_text(facts),
-        batch=run.batch,
-        subjects=data.subjects,
-        label_maps=len(entries("synthseg_labels", "train")),
-        real_share=data.real_share,
+        encoder=learned if config.model.closed_form else "learned",
+        config=config,
+        run=config.train,
+        data=config.data,
+        patch_mm=" or ".join(f"{side:g}" for side in config.train.patch_sides_mm),
+        earlier=earlier_run(model.facts, EARLIER),
         table=results_table(frame, release_arm(name)),
-        row_commit=newest["commit"],
-        device=newest["device"],
-        recorded=f"{newest['recorded_at']:%Y-%m-%d}",
+        newest=own.sort_values("recorded_at").iloc[-1],
+        **about_weights(model, name, config.train.threads),
     )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Write the card of a release beside its weights; 0, or 2 after one sentence."""
-    parser = argparse.ArgumentParser(prog="python -m eval.card", description=__doc__)
+def write_card(
+    arguments: Sequence[str] | None, experiment: Experiment, file: str,
+    text_of: Callable[[str, pd.DataFrame], str],
+) -> int:  # fmt: skip
+    """The command that writes a card beside its weights; 0, or 2 after one sentence.
+
+    `file` is the card's name, with a place for the release's; `text_of` makes the card from the
+    release's name and the experiment's prepared rows.
+    """
+    parser = argparse.ArgumentParser(description="Write the model card of a release.")
     parser.add_argument("--release", default="tiny", help="which released weights (tiny)")
     parser.add_argument("--rows", type=Path, default=RESULTS, help="folder of recorded rows")
     options = parser.parse_args(arguments)
     try:
-        frame = EXPERIMENT.recorded(options.rows)
+        frame = experiment.recorded(options.rows)
         if frame is None:
-            raise InputError(f"no rows on reconstruction; run {EXPERIMENT.command} first.")
-        text = card(options.release, load_release(options.release), frame)
+            raise InputError(f"no rows of {experiment.name}; run {experiment.command} first.")
+        text = text_of(options.release, frame)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    with atomic_output(RELEASES / f"{options.release}.md", force=True) as temporary:
+    with atomic_output(RELEASES / file.format(options.release), force=True) as temporary:
         temporary.write_text(text)
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the card of an autoencoder."""
+    return write_card(
+        arguments, EXPERIMENT, "{}.md", lambda name, frame: card(name, load_release(name), frame)
+    )
 
 
 if __name__ == "__main__":

@@ -7,24 +7,18 @@ writes ``medil/releases/NAME-ldm.md``. Every number comes from the weights or a 
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import pandas as pd
 
-from eval.card import trained_on
+from eval.card import about_weights, earlier_run, write_card
 from eval.generation import EXPERIMENT
 from eval.generation.autoencoders import RELEASE, RELEASED
-from eval.generation.verdict import by_set, samples, verdict
-from eval.rows import RESULTS, digest, read_rows
+from eval.generation.verdict import means, samples, verdict
+from eval.rows import digest
 from medil.config import FlowConfig
-from medil.data.manifest import entries
-from medil.data.releases import RELEASES, release_path
 from medil.diffusion.flow import LatentFlow
 from medil.diffusion.training import RELEASE_NAME, load_flow_release
 from medil.errors import InputError
 from medil.synth.attributes import ATTRIBUTES
-from medil.system.files import atomic_output
 
 TEXT = """# Model card: {name}
 
@@ -37,20 +31,21 @@ autoencoder `{autoencoder}`, which renders them on any grid.
 | --- | --- |
 | parameters | {parameters:,} |
 | file | {megabytes:.1f} MB, fp16 safetensors |
-| samples | {channels} channels on a grid of {shape} cells of {pitch:g} mm |
+| samples | {channels} channels on a grid of {shape} cells of {known.grid.spacing_mm[0]:g} mm |
 | networks | MONAI's `DiffusionModelUNet`, from coarse to fine: {networks} |
-| flow | rectified; training times lean to noise by a shift of {shift} |
-| belongs to | autoencoder weights `{autoencoder_id}` |
-| weights | `{weights_id}` |
-| configuration | `{config_hash}` (inside the weights file) |
+| flow | rectified; training times lean to noise by a shift of {run.shift:g} (coarse), \
+{run.given_shift:g} (fine) |
+| belongs to | autoencoder weights `{known.autoencoder_id}` |
+| weights | `{model.weights_id}` |
+| configuration | `{facts[config_hash]}` (inside the weights file) |
 
 ## How it was trained
 
-{steps:,} steps of {batch} latent(s) and {coarse_draws} times as many block means in
-{minutes:.0f} minutes on {trained_on}, seed {seed}, commit `{commit}`;
-averaged weights (decay {ema}).{earlier}
+{facts[step]:,} steps of {run.batch} latent(s) and {run.coarse_draws} times as many block means in
+{facts[minutes]:.0f} minutes on {trained_on}, seed {facts[seed]}, commit `{facts[commit]}`;
+averaged weights (decay {run.ema_decay}).{earlier}
 
-Data: {heads} synthetic T1w heads drawn on {label_maps} SynthSeg label maps (Apache-2.0),
+Data: {facts[heads]} synthetic T1w heads drawn on {label_maps} SynthSeg label maps (Apache-2.0),
 skull-stripped, centred in a box and turned by a few degrees at most. No real scan, no map of the
 `test` split.
 
@@ -71,6 +66,10 @@ Conditions it knows, and the range it has seen:
 - Under `--like` what the scan does not show is invented. It is no measurement.
 - It is a research example, not a medical device, and was never tested for any clinical use.
 """
+EARLIER = (
+    " {which} began from the weights of an earlier run ({step:,} steps in {minutes:.0f} "
+    "minutes, commit `{commit}`)."
+)
 
 
 def networks(config: FlowConfig, pitch_mm: float) -> list[str]:
@@ -79,18 +78,6 @@ def networks(config: FlowConfig, pitch_mm: float) -> list[str]:
     own = f"channels {', '.join(map(str, config.channels))} on cells of {inner_mm:g} mm"
     under = networks(config.coarse, pitch_mm * config.block) if config.coarse else []
     return [*under, own]
-
-
-def earlier_text(facts: dict) -> str:
-    """A sentence about the run that weights began from; empty if they began from nothing."""
-    before = facts.get("earlier")
-    if not before:
-        return ""
-    which = "All networks" if before["whole"] else "The coarser networks"
-    return (
-        f" {which} began from the weights of an earlier run ({before['step']:,} steps in "
-        f"{before['minutes']:.0f} minutes, commit `{before['commit']}`)."
-    )
 
 
 def conditions_table(flow: LatentFlow) -> str:
@@ -115,55 +102,27 @@ def card(name: str, flow: LatentFlow, rows: pd.DataFrame) -> str:
     pair = digest((flow.known.autoencoder_id, flow.weights_id))  # as in the rows
     if not (rows["weights_sha256"] == pair).any():
         raise InputError("no row of this release yet; run python -m eval.generation first.")
-    known, facts, run = flow.known, flow.facts, flow.settings.train
-    stem = RELEASE_NAME.format(name)
+    known, run, stem = flow.known, flow.settings.train, RELEASE_NAME.format(name)
+    (arm,) = (arm for arm, preset in RELEASED.items() if preset == name)
     return TEXT.format(
         name=stem,
         autoencoder=name,
-        parameters=sum(p.numel() for p in flow.parameters()),
-        megabytes=release_path(stem).stat().st_size / 1e6,
+        known=known,
+        run=run,
         channels=len(known.std),
         shape=" x ".join(map(str, known.grid.shape)),
-        pitch=known.grid.spacing_mm[0],
         networks="; ".join(networks(flow.config, known.grid.spacing_mm[0])),
-        shift=f"{run.shift:g} (coarse), {run.given_shift:g} (fine)",
-        coarse_draws=run.coarse_draws,
-        autoencoder_id=known.autoencoder_id,
-        weights_id=flow.weights_id,
-        config_hash=facts["config_hash"],
-        steps=facts["step"],
-        batch=run.batch,
-        minutes=facts["minutes"],
-        trained_on=trained_on(facts, run.threads),
-        seed=facts["seed"],
-        commit=facts["commit"],
-        ema=run.ema_decay,
-        earlier=earlier_text(facts),
-        heads=facts["heads"],
-        label_maps=len(entries("synthseg_labels", "train")),
+        earlier=earlier_run(flow.facts, EARLIER),
         conditions=conditions_table(flow),
-        results=verdict(rows) if name == RELEASED[RELEASE] else alone(rows, name),
+        results=verdict(rows) if arm == RELEASE else samples(means(rows), arm),
+        **about_weights(flow, stem, run.threads),
     )
 
 
-def alone(rows: pd.DataFrame, name: str) -> str:
-    """What rows say of a release that does not come first: how far its samples lie from heads."""
-    (arm,) = (arm for arm, preset in RELEASED.items() if preset == name)
-    return samples(by_set(rows), arm)
-
-
-def main() -> None:
-    """Write the card of a release beside its weights."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--release", default="tiny")
-    parser.add_argument("--rows", type=Path, default=RESULTS)
-    options = parser.parse_args()
-    rows = EXPERIMENT.prepare(read_rows(options.rows / "generation.jsonl"))
-    text = card(options.release, load_flow_release(options.release), rows)
-    path = RELEASES / f"{RELEASE_NAME.format(options.release)}.md"
-    with atomic_output(path, force=True) as temporary:
-        temporary.write_text(text)
-
-
 if __name__ == "__main__":
-    main()
+    raise SystemExit(
+        write_card(
+            None, EXPERIMENT, RELEASE_NAME.format("{}") + ".md",
+            lambda name, rows: card(name, load_flow_release(name), rows),
+        )
+    )  # fmt: skip

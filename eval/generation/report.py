@@ -12,7 +12,7 @@ import pandas as pd
 
 from eval.generation import parts
 from eval.generation.autoencoders import TITLES
-from eval.tables import with_interval
+from eval.tables import decimals, with_interval
 from medil.synth.attributes import ATTRIBUTES
 
 NAMES = {**TITLES, **parts.RULERS}
@@ -30,6 +30,13 @@ SHOWN = {  # metric -> header and decimals
     "tissue_distance": ("Tissue shares off (%)", 1),
     "handles_per_cm3": ("Handles (1/cm3)", 2),
 }
+NEAREST = {  # the same, of the table of copies
+    "nearest": ("Nearest training head (median RMS)", 4),
+    "nearest_in_training": ("Among training heads (median RMS)", 4),
+    "bar": ("Flagged below (RMS)", 4),
+    "flagged_percent": ("Flagged (%)", 1),
+    "copies_percent": ("Flagged, relative (%)", 1),
+}
 RESAMPLES = 2000
 FACTORS = ["arm", "condition", "what", "how", "matched_to", "subject"]
 
@@ -42,12 +49,9 @@ def wide(rows: pd.DataFrame) -> pd.DataFrame:
 def _text(values: pd.Series, digits: int) -> str:
     """Mean, and lowest and highest where there are several."""
     values = values.dropna()
-    if values.empty:
-        return "-"
-    text = f"{values.mean():.{digits}f}"
     if len(values) > 1:
-        text += f" [{values.min():.{digits}f}, {values.max():.{digits}f}]"
-    return text
+        return with_interval(values.mean(), values.min(), values.max(), digits)
+    return "-" if values.empty else decimals(values.iloc[0], digits)
 
 
 def _n(subjects: pd.Series) -> str:
@@ -77,23 +81,15 @@ def arms_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def memory_table(rows: pd.DataFrame) -> pd.DataFrame:
     """How near to training heads each set comes, held-out heads and copies as references."""
-    lines = []
-    for (arm, what, _), own in wide(rows).groupby(["arm", "what", "how"], sort=False):
-        if "nearest" not in own or own["nearest"].isna().all():
-            continue
-        lines.append(
-            {
-                "Heads": NAMES[str(arm)],
-                "Set": what,
-                "n": _n(own["subject"]),
-                "Nearest training head (median RMS)": _text(own["nearest"], 4),
-                "Among training heads (median RMS)": _text(own["nearest_in_training"], 4),
-                "Flagged below (RMS)": _text(own["bar"], 4),
-                "Flagged (%)": _text(own["flagged_percent"], 1),
-                "Flagged, relative (%)": _text(own["copies_percent"], 1),
-            }
-        )
-    return pd.DataFrame(lines)
+    table = wide(rows)
+    if "nearest" not in table:
+        return pd.DataFrame()
+    return pd.DataFrame(
+        {"Heads": NAMES[str(arm)], "Set": what, "n": _n(own["subject"])}
+        | {header: _text(own[m], digits) for m, (header, digits) in NEAREST.items()}
+        for (arm, what, _), own in table.groupby(["arm", "what", "how"], sort=False)
+        if own["nearest"].notna().any()
+    )
 
 
 # Control

@@ -2,49 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+
 import pandas as pd
 
 from eval.generation import parts
-from eval.generation.autoencoders import BASE, RELEASE, RELEASED, TITLES
+from eval.generation.autoencoders import BASE, RELEASE, RELEASED
 from eval.generation.report import NAMES, agreement, control_pairs
 
 CLEAR_MS_SSIM = 0.01  # a smaller difference counts as none
 KEPT_SHARE = 0.05  # of the shape spread: a smaller change counts as none
+Means = Mapping[tuple[str, str, str], float]  # of sets, by arm, condition and metric
 
 
 def verdict(rows: pd.DataFrame) -> str:
     """Sentences on samples, copies, control and blur; parts without rows are left out."""
-    table = by_set(rows)
-    found = [
-        samples(table, RELEASE), samples(table, BASE), _arms(table), _copies(table),
-        _renderings(table),
-        _control(rows), _blur(table), _matched(table),
+    by_set = means(rows)
+    writers = [
+        partial(samples, by_set, RELEASE), partial(samples, by_set, BASE), partial(_arms, rows),
+        partial(_copies, by_set), partial(_renderings, by_set), partial(_control, rows),
+        partial(_blur, by_set), partial(_matched, by_set),
     ]  # fmt: skip
-    return "\n".join(sentence for sentence in found if sentence)
+    sentences = []
+    for write in writers:
+        with suppress(LookupError):  # a set of it, or a second arm, is not recorded
+            sentences.append(write())
+    return "\n".join(sentences)
 
 
-def by_set(rows: pd.DataFrame) -> pd.Series:
-    """Values by arm, condition, subject and metric."""
-    return rows.set_index(["arm", "condition", "subject", "metric"])["value"]
+def means(rows: pd.DataFrame) -> Means:
+    """Means over sets by arm, condition and metric."""
+    groups = rows.dropna(subset="value").groupby(["arm", "condition", "metric"])
+    return groups["value"].mean().to_dict()
 
 
-def value(table: pd.Series, arm: str, condition: str, metric: str) -> float | None:
-    """The mean over sets; None where nothing is recorded."""
-    levels = ["arm", "condition", "metric"]
-    try:
-        values = table.xs((arm, condition, metric), level=levels).dropna()
-    except KeyError:
-        return None
-    return float(values.mean()) if len(values) else None
+def samples(means: Means, arm: str) -> str:
+    """How far samples are from held-out heads, and how much of that the autoencoder causes.
 
-
-def samples(table: pd.Series, arm: str) -> str:
-    """How far samples are from held-out heads, and how much of that the autoencoder causes."""
-    ours = value(table, arm, parts.SAMPLED, "frechet")
-    floor = value(table, parts.HELD_OUT, parts.ANOTHER, "frechet")
-    alone = value(table, arm, parts.REBUILT, "frechet")
-    if ours is None or floor is None or alone is None:
-        return ""
+    Raises:
+        KeyError: They are not recorded.
+    """
+    ours = means[arm, parts.SAMPLED, "frechet"]
+    floor = means[parts.HELD_OUT, parts.ANOTHER, "frechet"]
+    alone = means[arm, parts.REBUILT, "frechet"]
     larger = "sampling" if ours - alone > alone else "the autoencoder"
     return (
         f"Samples of {NAMES[arm]} have a squared Fréchet distance of {ours:.1f} from held-out "
@@ -53,33 +55,23 @@ def samples(table: pd.Series, arm: str) -> str:
     )
 
 
-def _arms(table: pd.Series) -> str:
-    found = {arm: value(table, arm, parts.SAMPLED, "frechet") for arm in TITLES}
-    known = {arm: v for arm, v in found.items() if v is not None and arm not in RELEASED}
-    if len(known) < 2:
-        return ""
-    order = sorted(known, key=lambda arm: known[arm])
-    apart = _ranges(table, order[0], order[1])
-    listed = "; ".join(f"{NAMES[arm]} {known[arm]:.1f}" for arm in order)
+def _arms(rows: pd.DataFrame) -> str:
+    sampled = (rows["condition"] == parts.SAMPLED) & (rows["metric"] == "frechet")
+    alike = rows[sampled & ~rows["arm"].isin(RELEASED)].dropna(subset="value")
+    seeds = alike.groupby("arm")["value"].agg(["mean", "min", "max"]).sort_values("mean")
+    apart = seeds["max"].iloc[0] < seeds["min"].iloc[1]
     sure = "and its seeds do not overlap those of the next" if apart else "but seeds overlap"
+    listed = "; ".join(f"{NAMES[str(arm)]} {mean:.1f}" for arm, mean in seeds["mean"].items())
     return (
-        f"Of arms trained alike, {NAMES[order[0]]} has the smallest Fréchet distance, {sure} "
+        f"Of arms trained alike, {NAMES[seeds.index[0]]} has the smallest Fréchet distance, {sure} "
         f"({listed})."
     )
 
 
-def _ranges(table: pd.Series, near: str, far: str) -> bool:
-    levels = ["arm", "condition", "metric"]
-    ours, theirs = (table.xs((arm, parts.SAMPLED, "frechet"), level=levels) for arm in (near, far))
-    return bool(ours.max() < theirs.min())
-
-
-def _copies(table: pd.Series) -> str:
-    ours = value(table, RELEASE, parts.SAMPLED, "copies_percent")
-    ruler = value(table, parts.HELD_OUT, parts.ANOTHER, "copies_percent")
-    real = value(table, parts.TRAINING, parts.COPIES, "copies_percent")
-    if ours is None or ruler is None or real is None:
-        return ""
+def _copies(means: Means) -> str:
+    ours = means[RELEASE, parts.SAMPLED, "copies_percent"]
+    ruler = means[parts.HELD_OUT, parts.ANOTHER, "copies_percent"]
+    real = means[parts.TRAINING, parts.COPIES, "copies_percent"]
     says = "more often than" if ours > ruler else "as often as" if ours == ruler else "less than"
     return (
         f"{ours:.0f} % of its samples are flagged as copies of a training head, {says} held-out "
@@ -89,10 +81,8 @@ def _copies(table: pd.Series) -> str:
     )
 
 
-def _renderings(table: pd.Series) -> str:
-    ratio = value(table, RELEASE, parts.RENDERINGS, "renderings_ratio")
-    if ratio is None:
-        return ""
+def _renderings(means: Means) -> str:
+    ratio = means[RELEASE, parts.RENDERINGS, "renderings_ratio"]
     return (
         "One latent is rendered at 1 mm and averaged to 2 mm, and rendered at 2 mm: the two "
         f"differ {ratio:.1f} times less than two samples do. This is built in, since voxels are "
@@ -103,9 +93,8 @@ def _renderings(table: pd.Series) -> str:
 def _control(rows: pd.DataFrame) -> str:
     pairs = control_pairs(rows)
     pairs = pairs[pairs["what"] == "ventricles"]
-    own, ruler = pairs[pairs["arm"] == RELEASE], pairs[pairs["arm"] == parts.RULER]
-    if own.empty or ruler.empty:
-        return ""
+    by_arm = dict(list(pairs.groupby("arm")))
+    own, ruler = by_arm[RELEASE], by_arm[parts.RULER]
     by = {how: agreement(p["asked"], p["measured"]) for how, p in own.groupby("how")}
     best = max(by, key=lambda how: by[how]["r2"])
     true = agreement(ruler["asked"], ruler["measured"])
@@ -118,13 +107,11 @@ def _control(rows: pd.DataFrame) -> str:
     )
 
 
-def _blur(table: pd.Series) -> str:
-    most = parts.blur_name(max(parts.BLURS_MM))
-    ends = [value(table, parts.HELD_OUT, c, "ms_ssim") for c in (parts.PLAIN, most)]
-    spread = [value(table, parts.HELD_OUT, c, "shape_spread") for c in (parts.PLAIN, most)]
-    if None in ends or None in spread:
-        return ""
-    gain, kept = ends[1] - ends[0], spread[1] / spread[0] - 1  # type: ignore[operator]
+def _blur(means: Means) -> str:
+    ends = [(parts.HELD_OUT, parts.blur_name(mm)) for mm in (0, max(parts.BLURS_MM))]
+    plain, soft = (means[*end, "ms_ssim"] for end in ends)
+    spread, soft_spread = (means[*end, "shape_spread"] for end in ends)
+    gain, kept = soft - plain, soft_spread / spread - 1
     effect = (
         f"raises their MS-SSIM by {gain:.3f}, as if they were more alike"
         if gain > CLEAR_MS_SSIM
@@ -137,14 +124,12 @@ def _blur(table: pd.Series) -> str:
     )
 
 
-def _matched(table: pd.Series) -> str:
-    plain = value(table, parts.HELD_OUT, parts.PLAIN, "ms_ssim")
-    soft = value(table, parts.HELD_OUT, parts.MATCHED + RELEASE, "ms_ssim")
-    ours = value(table, RELEASE, parts.SAMPLED, "ms_ssim")
-    shape = value(table, RELEASE, parts.SAMPLED, "shape_spread")
-    real = value(table, parts.HELD_OUT, parts.PLAIN, "shape_spread")
-    if plain is None or soft is None or ours is None or shape is None or real is None:
-        return ""
+def _matched(means: Means) -> str:
+    plain = means[parts.HELD_OUT, parts.PLAIN, "ms_ssim"]
+    soft = means[parts.HELD_OUT, parts.MATCHED + RELEASE, "ms_ssim"]
+    ours = means[RELEASE, parts.SAMPLED, "ms_ssim"]
+    shape = means[RELEASE, parts.SAMPLED, "shape_spread"]
+    real = means[parts.HELD_OUT, parts.PLAIN, "shape_spread"]
     gap, left = ours - plain, ours - soft
     if abs(gap) <= CLEAR_MS_SSIM:
         difference = "do not differ clearly"
