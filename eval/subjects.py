@@ -90,18 +90,21 @@ def whole_blocks(grid: Grid, factors: tuple[int, int, int]) -> Grid:
     return grid.crop(start, kept).resized(shape)
 
 
-def _same(scan: Scan) -> Case:
+def same(scan: Scan) -> Case:
+    """Encode the scan, render its own grid; the scan is the truth."""
     grid = scan.volume.grid
     return Case(scan.volume, grid, _numbers(scan.volume), grid, scan.mask)
 
 
-def _coarser(scan: Scan, factors: tuple[int, int, int]) -> Case:
+def coarser(scan: Scan, factors: tuple[int, int, int]) -> Case:
+    """Encode the scan, render whole blocks of its voxels; their mean is the truth."""
     target = whole_blocks(scan.volume.grid, factors)
     truth, mask = averaged(scan, target)
     return Case(scan.volume, target, truth, target, mask)
 
 
-def _from_coarser(scan: Scan, factors: tuple[int, int, int]) -> Case:
+def from_coarser(scan: Scan, factors: tuple[int, int, int]) -> Case:
+    """Encode the scan averaged over whole blocks of its voxels, render its own voxels again."""
     coarse = whole_blocks(scan.volume.grid, factors)
     data, _ = averaged(scan, coarse)
     shape = [n * f for n, f in zip(coarse.shape, factors, strict=True)]
@@ -127,11 +130,11 @@ def _to_ideal(scan: Scan, spacing_mm: float) -> Case:
 
 
 CONDITIONS: dict[str, Callable[[Scan], Case]] = {
-    "native -> native": _same,
-    "native -> 2 mm": lambda s: _coarser(s, (2, 2, 2)),  # of 1 mm scans
-    "native -> 1 x 1 x 3 mm": lambda s: _coarser(s, (1, 1, 3)),
-    "2 mm -> 1 mm": lambda s: _from_coarser(s, (2, 2, 2)),
-    "native -> in-plane x 2": lambda s: _coarser(s, (2, 2, 1)),  # of thick slices along S
+    "native -> native": same,
+    "native -> 2 mm": lambda s: coarser(s, (2, 2, 2)),  # of 1 mm scans
+    "native -> 1 x 1 x 3 mm": lambda s: coarser(s, (1, 1, 3)),
+    "2 mm -> 1 mm": lambda s: from_coarser(s, (2, 2, 2)),
+    "native -> in-plane x 2": lambda s: coarser(s, (2, 2, 1)),  # of thick slices along S
     "native -> thin slices -> native": lambda s: _thin_slices(s, 3),
     "native -> 1 mm": lambda s: _to_ideal(s, 1.0),
 }

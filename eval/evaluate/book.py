@@ -45,16 +45,10 @@ REDIRECT = """<!doctype html>
 
 
 def build(out: Path, plan: Plan, wanted: frozenset[tuple[str, ...]], profile: str) -> Path:
-    """Execute the pages, render them, and put the book into the report.
+    """Execute the pages, render them, and put the book into the report; the page to open.
 
-    Args:
-        out: The report's folder, which holds ``rows``.
-        plan: What the report is about.
-        wanted: Identities of its rows; others that the file holds stay out of the pages.
-        profile: quick, gpu or paper.
-
-    Returns:
-        The page to open.
+    `out` is the report's folder, which holds ``rows``; of these only the `wanted` identities get
+    into the pages.
 
     Raises:
         InputError: A page did not run or the book did not build; the old one stays.
@@ -134,14 +128,9 @@ def execute(
     profile: str,
     running: list[subprocess.Popen],
 ) -> None:
-    """Run one page; it finds the rows in the folder beside that of the sources.
+    """Run one page into `target`; it finds the rows in the folder beside that of the sources.
 
-    Args:
-        notebook: What to run.
-        target: Where the executed page goes.
-        parameters: Of the notebook.
-        profile: quick, gpu or paper.
-        running: Gets the program, for whoever must stop it.
+    `running` gets the program, for whoever must stop it.
 
     Raises:
         InputError: A cell failed.
@@ -171,15 +160,14 @@ def execute(
 
 def without_paths(notebook: dict) -> dict:
     """An executed notebook without the cell of parameters and without stderr."""
-    cells = notebook["cells"]
-    notebook["cells"] = [
-        c for c in cells if "injected-parameters" not in c["metadata"].get("tags", [])
-    ]
-    for cell in notebook["cells"]:
-        outputs = cell.get("outputs", [])
-        if outputs:
-            cell["outputs"] = [o for o in outputs if o.get("name") != "stderr"]
-    return notebook
+    cells = [
+        cell for cell in notebook["cells"]
+        if "injected-parameters" not in cell["metadata"].get("tags", [])
+    ]  # fmt: skip
+    for cell in cells:
+        if "outputs" in cell:
+            cell["outputs"] = [o for o in cell["outputs"] if o.get("name") != "stderr"]
+    return notebook | {"cells": cells}
 
 
 # Words
@@ -215,7 +203,10 @@ def first_page(frame: pd.DataFrame, plan: Plan, pages: Sequence[str]) -> dict[st
         "pitch_mm": f"{config.latent_spacing_mm:g}",
         "warnings": "\n".join(["## Before you trust it", "", *warned]) if warned else "",
         "scans": markdown(scans),
-        "left_out": _left_out(missing) if missing else "",
+        "left_out": f"The first {MOST_PAGES} scans have a page each; the other {missing} stand in "
+        "the tables alone."
+        if missing
+        else "",
         "arms": markdown(coders),
         "pages": "[All numbers](notebooks/09_results.ipynb) are in tables that can be filtered, "
         "with the rows to download. A page for each scan shows planes, errors, and which detail "
@@ -234,12 +225,6 @@ def _line(number: int, volume: Checked) -> dict[str, str]:
         "Scored inside": RULES[volume.rule],
         "Mask (cm³)": f"{volume.mask_cm3:,.0f}",
     }
-
-
-def _left_out(n: int) -> str:
-    return (
-        f"The first {MOST_PAGES} scans have a page each; the other {n} stand in the tables alone."
-    )
 
 
 # Rendering

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-
 from eval.coders.base import Coder, Interpolation, codec_coders, coders_from, loaded, release_coders
 from eval.evaluate.inputs import Plan
 from eval.evaluate.report import COARSER, FROM_HALF, NATIVE
-from eval.subjects import Case, Scan, averaged, whole_blocks
+from eval.subjects import Case, Scan, coarser, from_coarser, same
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.volume import Volume
 
 NEAR_FINEST = 1.5  # axes whose voxels are at most this much longer than the finest are halved
 
@@ -34,32 +31,19 @@ def halved_axes(grid: Grid) -> tuple[int, int, int]:
     return tuple(2 if s <= NEAR_FINEST * finest else 1 for s in grid.spacing_mm)  # type: ignore
 
 
-def native(scan: Scan) -> Case:
-    """Encode the scan, render its own grid; the scan is the truth."""
-    grid = scan.volume.grid
-    return Case(scan.volume, grid, scan.volume.data.double().numpy(), grid, scan.mask)
-
-
-def coarser(scan: Scan) -> Case:
+def twice_as_long(scan: Scan) -> Case:
     """Encode the scan, render voxels twice as long; the mean of its voxels is the truth."""
-    target = whole_blocks(scan.volume.grid, halved_axes(scan.volume.grid))
-    truth, mask = averaged(scan, target)
-    return Case(scan.volume, target, truth, target, mask)
+    return coarser(scan, halved_axes(scan.volume.grid))
 
 
 def from_half(scan: Scan) -> Case:
     """Encode the scan averaged over voxels twice as long, render its own voxels again."""
-    factors = halved_axes(scan.volume.grid)
-    coarse = whole_blocks(scan.volume.grid, factors)
-    data, _ = averaged(scan, coarse)
-    target = coarse.resized([n * f for n, f in zip(coarse.shape, factors, strict=True)])
-    truth, mask = averaged(scan, target)  # the scan's voxels, less planes that fill no block
-    return Case(Volume(torch.from_numpy(data).float(), coarse), target, truth, target, mask)
+    return from_coarser(scan, halved_axes(scan.volume.grid))
 
 
 CASES: dict[str, Callable[[Scan], Case]] = {
-    NATIVE: native,
-    COARSER: coarser,
+    NATIVE: same,
+    COARSER: twice_as_long,
     FROM_HALF: from_half,
 }
 

@@ -52,47 +52,27 @@ class Input:
 
 @dataclass(frozen=True)
 class Checked:
-    """One input after the check that read it.
+    """One input after the check that read it."""
 
-    Args:
-        name: In the report.
-        path: Absolute, as text; never shown.
-        mask: The mask's path, empty if none was given.
-        data_sha256: Of the file's bytes, and of the mask's if there is one.
-        shape: Voxels along R, A, S.
-        spacing_mm: Along R, A, S.
-        orientation: Of the file, such as LPS.
-        rule: Of the mask, a key of `RULES`.
-        mask_cm3: Volume inside the mask.
-        mask_share: The same as a share of the scan.
-        warnings: Sentences; each was measured.
-    """
-
-    name: str
-    path: str
-    mask: str
-    data_sha256: str
-    shape: tuple[int, ...]
-    spacing_mm: tuple[float, ...]
-    orientation: str
-    rule: str
-    mask_cm3: float
-    mask_share: float
-    warnings: tuple[str, ...]
+    name: str  # in the report
+    path: str  # absolute; never shown
+    mask: str  # the mask's path, empty if none was given
+    data_sha256: str  # of the file's bytes, and of the mask's if there is one
+    shape: tuple[int, ...]  # voxels along R, A, S
+    spacing_mm: tuple[float, ...]  # along R, A, S
+    orientation: str  # of the file, such as LPS
+    rule: str  # of the mask, a key of `RULES`
+    mask_cm3: float  # volume inside the mask
+    mask_share: float  # the same as a share of the scan
+    warnings: tuple[str, ...]  # sentences; each was measured
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a report is about.
+    """What a report is about."""
 
-    Args:
-        release: Name of a release, or path of weights.
-        coders: The user's own, each ``FILE.py:NAME``.
-        volumes: Every one of the report.
-    """
-
-    release: str
-    coders: tuple[str, ...]
+    release: str  # name, or path of weights
+    coders: tuple[str, ...]  # the user's own, each ``FILE.py:NAME``
     volumes: tuple[Checked, ...]
 
 
@@ -100,19 +80,17 @@ class Plan:
 
 
 def find(places: Sequence[str | Path]) -> list[Input]:
-    """The volumes that `medil.io.listing.list_images` lists, each under a name of its own.
-
-    Args:
-        places: Files, folders, patterns and CSV tables.
-
-    Returns:
-        One input per volume, named by its subject or else by its file.
+    """The volumes of `medil.io.listing.list_images`, each named by its subject or else by its file.
 
     Raises:
         InputError: What `list_images` refuses, an unknown format, or two volumes of one name.
     """
     inputs = [
-        Input(name or _stem(path), path.absolute(), mask and mask.absolute())
+        Input(
+            name or path.name[: -len(suffix_of(path))] or path.name,
+            path.absolute(),
+            mask and mask.absolute(),
+        )
         for path, name, mask in list_images(places)
     ]
     by_name: dict[str, Input] = {}
@@ -124,10 +102,6 @@ def find(places: Sequence[str | Path]) -> list[Input]:
                 "in the column 'subject' of a CSV table."
             )
     return inputs
-
-
-def _stem(path: Path) -> str:
-    return path.name[: -len(suffix_of(path))] or path.name
 
 
 # Checking
@@ -194,14 +168,9 @@ def seen_in_training(sha256: str) -> list[str]:
 
 
 def mask_of(volume: Volume, given: Path | None = None) -> tuple[np.ndarray, str]:
-    """Where a volume is scored, and by which of `RULES`.
+    """[D, H, W] bool: where a finite volume is scored, and by which of `RULES`.
 
-    Args:
-        volume: Finite.
-        given: A mask's file, on the volume's grid; what is not zero counts.
-
-    Returns:
-        [D, H, W] bool, and the rule.
+    A given mask's file lies on the volume's grid; what is not zero counts.
 
     Raises:
         InputError: The mask is empty or lies on another grid, or there is no object to find.
@@ -218,14 +187,9 @@ def mask_of(volume: Volume, given: Path | None = None) -> tuple[np.ndarray, str]
 
 
 def content_mask(data: np.ndarray) -> tuple[np.ndarray, str]:
-    """A mask from what a volume holds, whatever it is called.
+    """A mask [D, H, W] from what a finite volume holds, and its rule.
 
-    Args:
-        data: [D, H, W], finite.
-
-    Returns:
-        [D, H, W] bool and ``zeros`` where exact zeros surround the object (a stripped or
-        masked scan), else ``threshold``.
+    ``zeros`` where exact zeros surround the object (a stripped or masked scan), else ``threshold``.
 
     Raises:
         InputError: The volume is constant.
@@ -252,17 +216,9 @@ def is_stripped(data: np.ndarray) -> bool:
 def warnings_about(
     data: np.ndarray, mask: np.ndarray, rule: str, grid: Grid, n_replaced: int = 0
 ) -> list[str]:
-    """What a reader should know before trusting the numbers; only what was measured.
+    """Sentences that a reader should know before trusting the numbers; only what was measured.
 
-    Args:
-        data: [D, H, W].
-        mask: [D, H, W] bool, with one voxel or more.
-        rule: Of the mask.
-        grid: Of both.
-        n_replaced: Voxels that were not finite.
-
-    Returns:
-        Sentences, often none.
+    `n_replaced` voxels were not finite; `rule` is that of the mask, which holds a voxel or more.
     """
     found, spacing_mm = [], grid.spacing_mm
     if max(spacing_mm) > UNEVEN * min(spacing_mm):

@@ -32,29 +32,19 @@ THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class Page:
-    """One scan, its recorded rows, and its renderings by several codes on its own grid.
-
-    Args:
-        about: What the check found.
-        scan: The volume and its mask.
-        rows: Its recorded rows.
-        rebuilt: Title -> volume on the scan's grid; the first is the one shown in planes.
-        titles: Title -> arm in the rows.
-    """
+    """One scan, its recorded rows, and its renderings by several codes on its own grid."""
 
     about: Checked
     scan: Scan
     rows: pd.DataFrame
-    rebuilt: dict[str, Volume]
-    titles: dict[str, str]
+    rebuilt: dict[str, Volume]  # title -> volume; the first is the one shown in planes
+    titles: dict[str, str]  # title -> arm in the rows
 
 
 def open_page(folder: Path, name: str) -> Page:
     """Read a scan again and render it: the release, the best linear code, the user's models.
 
-    Args:
-        folder: Of the rows and the plan.
-        name: Of the volume.
+    `folder` holds the rows and the plan.
 
     Raises:
         InputError: The plan does not name it, or nothing is recorded.
@@ -104,11 +94,7 @@ def facts(page: Page) -> pd.DataFrame:
 
 
 def planes_and_errors(page: Page):
-    """Three planes through one point: the scan, its rendering, and the signed error.
-
-    Returns:
-        The figure: planes across; scan, rendering and error down; axes in mm.
-    """
+    """Planes through one point across; the scan, its rendering and the signed error down."""
     truth, (title, rebuilt) = page.scan.volume, next(iter(page.rebuilt.items()))
     error = Volume(rebuilt.data.double() - truth.data.double(), truth.grid)
     limit = float(np.percentile(error.data.abs().numpy()[page.scan.mask], 99)) or 1.0
@@ -135,13 +121,12 @@ def planes_and_errors(page: Page):
 
 
 def detail_curves(page: Page):
-    """Which detail came through, by its size: correlation on the left, error split on the right.
+    """Which detail came through, by its size.
 
-    Returns:
-        The figure. Left: Fourier shell correlation against frequency, with the threshold, and
-        where the longest voxels stop sampling; beyond it other directions are left.
-        Right: in bands of frequency, the share of the truth's power that was smoothed away
-        (below) and that was invented (above, hatched); together they are the error.
+    Left: Fourier shell correlation against frequency, with the threshold, and where the longest
+    voxels stop sampling; beyond it other directions are left. Right: in bands of frequency, the
+    share of the truth's power that was smoothed away (below) and that was invented (above,
+    hatched); together they are the error.
     """
     figure, (axes,) = panels(1, 2, panel_in=(4.4, 3.4))
     curve, bars = axes
@@ -185,20 +170,11 @@ def detail_table(page: Page) -> pd.DataFrame:
     lines = []
     for title, volume in page.rebuilt.items():
         for low, high in pairwise(edges):
-            found = detail_split(truth, volume.data.numpy(), mask, spacing_mm, (low, high))
+            split = detail_split(truth, volume.data.numpy(), mask, spacing_mm, (low, high))
             size = f"{1 / high:.1f} to {1 / low:.1f}" if low else f"above {1 / high:.1f}"
-            lines.append(
-                {
-                    "Band (mm)": size,
-                    "Code": title,
-                    "Kept": found.kept,
-                    "Smoothed": found.smoothed,
-                    "Invented": found.invented,
-                    "Error": found.error,
-                    "n": 1,
-                }
-            )
-    return pd.DataFrame(lines)
+            lines.append((size, title, split.kept, split.smoothed, split.invented, split.error, 1))
+    columns = ["Band (mm)", "Code", "Kept", "Smoothed", "Invented", "Error", "n"]
+    return pd.DataFrame(lines, columns=columns)
 
 
 def warnings_text(about: Checked) -> str:

@@ -162,12 +162,12 @@ def _detail(share: float) -> str:
         return "the sample is blurred, and folds run together."
     if share < 0.8:
         return "the sample is smoother than a head that went through the same decoder."
-    if share <= 1.25:
-        return (
-            "about as much detail as a head that went through the same decoder. Power is not "
-            "anatomy: texture in the wrong place has it too, so look for folds."
-        )
-    return "more than a head has, so part of what looks like folds is noise."
+    if share > 1.25:
+        return "more than a head has, so part of what looks like folds is noise."
+    return (
+        "about as much detail as a head that went through the same decoder. Power is not "
+        "anatomy: texture in the wrong place has it too, so look for folds."
+    )
 
 
 def agreement(one: float, two: float) -> str:
@@ -191,19 +191,10 @@ def sample_requests(
     seed: int,
     steps: int,
 ) -> tuple[pd.DataFrame, list[Volume]]:
-    """Samples of one noise under several requests and guidance weights, measured.
+    """Samples of one noise, one for each guidance weight and request (attribute to value).
 
-    Args:
-        flow: Trained on latents of `model`.
-        model: The autoencoder.
-        requests: Attribute to value, each for one sample.
-        guidances: Weights; every request is sampled under each.
-        seed: Of the noise that all of them start from.
-        steps: Along the flow.
-
-    Returns:
-        A line a sample (``guidance``, ``requested`` and ``measured`` with every attribute's
-        value), and the samples on voxels of 2 mm in the same order.
+    Returns a line a sample (``guidance``, ``requested`` and ``measured`` with every attribute's
+    value), and the samples on voxels of 2 mm in the same order.
     """
     from medil.diffusion.sampling import sample
 
