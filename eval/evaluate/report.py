@@ -7,12 +7,13 @@ scan and metric, so that no single rival is picked to lose.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import pandas as pd
 
 from eval.coders.base import SPLINES, TITLES, models, title_of
 from eval.metrics.catalogue import METRICS
-from eval.stats import compare
+from eval.stats import bootstrap_interval
 from eval.tables import signed_db
 from medil.model.codecs import LINEAR_CODECS
 
@@ -38,7 +39,7 @@ def scores(frame: pd.DataFrame) -> pd.DataFrame:
     table = frame.pivot_table(
         index=what, columns="metric", values="value", aggfunc="last", dropna=False, observed=True
     )
-    return table.dropna(how="all").reset_index()
+    return table.dropna(how="all").reset_index().rename_axis(columns=None)
 
 
 def scan_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -49,19 +50,16 @@ def scan_table(frame: pd.DataFrame) -> pd.DataFrame:
     table = table.sort_values(
         ["subject", "place", "psnr"], ascending=[True, True, False], kind="stable"
     )
-    shown = pd.DataFrame(
-        {
-            "Scan": table["subject"],
-            "Question": table["condition"],
-            "Code": [title_of(arm) for arm in table["arm"]],
-            "In (mm)": table["spacing_in_mm"],
-            "Out (mm)": table["spacing_out_mm"],
-            "Numbers per voxel": table["numbers_per_voxel"].round(3),
-        }
-    )
+    table["arm"] = table["arm"].map(title_of)
+    table["numbers_per_voxel"] = table["numbers_per_voxel"].round(3)
+    shown = {
+        "subject": "Scan", "condition": "Question", "arm": "Code", "spacing_in_mm": "In (mm)",
+        "spacing_out_mm": "Out (mm)", "numbers_per_voxel": "Numbers per voxel",
+    }  # fmt: skip
     for metric in metrics_of(table):
-        shown[header(metric)] = table[metric].round(decimals(metric))
-    return shown.assign(n=1).reset_index(drop=True)
+        shown[metric] = header(metric)
+        table[metric] = table[metric].round(decimals(metric))
+    return table[[*shown]].rename(columns=shown).assign(n=1).reset_index(drop=True)
 
 
 def summary_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -115,26 +113,15 @@ def gains_table(frame: pd.DataFrame) -> pd.DataFrame:
     table, lines = scores(frame), []
     judged = [m for m in metrics_of(table) if METRICS[m].higher_is_better is not None]
     arms = [arm for arm in table["arm"].unique() if arm not in TITLES]
-    for condition in present(table):
-        for arm in arms:
-            for metric in judged:
-                found = gains(frame, metric, arm, condition)
-                if found.empty:
-                    continue
-                low, high = interval(found)
-                n_decimals = decimals(metric)
-                lines.append(
-                    {
-                        "Question": condition,
-                        "Code": title_of(arm),
-                        "Metric": header(metric),
-                        "Better than the best linear rival by": round(found.mean(), n_decimals),
-                        "Low": round(low, n_decimals),
-                        "High": round(high, n_decimals),
-                        "Scans won": int((found > 0).sum()),
-                        "n": len(found),
-                    }
-                )
+    for condition, arm, metric in product(present(table), arms, judged):
+        gain = gains(frame, metric, arm, condition)
+        if gain.empty:
+            continue
+        line = {"Question": condition, "Code": title_of(arm), "Metric": header(metric)}
+        names = ("Better than the best linear rival by", "Low", "High")
+        for name, value in zip(names, (gain.mean(), *interval(gain)), strict=True):
+            line[name] = round(value, decimals(metric))
+        lines.append(line | {"Scans won": int((gain > 0).sum()), "n": len(gain)})
     return pd.DataFrame(lines)
 
 
@@ -142,8 +129,7 @@ def interval(values: pd.Series) -> tuple[float, float]:
     """95 % bootstrap interval of the mean over scans; NaN for fewer than `FEWEST`."""
     if len(values) < FEWEST:
         return float("nan"), float("nan")
-    found = compare(values.to_numpy()[:, None])
-    return found.low, found.high
+    return bootstrap_interval(values.to_numpy()[:, None])
 
 
 def verdict(frame: pd.DataFrame) -> str:
