@@ -1,15 +1,16 @@
 """How far an estimate is from the truth, inside a mask: one function per number.
 
-Every function takes the truth first, works in float64, and says in its docstring the
-unit, the range and which way is better. `catalogue` lists them all. Rooms: `errors`
-(voxel by voxel), `structure` (SSIM), `spectra` (by spatial frequency), `edges`,
-`perceptual`, `tissue`, `topology`, `sets` (of volumes), `masks`.
+`truth` and `estimate` are [D, H, W] in one intensity unit, `mask` is [D, H, W] bool, and
+`spacing_mm` is the voxel size along D, H, W. Every function takes the truth first, works in
+float64, and raises `InputError` where shapes differ or the mask is empty. `catalogue` lists
+unit, range, direction and source of every number.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 
@@ -101,25 +102,14 @@ __all__ = [
 def all_metrics(
     truth: np.ndarray, estimate: np.ndarray, mask: np.ndarray, spacing_mm: Triple
 ) -> dict[str, float]:
-    """Every metric of one volume against its truth, by name (`scored`).
+    """Every metric of one volume against its truth, by name (`scored`); units in `UNITS`.
 
     The peak is `peak_intensity`, and white matter is what is brighter than the *truth's*
-    border of grey and white, in the estimate too. Pieces and handles are the estimate's
-    own count: compare them with those of the truth, which are its metrics against itself.
-
-    Args:
-        truth: [D, H, W].
-        estimate: [D, H, W], same unit.
-        mask: [D, H, W] bool; the tissue metrics expect a brain.
-        spacing_mm: Voxel size along D, H, W, in mm.
-
-    Returns:
-        Name to value; units in `UNITS`. NaN where a metric has no value: a truth without
-        strong edges or that is constant, an estimate with a voxel that is not finite.
-        `lpips` only where its weights are at hand.
-
-    Raises:
-        InputError: Shapes differ or the mask is empty.
+    border of grey and white, in the estimate too; the tissue metrics expect a brain. Pieces and
+    handles are the estimate's own count: compare them with those of the truth, which are its
+    metrics against itself. NaN where a metric has no value: a truth without strong edges or that
+    is constant, an estimate with a voxel that is not finite. `lpips` only where its weights are
+    at hand.
     """
     truth, estimate, mask = checked(truth, estimate, mask)
     peak = peak_intensity(truth, mask)
@@ -137,18 +127,14 @@ def all_metrics(
         (("components_per_cm3", "handles_per_cm3"), lambda: _white_matter(*case, spacing_mm)),
     ]
     finite = bool(np.isfinite(estimate).all() and np.isfinite(truth).all())
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for names, compute in groups:
-        found.update(zip(names, _or_nan(compute, len(names)) if finite else [math.nan] * 3))
+        values |= dict.fromkeys(names, math.nan)
+        if finite:
+            with suppress(InputError):
+                values |= zip(names, compute())
     distance = lpips_25d(*case, peak) if finite and peak > 0 else None
-    return found if distance is None else {**found, "lpips": distance}
-
-
-def _or_nan(compute: Callable[[], tuple[float, ...]], count: int) -> tuple[float, ...]:
-    try:
-        return compute()
-    except InputError:
-        return (math.nan,) * count
+    return values if distance is None else {**values, "lpips": distance}
 
 
 def _resolutions(

@@ -1,4 +1,4 @@
-"""What every metric asks of its input, and two small tools."""
+"""What every metric requires of its input, and small tools that several share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from medil.errors import InputError
+from medil.grid import Triple
 
 
 def checked(truth, estimate, mask) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -28,6 +29,12 @@ def inside(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def bounding_box(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
     found = ndimage.find_objects(mask.astype(np.uint8))[0]
     return tuple(slice(max(0, s.start - margin), s.stop + margin) for s in found)
+
+
+def depth_mm(mask: np.ndarray, spacing_mm: np.ndarray | Triple) -> np.ndarray:
+    """[D, H, W] distance from the nearest voxel centre outside; beyond the faces is outside."""
+    padded = np.pad(np.asarray(mask, dtype=bool), 1)
+    return ndimage.distance_transform_edt(padded, sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
 
 
 def relative(error: np.ndarray, reference: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from eval.metrics.checks import bounding_box, checked
+from eval.metrics.checks import bounding_box, checked, depth_mm
 from medil.grid import Triple
 
 STRONGEST = 0.05  # share of voxels, by the truth's gradient, among which edges are sought
@@ -37,18 +37,8 @@ def edge_width_mm(
     makes feet and tops of its own and so *narrows* edges: read it beside a measure of noise.
     The truth has a width too (compare it with itself), which no honest estimate undercuts.
 
-    Args:
-        truth: [D, H, W].
-        estimate: [D, H, W], in any unit: only the place of the rise counts.
-        mask: [D, H, W] bool.
-        spacing_mm: Voxel size along D, H, W, in mm.
-
-    Returns:
-        In mm, from 0 to 12; lower is sharper. NaN when the truth has fewer than 20 edges
-        there. Source: the edge response of optics (ISO 12233), our choice of edges.
-
-    Raises:
-        InputError: Shapes differ or the mask is empty.
+    In mm, from 0 to 12; lower is sharper. NaN when the truth has fewer than 20 edges there.
+    Source: the edge response of optics (ISO 12233), our choice of edges.
     """
     truth, estimate, mask = checked(truth, estimate, mask)
     box = bounding_box(mask, margin=2)
@@ -71,9 +61,7 @@ def _edges(
     truth: np.ndarray, mask: np.ndarray, spacing_mm: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """[n, 3] voxel index of edges and [n, 3] unit vectors uphill, along the axes, in mm."""
-    padded = np.pad(mask, 1)
-    depth_mm = ndimage.distance_transform_edt(padded, sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
-    deep = depth_mm >= INSIDE_MM
+    deep = depth_mm(mask, spacing_mm) >= INSIDE_MM
     if not deep.any():
         return np.empty((0, 3)), np.empty((0, 3))
     slopes = _slopes(truth, spacing_mm)  # [3, D, H, W]
@@ -107,12 +95,8 @@ def _slopes(truth: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
 def _side(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """One side of each profile, from its middle out, held at its extremum from there on.
 
-    Args:
-        values: [edges, steps], rising from the middle out.
-        seen: [edges, steps] bool: in the mask.
-
-    Returns:
-        [edges, steps] never falling: the running maximum until the rise has ended.
+    `values` [edges, steps] rise from the middle out; `seen` says what lies in the mask. The
+    result never falls: the running maximum until the rise has ended.
     """
     highest = np.maximum.accumulate(values, axis=1)
     relapse = highest - values > RELAPSE * (highest - values[:, :1])
@@ -128,9 +112,7 @@ def _side(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
 def _rise_mm(up: np.ndarray, down: np.ndarray) -> np.ndarray:
     """[edges] distance between 10 and 90 % of the rise, linear between steps.
 
-    Args:
-        up: [edges, steps] from the middle towards the top.
-        down: [edges, steps] from the middle towards the foot, negated.
+    `up` and `down` are [edges, steps] from the middle towards the top and, negated, the foot.
     """
     foot, top = -down[:, -1], up[:, -1]
     rise = top - foot

@@ -23,19 +23,13 @@ def peak_intensity(truth: np.ndarray, mask: np.ndarray) -> float:
 
 
 def psnr(truth: np.ndarray, estimate: np.ndarray, mask: np.ndarray, peak: float) -> float:
-    """Peak signal-to-noise ratio inside the mask.
+    """Peak signal-to-noise ratio inside the mask: ``20 log10(peak / RMSE)`` in dB.
 
-    Args:
-        truth: [D, H, W].
-        estimate: [D, H, W], same unit.
-        mask: [D, H, W] bool; only True voxels count.
-        peak: What counts as full signal, normally `peak_intensity`.
-
-    Returns:
-        ``20 log10(peak / RMSE)`` in dB; higher is better, infinite for no error.
+    `peak` counts as full signal, normally `peak_intensity`. Higher is better, infinite for no
+    error.
 
     Raises:
-        InputError: Shapes differ, the mask is empty, or the peak is not above zero.
+        InputError: The peak is not above zero.
     """
     truth, estimate, mask = checked(truth, estimate, mask)
     if not peak > 0:
@@ -59,20 +53,11 @@ def hfen(truth: np.ndarray, estimate: np.ndarray, mask: np.ndarray, spacing_mm: 
 
     Kernel of sigma 1.5 mm along every axis (not voxels), so that edges of one physical
     size count alike on every grid; along an axis with voxels above 3 mm the kernel is
-    held at half a voxel, below which it cannot be sampled. It passes wavelengths near
-    7 mm best, so it says little about the very finest detail: `gradient_error` does.
+    held at half a voxel, below which it cannot be sampled. The mask is applied after the
+    filter. It passes wavelengths near 7 mm best, so it says little about the very finest
+    detail: `gradient_error` does. Dimensionless, from 0; lower is better.
 
-    Args:
-        truth: [D, H, W].
-        estimate: [D, H, W], same unit.
-        mask: [D, H, W] bool, applied after the filter.
-        spacing_mm: Voxel size along D, H, W, in mm.
-
-    Returns:
-        Dimensionless, from 0; lower is better. Source: Ravishankar and Bresler 2011.
-
-    Raises:
-        InputError: Shapes differ or the mask is empty.
+    Source: Ravishankar and Bresler 2011.
     """
     truth, estimate, mask = checked(truth, estimate, mask)
     sigma_vox = [max(HFEN_SIGMA_MM / s, 0.5) for s in spacing_mm]
@@ -86,26 +71,14 @@ def hfen(truth: np.ndarray, estimate: np.ndarray, mask: np.ndarray, spacing_mm: 
 def gradient_error(
     truth: np.ndarray, estimate: np.ndarray, mask: np.ndarray, spacing_mm: Triple
 ) -> float:
-    """Error of the gradient magnitude over its norm, inside the mask.
+    """Relative root-mean-square error of the gradient's magnitude, inside the mask.
 
-    Central differences per mm (one-sided at the faces of the volume). Dimensionless,
-    from 0; lower is better. A blurred estimate scores badly even where its mean is right.
-
-    Args:
-        truth: [D, H, W].
-        estimate: [D, H, W], same unit.
-        mask: [D, H, W] bool.
-        spacing_mm: Voxel size along D, H, W, in mm.
-
-    Returns:
-        Relative root-mean-square error of |gradient|.
-
-    Raises:
-        InputError: Shapes differ or the mask is empty.
+    Central differences per mm (one-sided at the faces of the volume). Dimensionless, from 0;
+    lower is better. A blurred estimate scores badly even where its mean is right.
     """
     truth, estimate, mask = checked(truth, estimate, mask)
-    steep = _gradient_magnitude(truth, spacing_mm)[mask]
-    return relative(steep - _gradient_magnitude(estimate, spacing_mm)[mask], steep)
+    steep = gradient_magnitude(truth, spacing_mm)[mask]
+    return relative(steep - gradient_magnitude(estimate, spacing_mm)[mask], steep)
 
 
 def _laplacian_of_gaussian(
@@ -139,7 +112,9 @@ def _gaussian_kernels(sigma_vox: float) -> tuple[np.ndarray, np.ndarray]:
     return smooth, second * 2 / (second * x**2).sum()
 
 
-def _gradient_magnitude(volume: np.ndarray, spacing_mm: Triple) -> np.ndarray:
-    axes = [a for a in range(3) if volume.shape[a] > 1]
-    slopes = [np.gradient(volume, spacing_mm[a], axis=a) for a in axes]
-    return np.sqrt(sum(s**2 for s in slopes))
+def gradient_magnitude(volume: np.ndarray, spacing_mm: Triple) -> np.ndarray:
+    """[D, H, W] per mm; an axis of one voxel has no slope."""
+    slopes = [
+        np.gradient(volume, s, axis=a) for a, s in enumerate(spacing_mm) if volume.shape[a] > 1
+    ]
+    return np.sqrt(sum((s**2 for s in slopes), np.zeros(volume.shape)))

@@ -12,12 +12,6 @@ from medil.errors import InputError
 def brain_mask(data: np.ndarray) -> np.ndarray:
     """The brain of a skull-stripped volume: above zero, largest piece, holes filled.
 
-    Args:
-        data: [D, H, W] with a background of exactly zero.
-
-    Returns:
-        [D, H, W] bool.
-
     Raises:
         InputError: Nothing is above zero.
     """
@@ -30,13 +24,8 @@ def head_mask(data: np.ndarray) -> np.ndarray:
     Half of Otsu's threshold (intensities clipped at the 99.5th percentile, smoothed by
     one voxel, so that fat does not set it and skin is not lost), the largest piece,
     closed by two voxels, holes filled in 3-D and then slice by slice along the last
-    axis, since a neck that leaves the field of view opens the cavities of the head.
-
-    Args:
-        data: [D, H, W], background near zero, last axis up.
-
-    Returns:
-        [D, H, W] bool.
+    axis, which points up, since a neck that leaves the field of view opens the cavities of
+    the head.
 
     Raises:
         InputError: The volume is constant.

@@ -36,25 +36,18 @@ def lpips_25d(
     """Learned perceptual distance, averaged over slices along three axes ("2.5-D").
 
     Both volumes are set to 0 outside the mask and cropped to its bounding box; 8 slices
-    along each axis, at the middles of 8 equal parts of the box, are mapped from 0...peak
+    along each axis, at the middles of 8 equal parts of the box, are mapped from 0...`peak`
     to -1...1 (clipped), repeated as red, green and blue, filled up with black to 64 pixels
     where a side is shorter, and compared by AlexNet's LPIPS. Slices count voxels: compare LPIPS
     only on one grid. The network has seen photographs, not scans.
 
-    Args:
-        truth: [D, H, W].
-        estimate: [D, H, W], same unit.
-        mask: [D, H, W] bool.
-        peak: White, normally `peak_intensity`.
-        network: Takes two [B, 3, h, w] in -1...1 and gives [B, ...] distances; looked for
-            with `alexnet_lpips` when None.
+    From 0, lower is better; None when the weights are not available. `network` takes two
+    [B, 3, h, w] and gives [B, ...] distances; `alexnet_lpips` when None.
 
-    Returns:
-        From 0, dimensionless; lower is better. None when the weights are not available.
-        Source: Zhang et al. 2018.
+    Source: Zhang et al. 2018.
 
     Raises:
-        InputError: Shapes differ, the mask is empty, or the peak is not above zero.
+        InputError: The peak is not above zero.
     """
     truth, estimate, mask = checked(truth, estimate, mask)
     if not peak > 0:

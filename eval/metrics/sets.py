@@ -1,8 +1,9 @@
 """Is one set of volumes distributed like another, and how varied is it?
 
-Distances work on features, [volumes, features]. The usual ones come from networks trained
-on medical images, whose weights do not come with this repository; `features` needs none, so
-distances on it are not comparable with published ones on RadImageNet, MedicalNet or Inception.
+Distances work on two tables of features, [volumes, features], of equal width; too few rows
+raise `InputError`. The usual features come from networks trained on medical images, whose
+weights do not come with this repository; `features` needs none, so distances on it are not
+comparable with published ones on RadImageNet, MedicalNet or Inception.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from scipy import fft, ndimage
 from scipy.spatial.distance import cdist, pdist
 
 from eval.metrics.checks import bounding_box, inside
-from eval.metrics.errors import peak_intensity
+from eval.metrics.errors import gradient_magnitude, peak_intensity
+from eval.metrics.structure import ms_ssim
 from eval.metrics.tissue import segment
 from medil.errors import InputError
 from medil.grid import Triple
@@ -35,25 +37,16 @@ FEATURES = (
 
 
 def features(volume: np.ndarray, mask: np.ndarray, spacing_mm: Triple) -> np.ndarray:
-    """Numbers that describe one brain, nearly the same on every voxel grid.
+    """[18] numbers (`FEATURES`) that describe one brain, nearly the same on every voxel grid.
 
     Shares of three tissues (`tissue.segment`), quantiles of intensity relative to the 99.5th
     percentile, logarithm of the share of power around four wavelengths (weights fall to
     zero one octave away), gradient magnitude after a Gaussian of 2 mm (narrowed by the
     variance of a voxel, which has blurred already), volume and principal axes of the mask.
-    Our choice; `FEATURES` names the numbers.
-
-    Args:
-        volume: [D, H, W], T1-weighted.
-        mask: [D, H, W] bool, the brain.
-        spacing_mm: Voxel size; up to 1.5 mm all wavelengths that count can be seen.
-
-    Returns:
-        [18] float64.
+    Our choice. With voxels up to 1.5 mm all wavelengths that count can be seen.
 
     Raises:
-        InputError: Shapes differ, the mask is empty, intensities are not finite, or none
-            is above zero.
+        InputError: Intensities are not finite, or none is above zero.
     """
     inside(volume, mask)
     box = bounding_box(np.asarray(mask, dtype=bool), 0)
@@ -96,8 +89,7 @@ def _gradients(scaled: np.ndarray, mask: np.ndarray, spacing_mm: Triple) -> np.n
     step = np.asarray(spacing_mm)
     sigma_vox = np.sqrt(np.maximum(GRADIENT_SIGMA_MM**2 - step**2 / 12, 0.25 * step**2)) / step
     smooth = ndimage.gaussian_filter(scaled.astype(np.float32), sigma_vox, truncate=3.0)
-    slopes = [np.gradient(smooth, s, axis=a) for a, s in enumerate(step) if smooth.shape[a] > 1]
-    steepness = np.sqrt(sum(s[mask] ** 2 for s in slopes) + np.zeros(int(mask.sum())))
+    steepness = gradient_magnitude(smooth, spacing_mm)[mask]
     return np.array([steepness.mean(), np.percentile(steepness, 90)])
 
 
@@ -119,18 +111,10 @@ def _shape(mask: np.ndarray, spacing_mm: Triple) -> np.ndarray:
 
 
 def standardised(real: np.ndarray, made: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both sets in units of the real set's spread, feature by feature.
+    """Both sets, [volumes, features], in units of the real set's spread, feature by feature.
 
-    Args:
-        real: [n, features], two volumes or more.
-        made: [m, features].
-
-    Returns:
-        Both, minus the real mean, over the real standard deviation (n - 1). Features that
-        do not vary in the real set are only centred.
-
-    Raises:
-        InputError: Not two tables of equal width, or one real volume.
+    Minus the real mean, over the real standard deviation (n - 1). Features that do not vary in
+    the real set are only centred.
     """
     real, made = _tables(real, made, 2)
     spread = real.std(axis=0, ddof=1)
@@ -141,21 +125,10 @@ def standardised(real: np.ndarray, made: np.ndarray) -> tuple[np.ndarray, np.nda
 def mmd(a: np.ndarray, b: np.ndarray) -> float:
     """Squared maximum mean discrepancy between two sets of features, unbiased.
 
-    Kernel: exp(-d^2 / (2 s^2)) with s the median distance within both sets together.
+    Kernel: exp(-d^2 / (2 s^2)) with s the median distance within both sets together. 0 expected
+    for sets of one distribution (so it may come out negative), at most 2; lower is better.
 
-    Args:
-        a: [n, features], two or more.
-        b: [m, features], two or more.
-
-    Returns:
-        Dimensionless; 0 expected for sets of one distribution (so it may come out
-        negative), at most 2; lower is better.
-
-    Raises:
-        InputError: Not two tables of equal width with two rows each.
-
-    Source:
-        Gretton and colleagues 2012, eq. 3.
+    Source: Gretton and colleagues 2012, eq. 3.
     """
     a, b = _tables(a, b, 2)
     both = np.concatenate([a, b])
@@ -173,20 +146,10 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
     |mean a - mean b|^2 + tr(A + B - 2 (A B)^(1/2)), covariances with n - 1. The trace of
     the root is the nuclear norm of the product of the centred tables, so that sets smaller
     than the number of features need no root of a singular matrix. It is biased upwards in
-    small sets: compare equal n only.
+    small sets: compare equal n only. In the square of the features' unit, from 0; lower is
+    better.
 
-    Args:
-        a: [n, features], two or more.
-        b: [m, features], two or more.
-
-    Returns:
-        In the square of the features' unit, from 0; lower is better.
-
-    Raises:
-        InputError: Not two tables of equal width with two rows each.
-
-    Source:
-        Dowson and Landau 1982; Heusel and colleagues 2017.
+    Source: Dowson and Landau 1982; Heusel and colleagues 2017.
     """
     a, b = _tables(a, b, 2)
     x, y = ((t - t.mean(0)) / np.sqrt(len(t) - 1) for t in (a, b))
@@ -201,23 +164,13 @@ def prdc(real: np.ndarray, made: np.ndarray, k: int = 5) -> dict[str, float]:
     Around each volume lies a ball that reaches its k-th nearest neighbour of the same set.
     Precision: made volumes inside some real ball; recall: real volumes inside some made
     ball; density: real balls around a made volume, over k; coverage: real balls with a
-    made volume inside.
+    made volume inside. Higher is better; density is about 1 for equal distributions, and above
+    it where made volumes crowd.
 
-    Args:
-        real: [n, features], more than k.
-        made: [m, features], more than k.
-        k: Neighbours.
-
-    Returns:
-        precision, recall and coverage, 0 to 1; density, from 0, about 1 for equal
-        distributions, and above it where made volumes crowd. Dimensionless, higher is
-        better.
+    Source: Naeem and colleagues 2020; precision and recall: Kynkäänniemi and colleagues 2019.
 
     Raises:
-        InputError: Not two tables of equal width with more than k rows, or k below 1.
-
-    Source:
-        Naeem and colleagues 2020; precision and recall: Kynkäänniemi and colleagues 2019.
+        InputError: k is below 1.
     """
     if k < 1:
         raise InputError(f"k must be at least 1, not {k}.")
@@ -239,27 +192,18 @@ def ms_ssim_diversity(
     most_pairs: int = 100,
     seed: int = 0,
 ) -> float:
-    """Mean multi-scale SSIM over pairs of a set: how alike its volumes are.
+    """Mean multi-scale SSIM over pairs of a set: how alike its volumes are, 1 for copies.
 
-    Args:
-        volumes: Two or more, [D, H, W] on one grid, in one place.
-        mask: [D, H, W] bool where to compare; everywhere by default. The mean of the
-            volumes' 99.5th percentiles there is the data range of all pairs.
-        most_pairs: Where there are more pairs, this many are drawn.
-        seed: Of the draw.
+    Volumes lie on one grid, in one place, and are compared in the mask (everywhere by default);
+    the mean of their 99.5th percentiles there is the data range of all pairs. Where there are
+    more pairs than `most_pairs`, so many are drawn with `seed`. Only its distance from the value
+    of real volumes says something: blur raises it and noise lowers it.
 
-    Returns:
-        Dimensionless, up to 1 for copies; lower is more varied. Only its distance from the
-        value of real volumes says something: blur raises it and noise lowers it.
+    Source: Odena, Olah and Shlens 2017.
 
     Raises:
-        InputError: Fewer than two volumes, or shapes differ.
-
-    Source:
-        Odena, Olah and Shlens 2017.
+        InputError: Fewer than two volumes.
     """
-    from eval.metrics.structure import ms_ssim
-
     if len(volumes) < 2:
         raise InputError(f"diversity needs two volumes or more, not {len(volumes)}.")
     if mask is None:

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import fft, ndimage
+from scipy import fft
 
-from eval.metrics.checks import bounding_box, checked
+from eval.metrics.checks import bounding_box, checked, depth_mm
 from medil.errors import InputError
 from medil.grid import Triple
 
 SHELL_WIDTH_PER_MM = 0.01
 RIM_MM = 4.0  # over which the mask fades, inwards
-FSC_THRESHOLDS = (0.5, 0.143)
 
 
 @dataclass(frozen=True)
@@ -92,20 +91,10 @@ def fsc(
     dark fluid near its rim correlates in the lowest shells, and should. Shells are 0.01
     per mm wide, or one over the longest side of small boxes.
 
-    Args:
-        truth: [D, H, W].
-        estimate: [D, H, W].
-        mask: [D, H, W] bool.
-        spacing_mm: Voxel size along D, H, W, in mm.
-        beyond_coarsest: Also shells that the axis with the largest voxels does not sample;
-            they average over the other directions.
-
     Returns:
-        Shells of rising frequency, empty ones left out; a shell in which either volume is
-        zero correlates by 0. Range -1 to 1, dimensionless; higher is better.
-
-    Raises:
-        InputError: Shapes differ or the mask is empty.
+        Shells of rising frequency, empty ones left out; a shell in which either volume is zero
+        correlates by 0. With `beyond_coarsest` also shells that the axis with the largest voxels
+        does not sample; they average over the other directions.
     """
     sums = _shell_sums(truth, estimate, mask, spacing_mm)
     size = np.sqrt(sums.of_truth * sums.of_estimate)
@@ -122,17 +111,10 @@ def effective_resolution_mm(shells: Shells, threshold: float = 0.5) -> float:
     """One over the frequency at which the shell correlation first falls below a threshold.
 
     Against a truth without noise, the noise of the estimate there has 3 times the power of
-    its signal (0.5) or 48 times (0.143). In electron microscopy, where 0.143 comes from,
-    both volumes are noisy halves of the data, and that threshold means less. Linear between
-    shells, starting from 1 at frequency 0.
-
-    Args:
-        shells: From `fsc`.
-        threshold: 0.5, or 0.143 of Rosenthal and Henderson 2003.
-
-    Returns:
-        In mm, lower is better; never below twice the largest voxel, which is also the
-        value where no shell falls below.
+    its signal (0.5) or 48 times (0.143, Rosenthal and Henderson 2003). In electron microscopy,
+    where 0.143 comes from, both volumes are noisy halves of the data, and that threshold means
+    less. Linear between shells, starting from 1 at frequency 0. In mm, lower is better; never
+    below twice the largest voxel, which is also the value where no shell falls below.
 
     Raises:
         InputError: The threshold is not between 0 and 1.
@@ -163,23 +145,12 @@ def detail_split(
     Shell by shell, the estimate is ``E = gain T + R`` with R orthogonal to the truth T:
     gain is the least-squares fit, R is what no gain explains: noise, ghosts, folds that are
     not there, and true detail in the wrong place. A gain that differs by direction within
-    a shell counts as R too.
-
-    Args:
-        truth: [D, H, W].
-        estimate: [D, H, W], same unit.
-        mask: [D, H, W] bool, faded at its rim as in `fsc`.
-        spacing_mm: Voxel size along D, H, W, in mm.
-        band_per_mm: Lowest and highest frequency, in cycles per mm; each shell belongs
-            where its mean frequency lies.
-
-    Returns:
-        Dimensionless amplitudes, pooled over shells by the truth's power, so that
-        ``error**2 = smoothed**2 + invented**2`` exactly. For kept 1 is best, for the
-        others 0.
+    a shell counts as R too. The mask fades at its rim as in `fsc`; each shell belongs to the
+    band (cycles per mm) in which its mean frequency lies. Amplitudes are pooled over shells by
+    the truth's power, so that ``error**2 = smoothed**2 + invented**2`` exactly.
 
     Raises:
-        InputError: Shapes differ, the mask is empty, or the truth has no power in the band.
+        InputError: The truth has no power in the band.
     """
     low, high = band_per_mm
     sums = _shell_sums(truth, estimate, mask, spacing_mm)
@@ -201,15 +172,9 @@ def detail_split(
 
 
 def soft_mask(mask: np.ndarray, spacing_mm: Triple) -> np.ndarray:
-    """[D, H, W] weights: 0 outside, rising to 1 by a sine squared over the rim, inwards.
-
-    The faces of the volume are a rim too. Distances are in mm, from the nearest voxel
-    centre outside.
-    """
+    """[D, H, W] weights: 0 outside, rising to 1 by a sine squared over the rim, inwards."""
     rim_mm = max(RIM_MM, 2 * max(spacing_mm))
-    padded = np.pad(np.asarray(mask, dtype=bool), 1)
-    depth_mm = ndimage.distance_transform_edt(padded, sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
-    return np.sin(np.pi / 2 * np.minimum(depth_mm / rim_mm, 1)) ** 2
+    return np.sin(np.pi / 2 * np.minimum(depth_mm(mask, spacing_mm) / rim_mm, 1)) ** 2
 
 
 def _shell_sums(

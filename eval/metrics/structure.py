@@ -15,24 +15,12 @@ K1, K2 = 0.01, 0.03  # both papers
 
 
 def ssim(truth: np.ndarray, estimate: np.ndarray, mask: np.ndarray, peak: float) -> float:
-    """Structural similarity in 3-D, averaged over the mask.
+    """Structural similarity in 3-D, averaged over the mask: -1 to 1, higher is better.
 
     Gaussian window of 1.5 *voxels* (11 voxels wide), K1 = 0.01, K2 = 0.03, population
-    covariance, data range = peak, as Wang et al. 2004. The local map is computed first
+    covariance, data range = `peak`, as Wang et al. 2004. The local map is computed first
     and averaged inside the mask after, so windows at the rim see some background. The
     window counts voxels: compare SSIM only on one grid.
-
-    Args:
-        truth: [D, H, W].
-        estimate: [D, H, W], same unit.
-        mask: [D, H, W] bool.
-        peak: Data range, normally `peak_intensity`.
-
-    Returns:
-        From -1 to 1, dimensionless; higher is better.
-
-    Raises:
-        InputError: Shapes differ or the mask is empty.
     """
     truth, estimate, mask = checked(truth, estimate, mask)
     radius = WINDOW_RADIUS_VOX
@@ -69,18 +57,7 @@ def ms_ssim(truth: np.ndarray, estimate: np.ndarray, mask: np.ndarray, peak: flo
     the mask. Windows at the rim see some background. Scales count voxels: compare MS-SSIM
     only on one grid, and only where `n_scales` is equal.
 
-    Args:
-        truth: [D, H, W].
-        estimate: [D, H, W], same unit.
-        mask: [D, H, W] bool.
-        peak: Data range, normally `peak_intensity`.
-
-    Returns:
-        From 0 (a negative mean counts as 0, as in MONAI) to 1, dimensionless; higher is
-        better.
-
-    Raises:
-        InputError: Shapes differ or the mask is empty.
+    From 0 (a negative mean counts as 0, as in MONAI) to 1; higher is better.
     """
     truth, estimate, mask = checked(truth, estimate, mask)
     scales = n_scales(mask)

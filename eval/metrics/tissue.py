@@ -18,27 +18,19 @@ CLIP_PERCENTILES = (0.5, 99.5)  # a few bright vessels must not stretch the hist
 
 
 def thresholds(volume: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
-    """The intensities that part CSF from grey and grey from white matter.
+    """The intensities that part CSF from grey and grey from white matter, T1-weighted.
 
     Otsu's criterion with three classes: the least variance within classes, exactly, over
     all pairs of borders of a histogram of 256 bins (intensities clipped at the 0.5th and
     99.5th percentile inside the mask). At that optimum each border lies half-way between
-    the means of its two classes. Nothing is random.
+    the means of its two classes. Nothing is random. A mask with fewer than three intensities has
+    fewer classes, named from the darkest up: two are CSF and grey matter and a constant is all
+    CSF. The thresholds above them are infinite.
 
-    Args:
-        volume: [D, H, W], T1-weighted.
-        mask: [D, H, W] bool, the brain.
-
-    Returns:
-        (lower, upper), in the volume's unit. A mask with fewer than three intensities has
-        fewer classes, named from the darkest up: two are CSF and grey matter and a
-        constant is all CSF. The thresholds above them are infinite.
+    Source: Otsu 1979; Liao, Chen and Chung 2001, `skimage.filters.threshold_multiotsu`.
 
     Raises:
-        InputError: Shapes differ, the mask is empty, or intensities are not finite.
-
-    Source:
-        Otsu 1979; Liao, Chen and Chung 2001, `skimage.filters.threshold_multiotsu`.
+        InputError: Intensities are not finite.
     """
     values = inside(volume, mask)
     if not np.isfinite(values).all():
@@ -65,18 +57,9 @@ def _halfway(counts, centres, lower, upper) -> tuple[float, float]:
 
 
 def segment(volume: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Three tissues by intensity, darkest first: CSF 1, grey matter 2, white matter 3.
+    """[D, H, W] uint8 tissues by intensity: CSF 1, grey 2, white matter 3, 0 outside the mask.
 
-    Args:
-        volume: [D, H, W], T1-weighted.
-        mask: [D, H, W] bool, the brain.
-
-    Returns:
-        [D, H, W] uint8, 0 outside the mask. With fewer than three intensities the
-        brighter labels stay empty (`thresholds`).
-
-    Raises:
-        InputError: Shapes differ, the mask is empty, or intensities are not finite.
+    With fewer than three intensities the brighter labels stay empty (`thresholds`).
     """
     return _labelled(np.asarray(volume), np.asarray(mask, dtype=bool), thresholds(volume, mask))
 
@@ -89,15 +72,12 @@ def _labelled(volume: np.ndarray, mask: np.ndarray, levels: tuple[float, float])
 
 
 def dice(a: np.ndarray, b: np.ndarray, label: int) -> float:
-    """Overlap of one label: twice the common voxels over the sum of both.
+    """Overlap of one label: twice the common voxels over the sum of both (Dice 1945).
 
-    Dimensionless, 0 (apart) to 1 (equal); higher is better; 1 where neither has the label.
+    0 (apart) to 1 (equal, or neither has the label).
 
     Raises:
         InputError: Shapes differ.
-
-    Source:
-        Dice 1945; equal to the F1 score of voxels.
     """
     a, b = np.asarray(a), np.asarray(b)
     if a.shape != b.shape:
@@ -108,21 +88,10 @@ def dice(a: np.ndarray, b: np.ndarray, label: int) -> float:
 
 
 def tissue_dice(truth: np.ndarray, estimate: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    """Dice of CSF, grey and white matter between a volume and its estimate.
+    """dice_csf, dice_grey and dice_white between a T1-weighted volume and its estimate.
 
     Our choice: the truth's two thresholds part both, so an estimate must have the truth's
     intensities as well as its borders; one that lost contrast loses overlap.
-
-    Args:
-        truth: [D, H, W], T1-weighted.
-        estimate: [D, H, W], same unit.
-        mask: [D, H, W] bool, the brain.
-
-    Returns:
-        dice_csf, dice_grey and dice_white: dimensionless, 0 to 1, higher is better.
-
-    Raises:
-        InputError: Shapes differ, the mask is empty, or the truth is not finite.
     """
     truth, estimate, mask = checked(truth, estimate, mask)
     levels = thresholds(truth, mask)

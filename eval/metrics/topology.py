@@ -43,21 +43,13 @@ def topology(object_mask: np.ndarray) -> Topology:
     """Components, cavities and handles of the union of voxels. Counts, exact.
 
     Voxels of the object are closed cubes (26 neighbours), so pieces that share a corner are
-    one, and the background has 6 neighbours. What lies outside the array is background.
+    one, and the background has 6 neighbours. What lies outside the array is background. Neither
+    direction is better in itself: an estimate should have what the truth has.
 
-    Args:
-        object_mask: [D, H, W] bool.
-
-    Returns:
-        Dimensionless counts, from 0 (`euler` may be negative); handles from
-        ``components + cavities - euler``. Neither direction is better in itself: an
-        estimate should have what the truth has.
+    Source: Kong and Rosenfeld 1989; Euler number of Ohser and colleagues in scikit-image.
 
     Raises:
         InputError: Not three axes.
-
-    Source:
-        Kong and Rosenfeld 1989; Euler number of Ohser and colleagues in scikit-image.
 
     Example:
         >>> frame = np.ones((3, 3, 1), dtype=bool)
@@ -82,22 +74,11 @@ def white_surface(
 ) -> np.ndarray:
     """The white matter whose surface is counted: brighter than half-way from grey to white.
 
+    [D, H, W] bool. `level` is that border: by default as `tissue.thresholds` places it in this
+    T1-weighted volume; give the truth's to hold an estimate to the truth's intensities.
+
     Our choice: no smoothing and no largest piece, since false pieces and bridges are what
     is looked for. Pieces (26 neighbours) below `SPECK_MM3` are dropped as noise.
-
-    Args:
-        volume: [D, H, W], T1-weighted: white matter is brightest.
-        mask: [D, H, W] bool, the brain.
-        spacing_mm: Voxel size.
-        level: Intensity of the border; by default half-way between the mean of grey and
-            that of white matter as `tissue.segment` finds them in this volume. Give the
-            truth's to hold an estimate to the truth's intensities.
-
-    Returns:
-        [D, H, W] bool; empty where the volume has fewer than three intensities.
-
-    Raises:
-        InputError: Shapes differ, the mask is empty, or intensities are not finite.
     """
     if level is None:
         level = thresholds(volume, mask)[1]
@@ -115,13 +96,8 @@ def white_surface(
 def per_cm3(found: Topology, volume_cm3: float) -> dict[str, float]:
     """Components and handles for each cm3, so that brains of any size can be compared.
 
-    Args:
-        found: Of the white matter.
-        volume_cm3: Of the mask in which it was looked for.
-
-    Returns:
-        components_per_cm3 and handles_per_cm3, in 1/cm3, from 0. The truth's value is
-        best; more is invented, less is lost.
+    `volume_cm3` is that of the mask in which they were counted. The truth's value is best; more
+    is invented, less is lost.
 
     Raises:
         InputError: The volume is not above zero.
