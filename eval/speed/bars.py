@@ -24,37 +24,16 @@ FINEST_MM = 0.35
 
 @dataclass(frozen=True)
 class Bar:
-    """One measured quantity and the limit that was set for it.
+    """One measured quantity and the limit that was set for it."""
 
-    Args:
-        says: What is compared, for people.
-        kind: Of the condition.
-        arm: Of the rows; empty: every arm of that kind.
-        metric: Of the rows.
-        sense: `AT_LEAST` or `AT_MOST`.
-        limit: In the metric's unit.
-        sizes: How the condition's sizes begin; any when empty.
-        on_gpu: Whether rows of a GPU count, or those of a CPU.
-    """
-
-    says: str
-    kind: str
-    arm: str
+    says: str  # what is compared, for people
+    kind: str  # of the condition
+    arm: str  # of the rows; every arm of that kind when empty
     metric: str
-    sense: str
-    limit: float
-    sizes: str = ""
-    on_gpu: bool = False
-
-    def holds(self, value: float) -> bool:
-        """Whether a measured value meets the bar; NaN does not."""
-        return value >= self.limit if self.sense == AT_LEAST else value <= self.limit
-
-    def worst(self, values: pd.Series) -> int:
-        """Index of the value that is farthest on the wrong side."""
-        if values.isna().any():
-            return int(values.isna().idxmax())
-        return int(values.idxmin() if self.sense == AT_LEAST else values.idxmax())
+    sense: str  # `AT_LEAST` or `AT_MOST`
+    limit: float  # in the metric's unit
+    sizes: str = ""  # how the condition's sizes begin
+    on_gpu: bool = False  # whether rows of a GPU count, or those of a CPU
 
 
 BARS = (
@@ -104,35 +83,27 @@ def ratios_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _line(bar: Bar, rows: pd.DataFrame) -> dict[str, str]:
     line = {"Bar": bar.says, "Asked": f"{bar.sense} {three_digits(bar.limit)}"}
-    found = rows[
+    own = rows[
         (rows["kind"] == bar.kind)
         & (rows["metric"] == bar.metric)
         & rows["sizes"].str.startswith(bar.sizes)
         & ((rows["device"] != "cpu") == bar.on_gpu)
+        & (rows["arm"].eq(bar.arm) if bar.arm else True)
     ]
-    found = found[found["arm"] == bar.arm] if bar.arm else found
-    if found.empty:
+    if own.empty:
         blank = dict.fromkeys(("Measured", "Lowest to highest", "Rounds"), "")
         return {**line, **blank, "Verdict": UNKNOWN, "Measured on": ""}
-    row = found.loc[bar.worst(found["value"])]
-    low, high, n = (_beside(rows, row, end) for end in ("low", "high", "rounds"))
+    excess = (own["value"] - bar.limit) * (1 if bar.sense == AT_MOST else -1)
+    excess = excess.fillna(float("inf"))  # how far on the wrong side
+    row = own.loc[excess.idxmax()]
+    same = rows[(rows["arm"] == row["arm"]) & (rows["condition"] == row["condition"])]
+    beside = same.set_index("metric")["value"]
+    low, high, n = (beside.get(f"{bar.metric}_{end}") for end in ("low", "high", "rounds"))
     return {
         **line,
         "Measured": three_digits(row["value"]),
-        "Lowest to highest": ""
-        if low is None or high is None
-        else f"{three_digits(low)} to {three_digits(high)}",
-        "Rounds": f"{n:.0f}" if n else "1",
-        "Verdict": MET if bar.holds(row["value"]) else NOT_MET,
+        "Lowest to highest": "" if n is None else f"{three_digits(low)} to {three_digits(high)}",
+        "Rounds": "1" if n is None else f"{n:.0f}",
+        "Verdict": MET if excess.max() <= 0 else NOT_MET,
         "Measured on": f"{row['sizes']}, {row['where']}",
     }
-
-
-def _beside(rows: pd.DataFrame, row: pd.Series, end: str) -> float | None:
-    """The value that was recorded beside a row under its metric's name and an ending."""
-    same = rows[
-        (rows["arm"] == row["arm"])
-        & (rows["condition"] == row["condition"])
-        & (rows["metric"] == f"{row['metric']}_{end}")
-    ]
-    return None if same.empty else float(same["value"].iloc[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pandas as pd
@@ -11,13 +12,23 @@ import torch
 
 from eval import rows
 from eval.runner import Task
-from eval.speed import gpu, patches, rendering, tiles, training, whole
-from eval.speed.sizes import SIZES, Sizes
-from eval.speed.timing import NAME, Timing
+from eval.speed import model, patches, rendering, whole
+from eval.speed.timing import NAME, PLANS, Plan, Timing
 from medil.errors import InputError
 
 ONE_RUN = pd.Timedelta("30min")  # a part's rows are recorded together, at its end
-Part = Callable[[], list[Timing]]
+Part = Callable[[Plan], list[Timing]]
+OF_OPERATORS: dict[str, Part] = {"rendering": rendering.measure, "training": model.training}
+PARTS: dict[str, dict[str, Part]] = {  # device -> name -> part, in the order of a run
+    "cpu": {
+        **OF_OPERATORS,
+        "tiles": model.tiles,
+        "store": patches.measure,
+        "whole": whole.compare,
+        "growth": whole.grow,
+    },
+    "cuda": {**OF_OPERATORS, "brain": model.brain},
+}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -47,23 +58,6 @@ def newest_run(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["recorded_at"] > last - ONE_RUN].reset_index(drop=True)
 
 
-def parts(sizes: Sizes, release: str, device: str) -> dict[str, Part]:
-    """What can be measured on a device, in the order of a run."""
-    of_operators: dict[str, Part] = {
-        "rendering": partial(rendering.measure, sizes, device),
-        "training": partial(training.measure, sizes, device),
-    }
-    if device == "cuda":
-        return {**of_operators, "brain": partial(gpu.measure, sizes, release)}
-    return {
-        **of_operators,
-        "tiles": partial(tiles.measure, sizes, release),
-        "store": partial(patches.measure, sizes),
-        "whole": partial(whole.compare, sizes, release),
-        "growth": partial(whole.grow, sizes, release),
-    }
-
-
 def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task]:
     """One task a part; each run measures all of them again.
 
@@ -74,15 +68,17 @@ def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task
         raise InputError("timings need the machine to themselves; leave --workers out.")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise InputError("torch sees no GPU here; leave --device cuda out.")
-    known = parts(SIZES[options.profile], options.release, options.device)
+    known = PARTS[options.device]
     if unknown := set(options.parts) - set(known):
         raise InputError(f"there is no part {min(unknown)}; choose from {', '.join(known)}.")
+    plan = replace(PLANS[options.profile], release=options.release, device=options.device)
     return [
-        Task(name, None, partial(rows_of, known[name], provenance))
+        Task(name, None, partial(rows_of, known[name], plan, provenance))
         for name in options.parts or known
     ]
 
 
-def rows_of(part: Part, provenance: rows.Provenance) -> list[rows.Row]:
-    """Measure a part; its rows."""
-    return [row for timing in part() for row in timing.to_rows(provenance)]
+def rows_of(part: Part, plan: Plan, provenance: rows.Provenance) -> list[rows.Row]:
+    """Measure a part; its rows name the device."""
+    device = torch.cuda.get_device_name() if plan.device == "cuda" else "cpu"
+    return [r for t in part(plan) for r in replace(t, device=device).to_rows(provenance)]

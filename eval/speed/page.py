@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+from operator import itemgetter
 
 import numpy as np
 import pandas as pd
@@ -12,11 +11,11 @@ import torch
 from eval.speed import child, rendering, whole
 from eval.speed.renderers import Scene, peers
 from eval.speed.report import TITLES
-from eval.speed.sizes import Sizes
+from eval.speed.timing import Plan
 from medil.grid import Grid
 from medil.latent import Latent
 from medil.model.autoencoder import MedIL
-from medil.volume import Volume, save
+from medil.volume import Volume
 
 
 @torch.inference_mode()
@@ -27,21 +26,19 @@ def forms_table(cells: int = 12, rounds: int = 3, device: str = "cpu") -> pd.Dat
     difference from naive in standard deviations.
     """
     integrated = Scene.drawn(cells, 32, device).job(peers(32, device)["integrated"])
-    sizes = Sizes(cells=cells, rounds_slow=rounds)
-    timings, _ = rendering.time_literal_forms(sizes, device, integrated)
+    plan = Plan(device=device, cells=cells, rounds_slow=rounds)
     lines = []
-    for timing in timings:
-        ns = timing.rounds("ns_per_voxel")
+    for timing in rendering.literal_forms(plan, integrated)[0]:
         line = {
             "Renderer": TITLES[timing.arm],
-            "ns a voxel": f"{ns.median:,.0f}",
-            "Rounds": str(ns.n),
+            "ns a voxel": f"{np.median(timing.values['ns_per_voxel']):,.0f}",
+            "Rounds": str(rounds),
         }
-        if "ratio_to_naive" in timing.values:
-            faster = timing.rounds("ratio_to_naive")
-            line["Times faster"] = f"{faster.median:.2f}"
-            line["Lowest to highest"] = f"{faster.low:.2f} to {faster.high:.2f}"
-            line["Largest difference"] = f"{timing.rounds('max_difference').median:.0e}"
+        if timing.arm != rendering.NAIVE:
+            faster = timing.values["ratio_to_naive"]
+            line["Times faster"] = f"{np.median(faster):.2f}"
+            line["Lowest to highest"] = f"{np.min(faster):.2f} to {np.max(faster):.2f}"
+            line["Largest difference"] = f"{timing.values['max_difference']:.0e}"
         lines.append(line)
     return pd.DataFrame(lines).fillna("")
 
@@ -55,15 +52,12 @@ def parts_apart(model: MedIL, latent: Latent, grid: Grid, cut: int) -> dict[str,
     first, last = (cut, *grid.shape[1:]), (grid.shape[0] - cut, *grid.shape[1:])
     parts = [grid.crop((0, 0, 0), first), grid.crop((cut, 0, 0), last)]
     joined = torch.cat([model.decode(latent, part).data for part in parts])
-    scale = float(whole.std())
-    found = {"two parts, each rendered alone": float((joined - whole).abs().max()) / scale}
+    again = {"two parts, each rendered alone": joined}
     for axis in range(3):
-        field = model.field(latent)
-        slabs = sorted(field.slabs(grid, axis, descending=True), key=lambda pair: pair[0])
-        again = torch.cat([slab for _, slab in slabs], dim=axis)
-        name = f"slabs along axis {axis}, from its end"
-        found[name] = float((again - whole).abs().max()) / scale
-    return found
+        slabs = sorted(model.field(latent).slabs(grid, axis, descending=True), key=itemgetter(0))
+        joined = torch.cat([slab for _, slab in slabs], dim=axis)
+        again[f"slabs along axis {axis}, from its end"] = joined
+    return {name: float((v - whole).abs().max() / whole.std()) for name, v in again.items()}
 
 
 def growth_table(
@@ -73,18 +67,16 @@ def growth_table(
 
     `memory` is a budget such as ``1GB``; none when empty.
     """
-    with tempfile.TemporaryDirectory() as name:
-        scan = save(Volume(crop.data, crop.grid), Path(name) / "crop.nii")
-        brain = whole.Brain(scan, "crop", crop.grid, "", release)
-        timings = whole.growth(brain, spacings_mm, Path(name), 1, memory)
+    with whole.on_disk(crop, "crop", release) as brain:
+        timings = whole.growth(brain, spacings_mm, 1, memory)
     idle_mb = child.run_job("idle", 1)["peak_rss_mb"]
     return pd.DataFrame(
         {
             "Voxel (mm)": t.spacing_out_mm,
             "Voxels": f"{t.n_voxels:,}",
             "File (MB)": f"{4 * t.n_voxels / child.MB:,.1f}",  # float32
-            "Peak memory (MB)": f"{t.rounds('peak_rss_mb').median:,.0f}",
-            "Beyond an idle process (MB)": f"{t.rounds('peak_rss_mb').median - idle_mb:,.0f}",
+            "Peak memory (MB)": f"{t.values['peak_rss_mb']:,.0f}",
+            "Beyond an idle process (MB)": f"{t.values['peak_rss_mb'] - idle_mb:,.0f}",
         }
         for t in timings
     )

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eval.speed import clock, training
-from eval.speed.sizes import Sizes
-from eval.speed.timing import STORE, Timing
+from eval.speed import clock
+from eval.speed.model import PATCH_MM, training_step
+from eval.speed.timing import STORE, Plan, Timing
 from eval.subjects import brain_at_1_mm
 from medil.config import preset
 from medil.training.autoencoder import AHEAD
@@ -29,48 +29,43 @@ PATCHES = 16  # a call
 STEPS = 10  # between two looks at the clock
 
 
-def measure(sizes: Sizes) -> list[Timing]:
+def measure(plan: Plan) -> list[Timing]:
     """Patches a second on one thread, and a training step's share of waiting for its patch."""
     with tempfile.TemporaryDirectory() as name:
         paths = written_volumes(Path(name))
         build_store(paths, Path(name) / "store")
         scans = Store(Path(name) / "store").scans()
-        return _measure(paths, scans, sizes)
+        return _measure(paths, scans, plan)
 
 
-def _measure(paths: Sequence[Path], scans: Sequence[Scan], sizes: Sizes) -> list[Timing]:
-    side_mm, numbers = training.PATCH_MM, count()
-    pitch_mm = preset("tiny").model.latent_spacing_mm
+def _measure(paths: Sequence[Path], scans: Sequence[Scan], plan: Plan) -> list[Timing]:
+    numbers, pitch_mm = count(), preset("tiny").model.latent_spacing_mm
 
-    def draw(number: int, _: object = None) -> Step:
+    def draw(number: int, _: object) -> Step:
         rng = np.random.default_rng([7, number])
-        return patch_step(scans, pitch_mm, side_mm, 1, 0.0, rng)
+        return patch_step(scans, pitch_mm, PATCH_MM, 1, 0.0, rng)
 
-    step = training.step("integrated")
     jobs: dict[str, Callable[[], object]] = {
-        "store": lambda: list(drawn(scans, side_mm, PATCHES, next(numbers))),
-        "whole files": lambda: from_file(paths[next(numbers) % len(paths)], side_mm),
-        "draw": lambda: draw(next(numbers)),
-        "step": step,
+        "store": lambda: list(drawn(scans, PATCH_MM, PATCHES, next(numbers))),
+        "whole files": lambda: from_file(paths[next(numbers) % len(paths)], PATCH_MM),
     }
-    times = clock.interleaved(jobs, sizes.rounds_training, at_least_s=0.1)
-    per_s = {"store": [PATCHES / s for s in times["store"]],
-             "whole files": [1 / s for s in times["whole files"]]}  # fmt: skip
-    drawing = [100 * d / (d + s) for d, s in zip(times["draw"], times["step"], strict=True)]
-    waiting = [waiting_share(draw, step, STEPS) for _ in range(sizes.rounds_slow)]
-    values: dict[str, dict[str, clock.Spread]] = {
+    times = clock.interleaved(jobs, plan.rounds_training, at_least_s=0.1)
+    store, files = PATCHES / times["store"], 1 / times["whole files"]
+    step = training_step("integrated")
+    waiting = np.array([waiting_share(draw, step, STEPS) for _ in range(plan.rounds_slow)])
+    values = {
         "store": {
-            "ratio_to_files": clock.ratios(per_s["store"], per_s["whole files"]),
-            "waiting_share": clock.spread(waiting),
-            "drawing_share": clock.spread(drawing),
+            "patches_per_s": store,
+            "ratio_to_files": store / files,
+            "waiting_share": waiting,
         },
-        "whole files": {},
+        "whole files": {"patches_per_s": files},
     }
+    sizes = f"{PATCH_MM:g} mm patches, {len(paths)} volumes at 1 mm"
     return [
-        Timing(arm, STORE, f"{side_mm:g} mm patches, {len(paths)} volumes at 1 mm",
-              {"patches_per_s": clock.spread(per_s[arm]), **more}, round(side_mm) ** 3,
-              subject="noisy copies of a brain", spacing_in_mm="1")
-        for arm, more in values.items()
+        Timing(arm, STORE, sizes, quantities, round(PATCH_MM) ** 3,
+               subject="noisy copies of a brain", spacing_in_mm="1")
+        for arm, quantities in values.items()
     ]  # fmt: skip
 
 
@@ -112,7 +107,7 @@ def drawn(scans: Sequence[Scan], side_mm: float, n: int, seed: int) -> Iterator[
 def from_file(path: Path, side_mm: float) -> Tensor:
     """The same from a file that is inflated whole; scaling it and finding the head come free."""
     volume = load(path)
-    side = [min(n, int(side_mm / s)) for n, s in zip(volume.grid.shape, volume.grid.spacing_mm,
-                                                    strict=True)]  # fmt: skip
-    start = [(n - s) // 2 for n, s in zip(volume.grid.shape, side, strict=True)]
-    return volume.data[tuple(slice(a, a + s) for a, s in zip(start, side, strict=True))].clone()
+    shape = np.array(volume.grid.shape)
+    side = np.minimum(shape, (side_mm / np.array(volume.grid.spacing_mm)).astype(int))
+    start = (shape - side) // 2
+    return volume.data[tuple(map(slice, start, start + side))].clone()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from eval.speed.report import TITLES, value
+from eval.speed.report import TITLES, value, wide
 from eval.speed.timing import CEILING, GROWTH, INTEGRATED, LITERAL, WHOLE
 from medil.plots import COLOURS, panels
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def renderers_figure(rows: pd.DataFrame | None, where: str = "1 thread") -> Figure:
+def renderers_figure(rows: pd.DataFrame | None) -> Figure:
     """Nanoseconds per voxel of every renderer, and how close each is to the machine's ceiling.
 
     Left, a dot per renderer with its lowest and highest round; right, operations per second
@@ -23,10 +23,15 @@ def renderers_figure(rows: pd.DataFrame | None, where: str = "1 thread") -> Figu
     """
     if rows is None:
         return _nothing()
-    rows = rows[rows["where"] == where]
     drawn, axes = panels(1, 2, panel_in=(5.2, 4.0))
-    _dots(axes[0, 0], rows[rows["kind"].isin([LITERAL, INTEGRATED])])
-    _roof(axes[0, 1], rows, where)
+    table = wide(rows[rows["where"] == "1 thread"], LITERAL, INTEGRATED)
+    table = table.assign(title=table["arm"].replace(TITLES)).dropna(subset="ns_per_voxel")
+    _dots(axes[0, 0], table.sort_values("ns_per_voxel", ascending=False))
+    copy, peak = (
+        value(rows, CEILING, arm, metric, "1 thread")
+        for arm, metric in (("copy", "gb_per_s"), ("multiply", "gflop_per_s"))
+    )
+    _roof(axes[0, 1], table.dropna(subset="flop_per_voxel"), copy, peak)
     return drawn
 
 
@@ -37,44 +42,34 @@ def _nothing() -> Figure:
     return drawn
 
 
-def _dots(axes: Any, rows: pd.DataFrame) -> None:
-    wide = rows.pivot_table(index="arm", columns="metric", values="value")
-    wide = wide.dropna(subset="ns_per_voxel").sort_values("ns_per_voxel", ascending=False)
-    y = np.arange(len(wide))
-    axes.hlines(y, wide["ns_per_voxel_low"], wide["ns_per_voxel_high"], color=COLOURS[0], lw=2)
-    axes.plot(wide["ns_per_voxel"], y, "o", ms=5, color=COLOURS[0])
-    axes.set_yticks(y, [TITLES.get(arm, arm) for arm in wide.index])
-    axes.set_ylim(len(wide) - 0.5, -0.5)
+def _dots(axes: Any, table: pd.DataFrame) -> None:
+    y = np.arange(len(table))
+    axes.hlines(y, table["ns_per_voxel_low"], table["ns_per_voxel_high"], color=COLOURS[0], lw=2)
+    axes.plot(table["ns_per_voxel"], y, "o", ms=5, color=COLOURS[0])
+    axes.set_yticks(y, table["title"])
+    axes.set_ylim(len(table) - 0.5, -0.5)
     axes.set(xscale="log", xlabel="ns a voxel (logarithmic)")
     axes.margins(x=0.1)
     axes.grid(axis="x", color="0.9", lw=0.8)
     axes.set_axisbelow(True)
 
 
-def _roof(axes: Any, rows: pd.DataFrame, where: str) -> None:
+def _roof(axes: Any, table: pd.DataFrame, copy: float, peak: float) -> None:
     """GFLOP/s against FLOP/byte: the two ceilings, and each renderer whose work was counted."""
-    copy = value(rows, CEILING, "copy", "gb_per_s", where)
-    peak = value(rows, CEILING, "multiply", "gflop_per_s", where)
-    counted = rows[rows["metric"] == "flop_per_voxel"]
     axes.set(xscale="log", yscale="log", xlabel="operations a byte", ylabel="GFLOP/s")
-    if copy is None or peak is None or counted.empty:
+    if np.isnan(copy + peak) or table.empty:
         axes.text(0.5, 0.5, "no ceilings are recorded here", ha="center", transform=axes.transAxes)
         return
-    intensity = []
-    for number, row in enumerate(counted.itertuples(index=False)):
-        moved = value(rows, row.kind, row.arm, "bytes_per_voxel", where)
-        ns = value(rows, row.kind, row.arm, "ns_per_voxel", where)
-        intensity.append(row.value / moved)
-        axes.plot(
-            intensity[-1], row.value / ns, "osD^v<>"[number % 7], ms=6,
-            color=COLOURS[number % len(COLOURS)], label=TITLES.get(row.arm, row.arm),
-        )  # fmt: skip
+    intensity = table["flop_per_voxel"] / table["bytes_per_voxel"]
+    speed = table["flop_per_voxel"] / table["ns_per_voxel"]
+    styles = zip("osD^v<>" * 2, COLOURS * 2, intensity, speed, table["title"], strict=False)
+    for marker, colour, x, y, title in styles:
+        axes.plot(x, y, marker, ms=6, color=colour, label=title)
     ends = np.geomspace(min(*intensity, 1.0) / 2, max(*intensity, peak / copy) * 2, 200)
     axes.plot(ends, np.minimum(ends * copy, peak), color="0.3", lw=1.2)
     axes.text(0.98, 0.97, f"roof: copying {copy:.3g} GB/s, arithmetic {peak:.3g} GFLOP/s",
               ha="right", va="top", fontsize=8, transform=axes.transAxes)  # fmt: skip
-    heights = [line.get_ydata()[0] for line in axes.lines[:-1]]
-    axes.set_ylim(min(heights) / 30, 3 * max(*heights, peak))  # room for words
+    axes.set_ylim(speed.min() / 30, 3 * max(*speed, peak))  # room for words
     axes.legend(frameon=False, fontsize=7.5, loc="lower left")
     axes.grid(color="0.92", lw=0.8)
     axes.set_axisbelow(True)
@@ -87,7 +82,7 @@ def growth_figure(rows: pd.DataFrame | None) -> Figure:
     """
     if rows is None:
         return _nothing()
-    own = rows[rows["kind"] == GROWTH].pivot_table(index="sizes", columns="metric", values="value")
+    line = wide(rows, GROWTH).sort_values("n_voxels")
     peers = rows[(rows["kind"] == WHOLE) & (rows["arm"] == "monai")]
     peers = peers.sort_values("threads").groupby("metric").last()
     drawn, axes = panels(1, 2, panel_in=(4.4, 3.2))
@@ -95,13 +90,12 @@ def growth_figure(rows: pd.DataFrame | None) -> Figure:
         axes[0], ("seconds", "peak_rss_mb"), ("seconds", "peak memory (MB)"), strict=True
     ):
         ax.set(xscale="log", yscale="log", xlabel="voxels of the output", ylabel=label)
-        if own.empty:
+        if line.empty:
             ax.text(0.5, 0.5, "no growth is recorded", ha="center", transform=ax.transAxes)
             continue
-        line = own.sort_values("n_voxels")
         ax.plot(line["n_voxels"], line[metric], "o-", color=COLOURS[0], label="medil decode")
-        for size, point in line.iterrows():
-            ax.annotate(size, (point["n_voxels"], point[metric]), xytext=(0, 6),
+        for size, *point in zip(line["sizes"], line["n_voxels"], line[metric], strict=True):
+            ax.annotate(size, point, xytext=(0, 6),
                         textcoords="offset points", ha="center", fontsize=8)  # fmt: skip
         ends = line["n_voxels"].iloc[[0, -1]]
         in_step = line[metric].iloc[0] * ends / ends.iloc[0]

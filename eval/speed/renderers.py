@@ -8,32 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from medil.config import ModelConfig, preset
+from medil.config import preset
 from medil.grid import Grid
 from medil.layers.content_lte import plane_waves
 from medil.layers.operators import IntegratedLTE, SubPixel
-from medil.layers.pointwise import LIIF, FixedMLP, LiteralLTE, Trilinear
+from medil.layers.pointwise import LIIF, FixedMLP, LiteralLTE, PointOperator, Trilinear
 from medil.model.autoencoder import MedIL
 
 PITCH_MM, VOXEL_MM = 2.0, 1.0
+PLAIN, EAGER = "neighbours", "separable, eager"
 Job = Callable[[], Tensor]
+Renderer = Callable[[Tensor, Grid, Grid], Tensor]  # features, nodes, voxels
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Features on a cube of cells, and the cube of voxels over it.
+    """Features on a cube of 2 mm cells, and the cube of 1 mm voxels over it."""
 
-    Args:
-        features: [1, C, n, n, n].
-        nodes: 2 mm cells.
-        voxels: 1 mm voxels over the same box.
-    """
-
-    features: Tensor
+    features: Tensor  # [1, C, n, n, n]
     nodes: Grid
     voxels: Grid
 
@@ -47,7 +44,7 @@ class Scene:
         voxels = nodes.resized([round(PITCH_MM / VOXEL_MM) * cells] * 3)
         return cls(features.to(device), nodes, voxels)
 
-    def job(self, operator: Callable[[Tensor, Grid, Grid], Tensor]) -> Job:
+    def job(self, operator: Renderer) -> Job:
         """One rendering of the scene."""
         return lambda: operator(self.features, self.nodes, self.voxels)
 
@@ -78,6 +75,15 @@ def literal(channels: int, frequencies: int = 32, hidden: int = 64, device: str 
     return awake(LiteralLTE(channels, 1, frequencies, hidden), device)
 
 
+def forms(layer: LiteralLTE) -> dict[str, Renderer]:
+    """The forms of literal LTE beside the naive one, by name: same weights, same answer.
+
+    A GPU has the plain form alone; the other one works row by row.
+    """
+    plain: dict[str, Renderer] = {PLAIN: partial(PointOperator.forward, layer)}
+    return plain if layer.amplitude.weight.is_cuda else {**plain, EAGER: layer}
+
+
 def peers(channels: int, device: str = "cpu") -> dict[str, nn.Module]:
     """Operators with the release's harmonics and hidden width, one channel out."""
     c = preset("tiny").model
@@ -93,7 +99,7 @@ def peers(channels: int, device: str = "cpu") -> dict[str, nn.Module]:
 
 def closed_form(scene: Scene, device: str = "cpu") -> Job:
     """The release's splines alone on the scene's voxels, from latent cells of 4 mm."""
-    config: ModelConfig = preset("tiny").model
+    config = preset("tiny").model
     model = MedIL(config).to(device)
     cells = [n // config.fine_per_latent for n in scene.nodes.shape]
     latent_grid = scene.nodes.resized(cells)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from eval.speed.bars import bars_table
-from eval.speed.timing import GPU_BRAIN, GROWTH, INTEGRATED, LITERAL, NAME, TRAINING, WHOLE
+from eval.speed.timing import GPU_BRAIN, GROWTH, INTEGRATED, LITERAL, NAME, TRAINING, UNITS, WHOLE
 from eval.tables import three_digits
 
 TITLES = {
@@ -23,102 +23,87 @@ TITLES = {
 }
 
 
-def value(rows: pd.DataFrame, kind: str, arm: str, metric: str, where: str = "") -> float | None:
-    """The newest value of one arm and metric, or None."""
-    found = rows[(rows["kind"] == kind) & (rows["arm"] == arm) & (rows["metric"] == metric)]
-    found = found[found["where"].str.startswith(where)].dropna(subset="value")
-    return None if found.empty else float(found.sort_values("recorded_at")["value"].iloc[-1])
+KEYS = ["kind", "arm", "sizes", "where"]
+
+
+def wide(rows: pd.DataFrame, *kinds: str) -> pd.DataFrame:
+    """One line an arm and condition of these kinds, one column a metric, NaN where it has none."""
+    own = rows[rows["kind"].isin(kinds)]
+    table = own.pivot_table(index=KEYS, columns="metric", values="value", sort=False)
+    metrics = [f"{name}{end}" for name in UNITS for end in ("", "_low", "_high", "_rounds")]
+    return table.reset_index().reindex(columns=[*KEYS, *metrics])
+
+
+def value(rows: pd.DataFrame, kind: str, arm: str, metric: str, where: str) -> float:
+    """The value of one arm and metric; NaN without one."""
+    own = wide(rows, kind)
+    return own[(own["arm"] == arm) & (own["where"] == where)][metric].max()
+
+
+def digits(column: pd.Series) -> pd.Series:
+    """Numbers as texts of three digits; blank where there is none."""
+    return column.map(three_digits, na_action="ignore").astype(object).fillna("")
 
 
 def renderers_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Nanoseconds per voxel of every renderer, the slowest first."""
-    rows = rows[rows["kind"].isin([LITERAL, INTEGRATED])]
-    wide = rows.pivot_table(
-        index=["arm", "sizes", "where"], columns="metric", values="value", sort=False
-    ).reset_index()
-    if "ns_per_voxel" not in wide:
-        return pd.DataFrame()
-    wide = wide.dropna(subset="ns_per_voxel").sort_values("ns_per_voxel", ascending=False)
+    table = wide(rows, LITERAL, INTEGRATED).dropna(subset="ns_per_voxel")
+    table = table.sort_values("ns_per_voxel", ascending=False)
+    low, high = (digits(table[f"ns_per_voxel_{end}"]) for end in ("low", "high"))
     return pd.DataFrame(
         {
-            "Renderer": [TITLES.get(arm, arm) for arm in wide["arm"]],
-            "Voxels and features": wide["sizes"].to_list(),
-            "On": wide["where"].to_list(),
-            "ns a voxel": wide["ns_per_voxel"].map(three_digits).to_list(),
-            "Lowest to highest": [
-                f"{three_digits(low)} to {three_digits(high)}"
-                for low, high in zip(
-                    wide["ns_per_voxel_low"], wide["ns_per_voxel_high"], strict=True
-                )
-            ],
-            "Rounds": wide["ns_per_voxel_rounds"].map("{:.0f}".format).to_list(),
+            "Renderer": table["arm"].replace(TITLES),
+            "Voxels and features": table["sizes"],
+            "On": table["where"],
+            "ns a voxel": digits(table["ns_per_voxel"]),
+            "Lowest to highest": low + " to " + high,
+            "Rounds": digits(table["ns_per_voxel_rounds"]),
         }
     )
 
 
 def whole_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Whole brains: seconds to encode, decode and decode finer, and peak memory."""
-    rows = rows[rows["kind"] == WHOLE]
-    names = {
-        "encode_s": "Encode (s)",
-        "decode_s": "Decode (s)",
-        "resized_s": "Decode to 0.5 mm (s)",
-        "peak_rss_mb": "Peak memory (MB)",
-    }
-    rows = rows[rows["metric"].isin(names)]
-    if rows.empty:
-        return pd.DataFrame()
-    wide = rows.pivot_table(
-        index=["where", "arm", "sizes"], columns="metric", values="value", sort=False
-    ).reset_index()
+    table = wide(rows, WHOLE)
     arms = {"tiny": "MedIL tiny", "monai": "MONAI AutoencoderKL (32, 64, 64)"}
-    columns = {
-        "On": wide["where"],
-        "Process": [arms.get(arm, arm) for arm in wide["arm"]],
-        "Voxels": wide["sizes"],
-    }
-    columns |= {
-        title: wide[name].map(lambda v: "" if pd.isna(v) else three_digits(v))
-        for name, title in names.items()
-        if name in wide
-    }
-    return pd.DataFrame(columns)
+    return pd.DataFrame(
+        {
+            "On": table["where"],
+            "Process": table["arm"].replace(arms),
+            "Voxels": table["sizes"],
+            "Encode (s)": digits(table["encode_s"]),
+            "Decode (s)": digits(table["decode_s"]),
+            "Decode to 0.5 mm (s)": digits(table["resized_s"]),
+            "Peak memory (MB)": digits(table["peak_rss_mb"]),
+        }
+    )
 
 
 def growth_table(rows: pd.DataFrame) -> pd.DataFrame:
     """`medil decode` at several voxel sizes: voxels, seconds, peak memory and its growth."""
-    rows = rows[rows["kind"] == GROWTH]
-    if rows.empty:
-        return pd.DataFrame()
-    wide = rows.pivot_table(index=["sizes", "where"], columns="metric", values="value")
-    wide = wide.reset_index().sort_values("n_voxels", ignore_index=True)
+    table = wide(rows, GROWTH).sort_values("n_voxels")
     return pd.DataFrame(
         {
-            "Voxel": wide["sizes"],
-            "Voxels (million)": (wide["n_voxels"] / 1e6).map(three_digits),
-            "Seconds": wide["seconds"].map(three_digits),
-            "Peak memory (MB)": wide["peak_rss_mb"].map(three_digits),
-            "Peak over that at 1 mm": wide["peak_ratio_to_1_mm"].map("{:.2f}".format),
-            "On": wide["where"],
+            "Voxel": table["sizes"],
+            "Voxels (million)": digits(table["n_voxels"] / 1e6),
+            "Seconds": digits(table["seconds"]),
+            "Peak memory (MB)": digits(table["peak_rss_mb"]),
+            "Peak over that at 1 mm": table["peak_ratio_to_1_mm"].map("{:.2f}".format),
+            "On": table["where"],
         }
     )
 
 
 def gpu_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Jobs on a GPU beside the renderers: a whole brain, a training step."""
-    rows = rows[rows["kind"].isin([GPU_BRAIN, TRAINING]) & (rows["device"] != "cpu")]
-    if rows.empty:
-        return pd.DataFrame()
-    wide = rows.pivot_table(index=["kind", "arm", "sizes", "where"], columns="metric",
-                            values="value", sort=False).reset_index()  # fmt: skip
-    on_device = wide["device_ms"] if "device_ms" in wide else pd.Series(float("nan"), wide.index)
+    table = wide(rows[rows["device"] != "cpu"], GPU_BRAIN, TRAINING)
     return pd.DataFrame(
         {
-            "Job": wide["kind"] + ", " + wide["arm"] + ", " + wide["sizes"],
-            "On": wide["where"],
-            "On the device (ms)": on_device.map(lambda v: "" if pd.isna(v) else three_digits(v)),
-            "In all (ms)": (1e3 * wide["seconds"]).map(three_digits),
-            "Peak memory there (MB)": wide["peak_cuda_mb"].map(three_digits),
+            "Job": table["kind"] + ", " + table["arm"] + ", " + table["sizes"],
+            "On": table["where"],
+            "On the device (ms)": digits(table["device_ms"]),
+            "In all (ms)": digits(1e3 * table["seconds"]),
+            "Peak memory there (MB)": digits(table["peak_cuda_mb"]),
         }
     )
 

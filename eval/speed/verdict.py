@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from eval.speed.bars import ratios_table
-from eval.speed.report import value
+from eval.speed.report import value, wide
 from eval.speed.timing import CEILING, GROWTH, INTEGRATED, LITERAL
 from eval.tables import aligned, three_digits
 
@@ -27,18 +29,17 @@ def summary(rows: pd.DataFrame) -> str:
 
 def growth(rows: pd.DataFrame) -> str:
     """Ratio of voxels, seconds and memory between the coarsest and the finest output."""
-    own = rows[rows["kind"] == GROWTH]
+    own = wide(rows, GROWTH).sort_values("n_voxels")
     if own.empty:
         return ""
-    wide = own.pivot_table(index="sizes", columns="metric", values="value")
-    wide = wide.sort_values("n_voxels")
-    first, last = wide.iloc[0], wide.iloc[-1]
+    sizes = own["sizes"].to_list()
+    first, last = (own[["n_voxels", "seconds", "peak_rss_mb"]].iloc[k] for k in (0, -1))
     times = last / first
     trend = "hardly grows" if times["peak_rss_mb"] < FLAT else "grows"
     if times["peak_rss_mb"] > times["n_voxels"] ** PROPORTIONAL:
         trend = "grows with the output"
     return (
-        f"From {wide.index[0]} to {wide.index[-1]} the output has "
+        f"From {sizes[0]} to {sizes[-1]} the output has "
         f"{three_digits(times['n_voxels'])} times the voxels. The process takes "
         f"{three_digits(times['seconds'])} times as long ({three_digits(first['seconds'])} s, then "
         f"{three_digits(last['seconds'])} s), and its peak memory {trend}: "
@@ -49,21 +50,20 @@ def growth(rows: pd.DataFrame) -> str:
 
 def binding(rows: pd.DataFrame, where: str) -> str:
     """The ceiling that limits the cell-integrated renderer on `where`; empty if unmeasured."""
-
-    def of(metric: str) -> float | None:
-        return value(rows, INTEGRATED, "integrated", metric, where)
-
-    copy, arithmetic, ns = of("copy_share"), of("arithmetic_share"), of("ns_per_voxel")
-    if copy is None or arithmetic is None or ns is None:
+    copy, arithmetic, ns = (
+        value(rows, INTEGRATED, "integrated", metric, where)
+        for metric in ("copy_share", "arithmetic_share", "ns_per_voxel")
+    )
+    if math.isnan(copy + arithmetic + ns):
         return ""
     limit, other = "copying", "arithmetic"
     if arithmetic > copy:
         limit, other = other, limit
     copied = value(rows, CEILING, "copy", "gb_per_s", where)
     multiplied = value(rows, CEILING, "multiply", "gflop_per_s", where)
-    measured = ""
-    if copied is not None and multiplied is not None:
-        measured = f"({three_digits(copied)} GB/s, {three_digits(multiplied)} GFLOP/s) "
+    measured = f"({three_digits(copied)} GB/s, {three_digits(multiplied)} GFLOP/s) "
+    if math.isnan(copied + multiplied):
+        measured = ""
     return (
         f"On {where}, {limit} limits the cell-integrated renderer: at the machine's full speed "
         f"{measured}it would take {max(copy, arithmetic):.0f} % of the measured "
@@ -74,16 +74,12 @@ def binding(rows: pd.DataFrame, where: str) -> str:
 def against_literal(rows: pd.DataFrame) -> str:
     """How much faster the cell-integrated layer is than the literal one, per voxel."""
     times = value(rows, INTEGRATED, "integrated", "ratio_to_naive", "1 thread")
-    own = rows[
-        (rows["kind"] == LITERAL)
-        & (rows["metric"] == "ratio_to_naive")
-        & (rows["where"] == "1 thread")
-    ]
-    if times is None or own.empty:
+    forms = wide(rows[rows["where"] == "1 thread"], LITERAL)["ratio_to_naive"].max()
+    if math.isnan(times + forms):
         return ""
     return (
         f"Per voxel, the cell-integrated layer is {three_digits(times)} times faster than the "
         "naive literal layer in the same run, and "
-        f"{three_digits(times / own['value'].max())} times faster than the fastest literal "
+        f"{three_digits(times / forms)} times faster than the fastest literal "
         "form measured."
     )
