@@ -153,7 +153,7 @@ def unknown(name: str, known: Iterable[str]) -> InputError:
     return InputError(f"there is no setting {name!r}; the nearest one is {nearest[0]!r}.")
 
 
-def read_settings(texts: Iterable[str]) -> dict[str, str]:
+def read_settings(texts: Iterable[str], example: str = "train.batch=4") -> dict[str, str]:
     """Dotted name to the text of its value, from `name=value` texts.
 
     Raises:
@@ -167,7 +167,7 @@ def read_settings(texts: Iterable[str]) -> dict[str, str]:
     for text in texts:
         parts = SETTING.fullmatch(text)
         if not parts:
-            raise InputError(f"{text!r} is not of the form name=value, such as train.batch=4.")
+            raise InputError(f"{text!r} is not of the form name=value, such as {example}.")
         if parts[1] in named:
             raise InputError(f"{parts[1]} is set twice; set it once.")
         named[parts[1]] = parts[2].strip()

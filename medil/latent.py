@@ -89,8 +89,8 @@ class Latent:
             InputError: Missing folder, or an existing file without `force`.
         """
         facts = {
-            "grid": _grid_to_json(self.grid),
-            "native": _grid_to_json(self.native),
+            "grid": grid_to_json(self.grid),
+            "native": grid_to_json(self.native),
             "intensity": [self.intensity.low, self.intensity.high],
             "source": _source_to_json(self.source),
             "weights_id": self.weights_id,
@@ -123,19 +123,21 @@ class Latent:
         return cls(
             mean,
             log_var,
-            _grid_from_json(facts["grid"]),
-            _grid_from_json(facts["native"]),
+            grid_from_json(facts["grid"]),
+            grid_from_json(facts["native"]),
             Intensity(*facts["intensity"]),
             _source_from_json(facts["source"]),
             facts["weights_id"],
         )
 
 
-def _grid_to_json(grid: Grid) -> dict:
+def grid_to_json(grid: Grid) -> dict:
+    """A grid as JSON-able values."""
     return {"shape": list(grid.shape), "affine_vox2ras": grid.affine_vox2ras.tolist()}
 
 
-def _grid_from_json(raw: dict) -> Grid:
+def grid_from_json(raw: dict) -> Grid:
+    """The grid in a dictionary that holds what `grid_to_json` gave."""
     return Grid(tuple(raw["shape"]), np.array(raw["affine_vox2ras"]))
 
 
@@ -143,13 +145,13 @@ def _source_to_json(source: Source | None) -> dict | None:
     if source is None:
         return None
     codes = source.codes or (1, 1)
-    return {"grid": _grid_to_json(source.grid), "codes": codes, "time_unit": source.units[1]}
+    return {"grid": grid_to_json(source.grid), "codes": codes, "time_unit": source.units[1]}
 
 
 def _source_from_json(raw: dict | None) -> Source | None:
     if raw is None:
         return None
-    grid, header = _grid_from_json(raw["grid"]), nib.Nifti1Header()
+    grid, header = grid_from_json(raw["grid"]), nib.Nifti1Header()
     header.set_data_shape(grid.shape)
     header.set_qform(grid.affine_vox2ras, code=raw["codes"][0])
     header.set_sform(grid.affine_vox2ras, code=raw["codes"][1])

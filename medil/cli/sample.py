@@ -26,6 +26,7 @@ from medil.cli.options import (
     report,
     target,
 )
+from medil.dials import read_settings
 from medil.errors import InputError
 from medil.system.files import check_output, make_folder
 
@@ -160,15 +161,8 @@ def sample(
 
 def read_conditions(texts: Sequence[str]) -> dict[str, float]:
     """Attribute to value, from `name=value` texts."""
-    requested: dict[str, float] = {}
-    for text in texts:
-        name, equals, value = (part.strip() for part in text.partition("="))
-        if not (name and equals):
-            raise InputError(
-                f"--condition {text!r} is not of the form NAME=VALUE, such as ventricles=40."
-            )
-        if name in requested:
-            raise InputError(f"--condition {name} is repeated; name it once.")
+    requested = {}
+    for name, value in read_settings(texts, "ventricles=40").items():
         try:
             requested[name] = float(value)
         except ValueError:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from medil.cli.options import FILE
 from medil.errors import InputError
 
 if TYPE_CHECKING:
     from medil.training.run import Learner
 
-FILE = click.Path(path_type=Path)
 COUNT = click.IntRange(1)
 SHORT = {  # options that set one setting each
     "minutes": "train.minutes",

@@ -83,19 +83,12 @@ def style() -> CohortConfig:
 
 @dataclass(frozen=True)
 class Head:
-    """One synthetic head: its scan in the box, 0 ... 1 scale, and its attributes.
+    """One synthetic head: its scan in the box, 0 ... 1 scale, and its attributes."""
 
-    Args:
-        data: [D, H, W] float32.
-        grid: A `box_grid`.
-        known: Values of `ATTRIBUTES`.
-        source: Name of the label map.
-    """
-
-    data: Tensor
-    grid: Grid
-    known: dict[str, float]
-    source: str
+    data: Tensor  # [D, H, W] float32
+    grid: Grid  # a `box_grid`
+    known: dict[str, float]  # values of `ATTRIBUTES`
+    source: str  # name of the label map
 
 
 def head_spacing_mm(seed: int, index: int) -> float:
@@ -184,19 +177,12 @@ def read_head(path: Path) -> Head:
 
 @dataclass(frozen=True)
 class LatentSet:
-    """Latents of one autoencoder on one grid, and the attributes of their heads.
+    """Latents of one autoencoder on one grid, and the attributes of their heads."""
 
-    Args:
-        latents: [N, C, d, h, w] float32, the means.
-        grid: Grid of every latent.
-        known: [N, attributes], in the order of `ATTRIBUTES`.
-        weights_id: Digest of the autoencoder's weights.
-    """
-
-    latents: Tensor
-    grid: Grid
-    known: Tensor
-    weights_id: str
+    latents: Tensor  # [N, C, d, h, w] float32, the means
+    grid: Grid  # of every latent
+    known: Tensor  # [N, attributes], in the order of `ATTRIBUTES`
+    weights_id: str  # digest of the autoencoder's weights
 
 
 @torch.inference_mode()

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 from tqdm import tqdm
 
-from medil.diffusion.flow import TIMES, LatentFlow, block_means, scheduler, shifted
+from medil.diffusion.flow import TIMES, LatentFlow, block_means, repeat_cells, scheduler, shifted
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.io.intensity import Intensity, robust_intensity
@@ -118,8 +117,7 @@ def coarsely(correct: Correct, factor: int) -> Correct:
     """A correction of latents, applied to their block means."""
 
     def corrected(blocks: Tensor) -> Tensor:
-        whole = functional.interpolate(blocks, scale_factor=factor, mode="nearest")
-        return block_means(correct(whole), factor)
+        return block_means(correct(repeat_cells(blocks, factor)), factor)
 
     return corrected
 
@@ -153,21 +151,13 @@ def _guided(
 
 @dataclass(frozen=True)
 class Observation:
-    """A scan that samples agree with: its voxels inside the flow's box around the head.
+    """A scan that samples agree with: its voxels inside the flow's box around the head."""
 
-    Args:
-        x: [1, 1, D, H, W], 0 ... 1 scale.
-        grid: Grid of `x`, parallel to `latent_grid`.
-        latent_grid: The flow's grid, placed around the scan's head along the scan's axes.
-        cover: [1, 1, d, h, w] share of each latent cell that the scan fills, 0 ... 1.
-        intensity: Intensity scaling of the scan.
-    """
-
-    x: Tensor
-    grid: Grid
-    latent_grid: Grid
-    cover: Tensor
-    intensity: Intensity
+    x: Tensor  # [1, 1, D, H, W], 0 ... 1 scale
+    grid: Grid  # of `x`, parallel to `latent_grid`
+    latent_grid: Grid  # the flow's grid, around the scan's head along the scan's axes
+    cover: Tensor  # [1, 1, d, h, w] share of each latent cell that the scan fills, 0 ... 1
+    intensity: Intensity  # scaling of the scan
 
 
 def observe(

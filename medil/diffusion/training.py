@@ -14,14 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from medil.config import (
-    FLOW_PRESETS,
-    FlowConfig,
-    FlowRun,
-    FlowTraining,
-    flow_preset,
-    text_digest,
-)
+from medil.config import FLOW_PRESETS, FlowConfig, FlowRun, FlowTraining, flow_preset
 from medil.data.releases import release_path
 from medil.diffusion.flow import (
     LatentFlow,
@@ -35,9 +28,10 @@ from medil.diffusion.flow import (
 from medil.diffusion.latents import LatentSet, draw_heads, encode_heads
 from medil.errors import InputError
 from medil.grid import Grid
+from medil.latent import grid_from_json, grid_to_json
 from medil.layers.blocks import space_to_depth
 from medil.model.base import LatentAutoencoder
-from medil.model.weights import load_model, load_release, read_tensors, weights_id
+from medil.model.weights import load_model, load_release, read_tensors, with_weights
 from medil.synth.attributes import ATTRIBUTES, Spread
 from medil.system.device import place_model
 from medil.system.files import atomic_output, make_folder
@@ -216,8 +210,7 @@ def save_flow(flow: Any, config: FlowRun, path: Path, facts: dict) -> Path:
     """Write a flow's weights, configuration, grid, ranges, and the id of its autoencoder."""
     known: LatentStatistics = flow.known
     about = {
-        "shape": list(known.grid.shape),
-        "affine_vox2ras": known.grid.affine_vox2ras.tolist(),
+        **grid_to_json(known.grid),
         "spreads": {name: asdict(spread) for name, spread in known.spreads.items()},
         "autoencoder_id": known.autoencoder_id,
     }
@@ -236,18 +229,12 @@ def load_flow(path: str | Path) -> LatentFlow:
     """
     tensors, meta = read_tensors(path, FORMAT)
     config, about = FlowRun.from_json(meta["config"]), json.loads(meta["known"])
-    grid = Grid(tuple(about["shape"]), np.array(about["affine_vox2ras"]))
     spreads = {name: Spread(**spread) for name, spread in about["spreads"].items()}
-    known = _read_statistics(tensors, "", config.model, grid, spreads, about["autoencoder_id"])
-    flow = LatentFlow(config.model, known)
-    try:
-        flow.load_state_dict({name: value.float() for name, value in tensors.items()})
-    except RuntimeError as error:
-        raise InputError(f"{path} does not fit the model that its configuration names.") from error
-    flow.weights_id = weights_id(flow)
-    flow.facts = {**json.loads(meta["facts"]), "config_hash": text_digest(meta["config"])}
+    grid, source = grid_from_json(about), about["autoencoder_id"]
+    known = _read_statistics(tensors, "", config.model, grid, spreads, source)
+    flow = with_weights(LatentFlow(config.model, known), tensors, meta, path)
     flow.settings = config
-    return flow.eval()
+    return flow
 
 
 def _read_statistics(

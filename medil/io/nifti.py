@@ -99,24 +99,20 @@ def nifti_image(
 
     `stored` has the shape of `full_shape`; only that and its dtype matter for the header.
     """
-    image = _nifti_image(stored, grid, source, _keeps_grid(grid, source))
-    image.header.set_data_dtype(stored.dtype)
-    image.header.set_slope_inter(slope, inter)
-    return image
-
-
-def _nifti_image(stored: np.ndarray, grid: Grid, source: Source | None, same_grid: bool) -> Any:
     header = source.header if source and source.kind.startswith("nifti") else None
     wide = max(grid.shape) > MAX_NIFTI1_SIZE or isinstance(header, nib.Nifti2Header)
     image_class = nib.Nifti2Image if wide else nib.Nifti1Image
-    if header is not None and same_grid:
-        return image_class(stored, None, header)
-    affine = grid.affine_vox2ras.copy()
-    image = image_class(stored, affine, header, dtype=stored.dtype)
-    if header is None:
-        image.header.set_xyzt_units("mm")
-    affine[:3] /= MM_PER_UNIT[image.header.get_xyzt_units()[0]]
-    _set_forms(image, affine, source.codes if source else None)
+    if header is not None and _keeps_grid(grid, source):
+        image = image_class(stored, None, header)
+    else:
+        affine = grid.affine_vox2ras.copy()
+        image = image_class(stored, affine, header, dtype=stored.dtype)
+        if header is None:
+            image.header.set_xyzt_units("mm")
+        affine[:3] /= MM_PER_UNIT[image.header.get_xyzt_units()[0]]
+        _set_forms(image, affine, source.codes if source else None)
+    image.header.set_data_dtype(stored.dtype)
+    image.header.set_slope_inter(slope, inter)
     return image
 
 

@@ -15,7 +15,6 @@ from functools import cache
 
 import numpy as np
 import torch
-from scipy.interpolate import BSpline
 from torch import Tensor
 
 
@@ -23,23 +22,16 @@ from torch import Tensor
 class Basis:
     """Functions of delta that live on one feature cell, along one axis.
 
-    Args:
-        name: For messages.
-        radius: They vanish where |delta| >= radius, in cells.
-        n_functions: J, how many.
-        value: delta [...] -> [..., J], of tensors, with gradients.
-        integral: delta [...] -> [..., J], an antiderivative of `value`, of arrays.
-        points_per_cell: Gauss points per cell and axis, where a voxel's mean has no closed form.
-            With the cubic, errors stay near 1e-3 of the coefficients' standard deviation; a
-            hat's kinks leave about 1e-2.
+    By quadrature with the cubic, errors stay near 1e-3 of the coefficients' standard deviation;
+    a hat's kinks leave about 1e-2.
     """
 
-    name: str
-    radius: int
-    n_functions: int
-    value: Callable[[Tensor], Tensor]
-    integral: Callable[[np.ndarray], np.ndarray]
-    points_per_cell: float = 4.0
+    name: str  # for messages
+    radius: int  # they vanish where |delta| >= radius, in cells
+    n_functions: int  # J, how many
+    value: Callable[[Tensor], Tensor]  # delta [...] -> [..., J], with gradients
+    integral: Callable[[np.ndarray], np.ndarray]  # an antiderivative, likewise
+    points_per_cell: float = 4.0  # Gauss points per axis, where a voxel's mean has no closed form
 
 
 def hat(delta: Tensor) -> Tensor:
@@ -95,6 +87,8 @@ def _cubic_value(delta: Tensor) -> Tensor:
 @cache
 def cubic_bspline() -> Basis:
     """The centred cubic B-spline (Unser 1999), radius 2, one function."""
+    from scipy.interpolate import BSpline  # slow to import, and not needed to load the package
+
     primitive = BSpline.basis_element(np.arange(-2.0, 3.0)).antiderivative()
     return Basis(
         name="cubic B-spline",

@@ -62,21 +62,13 @@ def hat_wave_integral(delta: Tensor, frequency: Tensor) -> tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Reach:
-    """Along one axis: the cells that touch a target grid, and the voxels that each touches.
+    """Along one axis: the cells that touch a target grid, and the voxels that each touches."""
 
-    Args:
-        cells: [n] index of each cell, beyond the edge as well.
-        edges: [n, L + 1] edges of its voxels, measured from its centre in cells.
-        voxels: [n, L] index of its voxels; outside the grid where it has fewer than L.
-        n_voxels: Size of the target grid.
-        width: Width of a voxel, in cells.
-    """
-
-    cells: np.ndarray
-    edges: np.ndarray
-    voxels: np.ndarray
-    n_voxels: int
-    width: float
+    cells: np.ndarray  # [n] index of each cell, beyond the edge as well
+    edges: np.ndarray  # [n, L + 1] edges of its voxels, measured from its centre in cells
+    voxels: np.ndarray  # [n, L] index of its voxels; outside the grid where it has fewer than L
+    n_voxels: int  # size of the target grid
+    width: float  # of a voxel, in cells
 
     @classmethod
     def of(cls, nodes: Grid, voxels: Grid, axis: int) -> Reach:

@@ -125,15 +125,10 @@ class SubPixel(nn.Module):
 
 @dataclass(frozen=True)
 class Operator:
-    """How a configuration makes an operator.
+    """How a configuration makes an operator, a layer with a `reach`."""
 
-    Args:
-        make: (configuration, channels in, channels out) to the layer, which has a `reach`.
-        encodes: Whether an encoder can resample with it too.
-    """
-
-    make: Callable[[ModelConfig, int, int], nn.Module]
-    encodes: bool = False
+    make: Callable[[ModelConfig, int, int], nn.Module]  # with C in, C out
+    encodes: bool = False  # whether an encoder can resample with it too
 
 
 def _voxels_per_cell(config: ModelConfig) -> int:

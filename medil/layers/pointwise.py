@@ -117,20 +117,64 @@ def is_fast(nodes: Grid, voxels: Grid, features: Tensor) -> bool:
     return nodes.is_parallel_to(voxels) and not slow
 
 
-class LiteralLTE(PointOperator):
-    """The Local Texture Estimator of Lee & Jin (2022, Eq. 4-7), lifted from 2-D to 3-D.
+class WaveMLP(PointOperator):
+    """Waves of each of the 8 cells around a query, an MLP, then the local ensemble's weighted mean.
 
-    For each of the 8 cells around a query: h = A * [cos pi t, sin pi t] with
-    t_k = F_k . delta + phi_k(cell), then an MLP, then the local ensemble's weighted mean.
-    Amplitude A and the K frequencies F are 3x3x3 convolutions of the features, the phase phi is
-    linear in the size of the target voxel, measured in feature cells.
-
-    Our choices where the papers are silent: delta is in cells (LTE: two units per cell; the
-    factor goes into F), weights are trilinear beyond the outermost centres too, and LTE's
-    global skip (the interpolated image) is left to the caller.
+    h = A * [cos pi t, sin pi t] with t_k = F_k . delta + phi_k(cell) enters the MLP. Amplitude A
+    is a 3x3x3 convolution of the features, the phase phi is linear in the size of the target
+    voxel, measured in feature cells.
     """
 
-    reach = 2
+    reach = 2  # beyond a voxel's faces, in feature cells
+    amplitude: nn.Conv3d
+    phase: nn.Linear
+    mlp: nn.Sequential
+
+    @abstractmethod
+    def frequency_maps(self, features: Tensor) -> Tensor:
+        """[B, 3K, d, h, w] F of every cell, in half-cycles per cell, frequency by frequency."""
+
+    @abstractmethod
+    def turns(self, features: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """A function of cells [Q] and delta [Q, 3] in cells: F . delta, [..., Q, K]."""
+
+    def coefficients(
+        self, features: Tensor, nodes: Grid, edges_mm: np.ndarray | None
+    ) -> tuple[Tensor, Tensor]:
+        """Amplitudes [B, 2K, d, h, w], for cosines, then for sines, and phases [K]."""
+        phase = self.phase(cell_size(nodes, edges_mm, features))
+        return at_least_float(self.amplitude(features)), at_least_float(phase)
+
+    def forward(self, features: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
+        """[B, C, d, h, w] on `nodes` -> [B, channels_out, D, H, W] on `voxels`."""
+        if not is_fast(nodes, voxels, features):
+            return super().forward(features, nodes, voxels)
+        amplitude, phase = self.coefficients(features, nodes, voxels.edges_mm)
+        return render(amplitude, self.frequency_maps(features), phase, self.mlp, nodes, voxels)
+
+    def at(
+        self, features: Tensor, nodes: Grid, points_mm: Tensor, edges_mm: np.ndarray | None = None
+    ) -> Tensor:
+        """As `PointOperator.at`, one point and one cell at a time: the reference of `render`."""
+        amplitude, phase = self.coefficients(features, nodes, edges_mm)
+        amplitude, turns = cells_of(amplitude), self.turns(features)  # [B, N, 2K]
+
+        def answer(cell: Tensor, delta: Tensor) -> Tensor:
+            angle = torch.pi * (turns(cell, delta) + phase)
+            wave = torch.cat([angle.cos(), angle.sin()], dim=-1)  # [..., Q, 2K]
+            return self.mlp(amplitude.index_select(1, cell) * wave)
+
+        return local_ensemble(answer, nodes, points_mm, amplitude)
+
+
+class LiteralLTE(WaveMLP):
+    """The Local Texture Estimator of Lee & Jin (2022, Eq. 4-7), lifted from 2-D to 3-D.
+
+    `WaveMLP` with K frequencies that are 3x3x3 convolutions of the features. Our choices where
+    the papers are silent: delta is in cells (LTE: two units per cell; the factor goes into F),
+    weights are trilinear beyond the outermost centres too, and LTE's global skip (the
+    interpolated image) is left to the caller.
+    """
 
     def __init__(self, channels_in: int, channels_out: int, frequencies: int, hidden: int) -> None:
         super().__init__()
@@ -139,45 +183,27 @@ class LiteralLTE(PointOperator):
         self.phase = nn.Linear(3, frequencies, bias=False)
         self.mlp = mlp(2 * frequencies, hidden, channels_out)
 
-    def forward(self, features: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
-        """[B, C, d, h, w] on `nodes` -> [B, channels_out, D, H, W] on `voxels`."""
-        if not is_fast(nodes, voxels, features):
-            return super().forward(features, nodes, voxels)
-        amplitude, frequency, phase = self.coefficients(features, nodes, voxels.edges_mm)
-        return render(amplitude, frequency, phase, self.mlp, nodes, voxels)
+    def frequency_maps(self, features: Tensor) -> Tensor:
+        """The convolution, never in reduced precision."""
+        return at_least_float(self.frequency(features))
 
-    def coefficients(
-        self, features: Tensor, nodes: Grid, edges_mm: np.ndarray | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Amplitudes [B, 2K, d, h, w], cosines first, frequencies [B, 3K, d, h, w], phases [K]."""
-        amplitude = at_least_float(self.amplitude(features))
-        frequency = at_least_float(self.frequency(features))  # frequency by frequency
-        phase = at_least_float(self.phase(cell_size(nodes, edges_mm, features)))
-        return amplitude, frequency, phase
+    def turns(self, features: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """As `WaveMLP.turns`: [B, Q, K]."""
+        rows = cells_of(self.frequency_maps(features))  # [B, N, 3K]
 
-    def at(
-        self, features: Tensor, nodes: Grid, points_mm: Tensor, edges_mm: np.ndarray | None = None
-    ) -> Tensor:
-        """As `PointOperator.at`, one point and one cell at a time: the reference of `render`."""
-        maps = self.coefficients(features, nodes, edges_mm)
-        amplitude, frequency = cells_of(maps[0]), cells_of(maps[1])  # [B, N, 2K], [B, N, 3K]
+        def turned(cell: Tensor, delta: Tensor) -> Tensor:
+            f = rows.index_select(1, cell).unflatten(-1, (-1, 3))  # [B, Q, K, 3]
+            return (f * delta[:, None]).sum(-1)
 
-        def answer(cell: Tensor, delta: Tensor) -> Tensor:
-            f = frequency.index_select(1, cell).unflatten(-1, (-1, 3))  # [B, Q, K, 3]
-            angle = torch.pi * ((f * delta[:, None]).sum(-1) + maps[2])
-            wave = torch.cat([angle.cos(), angle.sin()], dim=-1)  # [B, Q, 2K]
-            return self.mlp(amplitude.index_select(1, cell) * wave)
-
-        return local_ensemble(answer, nodes, points_mm, amplitude)
+        return turned
 
 
-class FixedMLP(PointOperator):
+class FixedMLP(WaveMLP):
     """Half-way to the paper: `LiteralLTE` with its frequencies frozen to the integrated set.
 
     `waves` are [K, 3] frequencies in half-cycles per cell, such as `content_lte.plane_waves`.
     """
 
-    reach = 2
     waves: Tensor
 
     def __init__(self, channels_in: int, channels_out: int, waves: Tensor, hidden: int) -> None:
@@ -187,36 +213,20 @@ class FixedMLP(PointOperator):
         self.phase = nn.Linear(3, len(waves), bias=False)
         self.mlp = mlp(2 * len(waves), hidden, channels_out)
 
-    def forward(self, features: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
-        """[B, C, d, h, w] on `nodes` -> [B, channels_out, D, H, W] on `voxels`."""
-        if not is_fast(nodes, voxels, features):
-            return super().forward(features, nodes, voxels)
-        amplitude, phase = self.coefficients(features, nodes, voxels.edges_mm)
-        waves = self.waves.to(amplitude).reshape(1, -1, 1, 1, 1)
-        frequency = waves.expand(len(amplitude), -1, *nodes.shape)  # the same in every cell
-        return render(amplitude, frequency, phase, self.mlp, nodes, voxels)
+    def frequency_maps(self, features: Tensor) -> Tensor:
+        """The same in every cell: a view."""
+        dtype = torch.promote_types(features.dtype, torch.float32)
+        waves = self.waves.to(features.device, dtype).reshape(1, -1, 1, 1, 1)
+        return waves.expand(len(features), -1, *features.shape[2:])
 
-    def coefficients(
-        self, features: Tensor, nodes: Grid, edges_mm: np.ndarray | None
-    ) -> tuple[Tensor, Tensor]:
-        """Amplitudes [B, 2K, d, h, w], for cosines, then for sines, and phases [K]."""
-        phase = self.phase(cell_size(nodes, edges_mm, features))
-        return at_least_float(self.amplitude(features)), at_least_float(phase)
+    def turns(self, features: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """As `WaveMLP.turns`: [Q, K], never in reduced precision."""
 
-    def at(
-        self, features: Tensor, nodes: Grid, points_mm: Tensor, edges_mm: np.ndarray | None = None
-    ) -> Tensor:
-        """As `LiteralLTE.at`."""
-        amplitude, phase = self.coefficients(features, nodes, edges_mm)
-        amplitude = cells_of(amplitude)  # [B, N, 2K]
-
-        def answer(cell: Tensor, delta: Tensor) -> Tensor:
+        def turned(cell: Tensor, delta: Tensor) -> Tensor:
             with torch.autocast(delta.device.type, enabled=False):
-                angle = torch.pi * (delta @ self.waves.T.to(delta) + phase)  # [Q, K]
-            wave = torch.cat([angle.cos(), angle.sin()], dim=-1)  # [Q, 2K]
-            return self.mlp(amplitude.index_select(1, cell) * wave)
+                return delta @ self.waves.T.to(delta)
 
-        return local_ensemble(answer, nodes, points_mm, amplitude)
+        return turned
 
 
 class LIIF(PointOperator):

@@ -84,7 +84,7 @@ def planes_and_rows(
         )
 
     most = max(1, min(size, SLAB_VOXELS * size // target.n_voxels))
-    pairs = zip(_halved(PLANES, 12), _halved(most, 12), strict=True)
+    pairs = zip(_halved(PLANES), _halved(most), strict=True)
     return choose(list(dict.fromkeys(pairs)), bytes_of, memory_bytes, "this output")
 
 
@@ -98,9 +98,9 @@ def _network_bytes(c: ModelConfig, cells: Grid, axis: int, planes: int, width: i
     return 4 * plane * per_plane + FIXED_BYTES
 
 
-def _halved(most: int, times: int = 12) -> list[int]:
+def _halved(most: int) -> list[int]:
     """`most`, its half, ... down to 1."""
-    return [max(1, most >> n) for n in range(times)]
+    return [max(1, most >> n) for n in range(12)]
 
 
 def _widest(operator: nn.Module) -> int:

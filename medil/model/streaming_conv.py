@@ -29,16 +29,11 @@ class Course:
     """The axis along which slabs [B, C, D, H, W] follow each other, and which end comes first.
 
     Planes are counted along the course: plane 0 is the last of the axis when descending.
-
-    Args:
-        axis: 0, 1 or 2.
-        descending: Whether slabs start at the end of the axis.
-        whole: Whether a single slab comes, the whole volume; layers then keep no planes.
     """
 
-    axis: int
-    descending: bool = False
-    whole: bool = False
+    axis: int  # 0, 1 or 2
+    descending: bool = False  # slabs start at the end of the axis
+    whole: bool = False  # a single slab comes, the whole volume; layers then keep no planes
 
     def length(self, x: Tensor) -> int:
         """Number of planes of a slab."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,6 +23,7 @@ from medil.model.rivals import build
 from medil.system.files import atomic_output
 
 FORMAT = "medil-weights-1"
+M = TypeVar("M", bound=nn.Module)
 
 
 # Two digests of weights, both of them stored outside this repository, so neither can change
@@ -98,13 +100,22 @@ def load_model(path: str | Path, preset: str | None = None) -> LatentAutoencoder
     config = RunConfig.from_json(meta["config"])
     if preset is not None and config.preset != preset:
         raise InputError(f"{path} holds weights of preset {config.preset!r}, not {preset!r}.")
-    model = build(config.model)
+    return with_weights(build(config.model), tensors, meta, path)
+
+
+def with_weights(model: M, tensors: dict[str, Tensor], meta: dict[str, str], path: str | Path) -> M:
+    """The model, in evaluation mode, with the tensors of a weights file, its digest and facts.
+
+    Raises:
+        InputError: The tensors do not fit.
+    """
     try:
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
     except RuntimeError as error:
         raise InputError(f"{path} does not fit the model that its configuration names.") from error
-    model.weights_id = weights_id(model)
-    model.facts = {**json.loads(meta["facts"]), "config_hash": text_digest(meta["config"])}
+    model.weights_id = weights_id(model)  # type: ignore[assignment]
+    facts = {**json.loads(meta["facts"]), "config_hash": text_digest(meta["config"])}
+    model.facts = facts  # type: ignore[assignment]
     return model.eval()
 
 

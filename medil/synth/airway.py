@@ -25,23 +25,14 @@ GAP_MM = 1.0  # between the outer walls of branches that do not meet
 
 @dataclass(frozen=True)
 class Branch:
-    """One tube of the tree.
+    """One tube of the tree."""
 
-    Args:
-        generation: 0 is the trachea.
-        parent: Index of the branch it leaves, -1 for the trachea.
-        start_mm: [3] (R, A, S) of the middle of the first end.
-        end_mm: [3] (R, A, S) of the middle of the other end.
-        radius_mm: Radius of the lumen.
-        wall_mm: Thickness of the wall.
-    """
-
-    generation: int
-    parent: int
-    start_mm: np.ndarray
-    end_mm: np.ndarray
-    radius_mm: float
-    wall_mm: float
+    generation: int  # 0 is the trachea
+    parent: int  # index of the branch it leaves, -1 for the trachea
+    start_mm: np.ndarray  # [3] (R, A, S) of the middle of the first end
+    end_mm: np.ndarray  # likewise of the other end
+    radius_mm: float  # of the lumen
+    wall_mm: float  # thickness of the wall
 
     @property
     def outer_mm(self) -> float:
@@ -66,16 +57,13 @@ class Branch:
         }
 
 
-def airway(
-    seed: int = 0, generations: int = 6, trachea_radius_mm: float = 8.0, edge_mm: float = 0.0
-) -> Phantom:
+def airway(seed: int = 0, generations: int = 6, trachea_radius_mm: float = 8.0) -> Phantom:
     """An airway tree: lumen -1000 HU, wall 40 HU, parenchyma -850 HU.
 
     Args:
         seed: Seeds angles and asymmetry.
         generations: Generations of branches below the trachea, 0 to 9.
         trachea_radius_mm: Radius of the trachea's lumen.
-        edge_mm: Width of a linear edge; 0 is a step.
 
     Returns:
         The phantom; facts: branches (generation, parent, radius_mm, wall_mm, length_mm,
@@ -91,27 +79,23 @@ def airway(
     tree = grow(np.random.default_rng(seed), generations, trachea_radius_mm)
     ends = np.array([[b.start_mm, b.end_mm] for b in tree])
     outer = np.array([b.outer_mm for b in tree])[:, None]
-    margin = 6.0 + edge_mm
     bounds_mm = np.stack([
-        (ends.min(1) - outer).min(0) - margin, (ends.max(1) + outer).max(0) + margin
+        (ends.min(1) - outer).min(0) - 6.0, (ends.max(1) + outer).max(0) + 6.0
     ])  # fmt: skip
 
     def near(low_mm: np.ndarray, high_mm: np.ndarray) -> Formula:
-        reach = outer + edge_mm
-        touching = (ends.min(1) - reach <= high_mm) & (ends.max(1) + reach >= low_mm)
-        return _formula([b for b, t in zip(tree, touching.all(1), strict=True) if t], edge_mm)
+        touching = (ends.min(1) - outer <= high_mm) & (ends.max(1) + outer >= low_mm)
+        return _formula([b for b, t in zip(tree, touching.all(1), strict=True) if t])
 
     facts = {
         "branches": [branch.facts() for branch in tree],
         "lumen_loops": 0,
         "values_hu": {"lumen": LUMEN_HU, "wall": WALL_HU, "parenchyma": PARENCHYMA_HU},
     }
-    return Phantom(
-        "airway", _formula(tree, edge_mm), bounds_mm, facts, (-1100.0, 150.0), "HU", near
-    )
+    return Phantom("airway", _formula(tree), bounds_mm, facts, (-1100.0, 150.0), "HU", near)
 
 
-def _formula(branches: list[Branch], edge_mm: float) -> Formula:
+def _formula(branches: list[Branch]) -> Formula:
     """Hounsfield units from the nearest lumen and the nearest outer wall."""
 
     def formula(points_mm: Tensor) -> Tensor:
@@ -121,8 +105,8 @@ def _formula(branches: list[Branch], edge_mm: float) -> Formula:
             axis_mm = distance_to_segment(points_mm, branch.start_mm, branch.end_mm)
             lumen = torch.minimum(lumen, axis_mm - branch.radius_mm)
             wall = torch.minimum(wall, axis_mm - branch.outer_mm)
-        tissue = PARENCHYMA_HU + (WALL_HU - PARENCHYMA_HU) * inside_share(wall, edge_mm)
-        return tissue + (LUMEN_HU - tissue) * inside_share(lumen, edge_mm)
+        tissue = PARENCHYMA_HU + (WALL_HU - PARENCHYMA_HU) * inside_share(wall)
+        return tissue + (LUMEN_HU - tissue) * inside_share(lumen)
 
     return formula
 

@@ -25,7 +25,7 @@ from medil.training.patches import Scan, Step
 from medil.training.prefetch import Prefetcher
 from medil.training.run import Learner, Run
 from medil.training.store import Store, open_store
-from medil.training.update import Critics, draw_step, update
+from medil.training.update import draw_step, update
 
 AHEAD = 4  # steps drawn before they are needed, where patches come from a store or go to a GPU
 THREADS = {"cuda": 4}  # threads that draw them; 1 on other devices
@@ -96,9 +96,10 @@ class AutoencoderLearner(Learner):
         ready = self.prefetcher
         step, noise_seed = ready.take(number, stage) if ready else self.draw(seed, number, stage)
         adversary = self.adversary if progress >= settings.adversarial_after else None
-        critics = Critics(self.perceptual, adversary)
-        measure = number % settings.log_every == 0
-        record = update(model, optimiser, step, settings, noise_seed, fabric, critics, measure)
+        record = update(
+            model, optimiser, step, settings, noise_seed, fabric, self.perceptual, adversary,
+            measure=number % settings.log_every == 0,
+        )  # fmt: skip
         waited = {"waited_s": ready.waited_s} if ready else {}  # by all steps of this call
         return record | waited | {"voxels": step.target.numel()}
 

@@ -39,17 +39,11 @@ COARSEST = 2**-12  # largest step on the 0 ... 1 scale; volumes that need more s
 
 @dataclass(frozen=True)
 class Built:
-    """Counts of what `build_store` did.
+    """Counts of what `build_store` did."""
 
-    Args:
-        new: Volumes that were read and written.
-        kept: Files whose volume existed.
-        failed: A sentence for each file that could not be read.
-    """
-
-    new: int
-    kept: int
-    failed: list[str]
+    new: int  # volumes that were read and written
+    kept: int  # files whose volume existed
+    failed: list[str]  # a sentence for each file that could not be read
 
 
 def build_store(

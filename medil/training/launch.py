@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from medil.config import FlowTraining, TrainConfig
@@ -87,12 +87,7 @@ class Interruption:
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 

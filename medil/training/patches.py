@@ -52,44 +52,26 @@ class Places(Protocol):
 
 @dataclass(frozen=True)
 class Scan:
-    """One training volume, from which blocks are cut.
+    """One training volume, from which blocks are cut."""
 
-    Args:
-        data: [D, H, W] float32 on the 0 ... 1 scale.
-        spacing_mm: Voxel size.
-        foreground: [n, 3] indices of some voxels that are not air.
-        weight: How often it is drawn, relative to the others.
-        name: Name in messages.
-        small: The same volume on larger voxels, where reading the whole would take long.
-    """
-
-    data: Voxels
+    data: Voxels  # [D, H, W] float32 on the 0 ... 1 scale
     spacing_mm: tuple[float, float, float]
-    foreground: Places
-    weight: float
-    name: str = ""
-    small: Voxels | None = None
+    foreground: Places  # [n, 3] indices of some voxels that are not air
+    weight: float  # how often it is drawn, relative to the others
+    name: str = ""  # in messages
+    small: Voxels | None = None  # on larger voxels, where reading the whole would take long
 
 
 @dataclass(frozen=True)
 class Step:
-    """The data of one training step: a batch on one grid, and the latent grid to use.
+    """The data of one training step: a batch on one grid, and the latent grid to use."""
 
-    Args:
-        x: [B, 1, D, H, W] to encode, on `grid`.
-        grid: Grid of `x`, in the batch's own frame (mm).
-        latent_grid: Latent grid, parallel to `grid`, at a random phase.
-        target: [B, 1, D', H', W'] to render, on `target_grid`.
-        target_grid: Finer than `grid` in steps that teach one resolution from another.
-        name: Name of the scan.
-    """
-
-    x: Tensor
-    grid: Grid
-    latent_grid: Grid
-    target: Tensor
-    target_grid: Grid
-    name: str = ""
+    x: Tensor  # [B, 1, D, H, W] to encode, on `grid`
+    grid: Grid  # in the batch's own frame (mm)
+    latent_grid: Grid  # parallel to `grid`, at a random phase
+    target: Tensor  # [B, 1, D', H', W'] to render, on `target_grid`
+    target_grid: Grid  # finer than `grid` in steps that teach one resolution from another
+    name: str = ""  # of the scan
 
     def part(self, index: int, count: int) -> Step:
         """Part `index` of `count` equal parts of the batch, for a process or for accumulation.

@@ -31,17 +31,11 @@ META = "zarr.json"  # metadata file of Zarr 3
 
 @dataclass(frozen=True)
 class Coding:
-    """How stored numbers become voxels on the 0 ... 1 scale.
+    """How stored numbers become voxels on the 0 ... 1 scale."""
 
-    Args:
-        intensity: Image units to 0 ... 1.
-        base: Image units of a stored 0.
-        unit: Image units of a stored 1.
-    """
-
-    intensity: Intensity
-    base: float
-    unit: float
+    intensity: Intensity  # image units to 0 ... 1
+    base: float  # image units of a stored 0
+    unit: float  # image units of a stored 1
 
     def voxels(self, stored: np.ndarray) -> Tensor:
         """Float32, of any shape."""

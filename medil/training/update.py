@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -58,14 +57,6 @@ def new_optimiser(model: nn.Module, settings: TrainConfig | FlowTraining) -> tor
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Critics:
-    """Losses that are networks, each None where its weight is zero."""
-
-    perceptual: Perceptual | None = None
-    adversary: Adversary | None = None
-
-
 def update(
     model: nn.Module,
     optimiser: torch.optim.Optimizer,
@@ -73,7 +64,8 @@ def update(
     settings: TrainConfig,
     seed: int,
     fabric: Any,
-    critics: Critics | None = None,
+    perceptual: Perceptual | None = None,
+    adversary: Adversary | None = None,
     measure: bool = True,
 ) -> dict[str, float]:
     """One optimiser step on this process's share of a batch, in `accumulate` parts.
@@ -88,7 +80,8 @@ def update(
         settings: Settings of the losses and of gradient clipping.
         seed: Seed of the latents' noise.
         fabric: From `medil.training.launch.launch`.
-        critics: Losses that are networks.
+        perceptual: A loss that is a network; None where its weight is zero.
+        adversary: Likewise.
         measure: Report `gain_db` too, which costs a closed-form reconstruction.
 
     Returns:
@@ -98,7 +91,6 @@ def update(
     Raises:
         InputError: The loss or its gradient is not finite; the weights were left alone.
     """
-    critics = critics or Critics()
     bare: Any = getattr(model, "module", model)
     noise = draw_noise(bare.config, step, seed)
     optimiser.zero_grad(set_to_none=True)
@@ -106,7 +98,7 @@ def update(
     for index, part in enumerate(parts(fabric, settings.accumulate)):
         own, own_noise = step.part(*part), noise.chunk(part[1])[part[0]]
         with fabric.no_backward_sync(model, enabled=index + 1 < settings.accumulate):
-            loss, estimate = step_loss(model, own, own_noise, settings, critics)
+            loss, estimate = step_loss(model, own, own_noise, settings, perceptual, adversary)
             fabric.backward(loss / settings.accumulate)
         pairs.append((estimate.detach(), own.target))
         readings.append(_reading(bare, own, loss.detach(), estimate.detach(), measure))
@@ -118,9 +110,9 @@ def update(
             "lower learning_rate, or look at that scan."
         )
     optimiser.step()
-    if critics.adversary:
+    if adversary:
         fakes, reals = (torch.cat(images) for images in zip(*pairs, strict=True))
-        if not math.isfinite(critics.adversary.update(fakes, reals.to(fakes))):
+        if not math.isfinite(adversary.update(fakes, reals.to(fakes))):
             raise InputError(f"the adversary's loss is not finite on {step.name or 'this scan'}.")
     record = {"loss": loss_value, "gradient_norm": norm, "psnr_db": _decibels(mse)}
     return record | ({"gain_db": _decibels(mse) - _decibels(linear_mse)} if measure else {})
@@ -134,7 +126,12 @@ def parts(fabric: Any, accumulate: int) -> Iterator[tuple[int, int]]:
 
 
 def step_loss(
-    model: nn.Module, step: Step, noise: Tensor, settings: TrainConfig, critics: Critics
+    model: nn.Module,
+    step: Step,
+    noise: Tensor,
+    settings: TrainConfig,
+    perceptual: Perceptual | None = None,
+    adversary: Adversary | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss (a scalar with a graph) and estimate [B, 1, D, H, W] of one part of a batch."""
     bare: Any = getattr(model, "module", model)
@@ -145,10 +142,10 @@ def step_loss(
             x, step.grid, step.latent_grid, step.target_grid, noise.to(device)
         )
     loss = total_loss(estimate, target, mean, log_var, settings)
-    if critics.perceptual:
-        loss = loss + settings.perceptual_weight * critics.perceptual(estimate, target)
-    if critics.adversary:
-        loss = loss + settings.adversarial_weight * critics.adversary.generator_loss(estimate)
+    if perceptual:
+        loss = loss + settings.perceptual_weight * perceptual(estimate, target)
+    if adversary:
+        loss = loss + settings.adversarial_weight * adversary.generator_loss(estimate)
     return loss, estimate
 
 

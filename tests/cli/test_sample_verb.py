@@ -159,10 +159,10 @@ def test_the_middle_of_the_head_can_be_named(sample, slabs, tmp_path):
     ("options", "words"),
     [
         (["--condition", "age=40"], "no condition 'age'; choose from ventricles"),
-        (["--condition", "brain"], "NAME=VALUE"),
+        (["--condition", "brain"], "of the form name=value, such as ventricles=40"),
         (["--condition", "brain=big"], "needs a number, not 'big'"),
         (["--condition", "brain=nan"], "needs a number"),
-        (["--condition", "brain=1", "--condition", "brain=2"], "repeated"),
+        (["--condition", "brain=1", "--condition", "brain=2"], "set twice"),
         (["--guidance", -1], "zero or above"),
         (["--guidance", "nan"], "zero or above"),
         (["--steps", 0], "1 to 1000 steps, not 0"),

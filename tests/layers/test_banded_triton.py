@@ -17,7 +17,7 @@ from medil.model.autoencoder import MedIL
 from medil.system.device import place_model
 from medil.training.launch import launch
 from medil.training.patches import prepare_scan
-from medil.training.update import Critics, draw_step, new_optimiser, step_loss, update
+from medil.training.update import draw_step, new_optimiser, step_loss, update
 from medil.volume import Volume
 
 needs_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -114,7 +114,7 @@ def test_a_training_step_on_a_card_has_the_gradients_of_one_on_a_processor(share
     with torch.backends.cudnn.flags(allow_tf32=False):
         for device in ("cpu", "cuda"):
             model = place_model(model_of(config), torch.device(device))
-            loss, _ = step_loss(model, step, noise, config.train, Critics())
+            loss, _ = step_loss(model, step, noise, config.train)
             loss.backward()
             losses.append(loss.item())
             gradients.append(torch.cat([p.grad.flatten().cpu() for p in model.parameters()]))

@@ -51,7 +51,8 @@ def features(nodes: Grid = NODES, batch: int = 2, dtype=torch.float64) -> torch.
 
 
 def maps(operator: LiteralLTE, x: torch.Tensor, nodes: Grid, voxels: Grid) -> list[torch.Tensor]:
-    return list(operator.coefficients(x, nodes, voxels.edges_mm))
+    amplitude, phase = operator.coefficients(x, nodes, voxels.edges_mm)
+    return [amplitude, operator.frequency_maps(x), phase]
 
 
 def plain(operator: LiteralLTE, x: torch.Tensor, nodes: Grid, voxels: Grid) -> torch.Tensor:
