@@ -14,21 +14,23 @@ import pandas as pd
 
 from eval.ablation import EXPERIMENT
 from eval.ablation.blocks import CONDITIONS, FINER
-from eval.ablation.pairs import ALL_GRIDS, Tables, name_of
 from eval.ablation.report import (
+    ALL_GRIDS,
     BEST_LINEAR,
     BUDGETS,
     INTERPOLATION,
-    interval_text,
+    contest,
+    name_of,
     other_recipes,
+    pair_of,
     pairs_table,
     recipes,
     runs_of,
     scores_of,
     sentence,
-    tables_of,
 )
 from eval.arms.catalogue import LEARNED, all_learned
+from eval.pairs import interval
 from eval.rows import RESULTS
 from medil.plots import COLOURS, panels
 
@@ -52,19 +54,10 @@ SETTINGS = tuple((budget, shortcut) for shortcut in ("with", "without") for budg
 
 @dataclass(frozen=True)
 class Ablation:
-    """The recorded comparison.
-
-    Args:
-        scores: One row a measurement.
-        runs: One row a fact about a run that is compared.
-        tables: Scores by arm, spacing and budget.
-        pairs: Every comparison.
-        others: One sentence a recipe that is recorded and not compared.
-    """
+    """The recorded comparison: scores, facts of compared runs, every pair, recipes left out."""
 
     scores: pd.DataFrame
     runs: pd.DataFrame
-    tables: Tables
     pairs: pd.DataFrame
     others: list[str]
 
@@ -74,9 +67,8 @@ def recorded_ablation(folder: Path = RESULTS) -> Ablation | None:
     frame = EXPERIMENT.recorded(folder)
     if frame is None:
         return None
-    tables = tables_of(scores_of(frame))
-    runs, pairs = runs_of(frame), pairs_table(tables)
-    return Ablation(scores_of(frame), runs, tables, pairs, other_recipes(frame))
+    scores = scores_of(frame)
+    return Ablation(scores, runs_of(frame), pairs_table(scores), other_recipes(frame))
 
 
 def missing_runs(runs: pd.DataFrame, arms: Sequence[str], seeds: int) -> str:
@@ -127,65 +119,43 @@ def overview(scores: pd.DataFrame) -> pd.DataFrame:
 
 def lead(pairs: pd.DataFrame, question: Sequence[str], budget: str, shortcut: str):
     """The comparison that answers a question in one setting; None if it is not recorded."""
-    if pairs.empty:
-        return None
     first, second, spacing = question
     ending = LEARNED if shortcut == "without" else ""
     rival = second if second in (BEST_LINEAR, INTERPOLATION) else second + ending
-    found = pairs[
-        (pairs["first"] == first + ending)
-        & (pairs["second"] == rival)
-        & (pairs["spacing"] == spacing)
-        & (pairs["budget"] == budget)
-    ]
-    return None if found.empty else found.astype(object).iloc[0]
+    return pair_of(pairs, first + ending, rival, spacing, budget)
 
 
 def headlines(pairs: pd.DataFrame) -> pd.DataFrame:
     """One line a question of `QUESTIONS`, one column a setting: difference and interval in dB."""
     lines = []
     for question in QUESTIONS:
-        found = [lead(pairs, question, *setting) for setting in SETTINGS]
-        known = [p for p in found if p is not None]
-        texts = ["" if p is None else interval_text(p) for p in found]
-        titles = [f"{shortcut} shortcut, {budget}" for budget, shortcut in SETTINGS]
-        counts = sorted({(p["n_subjects"], p["n_seeds"]) for p in known}, reverse=True)
-        lines.append(
-            {
-                "First − second (dB)": title(question),
-                **dict(zip(titles, texts, strict=True)),
-                "Verdict": conclusion(known),
-                "n": " or ".join(f"{subjects} × {seeds}" for subjects, seeds in counts),
-            }
-        )
+        line: dict[str, str] = {"First − second (dB)": contest(*question)}
+        known = []
+        for budget, shortcut in SETTINGS:
+            pair = lead(pairs, question, budget, shortcut)
+            line[f"{shortcut} shortcut, {budget}"] = interval(pair) if pair else ""
+            known += [pair] * (pair is not None)
+        counts = sorted({(p.n_subjects, p.n_seeds) for p in known}, reverse=True)
+        n = " or ".join(f"{subjects} × {seeds}" for subjects, seeds in counts)
+        lines.append(line | {"Verdict": conclusion(known), "n": n})
     return pd.DataFrame(lines)
 
 
-def title(question: Sequence[str]) -> str:
-    """A question of `QUESTIONS` as text."""
-    first, second, spacing = question
-    where = spacing if spacing in (FINER, ALL_GRIDS) else f"at {spacing}"
-    return f"{name_of(first)} − {name_of(second)}, {where}"
-
-
-def conclusion(found: Sequence[pd.Series]) -> str:
+def conclusion(known: Sequence) -> str:
     """What the intervals of all settings say together, in a few words."""
-    if not found:
+    n, above, below = len(known), sum(p.low > 0 for p in known), sum(p.high < 0 for p in known)
+    if not known:
         return "not recorded"
-    above, below = sum(p["low"] > 0 for p in found), sum(p["high"] < 0 for p in found)
-    n = len(found)
-    if above == n:
-        return f"above zero ({n} of {n})"
-    if below == n:
-        return f"below zero ({n} of {n})"
+    if n in (above, below):
+        return f"{'above' if above else 'below'} zero ({n} of {n})"
     return f"above zero {above}, below {below}, undecided {n - above - below} (of {n})"
 
 
 def verdict_lines(pairs: pd.DataFrame) -> list[str]:
     """The verdict on LTE against other operators, one sentence a question, at equal steps."""
     chosen = [q for q in QUESTIONS if q[1] in ("trilinear", "subpixel", "conv-1mm")]
-    found = [lead(pairs, q, BUDGETS[0], s) for q in chosen for s in ("with", "without")]
-    return [sentence(p) for p in found if p is not None]
+    answers = [lead(pairs, q, BUDGETS[0], s) for q in chosen for s in ("with", "without")]
+    return [sentence(pair) for pair in answers if pair]
 
 
 def forest_pairs(pairs: pd.DataFrame, first: str, spacing: str) -> pd.DataFrame:
@@ -195,8 +165,6 @@ def forest_pairs(pairs: pd.DataFrame, first: str, spacing: str) -> pd.DataFrame:
         Lines of `pairs` with a column `rival`, the second arm whatever its shortcut; rivals in
         the order of the mean lead over them.
     """
-    if pairs.empty:
-        return pairs.assign(rival="")
     chosen = pairs[
         pairs["first"].str.removesuffix(LEARNED).eq(first)
         & pairs["spacing"].eq(spacing)
@@ -219,15 +187,16 @@ def forest(chosen: pd.DataFrame):
     rivals = list(dict.fromkeys(chosen["rival"]))
     figure, axes = panels(1, 2, panel_in=(4.2, 1.3 + 0.3 * len(rivals)))
     for ax, shortcut in zip(axes[0], ("with the shortcut", "without the shortcut"), strict=True):
-        for _, pair in chosen[chosen["shortcut"] == shortcut].iterrows():
-            which = BUDGETS.index(pair["budget"])
-            place, colour = rivals.index(pair["rival"]) + 0.24 * which - 0.12, COLOURS[which]
-            settled = pair["low"] > 0 or pair["high"] < 0
-            ax.plot([pair["low"], pair["high"]], [place, place], color=colour, lw=2)
+        here = chosen[chosen["shortcut"] == shortcut]
+        for pair in here.itertuples():
+            which = BUDGETS.index(pair.budget)
+            place, colour = rivals.index(pair.rival) + 0.24 * which - 0.12, COLOURS[which]
+            settled = pair.low > 0 or pair.high < 0
+            ax.plot([pair.low, pair.high], [place, place], color=colour, lw=2)
             mark = "os"[which]
-            ax.plot(pair["mean"], place, mark, color=colour, mfc=colour if settled else "w", ms=5)
+            ax.plot(pair.mean, place, mark, color=colour, mfc=colour if settled else "w", ms=5)
         ax.axvline(0, color="#777777", lw=1)
-        if not chosen["shortcut"].eq(shortcut).any():
+        if here.empty:
             ax.text(0.5, 0.5, "not recorded yet", transform=ax.transAxes, ha="center")
             ax.set_xticks([0])
         ax.set(title=shortcut, xlabel="difference in PSNR (dB), 95 % interval")
@@ -235,8 +204,8 @@ def forest(chosen: pd.DataFrame):
         ax.set_ylim(len(rivals) - 0.4, -0.6)
     axes[0, 1].set_yticklabels([])
     handles = [
-        axes[0, 0].plot([], [], "os"[i] + "-", color=COLOURS[i], label=budget)[0]
-        for i, budget in enumerate(BUDGETS)
+        axes[0, 0].plot([], [], f"{mark}-", color=colour, label=budget)[0]
+        for mark, colour, budget in zip("os", COLOURS, BUDGETS, strict=False)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     return figure

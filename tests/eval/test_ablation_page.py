@@ -59,8 +59,8 @@ def test_the_verdict_has_the_sign_of_the_rows(tmp_path, lead_db, words):
 def test_questions_that_no_row_answers_are_said_to_be_open(tmp_path):
     found = recorded(tmp_path, {"integrated": 1.0})
     verdicts = pages.headlines(found.pairs).set_index("First − second (dB)")["Verdict"]
-    assert verdicts["LTE − trilinear, at 1 mm"] == "not recorded"
-    assert verdicts["LTE − best linear codec, at 1 mm"] == "above zero (2 of 2)"
+    assert verdicts["LTE − trilinear at 1 mm"] == "not recorded"
+    assert verdicts["LTE − best linear codec at 1 mm"] == "above zero (2 of 2)"
 
 
 def test_an_interval_that_holds_zero_is_undecided(tmp_path):
