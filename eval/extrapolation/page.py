@@ -14,8 +14,7 @@ from eval.coders.base import Coder
 from eval.extrapolation.blocks import CONDITIONS, Block, Source
 from eval.extrapolation.coders import BlockCoder
 from eval.extrapolation.heads import FOLDER
-from eval.extrapolation.paired import name_of
-from eval.extrapolation.report import heading
+from eval.extrapolation.report import heading, name_of
 from eval.extrapolation.score import BANDS, scores
 from eval.extrapolation.train import Run, train_all
 from eval.metrics.spectra import soft_mask

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from eval.extrapolation.blocks import CONDITIONS, Block
-from eval.extrapolation.paired import Scores, arms_of, level, name_of, scores_of
+from eval.extrapolation.report import arms_of, name_of, scores_of
 from eval.extrapolation.score import BANDS
 from eval.metrics.spectra import fsc
 from eval.metrics.tissue import thresholds
 from eval.metrics.topology import topology, white_surface
+from eval.pairs import Scores
 from medil.plots import COLOURS, draw_plane, panels
 from medil.volume import Volume
 
@@ -32,7 +33,7 @@ def split_bars(heads: pd.DataFrame, conditions: Sequence[str], bands: Sequence[s
         The figure; whiskers are 95 % intervals, and a tick at 1 is the truth's amplitude.
     """
     scores = scores_of(heads)
-    arms = [a for a in arms_of(heads) if level(scores, (a, conditions[0]), "detail_kept_fine")]
+    arms = [a for a in arms_of(heads) if scores.level(a, conditions[0], "detail_kept_fine")]
     height_in = 0.9 + 0.32 * len(arms)
     figure, axes = panels(len(bands), len(conditions), panel_in=(2.9, height_in))
     for row, band in zip(axes, bands, strict=True):
@@ -60,11 +61,11 @@ def _bars(ax, scores: Scores, arms: Sequence[str], condition: str, band: str) ->
     shown = False
     for place, arm in enumerate(arms):
         for offset, (part, colour) in zip((-0.26, 0, 0.26), SPLIT.items(), strict=True):
-            found = level(scores, (arm, condition), f"detail_{part}_{band}")
-            if found:
+            level = scores.level(arm, condition, f"detail_{part}_{band}")
+            if level:
                 shown = True
-                ax.barh(place + offset, found.mean, 0.24, color=colour)
-                ax.plot([found.low, found.high], [place + offset] * 2, color="black", lw=1)
+                ax.barh(place + offset, level.mean, 0.24, color=colour)
+                ax.plot([level.low, level.high], [place + offset] * 2, color="black", lw=1)
     ax.axvline(1, color="#777777", lw=1, ls=":")
     if not shown:
         ax.text(0.5, 0.5, "no such voxels", transform=ax.transAxes, ha="center")

@@ -1,29 +1,33 @@
-"""From prepared rows to the tables of this experiment."""
+"""From prepared rows to the tables of this experiment.
+
+Statistics are over synthetic heads; phantoms, of which there are few, have a table of their own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from eval.extrapolation.blocks import CONDITIONS
-from eval.extrapolation.coders import TRUTH
-from eval.extrapolation.paired import (
-    CONTROL,
-    FIRST,
-    RIVALS,
-    Answer,
-    arms_of,
-    gap,
-    interval,
-    level,
-    name_of,
-    of_heads,
-    scores_of,
-)
+from eval.extrapolation.coders import RELEASE, SPLINES, TRUTH
 from eval.extrapolation.score import BANDS, MISMATCH, PARTS, SURFACE, UNITS
-from eval.stats import holm
+from eval.extrapolation.train import TITLES
+from eval.pairs import NO_SEED, Scores, interval
+from eval.stats import Paired, holm
 
+NAMES = TITLES | {
+    RELEASE: "release, many voxel sizes",
+    SPLINES: "release, splines alone",
+    "dct_ball": "DCT, lowest ball",
+    "bspline": "B-spline, least squares",
+    "interpolation": "cubic interpolation",
+    TRUTH: "the truth",
+}
+FIRST = "integrated"
+RIVALS = ("trilinear", "subpixel", "conv-1mm", "dct_ball", "bspline")
+CONTROL, FINER = "1 -> 1", "0.8 -> 0.8"
 HEADINGS = {
     "psnr": "PSNR",
     "ssim": "SSIM",
@@ -33,17 +37,60 @@ HEADINGS = {
     **{f"detail_{part}_{band}": f"{part}, {band}" for part in PARTS for band in BANDS},
 }
 COMPARED = ("psnr", "detail_kept_fine", "detail_invented_fine", "fsc_05_mm", "handles_per_cm3")
+Answer = tuple[str, str]  # arm, condition
 
 
-def pairs_table(frame: pd.DataFrame) -> pd.DataFrame:
+def of_heads(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of synthetic heads."""
+    return frame[~frame["subject"].str.startswith("cortex_phantom")]
+
+
+def arms_of(frame: pd.DataFrame) -> list[str]:
+    """The arms that have rows, in the order of the tables; those without a name come last."""
+    present = set(frame["arm"])
+    return [*(arm for arm in NAMES if arm in present), *sorted(present - set(NAMES))]
+
+
+def name_of(arm: str) -> str:
+    """An arm's name for people: its own where `NAMES` has no other."""
+    base, bracket, size = arm.partition(" (")
+    return NAMES.get(base, base) + bracket + size
+
+
+def heading(metric: str) -> str:
+    """A column's title with its unit."""
+    words = HEADINGS.get(metric) or metric.replace("_per_cm3", "").replace("_", " ")
+    unit = UNITS[metric].replace("1/cm3", "per cm³")
+    return words if unit == "1" else f"{words} ({unit})"
+
+
+def scores_of(frame: pd.DataFrame) -> Scores:
+    """Values by (arm, condition, metric); only trained arms have seeds of their own."""
+    seeds = frame["seed"].where(frame["arm"].isin(TITLES), NO_SEED)
+    return Scores(frame.assign(seed=seeds), ["arm", "condition", "metric"])
+
+
+def codec_beside(frame: pd.DataFrame, answer: Answer, codec: str) -> str:
+    """The codec whose count of numbers is nearest to an arm's: that of its latent's size."""
+    here = frame[frame["condition"] == answer[1]]
+    numbers = np.log(here.groupby("arm")["numbers_kept"].mean())
+    if answer[0] not in numbers:
+        return codec
+    sizes = numbers[numbers.index.str.partition(" (").get_level_values(0) == codec]
+    return codec if sizes.empty else (sizes - numbers[answer[0]]).abs().idxmin()
+
+
+# Tables
+
+
+def pairs_table(heads: pd.DataFrame) -> pd.DataFrame:
     """Differences, each with interval, p value (Holm's within one metric) and n.
 
     The first arm against every rival under each condition; and for every arm, the finer scan
     against the control (what extrapolating costs) and against the rendering of the 1 mm scan
     on the same fine voxels (what the finer scan adds).
     """
-    heads, lines = of_heads(frame), []
-    scores = scores_of(heads)
+    scores, lines = scores_of(heads), []
     contests = [
         ((FIRST, condition), (rival, condition)) for rival in RIVALS for condition in CONDITIONS
     ]
@@ -56,10 +103,10 @@ def pairs_table(frame: pd.DataFrame) -> pd.DataFrame:
                 ]
     for metric in COMPARED:
         for first, second in contests:
-            found = gap(scores, first, second, metric)
-            if found:
-                line = {"first": text(first), "second": text(second), "metric": metric}
-                lines.append(line | {"unit": UNITS[metric]} | vars(found))
+            pair = scores.gap((*first, metric), (*second, metric))
+            if pair:
+                names = {"first": text(first), "second": text(second), "metric": metric}
+                lines.append(names | {"unit": UNITS[metric]} | vars(pair))
     table = pd.DataFrame(lines)
     if len(table):
         adjusted = table.groupby("metric")["p"].transform(lambda p: holm(p.tolist()))
@@ -74,24 +121,20 @@ def text(answer: Answer) -> str:
 
 def wide(frame: pd.DataFrame, metrics: Sequence[str], digits: int = 2) -> pd.DataFrame:
     """One line an arm and condition, one column a metric: mean [interval], and n."""
-    lines, scores = [], scores_of(frame)
+    scores, lines = scores_of(frame), []
     for condition in CONDITIONS:
         for arm in arms_of(frame):
-            found = {m: level(scores, (arm, condition), m) for m in metrics}
-            known = [p for p in found.values() if p]
-            if not known:
-                continue
+            levels = {heading(m): scores.level(arm, condition, m) for m in metrics}
             line = {"Condition (mm)": condition, "Arm": name_of(arm)}
-            line |= {heading(m): "" if p is None else interval(p, digits) for m, p in found.items()}
-            lines.append(line | {"n": f"{known[0].n_subjects} × {known[0].n_seeds}"})
+            lines += _line(line, levels, digits, False)
     return pd.DataFrame(lines)
 
 
-def heading(metric: str) -> str:
-    """A column's title with its unit."""
-    words = HEADINGS.get(metric) or metric.replace("_per_cm3", "").replace("_", " ")
-    unit = UNITS[metric].replace("1/cm3", "per cm³")
-    return words if unit == "1" else f"{words} ({unit})"
+def _line(line: dict, pairs: dict[str, Paired | None], digits: int, sign: bool) -> list[dict]:
+    """One line of a table with intervals and n; none where nothing is recorded."""
+    known = [pair for pair in pairs.values() if pair]
+    texts = {name: interval(p, digits, sign) if p else "" for name, p in pairs.items()}
+    return [line | texts | {"n": f"{p.n_subjects} × {p.n_seeds}"} for p in known[:1]]
 
 
 def false_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -102,14 +145,12 @@ def false_table(frame: pd.DataFrame) -> pd.DataFrame:
         for arm in arms_of(heads):
             line = {"Condition (mm)": condition, "Arm": name_of(arm)}
             for metric in SURFACE:
-                own = level(scores, (arm, condition), metric)
-                more = gap(scores, (arm, condition), (TRUTH, condition), metric)
+                own = scores.level(arm, condition, metric)
+                more = scores.gap((arm, condition, metric), (TRUTH, condition, metric))
                 if own and more:
-                    line[heading(metric)] = interval(own, 3)
-                    same = arm == TRUTH
-                    line[f"{heading(metric)}, over the truth"] = (
-                        "" if same else interval(more, 3, True)
-                    )
+                    over = "" if arm == TRUTH else interval(more, 3)
+                    line[heading(metric)] = interval(own, 3, False)
+                    line[f"{heading(metric)}, over the truth"] = over
                     line["n"] = f"{own.n_subjects} × {own.n_seeds}"
             if len(line) > 2:
                 lines.append(line)
@@ -121,12 +162,12 @@ def excess_table(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame
     heads, lines = of_heads(frame), []
     scores = scores_of(heads)
     for arm in arms_of(heads):
-        found = {c: gap(scores, (arm, c), (TRUTH, c), SURFACE[0]) for c in conditions}
-        known = [p for p in found.values() if p]
-        if known and arm != TRUTH:
-            line = {"Handles per cm³ over the truth": name_of(arm)}
-            line |= {f"{c} mm": interval(p, 3, True) if p else "" for c, p in found.items()}
-            lines.append(line | {"n": f"{known[0].n_subjects} × {known[0].n_seeds}"})
+        if arm != TRUTH:
+            more = {
+                f"{c} mm": scores.gap((arm, c, SURFACE[0]), (TRUTH, c, SURFACE[0]))
+                for c in conditions
+            }
+            lines += _line({"Handles per cm³ over the truth": name_of(arm)}, more, 3, True)
     return pd.DataFrame(lines)
 
 
@@ -139,7 +180,7 @@ def tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "errors": wide(heads, ("psnr", "ssim", "hfen", "fsc_05_mm", "fsc_0143_mm", MISMATCH)),
         "detail": wide(heads, details),
         "surface": false_table(frame),
-        "pairs": pairs_table(frame),
+        "pairs": pairs_table(heads),
         "phantoms": wide(phantoms, ("psnr", *details[3:6], *SURFACE), 3),
     }
     return {f"extrapolation_{name}": table for name, table in made.items()}

@@ -11,7 +11,7 @@ from scipy import ndimage
 from eval import heads as synthetic
 from eval import rows, runner
 from eval.arms.catalogue import OWN
-from eval.extrapolation import EXPERIMENT, blocks, heads, measure, paired, score, train, verdict
+from eval.extrapolation import EXPERIMENT, blocks, heads, measure, report, score, train, verdict
 from eval.extrapolation.blocks import CONDITIONS, Block, Source, block_grid
 from eval.extrapolation.coders import (
     TRUTH,
@@ -368,11 +368,9 @@ def recorded_rows(gain: float = 0.5, n_heads: int = 8, n_seeds: int = 3) -> list
 def test_the_verdict_says_what_the_rows_hold(tmp_path):
     rows.append_rows(tmp_path / "extrapolation.jsonl", recorded_rows())
     frame = EXPERIMENT.recorded(tmp_path)
-    found = paired.gap(
-        paired.scores_of(frame),
-        ("integrated", "0.8 -> 0.8"),
-        ("trilinear", "0.8 -> 0.8"),
-        "detail_kept_fine",
+    found = report.scores_of(frame).gap(
+        ("integrated", "0.8 -> 0.8", "detail_kept_fine"),
+        ("trilinear", "0.8 -> 0.8", "detail_kept_fine"),
     )
     assert found.low < 0.5 < found.high and found.high - found.low < 0.02
     assert (found.n_subjects, found.n_seeds) == (8, 3)
@@ -402,10 +400,10 @@ def test_a_release_with_another_latent_meets_codecs_of_its_own_size(tmp_path):
     made += [replace(row, arm="bspline (3 mm, 8)", numbers_kept=20) for row in of_splines]
     made += [replace(row, arm="medil", numbers_kept=22) for row in of_splines]
     rows.append_rows(tmp_path / "extrapolation.jsonl", made)
-    scores = paired.scores_of(EXPERIMENT.recorded(tmp_path))
+    frame = EXPERIMENT.recorded(tmp_path)
     assert kept.numbers >= 8 * 10**3
     for arm, codec in (("medil", "bspline (3 mm, 8)"), ("integrated", "bspline")):
-        assert paired.codec_beside(scores, (arm, "0.8 -> 0.8"), "bspline") == codec
+        assert report.codec_beside(frame, (arm, "0.8 -> 0.8"), "bspline") == codec
 
 
 def test_few_heads_and_one_seed_are_named(tmp_path):
