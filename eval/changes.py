@@ -18,24 +18,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from eval.pairs import counted
 from eval.rows import RESULTS, SCHEMA, WHAT, newest, read_rows
 from medil.errors import InputError
 
 KEY = [*WHAT, "profile", "seed"]
-GROUP = ["experiment", "arm", "metric"]
 TOLERANCE = 1e-6  # relative; a repeated run of the same code stays below
 HEAD = "HEAD"
 
 
 @dataclass(frozen=True)
 class Changes:
-    """Two records of rows side by side.
+    """Two records of rows side by side: one line a measurement (`KEY`), and its unit.
 
     Args:
-        new: Measurements that only the later record holds, as rows.
+        new: Measurements that only the later record holds, with their value.
         gone: Those that only the earlier one holds.
-        changed: One line a measurement: `KEY`, unit, before, after, difference; NaN
-            stands for a metric without a bound.
+        changed: Before, after and difference; NaN stands for a metric without a bound.
         n_same: Measurements with equal values.
     """
 
@@ -50,30 +49,16 @@ def changes(before: pd.DataFrame, after: pd.DataFrame, tolerance: float = TOLERA
 
     A value has changed if it differs by more than `tolerance` of the larger of both.
     """
-    both = _newest(before).merge(
-        _newest(after), on=KEY, how="outer", suffixes=("_before", "_after"), indicator=True
+    old, now = (
+        newest(f, (), tuple(KEY)).set_index(KEY)[["unit", "value"]] for f in (before, after)
     )
-    common = both[both["_merge"] == "both"]
-    old, now = (common[f"value_{s}"].to_numpy(float) for s in ("before", "after"))
-    differs = np.abs(now - old) > tolerance * np.fmax(np.abs(old), np.abs(now))
-    differs |= np.isnan(old) != np.isnan(now)
-    table = common[KEY].assign(
-        unit=common["unit_after"], before=old, after=now, difference=now - old
-    )
-    changed = table[differs].reset_index(drop=True)
-    return Changes(_alone(both, "after"), _alone(both, "before"), changed, int((~differs).sum()))
-
-
-def _alone(both: pd.DataFrame, side: str) -> pd.DataFrame:
-    """What only one side holds: `KEY`, unit and value."""
-    kept = both[both["_merge"] == {"before": "left_only", "after": "right_only"}[side]]
-    renamed = kept[[*KEY, f"unit_{side}", f"value_{side}"]]
-    return renamed.set_axis([*KEY, "unit", "value"], axis=1).reset_index(drop=True)
-
-
-def _newest(frame: pd.DataFrame) -> pd.DataFrame:
-    """The newest row of each measurement: `KEY`, unit and value."""
-    return newest(frame, (), tuple(KEY))[[*KEY, "unit", "value"]]
+    common = now.index.intersection(old.index)
+    was, value = old.loc[common, "value"].astype(float), now.loc[common, "value"].astype(float)
+    differs = (value - was).abs() > tolerance * np.fmax(was.abs(), value.abs())
+    differs |= was.isna() != value.isna()
+    table = now.loc[common, ["unit"]].assign(before=was, after=value, difference=value - was)
+    new, gone = (side[~side.index.isin(common)].reset_index() for side in (now, old))
+    return Changes(new, gone, table[differs].reset_index(), int((~differs).sum()))
 
 
 def describe(changed: Changes) -> str:
@@ -81,32 +66,26 @@ def describe(changed: Changes) -> str:
 
     Differences are later minus earlier, in the metric's unit.
     """
-    counts = {"new": len(changed.new), "gone": len(changed.gone), "changed": len(changed.changed)}
     lines = [
-        ", ".join(f"{n:,} {kind}" for kind, n in counts.items()) + f", {changed.n_same:,} equal."
+        f"{len(changed.new):,} new, {len(changed.gone):,} gone, "
+        f"{len(changed.changed):,} changed, {changed.n_same:,} equal."
     ]
-    for kind in ("new", "gone"):
-        groups = getattr(changed, kind).groupby("experiment")
-        for experiment, part in groups:
-            counted = _counted(len(part), "measurement"), _counted(part["arm"].nunique(), "arm")
-            lines.append(f"{kind}: {experiment}, {' of '.join(counted)}")
-    for (experiment, arm, metric), part in changed.changed.groupby(GROUP):
+    for kind, table in (("new", changed.new), ("gone", changed.gone)):
+        for experiment, part in table.groupby("experiment"):
+            n_arms = counted(part["arm"].nunique(), "arm")
+            lines.append(f"{kind}: {experiment}, {counted(len(part), 'measurement')} of {n_arms}")
+    for (experiment, arm, metric), part in changed.changed.groupby(["experiment", "arm", "metric"]):
         lines.append(f"changed: {experiment}, {arm}, {metric}: {_moved(part)}")
     return "\n".join(lines)
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def _moved(part: pd.DataFrame) -> str:
     moves = part["difference"].dropna()
     text = f"n = {len(part)}"
     if not moves.empty:
-        unit = part["unit"].iloc[0]
+        unit = f" {part['unit'].iloc[0]}".removesuffix(" 1")
         largest = moves.loc[moves.abs().idxmax()]
-        of_one = "" if unit == "1" else f" {unit}"
-        text += f", mean {moves.mean():+.3g}{of_one}, largest {largest:+.3g}{of_one}"
+        text += f", mean {moves.mean():+.3g}{unit}, largest {largest:+.3g}{unit}"
     without = len(part) - len(moves)
     return text + (f", {without} with no value on one side" if without else "")
 

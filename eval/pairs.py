@@ -64,4 +64,4 @@ def interval(pair: Paired, n: int = 2, sign: bool = True) -> str:
 
 def counted(number: int, what: str) -> str:
     """Such as ``1 seed`` or ``3 seeds``."""
-    return f"{number} {what}{'s' * (number != 1)}"
+    return f"{number:,} {what}{'s' * (number != 1)}"

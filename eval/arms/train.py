@@ -51,21 +51,13 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of one run.
-
-    Args:
-        by_steps: After the agreed number of steps.
-        by_time: After the agreed computing time.
-        cpu_s_per_step: Mean over the run.
-        voxels_per_s: Voxels trained on, a second of computing.
-        loss: Mean of the last tenth of the first S steps.
-    """
+    """The result of one run: snapshots after the agreed steps and computing time, and its pace."""
 
     by_steps: Snapshot
     by_time: Snapshot
     cpu_s_per_step: float
     voxels_per_s: float
-    loss: float
+    loss: float  # mean of the last tenth of the first S steps
 
 
 def recipe(patch_mm: float = 24.0, batch: int = 1) -> TrainConfig:
@@ -97,14 +89,11 @@ def train_arm(
         config: Model and training settings; `config.train.steps` is not read.
         scans: The training set.
         seed: Seeds weight initialisation, data order and noise.
-        steps: For the snapshot at equal steps.
-        budget_s: Computing time for the other one (`clock`); None: what the steps take,
-            which makes this run the reference.
+        steps: Of the snapshot at equal steps.
+        budget_s: Computing time of the other one (`clock`); None: what the steps take, which
+            makes this run the reference.
         device: Where to train.
         title: Of the progress bar.
-
-    Returns:
-        Both snapshots, speed and loss.
 
     Raises:
         Diverged: The loss is no longer finite.

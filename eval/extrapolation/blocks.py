@@ -19,7 +19,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from eval import heads as synthetic
-from eval.extrapolation.heads import FOLDER
+from eval.extrapolation.train import FOLDER
 from eval.metrics import brain_mask
 from eval.rows import digest
 from medil.errors import InputError
@@ -57,21 +57,13 @@ Phase = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Block:
-    """One test volume at several voxel sizes.
-
-    Args:
-        name: Whose.
-        data_sha256: Of the recipe that made it.
-        volumes: Voxel size in mm -> [D, H, W] float32, 0 ... 1, all over one box.
-        side_mm: Of that box, whose first corner is at 0.
-        phase: Where the latent grid begins before the box, in latent cells, 0 ... 1.
-    """
+    """One test volume at several voxel sizes, all over one box whose first corner is at 0."""
 
     name: str
-    data_sha256: str
-    volumes: dict[float, Tensor]
+    data_sha256: str  # of the recipe that made it
+    volumes: dict[float, Tensor]  # voxel size in mm -> [D, H, W] float32, 0 ... 1
     side_mm: float
-    phase: Phase
+    phase: Phase  # where the latent grid begins before the box, in latent cells, 0 ... 1
 
     def grid(self, spacing_mm: float) -> Grid:
         """The grid of one voxel size."""
@@ -129,10 +121,10 @@ def sources(heads: int, phantoms: int) -> list[Source]:
     return [*map(_head_source, drawn), *map(_phantom_source, range(phantoms))]
 
 
-def draw_all(found: list[Source], folder: Path = FOLDER, workers: int = 1) -> None:
+def draw_all(blocks: list[Source], folder: Path = FOLDER, workers: int = 1) -> None:
     """Draw the blocks that are not in the folder yet."""
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [(s, folder) for s in found if not s.path(folder).exists()]
+    missing = [(s, folder) for s in blocks if not s.path(folder).exists()]
     call_each(load_block, missing, workers, "blocks")
 
 

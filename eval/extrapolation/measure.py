@@ -22,7 +22,6 @@ from eval.extrapolation.coders import (
     release_coders,
     release_size,
 )
-from eval.extrapolation.heads import FOLDER
 from eval.extrapolation.score import (
     DEFINITION,
     ERRORS,
@@ -33,7 +32,7 @@ from eval.extrapolation.score import (
     bands_of,
     scores,
 )
-from eval.extrapolation.train import TITLES, Run, train_all
+from eval.extrapolation.train import FOLDER, TITLES, Run, train_all
 from eval.runner import Task
 
 NAME = "extrapolation"
@@ -61,10 +60,6 @@ class Plan:
             for arm in self.arms
         ]
 
-    def sources(self) -> list[Source]:
-        """The blocks to score."""
-        return sources(self.subjects, self.phantoms)
-
 
 PROFILES = {
     #             arms, seeds, steps, training heads, scored heads, phantoms
@@ -89,7 +84,7 @@ def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task
     train_all(plan.runs(), folder, processes)
     if options.train_only:
         return []
-    blocks = plan.sources()
+    blocks = sources(plan.subjects, plan.phantoms)
     draw_all(blocks, folder, processes)
     groups = coders(plan, options.release, folder)
     return block_tasks(blocks, groups, plan.conditions, folder, provenance)

@@ -11,15 +11,14 @@ import numpy as np
 import pandas as pd
 
 from eval.coders.base import Coder
+from eval.extrapolation import EXPERIMENT
 from eval.extrapolation.blocks import CONDITIONS, Block, Source
 from eval.extrapolation.coders import BlockCoder
-from eval.extrapolation.heads import FOLDER
 from eval.extrapolation.report import heading, name_of
 from eval.extrapolation.score import BANDS, scores
-from eval.extrapolation.train import Run, train_all
+from eval.extrapolation.train import FOLDER, Run, train_all
 from eval.metrics.spectra import soft_mask
-from eval.rows import RESULTS, read_rows
-from medil.errors import InputError
+from eval.rows import RESULTS
 
 SHOWN = ("psnr", "detail_kept_fine", "detail_invented_fine", "fsc_05_mm", "handles_per_cm3")
 
@@ -38,12 +37,12 @@ def trained_now(arms: Sequence[str], steps: int, folder: Path = FOLDER) -> list[
 def render(block: Block, coders: Sequence[Coder], condition: str) -> dict[str, np.ndarray]:
     """Arm -> [D, H, W], what each coder renders of a block under a condition."""
     in_mm, out_mm = CONDITIONS[condition]
-    found = {}
+    rendered = {}
     for coder in coders:
         of_block = coder.of(block) if isinstance(coder, BlockCoder) else coder
         kept = of_block.encode(block.volume(in_mm))
-        found[coder.name] = of_block.decode(kept, block.grid(out_mm))
-    return found
+        rendered[coder.name] = of_block.decode(kept, block.grid(out_mm))
+    return rendered
 
 
 def band_shares(block: Block, spacing_mm: float) -> dict[str, float]:
@@ -74,30 +73,16 @@ def beside_recorded(
 
     "now / recorded" for each metric; "not recorded" where there is no row.
     """
-    try:
-        frame = read_rows(Path(folder) / "extrapolation.jsonl")
-    except InputError:
-        frame = pd.DataFrame(columns=["data_sha256", "condition", "arm", "metric", "value"])
+    frame, known = EXPERIMENT.recorded(folder), {}
+    if frame is not None:
+        same = frame[frame[["data_sha256", "condition"]].eq([source.data_sha256, condition]).all(1)]
+        known = same.set_index(["arm", "weights_sha256", "metric"])["value"].to_dict()
     lines = []
     for coder in coders:
         line = {"Arm": name_of(coder.name)}
         for metric in SHOWN:
-            was = _row(frame, source, condition, coder, metric)
+            was = known.get((coder.name, coder.weights_sha256, metric))
             text = "not recorded" if was is None else f"{was:.3f}"
             line[heading(metric)] = f"{live.loc[coder.name, metric]:.3f} / {text}"
         lines.append(line)
     return pd.DataFrame(lines)
-
-
-def _row(
-    frame: pd.DataFrame, source: Source, condition: str, coder: Coder, metric: str
-) -> float | None:
-    same = (
-        (frame["data_sha256"] == source.data_sha256)
-        & (frame["condition"] == condition)
-        & (frame["arm"] == coder.name)
-        & (frame["metric"] == metric)
-    )
-    if same.any():
-        same &= frame["weights_sha256"] == coder.weights_sha256
-    return float(frame[same]["value"].iloc[-1]) if same.any() else None

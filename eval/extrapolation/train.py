@@ -12,17 +12,22 @@ from pathlib import Path
 
 import torch
 
+from eval import heads
 from eval.arms.catalogue import ARMS
 from eval.arms.train import Diverged, recipe, train_arm
-from eval.extrapolation.heads import FOLDER, heads_digest, training_heads
 from eval.rows import digest
 from medil.config import RunConfig
 from medil.errors import InputError
 from medil.model.weights import save_weights
 from medil.system.files import atomic_output
 from medil.system.workers import call_each
+from medil.training.patches import Scan
 
+FOLDER = Path("_build/extrapolation")
 VERSION = 1  # part of every run's name: raise it when training itself changes
+HEADS_VERSION = 1  # part of every head's name: raise it when other heads are drawn
+TRAIN_SEED = 5000
+TRAIN_MM = 1.0  # the only voxel size that training ever sees
 TITLES = {  # arm -> what it is called in tables
     "integrated": "integrated LTE",
     "trilinear": "trilinear (MedIL-Interp)",
@@ -32,6 +37,17 @@ TITLES = {  # arm -> what it is called in tables
     "trilinear/learned": "trilinear, all learned",
 }
 DIVERGED = "diverged"
+
+
+def training_heads(count: int, folder: Path = FOLDER, workers: int = 1) -> list[Scan]:
+    """Equally weighted heads of the train split at 1 mm; existing files are reused."""
+    drawn = heads.heads("train", TRAIN_SEED, count, heads.TRAINING)
+    return heads.training_heads(drawn, folder, _head_file, lambda index: TRAIN_MM, workers)
+
+
+def _head_file(head: heads.Head) -> str:
+    recipe = [HEADS_VERSION, head.map_sha256, TRAIN_SEED, TRAIN_MM, head.index, repr(head.style)]
+    return heads.head_file(head.index, recipe)
 
 
 @dataclass(frozen=True)
@@ -59,10 +75,10 @@ class Run:
     def digest(self) -> str:
         """SHA-256 of all that the weights depend on."""
         config = self.config
-        return digest(
-            [VERSION, asdict(config.model), asdict(config.train), self.seed, self.steps,
-             heads_digest(self.heads)]
-        )  # fmt: skip
+        drawn = heads.heads("train", TRAIN_SEED, self.heads, heads.TRAINING)
+        of_heads = digest([_head_file(head) for head in drawn])
+        model, settings = asdict(config.model), asdict(config.train)
+        return digest([VERSION, model, settings, self.seed, self.steps, of_heads])
 
     def path(self, folder: Path = FOLDER) -> Path:
         """Where the weights lie."""
@@ -76,14 +92,9 @@ class Run:
 
 
 def train_run(run: Run, folder: Path = FOLDER) -> Path:
-    """Train one run into its file, on one thread; nothing is done where the file is there.
+    """Train one run into its file, on one thread; the file, which is not made twice.
 
-    Args:
-        run: What to train.
-        folder: Of weights and training heads; made with its parents.
-
-    Returns:
-        The file. A run whose loss stopped being finite leaves a note of that instead.
+    A run whose loss stopped being finite leaves a note of that instead.
     """
     path = run.path(folder)
     if run.done(folder):
@@ -110,13 +121,7 @@ def train_run(run: Run, folder: Path = FOLDER) -> Path:
 
 
 def train_all(runs: list[Run], folder: Path = FOLDER, workers: int = 1) -> None:
-    """Train what is not there yet, a process each; the heads are drawn first.
-
-    Args:
-        runs: What to train.
-        folder: Of weights and training heads; made with its parents.
-        workers: Processes.
-    """
+    """Train what is not there yet, a process each; the heads are drawn first."""
     missing = [run for run in runs if not run.done(folder)]
     if missing:
         training_heads(max(run.heads for run in missing), folder, workers)

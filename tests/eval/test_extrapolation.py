@@ -11,7 +11,7 @@ from scipy import ndimage
 from eval import heads as synthetic
 from eval import rows, runner
 from eval.arms.catalogue import OWN
-from eval.extrapolation import EXPERIMENT, blocks, heads, measure, report, score, train, verdict
+from eval.extrapolation import EXPERIMENT, blocks, measure, report, score, train, verdict
 from eval.extrapolation.blocks import CONDITIONS, Block, Source, block_grid
 from eval.extrapolation.coders import (
     TRUTH,
@@ -173,9 +173,9 @@ def toy_anatomy(tmp_path, monkeypatch):
 
 
 def test_training_heads_are_scanned_at_1_mm_once(toy_anatomy, tmp_path):
-    first = heads.training_heads(2, tmp_path)
+    first = train.training_heads(2, tmp_path)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("head_*")}
-    again = heads.training_heads(2, tmp_path)
+    again = train.training_heads(2, tmp_path)
     assert [scan.spacing_mm for scan in first] == [(1.0, 1.0, 1.0)] * 2
     assert {path: path.stat().st_mtime_ns for path in files} == files
     assert all(torch.equal(a.data, b.data) for a, b in zip(first, again, strict=True))
