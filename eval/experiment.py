@@ -26,51 +26,32 @@ NEWEST = ("config_hash", "weights_sha256")
 class Experiment:
     """One experiment.
 
-    Args:
-        name: Of its package ``eval.NAME``, its rows file and, as a prefix, of its tables.
-        title: Name for people.
-        question: The question that it answers, one sentence.
-        tasks: From parsed options and provenance to the tasks that measure it; trains or draws
-            what they need first. None where `run` replaces it.
-        tables: From prepared rows (`prepare`) to tables by file stem. Pure; tables without
-            lines are not written.
-        verdict: From prepared rows to lines of text; None where no verdict is drawn.
-        factors: From the stored conditions to one column a factor, index kept. The text of a
-            condition is parsed here and nowhere else.
-        latest_by: Within an arm, only rows that agree in these fields with its newest row count.
-        key: Of rows that agree in these fields, the newest counts.
-        select: Replaces `latest_by` and `key` where an experiment needs a rule of its own.
-        options: Adds options of its own to the command line.
-        summary: Text that the command prints at its end; the verdict when None.
-        run: Replaces measuring and printing, for a command that does more than that.
-        profiles: Sizes of the experiment.
-        quick_out: Where the quick profile writes its rows; the recorded rows' folder when None.
-        workers: Default number of processes; None: all cores, 0: the command's own process.
-        in_order: Tasks need the rows of earlier ones, so they run one after another in the
-            command's own process; ``--workers`` counts the processes that draw heads.
-        how: The command that records it, as shown to people; ``python -m eval.NAME`` when empty.
-        float_format: Of fractions in the CSV files.
+    `tables` and `verdict` are pure functions of prepared rows (`prepare`). The text of a condition
+    is parsed by `factors` and nowhere else: one column a factor, index kept.
     """
 
-    name: str
-    title: str
-    question: str
+    name: str  # of its package ``eval.NAME``, its rows file and, as a prefix, of its tables
+    title: str  # for people
+    question: str  # that it answers, one sentence
+    # Trains or draws first what the tasks need; None where `run` replaces it.
     tasks: Callable[[argparse.Namespace, rows.Provenance], Iterable[runner.Task]] | None
-    tables: Callable[[pd.DataFrame], Tables] | None = None
-    verdict: Callable[[pd.DataFrame], str] | None = None
+    tables: Callable[[pd.DataFrame], Tables] | None = None  # those without lines are not written
+    verdict: Callable[[pd.DataFrame], str] | None = None  # lines of text
     factors: Callable[[pd.Series], pd.DataFrame] | None = None
-    latest_by: tuple[str, ...] = NEWEST
-    key: tuple[str, ...] = rows.WHAT
-    select: Callable[[pd.DataFrame], pd.DataFrame] | None = None
-    options: Callable[[argparse.ArgumentParser], None] | None = None
-    summary: Callable[[pd.DataFrame], str] | None = None
-    run: Callable[[argparse.Namespace], None] | None = None
+    latest_by: tuple[str, ...] = NEWEST  # an arm's rows count that agree in these with its newest
+    key: tuple[str, ...] = rows.WHAT  # of rows that agree in these fields, the newest counts
+    select: Callable[[pd.DataFrame], pd.DataFrame] | None = None  # replaces `latest_by` and `key`
+    options: Callable[[argparse.ArgumentParser], None] | None = None  # adds some of its own
+    summary: Callable[[pd.DataFrame], str] | None = None  # printed at the end; None: the verdict
+    run: Callable[[argparse.Namespace], None] | None = None  # replaces measuring and printing
     profiles: tuple[str, ...] = runner.PROFILES
-    quick_out: Path | None = None
-    workers: int | None = None
+    quick_out: Path | None = None  # of the quick profile's rows; None: the recorded rows' folder
+    workers: int | None = None  # processes; None: all cores, 0: the command's own
+    # Tasks need the rows of earlier ones, so they run one after another in the command's own
+    # process; ``--workers`` counts the processes that draw heads.
     in_order: bool = False
-    how: str = ""
-    float_format: str | None = None
+    how: str = ""  # the command that records it, for people; ``python -m eval.NAME`` when empty
+    float_format: str | None = None  # of fractions in the CSV files
 
     @property
     def command(self) -> str:

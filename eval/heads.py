@@ -36,18 +36,11 @@ TRAINING = CohortConfig(noise=DataConfig().noise, texture=DataConfig().texture) 
 
 @dataclass(frozen=True)
 class Head:
-    """One synthetic head, drawn when needed.
+    """One synthetic head of a cohort, drawn when needed."""
 
-    Args:
-        label_map: Its anatomy; None stands for the tissue maps of MNI152.
-        seed: Of the cohort.
-        index: In the cohort.
-        style: How the cohort looks.
-    """
-
-    label_map: Entry | None
-    seed: int
-    index: int
+    label_map: Entry | None  # its anatomy; None stands for the tissue maps of MNI152
+    seed: int  # of the cohort
+    index: int  # in the cohort
     style: CohortConfig = PLAIN
 
     @property

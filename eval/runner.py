@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,25 +27,24 @@ from medil.system.files import make_folder
 PROFILES = ("quick", "gpu", "paper")
 STOPPED = 130
 KEPT_BYTES = 4 * 10**9  # freed memory that a worker may keep
-Measure = Callable[[], list[rows.Row]]
 
 
 @dataclass(frozen=True)
 class Task:
     """One subject's share of an experiment.
 
-    Args:
-        name: Shown on the progress bar.
-        wanted: The identities (`eval.rows.IDENTITY`) of the rows that it will give; None where
-            every run measures and records them again, as timings are.
-        measure: Gives the rows. It may run in another process: a `functools.partial` of a
-            module's function, which loads volumes and weights itself and depends on nothing
-            but its arguments.
+    `measure` may run in another process: it is a `functools.partial` of a module's function,
+    which loads volumes and weights itself and depends on nothing but its arguments.
     """
 
-    name: str
-    wanted: frozenset[tuple[str, ...]] | None
-    measure: Measure
+    name: str  # shown on the progress bar
+    wanted: frozenset[rows.Identity] | None  # of its rows; None: every run measures them again
+    measure: Callable[[], list[rows.Row]]
+
+    @classmethod
+    def of_rows(cls, name: str, made: list[rows.Row]) -> Task:
+        """A task for rows that are there already."""
+        return cls(name, frozenset(row.identity for row in made), partial(list, made))
 
 
 def run(

@@ -27,22 +27,17 @@ from medil.synth.cohort import native_grid
 from medil.volume import Volume, load
 
 COHORT_SEED = 7  # of the evaluation; training uses another one
+Box = tuple[slice, slice, slice]
 MADE_VERSION = 1  # part of a synthetic volume's hash: raise it when `medil.synth.cohort` changes
 
 
 @dataclass(frozen=True)
 class Scan:
-    """One loaded subject.
+    """One loaded subject."""
 
-    Args:
-        volume: As scanned, on its native grid.
-        mask: [D, H, W] bool on that grid: the brain, or the head of a raw scan.
-        ideal: Noise-free truth on any grid, of synthetic heads only.
-    """
-
-    volume: Volume
-    mask: np.ndarray
-    ideal: Callable[[Grid], np.ndarray] | None = None
+    volume: Volume  # as scanned, on its native grid
+    mask: np.ndarray  # [D, H, W] bool on that grid: the brain, or the head of a raw scan
+    ideal: Callable[[Grid], np.ndarray] | None = None  # noise-free, of synthetic heads only
 
 
 @dataclass(frozen=True)
@@ -57,21 +52,13 @@ class Subject:
 
 @dataclass(frozen=True)
 class Case:
-    """One question: encode `volume`, render `target`, compare with `truth` in `mask`.
-
-    Args:
-        volume: What is encoded.
-        target: Grid to render on.
-        truth: [D, H, W] float64 on `seen_on`.
-        seen_on: Where truth and mask lie; the rendering is averaged onto it if it differs.
-        mask: [D, H, W] bool.
-    """
+    """One question: encode `volume`, render `target`, compare with `truth` in `mask`."""
 
     volume: Volume
     target: Grid
-    truth: np.ndarray
-    seen_on: Grid
-    mask: np.ndarray
+    truth: np.ndarray  # [D, H, W] float64 on `seen_on`
+    seen_on: Grid  # the rendering is averaged onto it where it differs from `target`
+    mask: np.ndarray  # [D, H, W] bool on `seen_on`
 
 
 def whole_blocks(grid: Grid, factors: tuple[int, int, int]) -> Grid:
@@ -160,15 +147,16 @@ def subjects(profile: str) -> list[Subject]:
     n_made = {"quick": 1, "gpu": 4, "paper": 20}
     if profile not in n_made:
         raise InputError(f"a profile is quick, gpu or paper, not {profile!r}.")
-    real = [_real(entry) for entry in local_entries("open_ms_t1", "test")]
+    scanned = [real(entry) for entry in local_entries("open_ms_t1", "test")]
     n_drawn = n_made[profile] if local_entries(LABEL_MAPS, "test") else 0
     made = [_made(head) for head in heads.heads("test", COHORT_SEED, n_drawn)]
     if profile == "quick":
-        real = [s for s in real if "study2" not in s.name]
-    return real + made or [template_subject()]
+        scanned = [s for s in scanned if "study2" not in s.name]
+    return scanned + made or [template_subject()]
 
 
-def _real(entry: Entry) -> Subject:
+def real(entry: Entry) -> Subject:
+    """A scan of a manifest."""
     name = entry.path.rsplit("/", 1)[-1].split(".")[0]
     stripped = name.startswith("cross_sectional")
     find_mask = brain_mask if stripped else head_mask
@@ -196,6 +184,11 @@ def _made(head: heads.Head) -> Subject:
     return Subject(f"made_{head.index:02d}_from_{head.source()}", recipe, OF_MADE, make)
 
 
+def brain_entry() -> Entry:
+    """The real 1 mm brain of the tables, in its manifest."""
+    return next(e for e in entries("open_ms_t1", "test") if "cross_sectional" in e.path)
+
+
 def brain_at_1_mm() -> tuple[Scan, str]:
     """The real 1 mm brain of the tables, and one sentence that describes it.
 
@@ -205,34 +198,45 @@ def brain_at_1_mm() -> tuple[Scan, str]:
     Raises:
         InputError: A local copy does not hold the published bytes, or nilearn is missing.
     """
-    entry = next(e for e in entries("open_ms_t1", "test") if "cross_sectional" in e.path)
+    entry = brain_entry()
     if not reachable(entry):
         return _template(), (
             "The real brain is not at hand, so the MNI152 template stands in: an average of "
             "many heads, smoother than any scan, which flatters every code."
         )
     name = entry.path.rsplit("/", 1)[-1]
-    return _real(entry).load(), (
+    return real(entry).load(), (
         "A skull-stripped T1-weighted brain at 1 mm that training never saw: "
         f"{name} of {entry.dataset} ({entry.licence})."
     )
 
 
-def cut(scan_: Scan, centre_mm: ArrayLike, sides_mm: Sequence[float]) -> Scan:
+def cut(scan: Scan, centre_mm: ArrayLike, sides_mm: Sequence[float]) -> Scan:
     """The part of a scan in a box along its axes, moved to whole voxels.
 
     Args:
-        scan_: The scan.
+        scan: The scan.
         centre_mm: [3] middle of the box, (R, A, S) in mm.
         sides_mm: [3] sides along the voxel axes; clipped to the scan where the box is larger.
     """
-    grid = scan_.volume.grid
+    grid = scan.volume.grid
     shape = np.minimum(np.rint(np.asarray(sides_mm) / grid.spacing_mm), grid.shape).astype(int)
     start = np.rint(grid.ras_to_index(np.asarray(centre_mm)) - (shape - 1) / 2).astype(int)
     start = np.clip(start, 0, np.asarray(grid.shape) - shape)
-    box = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
-    volume = Volume(scan_.volume.data[box].clone(), grid.crop(start, shape))
-    return Scan(volume, scan_.mask[box].copy())
+    return cut_box(scan, box_between(start, start + shape))
+
+
+def cut_box(scan: Scan, box: Box) -> Scan:
+    """The scan inside a box of whole voxels."""
+    start, shape = [s.start for s in box], [s.stop - s.start for s in box]
+    volume = Volume(scan.volume.data[box].clone(), scan.volume.grid.crop(start, shape))
+    return Scan(volume, scan.mask[box].copy())
+
+
+def box_between(start: ArrayLike, stop: ArrayLike) -> Box:
+    """The box from the voxel `start` to the voxel before `stop`."""
+    i, j, k = map(slice, np.asarray(start).tolist(), np.asarray(stop).tolist())
+    return i, j, k
 
 
 def template_subject() -> Subject:
@@ -241,8 +245,8 @@ def template_subject() -> Subject:
     Raises:
         InputError: nilearn is not installed.
     """
-    scan_ = _template()
-    sha256 = array_digest(_numbers(scan_.volume), scan_.volume.grid.affine_vox2ras)
+    volume = _template().volume
+    sha256 = array_digest(_numbers(volume), volume.grid.affine_vox2ras)
     return Subject("mni152_template", sha256, OF_1_MM, _template)
 
 

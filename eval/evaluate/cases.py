@@ -1,6 +1,6 @@
 """The three questions about a user's scan, and the arms that answer them.
 
-Three questions: its own grid, voxels twice as long, half the resolution. Truth is always the
+They are: its own grid, voxels twice as long, half the resolution. Truth is always the
 scan itself or the exact mean of its voxels, so nothing has to be known about it.
 """
 
@@ -31,20 +31,10 @@ def halved_axes(grid: Grid) -> tuple[int, int, int]:
     return tuple(2 if s <= NEAR_FINEST * finest else 1 for s in grid.spacing_mm)  # type: ignore
 
 
-def twice_as_long(scan: Scan) -> Case:
-    """Encode the scan, render voxels twice as long; the mean of its voxels is the truth."""
-    return coarser(scan, halved_axes(scan.volume.grid))
-
-
-def from_half(scan: Scan) -> Case:
-    """Encode the scan averaged over voxels twice as long, render its own voxels again."""
-    return from_coarser(scan, halved_axes(scan.volume.grid))
-
-
 CASES: dict[str, Callable[[Scan], Case]] = {
     NATIVE: same,
-    COARSER: twice_as_long,
-    FROM_HALF: from_half,
+    COARSER: lambda scan: coarser(scan, halved_axes(scan.volume.grid)),
+    FROM_HALF: lambda scan: from_coarser(scan, halved_axes(scan.volume.grid)),
 }
 
 

@@ -21,9 +21,9 @@ import torch
 from eval import metrics, rows
 from eval.coders.base import Coder, ReleaseCoder, loaded, release_coders
 from eval.patch_vs_whole import patches
-from eval.robustness.heads import Box, block_of, cut_box, heads
+from eval.robustness.heads import block_of, heads
 from eval.runner import Task
-from eval.subjects import Scan, Subject
+from eval.subjects import Box, Scan, Subject, box_between, cut_box
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.model.base import LatentAutoencoder
@@ -37,11 +37,7 @@ CASES = (  # side and halo in mm, each patch on its own scale or not
     *((48, halo, True) for halo in (0, 16)),
 )
 GPU_CASES = ((32, 32, False),)  # in addition
-BAR_MM, THICK_MM, FIRST_MM = (
-    160,
-    48,
-    64,
-)  # length and width of the bar, and the length that is rebuilt
+BAR_MM, THICK_MM, FIRST_MM = 160, 48, 64  # bar's length and width, and the length rebuilt
 REACH_HALOS_MM = (0, 8, 16, 32, 48, 64, 80, 96)  # the last one is the whole bar
 UNITS = {
     "difference": "%",
@@ -156,8 +152,7 @@ def bar_of(scan: Scan) -> Box:
     size = np.minimum(size.astype(int), shape)
     middle = np.argwhere(scan.mask).mean(0)
     start = np.clip(np.rint(middle - (size - 1) / 2).astype(int), 0, shape - size)
-    i, j, k = (slice(int(a), int(a + n)) for a, n in zip(start, size, strict=True))
-    return i, j, k
+    return box_between(start, start + size)
 
 
 def scaled(scan: Scan) -> torch.Tensor:

@@ -14,6 +14,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from eval.subjects import box_between
 from medil.errors import InputError
 from medil.grid import Grid, Triple
 from medil.model.base import LatentAutoencoder
@@ -73,8 +74,8 @@ def rebuilt_by_patches(
     for low, high in _boxes(grid.shape, side):
         start, stop = np.maximum(low - halo, 0), np.minimum(high + halo, grid.shape)
         around = grid.crop(start, stop - start)
-        part = rebuild(model, x[_slices(start, stop)], around, linear_only)
-        result[_slices(low, high)] = part[_slices(low - start, high - start)]
+        part = rebuild(model, x[box_between(start, stop)], around, linear_only)
+        result[box_between(low, high)] = part[box_between(low - start, high - start)]
     return result
 
 
@@ -91,10 +92,6 @@ def _boxes(shape: tuple[int, ...], side: np.ndarray) -> Iterator[tuple[np.ndarra
     for corner in product(*corners):
         low = np.array(corner)
         yield low, np.minimum(low + side, shape)
-
-
-def _slices(start: np.ndarray, stop: np.ndarray) -> tuple[slice, ...]:
-    return tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
 
 
 # Differences

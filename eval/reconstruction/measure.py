@@ -79,7 +79,7 @@ def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task
     """One task a subject, and one that records what the release is."""
     coders = chosen(all_coders(options.release), options.arms)
     about = release_rows(loaded(options.release), options.release, provenance)
-    release = Task("release", frozenset(row.identity for row in about), partial(list, about))
+    release = Task.of_rows("release", about)
     recorded = rows.recorded_identities(options.path)
     return [release, *subject_tasks(subjects(options.profile), coders, recorded, provenance)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,9 +11,9 @@ from scipy import ndimage
 
 from eval.faults import corruptions
 from eval.metrics import peak_intensity
-from eval.robustness.heads import Box, block_of, cut_box
+from eval.robustness.heads import block_of
 from eval.rows import digest
-from eval.subjects import Scan
+from eval.subjects import Box, Scan, box_between, cut_box
 from medil.volume import Volume
 
 BLOCK_MM = (80.0, 80.0, 80.0)
@@ -27,17 +27,11 @@ NONE, NOISE, BIAS, GHOSTS, MOTION, SCALE, OUTLIER, CROP = (
 
 @dataclass(frozen=True)
 class Damage:
-    """One kind of damage at one strength.
+    """One kind of damage at one strength."""
 
-    Args:
-        kind: Such as ``noise``.
-        level: Its strength with the unit, such as ``SNR 20``.
-        value: The same as a number.
-    """
-
-    kind: str
-    level: str
-    value: float
+    kind: str  # such as ``noise``
+    level: str  # its strength with the unit, such as ``SNR 20``
+    value: float  # the same as a number
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -67,21 +61,13 @@ DAMAGES = (
 
 @dataclass(frozen=True)
 class Damaged:
-    """A damaged block, and how to compare it with the clean one.
+    """A damaged block, whose intensities are `gain` times the clean ones, plus `offset`."""
 
-    Args:
-        volume: The input of a coder.
-        box: Its place in the clean block.
-        regions: Name to [D, H, W] bool on the volume's grid.
-        gain: Its intensities are `gain` times the clean ones, plus `offset`.
-        offset: In its own intensity unit.
-    """
-
-    volume: Volume
-    box: Box
-    regions: dict[str, np.ndarray] = field(default_factory=dict)
+    volume: Volume  # the input of a coder
+    box: Box  # its place in the clean block
+    regions: dict[str, np.ndarray]  # name to [D, H, W] bool on the volume's grid
     gain: float = 1.0
-    offset: float = 0.0
+    offset: float = 0.0  # in its own intensity unit
 
     def undone(self, data: np.ndarray) -> np.ndarray:
         """Intensities brought back to the clean block's scale."""
@@ -175,8 +161,7 @@ OF_THE_BLOCK: dict[str, Callable[[Scan, Damage, np.random.Generator], Damaged]] 
 
 
 def _everything(block: Scan) -> Box:
-    i, j, k = (slice(0, n) for n in block.mask.shape)
-    return i, j, k
+    return box_between((0, 0, 0), block.mask.shape)
 
 
 def _near_and_far(mask: np.ndarray, distance_mm: np.ndarray) -> dict[str, np.ndarray]:

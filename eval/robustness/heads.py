@@ -6,13 +6,26 @@ wraps round or leaks into the block comes from real tissue.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from eval import heads as synthetic
 from eval.metrics import brain_mask
 from eval.rows import digest
-from eval.subjects import COHORT_SEED, MADE_VERSION, Scan, Subject, brain_at_1_mm, template_subject
-from medil.data.manifest import available, entries
+from eval.subjects import (
+    COHORT_SEED,
+    MADE_VERSION,
+    Box,
+    Scan,
+    Subject,
+    box_between,
+    brain_entry,
+    cut_box,
+    real,
+    template_subject,
+)
+from medil.data.manifest import available
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.volume import Volume
@@ -20,7 +33,6 @@ from medil.volume import Volume
 MARGIN_MM = 8  # of air around the brain
 SPACING_MM = 1.0
 N_SYNTHETIC = {"quick": 1, "gpu": 4, "paper": 12}
-Box = tuple[slice, slice, slice]
 
 
 def heads(profile: str) -> list[Subject]:
@@ -42,12 +54,9 @@ def heads(profile: str) -> list[Subject]:
 
 
 def _real() -> Subject:
-    entry = next(e for e in entries("open_ms_t1", "test") if "cross_sectional" in e.path)
-    if not available(entry):
-        stand_in = template_subject()
-        return Subject(stand_in.name, stand_in.data_sha256, (), lambda: trimmed(stand_in.load()))
-    name = entry.path.rsplit("/", 1)[-1].split(".")[0]
-    return Subject(name, entry.sha256, (), lambda: trimmed(brain_at_1_mm()[0]))
+    entry = brain_entry()
+    whole = real(entry) if available(entry) else template_subject()
+    return replace(whole, conditions=(), load=lambda: trimmed(whole.load()))
 
 
 def _synthetic(head: synthetic.Head) -> Subject:
@@ -71,7 +80,7 @@ def trimmed(scan: Scan) -> Scan:
     where = np.argwhere(scan.mask)
     low = np.maximum(where.min(0) - margin, 0)
     high = np.minimum(where.max(0) + 1 + margin, grid.shape)
-    return cut_box(scan, _box(low, high))
+    return cut_box(scan, box_between(low, high))
 
 
 def block_of(scan: Scan, sides_mm: tuple[float, float, float]) -> Box:
@@ -88,16 +97,4 @@ def block_of(scan: Scan, sides_mm: tuple[float, float, float]) -> Box:
         raise InputError(f"a block of {size} voxels does not fit into a head of {shape}.")
     middle = np.argwhere(scan.mask)[:, 1].mean() - (size[1] - 1) / 2
     start = np.array([0, np.clip(round(middle), 0, shape[1] - size[1]), shape[2] - size[2]])
-    return _box(start, start + size)
-
-
-def cut_box(scan: Scan, box: Box) -> Scan:
-    """The scan inside a box of whole voxels."""
-    start, shape = [s.start for s in box], [s.stop - s.start for s in box]
-    volume = Volume(scan.volume.data[box].clone(), scan.volume.grid.crop(start, shape))
-    return Scan(volume, scan.mask[box].copy())
-
-
-def _box(low: np.ndarray, high: np.ndarray) -> Box:
-    i, j, k = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    return i, j, k
+    return box_between(start, start + size)

@@ -30,9 +30,9 @@ from eval.robustness.damage import (
     Damaged,
     apply,
 )
-from eval.robustness.heads import SPACING_MM, block_of, cut_box, heads
+from eval.robustness.heads import SPACING_MM, block_of, heads
 from eval.runner import Task
-from eval.subjects import Scan, Subject
+from eval.subjects import Scan, Subject, cut_box
 
 NAME = "robustness"
 CODECS = ("dct_ball", "bspline")

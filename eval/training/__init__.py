@@ -13,9 +13,9 @@ EXPERIMENT = Experiment(
     name=measure.NAME,
     title="Training",
     question="How did the release learn?",
-    tasks=None,
-    run=measure.run,
+    tasks=measure.tasks,
     options=measure.add_options,
     latest_by=(),
+    workers=0,
     how="python -m eval.training RUN_FOLDER --name tiny",
 )

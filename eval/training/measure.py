@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from eval import rows
+from eval.runner import Task
 from medil.errors import InputError
 from medil.model.base import LatentAutoencoder
 from medil.model.weights import load_model, weights_sha256
@@ -26,18 +27,11 @@ DEFINITION = {"version": 1, "most_points": MOST_POINTS}
 
 @dataclass(frozen=True)
 class Point:
-    """A stretch of the run, named by its last step.
-
-    Args:
-        step: Steps behind at its end.
-        elapsed_s: Training time at its end.
-        values: By metric: means over the logged steps of the stretch (of dB for PSNR and
-            gain), the rate within it, and the time at its end in minutes.
-    """
+    """A stretch of the run: its end, and by metric its means, its rate and its end in minutes."""
 
     step: int
-    elapsed_s: float
-    values: dict[str, float]
+    elapsed_s: float  # of training
+    values: dict[str, float]  # of PSNR and gain the means of dB
 
 
 def read_log(path: Path) -> pd.DataFrame:
@@ -108,25 +102,6 @@ def provenance_of(facts: dict, provenance: rows.Provenance) -> rows.Provenance:
     )
 
 
-def record(
-    folder: Path, name: str, out: Path, weights: Path | None = None, profile: str = "quick"
-) -> int:
-    """Append a run's curve to the recorded rows unless it is there; the number of new rows.
-
-    Raises:
-        InputError: No log, no weights, or nowhere to write.
-    """
-    if not out.parent.is_dir():
-        raise InputError(f"{out.parent} does not exist; make that folder first.")
-    model = load_model(weights or folder / "weights.safetensors")
-    found = training_rows(model, folder / "log.jsonl", name, rows.Provenance.now(profile))
-    out.mkdir(exist_ok=True)
-    path = out / f"{NAME}.jsonl"
-    recorded = rows.recorded_identities(path)
-    fresh = [r for r in found if tuple(getattr(r, f) for f in rows.IDENTITY) not in recorded]
-    return rows.append_rows(path, fresh)
-
-
 def curve(frame: pd.DataFrame, weights_sha256: str) -> pd.DataFrame:
     """The curve of one set of weights (hash or its first digits): step and one column per metric.
 
@@ -152,8 +127,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, help="what it made, if not in its folder")
 
 
-def run(options: argparse.Namespace) -> None:
-    """Record the curve of a run."""
-    out = options.out or rows.RESULTS
-    added = record(options.folder, options.name, out, options.weights, options.profile)
-    print(f"{added} new rows in {NAME}.jsonl")
+def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task]:
+    """One task: a run's curve.
+
+    Raises:
+        InputError: No log, or no weights.
+    """
+    model = load_model(options.weights or options.folder / "weights.safetensors")
+    log = options.folder / "log.jsonl"
+    return [Task.of_rows(options.name, training_rows(model, log, options.name, provenance))]

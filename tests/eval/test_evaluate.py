@@ -36,15 +36,14 @@ def test_truths_are_exact_means_at_the_same_place_in_mm():
     grid = Grid.from_spacing((15, 14, 13), (1.0, 1.2, 3.0), origin_mm=(5.0, -7.0, 2.0))
     scan = Scan(Volume(ramp(grid), grid), np.ones(grid.shape, bool))
     assert evaluate_cases.halved_axes(grid) == (2, 2, 1)
-    coarser = evaluate_cases.twice_as_long(scan)
+    native, coarser, half = (ask(scan) for ask in evaluate_cases.CASES.values())
     np.testing.assert_allclose(coarser.target.spacing_mm, (2.0, 2.4, 3.0))
     np.testing.assert_allclose(coarser.truth, ramp(coarser.target), atol=1e-4)
-    half = evaluate_cases.from_half(scan)
     np.testing.assert_allclose(half.volume.data, ramp(half.volume.grid), atol=1e-4)
     np.testing.assert_allclose(half.target.spacing_mm, grid.spacing_mm)
     np.testing.assert_allclose(half.truth, ramp(half.target), atol=1e-4)
     assert half.target.shape == (14, 14, 13)
-    np.testing.assert_array_equal(evaluate_cases.same(scan).truth, scan.volume.data.double())
+    np.testing.assert_array_equal(native.truth, scan.volume.data.double())
 
 
 OWN = """

@@ -75,10 +75,12 @@ def test_steps_that_were_logged_twice_count_once(run):
     assert len(log) == 400 and log["loss"].iloc[-1] == 9.0
 
 
-def test_a_curve_is_recorded_once_with_the_provenance_of_its_run(run, tmp_path):
+def test_a_curve_is_recorded_once_with_the_provenance_of_its_run(run, tmp_path, capsys):
     out = tmp_path / "results"
-    assert training.record(run, "tiny", out) == 5 * training.MOST_POINTS
-    assert training.record(run, "tiny", out) == 0
+    assert EXPERIMENT.main([str(run), "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{5 * training.MOST_POINTS} new rows in training.jsonl\n"
+    assert EXPERIMENT.main([str(run), "--out", str(out)]) == 0
+    assert capsys.readouterr().out == "0 new rows in training.jsonl\n"
     frame = rows.read_rows(out / "training.jsonl")
     assert set(frame["experiment"]) == {"training"} and set(frame["subject"]) == {"tiny"}
     assert set(zip(frame["metric"], frame["unit"], strict=True)) == set(training.UNITS.items())
@@ -90,12 +92,13 @@ def test_a_curve_is_recorded_once_with_the_provenance_of_its_run(run, tmp_path):
     assert (table["psnr"] < table["step"]).all()
 
 
-def test_another_release_has_a_curve_of_its_own(run, tmp_path):
+def test_another_release_has_a_curve_of_its_own(run, tmp_path, capsys):
     out = tmp_path / "results"
-    training.record(run, "tiny", out)
+    EXPERIMENT.main([str(run), "--out", str(out)])
     write_weights(run, seed=1)
     (run / "log.jsonl").write_text(json.dumps(line(10)) + "\n")
-    assert training.record(run, "tiny", out) == 5
+    EXPERIMENT.main([str(run), "--out", str(out)])
+    assert "5 new rows" in capsys.readouterr().out
     frame = rows.read_rows(out / "training.jsonl")
     old, new = frame["weights_sha256"].unique()
     assert len(training.curve(frame, old)) == training.MOST_POINTS
@@ -107,8 +110,8 @@ def test_bad_input_is_one_sentence_and_exit_2(run, tmp_path, capsys):
     assert EXPERIMENT.main([str(tmp_path / "none"), "--out", str(tmp_path)]) == 2
     assert "weights.safetensors" in capsys.readouterr().err
     (run / "log.jsonl").write_text('{"step": 1}\nnot a line\n')
-    with pytest.raises(InputError, match="no line of a training log"):
-        training.record(run, "tiny", tmp_path)
+    assert EXPERIMENT.main([str(run), "--out", str(tmp_path)]) == 2
+    assert "no line of a training log" in capsys.readouterr().err
     (run / "log.jsonl").unlink()
     assert EXPERIMENT.main([str(run), "--out", str(tmp_path)]) == 2
     assert "there is no log" in capsys.readouterr().err
