@@ -10,11 +10,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from medil.dials import build
 from medil.errors import InputError
 
+P = TypeVar("P")
 LOSSES = ("rms", "charbonnier", "l1")
 RETIRED = ("data.renew_every",)  # fields of earlier releases, which their files still hold
 CONDITIONS = ("ventricles", "brain", "contrast", "spacing")  # see `medil.synth.attributes`
@@ -333,7 +334,7 @@ FLOW_PRESETS: dict[str, FlowRun] = {
 }  # fmt: skip
 
 
-def named(presets: Mapping[str, Any], name: str) -> Any:
+def named(presets: Mapping[str, P], name: str) -> P:
     """A preset by name; the error lists all names."""
     if name not in presets:
         raise InputError(f"there is no preset {name!r}; choose one of {', '.join(presets)}.")
@@ -346,8 +347,7 @@ def preset(name: str) -> RunConfig:
     Raises:
         InputError: No such preset; the message lists all presets.
     """
-    run: RunConfig = named(PRESETS, name)
-    return run
+    return named(PRESETS, name)
 
 
 def flow_preset(name: str) -> FlowRun:
@@ -356,5 +356,4 @@ def flow_preset(name: str) -> FlowRun:
     Raises:
         InputError: No such preset; the message lists all presets.
     """
-    run: FlowRun = named(FLOW_PRESETS, name)
-    return run
+    return named(FLOW_PRESETS, name)

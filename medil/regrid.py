@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from medil.errors import InputError
@@ -57,6 +56,8 @@ def cubic_resample(data: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
 
 
 def _cubic_oblique(volume: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
+    from scipy import ndimage  # slow to import, and not needed to load the package
+
     coefficients = ndimage.spline_filter(volume, order=3, mode="reflect")
     result = np.empty(target.shape)
     rows = np.stack(np.meshgrid(*map(np.arange, target.shape[1:]), indexing="ij"), axis=-1)

@@ -28,38 +28,23 @@ SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A published file, which its hash identifies.
+    """A published file, which its hash identifies."""
 
-    Args:
-        path: Relative path in a mirror or the cache, such as ``ct/ct-64.nrrd``.
-        url: Public address, with the commit in it.
-        sha256: SHA-256 of its bytes, 64 hexadecimal digits.
-        bytes: Size.
-        licence: Licence of the file.
-    """
-
-    path: str
-    url: str
-    sha256: str
-    bytes: int
+    path: str  # in a mirror or the cache, such as ct/ct-64.nrrd
+    url: str  # public address, with the commit in it
+    sha256: str  # of its bytes, 64 hexadecimal digits
+    bytes: int  # size
     licence: str
 
 
 @dataclass(frozen=True)
 class Entry(PublishedFile):
-    """One file of a data set.
+    """One file of a data set."""
 
-    Args:
-        split: ``train`` or ``test``; all files of a subject share it.
-        dataset: Name of its manifest.
-        subject: The person, unique within the data set.
-        citation: What to cite when using it.
-    """
-
-    split: str
-    dataset: str
-    subject: str
-    citation: str
+    split: str  # train or test; all files of a subject share it
+    dataset: str  # name of its manifest
+    subject: str  # the person, unique within the data set
+    citation: str  # what to cite when using it
 
 
 def manifest_folder() -> Path:

@@ -38,22 +38,16 @@ FLOOR = 0.4  # time below which errors of the latents have equal weight: ours
 class LatentStatistics:
     """Statistics of the latents that a flow was trained on.
 
-    Args:
-        mean: [C, d, h, w], their mean map.
-        std: [C], of latents minus that map, one number for all channels (Rombach et al. 2022),
-            so that noise covers fine channels before coarse ones, as it does in images.
-        grid: Grid of all latents.
-        spreads: Ranges of the conditions, in the network's order.
-        autoencoder_id: Digest of the weights that encode and render these latents.
-        coarse: The same statistics of their block means, where there is a coarse flow.
+    `std` is one number for all channels (Rombach et al. 2022), so that noise covers fine channels
+    before coarse ones, as it does in images.
     """
 
-    mean: Tensor
-    std: Tensor
-    grid: Grid
-    spreads: dict[str, Spread]
-    autoencoder_id: str
-    coarse: LatentStatistics | None = None
+    mean: Tensor  # [C, d, h, w], their mean map
+    std: Tensor  # [C], of latents minus that map
+    grid: Grid  # of all latents
+    spreads: dict[str, Spread]  # ranges of the conditions, in the network's order
+    autoencoder_id: str  # digest of the weights that encode and render these latents
+    coarse: LatentStatistics | None = None  # of their block means, where there is a coarse flow
 
 
 def block_means(latents: Tensor, factor: int) -> Tensor:

@@ -168,10 +168,8 @@ def draw_levels(
     columns = [list(ATTRIBUTES).index(name) for name in flow.known.spreads]
     levels: list[list[Tensor]] = []
     level: LatentFlow | None = flow
-    count, factor = (
-        settings.batch,
-        1,
-    )  # latents, and latent cells per cell of the level along each axis
+    count = settings.batch  # latents
+    factor = 1  # latent cells per cell of the level along each axis
     while level is not None:
         chosen = torch.from_numpy(rng.integers(len(latents.latents), size=count))
         blocks = block_means(latents.latents[chosen], factor)

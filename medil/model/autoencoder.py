@@ -71,10 +71,8 @@ class Stem(nn.Module):
         self.kind, self.width = config.encoder_operator, config.width_encoder
         self.basis = local_fourier(config.harmonics)
         self.bytes_per_voxel = 0  # memory of feature maps at native resolution
-        self.halo_nodes, self.reach = (
-            1,
-            0,
-        )  # extra nodes on either side, voxels around a node that it needs
+        self.halo_nodes = 1  # extra nodes on either side
+        self.reach = 0  # voxels around a node that it needs
         if self.kind == "integrated":
             self.mix = nn.Conv3d(channels_in * self.basis.n_functions**3 + 3, self.width, 1)
         else:

@@ -25,19 +25,15 @@ COUNT_MM = 1.5  # voxel of the grid on which volumes are counted
 class Attribute:
     """A scalar attribute that sampling can be conditioned on."""
 
-    name: str
     unit: str
     meaning: str
 
 
-ATTRIBUTES: dict[str, Attribute] = {
-    a.name: a
-    for a in (
-        Attribute("ventricles", "ml", "volume of both lateral ventricles"),
-        Attribute("brain", "ml", "volume of all brain tissue with the ventricles"),
-        Attribute("contrast", "1", "white matter over cortex, mean intensities"),
-        Attribute("spacing", "mm", "voxel size of the scan that the latent came from"),
-    )
+ATTRIBUTES = {
+    "ventricles": Attribute("ml", "volume of both lateral ventricles"),
+    "brain": Attribute("ml", "volume of all brain tissue with the ventricles"),
+    "contrast": Attribute("1", "white matter over cortex, mean intensities"),
+    "spacing": Attribute("mm", "voxel size of the scan that the latent came from"),
 }
 
 

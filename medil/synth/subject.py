@@ -168,12 +168,11 @@ def draw_subject(
     painted, darkest = paint(anatomy, paint_rng, config.folding, config.texture, config.shading)
     inside = sample_trilinear(anatomy.inside[None, None], anatomy.grid, source_mm)[0, 0]
     head = lattice.index_to_ras(torch.nonzero(inside > 0.25).cpu().numpy())
+    fields = source_mm.movedim(-1, 0).float(), log_bias[None], inside[None].float()
     return Subject(
         painted=painted[None, None],
         painted_grid=anatomy.grid.resized([FINE * n for n in anatomy.grid.shape]),
-        fields=torch.cat([source_mm.movedim(-1, 0).float(), log_bias[None], inside[None].float()])[
-            None
-        ],
+        fields=torch.cat(fields)[None],
         lattice=lattice,
         head_mm=np.stack([head.min(0) - LATTICE_MM / 2, head.max(0) + LATTICE_MM / 2]),
         darkest=darkest,
@@ -198,17 +197,12 @@ def _draw_warp(
     """
     device = anatomy.inside.device
     amplitude, growth = rng.uniform(*config.warp_mm), rng.uniform(*config.ventricles)
-    velocity = (
-        torch.stack(
-            [
-                torch.stack(
-                    [a * smooth_noise(lattice.shape, s / LATTICE_MM, rng, device) for a, s in WARPS]
-                ).sum(0)
-                for _ in range(3)
-            ]
-        )
-        * amplitude
-    )  # [3, ...] in mm
+
+    def displacement() -> Tensor:
+        parts = [a * smooth_noise(lattice.shape, s / LATTICE_MM, rng, device) for a, s in WARPS]
+        return torch.stack(parts).sum(0)
+
+    velocity = torch.stack([displacement() for _ in range(3)]) * amplitude  # [3, ...] in mm
     velocity += growth * _ventricle_gradient(anatomy, lattice)
     points_mm = centres_mm(lattice).to(device)
     squarings = 4

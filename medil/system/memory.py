@@ -16,8 +16,8 @@ from medil.errors import InputError
 
 GB = 1e9
 FREE_SHARE = 0.5  # share of the free memory that a job may use without a budget
-UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-BINARY_UNITS = {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+DECIMAL = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+UNITS = {**DECIMAL, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 RETURNED_BYTES = 5_000_000  # ours: less saves more memory, but takes time to ask for again
 M_MMAP_THRESHOLD = -3  # a constant of glibc's malloc.h
 T = TypeVar("T")
@@ -34,7 +34,7 @@ def parse_size(text: str) -> int:
         (500000000, 1610612736, 2000000000)
     """
     match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([KMGT]I?|)B?\s*", text.upper())
-    n_bytes = float(match[1]) * {**UNITS, **BINARY_UNITS}[match[2]] if match else 0.0
+    n_bytes = float(match[1]) * UNITS[match[2]] if match else 0.0
     if not 1 <= n_bytes < 2**63:
         raise InputError(f"{text!r} is not a memory size; write 500MB, 2GB or 1.5GiB.")
     return int(n_bytes)

@@ -136,9 +136,8 @@ class _Builder:
 
     def _remove(self, key: str) -> None:
         doomed = self.folder / f".part-{key}"
-        os.rename(
-            self.folder / key, doomed
-        )  # so that a killed build leaves no half of it under its name
+        # Renamed first, so that a killed build leaves no half of it under its name.
+        os.rename(self.folder / key, doomed)
         shutil.rmtree(doomed)
         del self.by_hash[self.facts.pop(key)["sha256"]]
 

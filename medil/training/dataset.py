@@ -142,13 +142,8 @@ def draw_on_one_map(
     """Draw subjects that share a label map, which is read once."""
     anatomy = read_anatomy(maps[numbers[0] % len(maps)])
     for index in numbers:
-        draw_to_file(config, folder, seed, index, anatomy)
-
-
-def draw_to_file(config: DataConfig, folder: Path, seed: int, index: int, anatomy: Anatomy) -> None:
-    """Draw subject `index` and write its file."""
-    drawn = subject(anatomy, config.seed_cohort + seed, index, cohort_settings(config, index))
-    save(drawn, subject_path(folder, index), force=True)
+        drawn = subject(anatomy, config.seed_cohort + seed, index, cohort_settings(config, index))
+        save(drawn, subject_path(folder, index), force=True)
 
 
 def read_anatomy(path: Map) -> Anatomy:

@@ -55,7 +55,7 @@ def test_a_cohort_is_drawn_once_and_another_seed_draws_others(maps, tmp_path, mo
     drawn = training_scans(COHORT, tmp_path / "c", 5, maps)
     assert names(drawn) == ["subject000", "subject001"]
     assert sum(scan.weight for scan in drawn) == pytest.approx(1)
-    monkeypatch.setattr(pool, "draw_to_file", None)  # nothing is drawn again
+    monkeypatch.setattr(pool, "subject", None)  # nothing is drawn again
     for draws in (True, False):  # a process that does not draw reads the files of the one that does
         again = training_scans(COHORT, tmp_path / "c", 5, maps, draws)
         for one, other in zip(drawn, again, strict=True):
