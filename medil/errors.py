@@ -1,5 +1,10 @@
 """The one exception for input that a person can mend."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InputError(ValueError):
     """Bad input, said in one clear sentence: what is wrong and what to do.
@@ -8,3 +13,16 @@ class InputError(ValueError):
     Parameters stand in backticks, as `force=True` or `volume_index=3`; the command line puts
     its options in their place.
     """
+
+
+@contextmanager
+def needs(extra: str, what: str) -> Iterator[None]:
+    """Packages of an extra are imported inside this block.
+
+    Raises:
+        InputError: One is missing: `what`, then how to install the extra.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise InputError(f"{what}: pip install 'medil-book[{extra}]'.") from error

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medil.errors import InputError
+from medil.errors import InputError, needs
 from medil.grid import Grid
 from medil.training.patches import Step
 from medil.volume import Volume
@@ -59,10 +59,8 @@ def panels(rows: int, columns: int, panel_in: tuple[float, float] = (2.7, 2.7)):
     Raises:
         InputError: matplotlib is not installed.
     """
-    try:
+    with needs("plots", "pictures need matplotlib"):
         from matplotlib import pyplot
-    except ImportError as error:
-        raise InputError("pictures need matplotlib: pip install 'medil-book[plots]'.") from error
     with pyplot.rc_context({**STYLE, "axes.prop_cycle": pyplot.cycler(color=COLOURS)}):
         size_in = (columns * panel_in[0], rows * panel_in[1])
         figure, axes = pyplot.subplots(

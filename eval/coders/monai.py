@@ -28,7 +28,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from eval.coders.base import Coder, Kept
-from medil.errors import InputError
+from medil.errors import InputError, needs
 from medil.grid import Grid
 from medil.regrid import resample
 from medil.volume import Volume, robust_intensity
@@ -92,12 +92,8 @@ class MonaiCoder(Coder):
 
 @lru_cache(maxsize=2)
 def _loaded(path: Path, net: tuple[tuple[str, Any], ...]) -> nn.Module:
-    try:
+    with needs("rivals", "this coder is MONAI's"):
         from monai.networks.nets import AutoencoderKL
-    except ImportError as error:
-        raise InputError(
-            "this coder is MONAI's; install it with: pip install 'medil-book[rivals]'."
-        ) from error
     model = AutoencoderKL(**dict(net))
     try:
         model.load_state_dict(load_file(path))

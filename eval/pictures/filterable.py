@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from medil.errors import InputError
+from medil.errors import needs
 
 CSS = """
 .dt-container { font-size: 0.85rem; }
@@ -19,13 +19,9 @@ def prepare_tables():
     Raises:
         InputError: itables is not installed.
     """
-    try:
+    with needs("book", "filterable tables need itables"):
         from itables import options
         from itables.javascript import generate_init_offline_itables_html
-    except ImportError as error:
-        raise InputError(
-            "filterable tables need itables: pip install 'medil-book[book]'."
-        ) from error
     from IPython.display import HTML
 
     return HTML(generate_init_offline_itables_html(options.dt_bundle))

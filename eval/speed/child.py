@@ -139,14 +139,10 @@ def autoencoder_kl(channels: list[int], latent_channels: int) -> Any:
     """
     import torch
 
-    from medil.errors import InputError
+    from medil.errors import needs
 
-    try:
+    with needs("rivals", "the rival is MONAI's"):
         from monai.networks.nets import AutoencoderKL
-    except ImportError as error:
-        raise InputError(
-            "the rival is MONAI's; install it with: pip install 'medil-book[rivals]'."
-        ) from error
     levels = len(channels)
     with torch.random.fork_rng():
         torch.manual_seed(0)

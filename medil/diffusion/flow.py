@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from medil.config import FlowConfig, FlowRun, FlowTraining
 from medil.diffusion.latents import LatentSet
-from medil.errors import InputError
+from medil.errors import InputError, needs
 from medil.grid import Grid
 from medil.layers.blocks import depth_to_space, space_to_depth
 from medil.synth.attributes import ATTRIBUTES, Spread, standard_scores
@@ -246,13 +246,9 @@ def _column(values: Tensor, like: Tensor) -> Tensor:
 
 
 def _unet(config: FlowConfig, channels_in: int, channels_out: int) -> nn.Module:
-    try:
+    with needs("sample", "sampling needs MONAI and einops"):
         import einops  # noqa: F401  MONAI's attention is built of it
         from monai.networks.nets import DiffusionModelUNet
-    except ImportError as error:
-        raise InputError(
-            "sampling needs MONAI and einops; install them with: pip install 'medil-book[sample]'."
-        ) from error
     return DiffusionModelUNet(
         3, channels_in, channels_out, num_res_blocks=config.blocks, channels=config.channels,
         attention_levels=config.attention, num_head_channels=config.head_channels,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from medil.errors import InputError
+from medil.errors import InputError, needs
 from medil.grid import Grid
 from medil.io.source import Source, check_dtype, native, spatial_shape
 from medil.system.memory import require_memory
@@ -27,12 +27,8 @@ MM_PER_UNIT = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 1e-3, "µm": 1e-3}
 
 
 def _pynrrd() -> Any:
-    try:
+    with needs("nrrd", "NRRD files need pynrrd"):
         import nrrd
-    except ImportError as error:
-        raise InputError(
-            "NRRD files need pynrrd; install it with: pip install 'medil-book[nrrd]'."
-        ) from error
     return nrrd
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from medil.config import ModelConfig
-from medil.errors import InputError
+from medil.errors import InputError, needs
 from medil.grid import Grid
 from medil.layers.bases import local_fourier
 from medil.layers.blocks import at_least_float, init_weights, residual_blocks, zero_init
@@ -86,12 +86,8 @@ def monai_autoencoder(config: ModelConfig, channels_in: int, strides: tuple[int,
     Raises:
         InputError: MONAI is missing, or channels that its norms cannot divide.
     """
-    try:
+    with needs("rivals", "the fixed-size rival is MONAI's"):
         from monai.networks.nets import AutoencoderKL
-    except ImportError as error:
-        raise InputError(
-            "the fixed-size rival is MONAI's; install it with: pip install 'medil-book[rivals]'."
-        ) from error
     c, levels = config, len(strides) + 1
     widths = [c.width_encoder, c.width_fine, c.width_latent]
     depths = [c.depth_encoder, c.depth_fine, c.depth_latent]

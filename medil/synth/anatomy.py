@@ -21,7 +21,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from medil.errors import InputError
+from medil.errors import InputError, needs
 from medil.grid import Grid, centres_mm
 from medil.volume import load
 
@@ -272,10 +272,8 @@ def mni152_datasets() -> ModuleType:
     Raises:
         InputError: nilearn is not installed.
     """
-    try:
+    with needs("data", "MNI152 comes with nilearn"):
         from nilearn import datasets
-    except ImportError as error:
-        raise InputError("MNI152 comes with nilearn: pip install 'medil-book[data]'.") from error
     return datasets
 
 

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 from medil.config import FlowTraining, TrainConfig
-from medil.errors import InputError
+from medil.errors import InputError, needs
 from medil.system.device import find_device
 
 STOPPING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, n)]
@@ -26,10 +26,8 @@ def launch(processes: int | None = None, device: str = "auto") -> Any:
     Raises:
         InputError: Fabric is not installed, or there is no such device here.
     """
-    try:
+    with needs("train", "training needs Fabric"):
         from lightning_fabric import Fabric
-    except ImportError as error:
-        raise InputError("training needs Fabric: pip install 'medil-book[train]'.") from error
     accelerator = find_device(device).type
     started, nodes = started_processes()
     try:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medil.config import TrainConfig
-from medil.errors import InputError
+from medil.errors import InputError, needs
 
 FORMER_TERMS = ("gradient_weight", "spectral_weight", "consistency_weight")
 
@@ -124,12 +124,8 @@ def _load_lpips() -> nn.Module:
             f"LPIPS weights are not on this computer; put torchvision's {path.name} into "
             f"{path.parent}, or set perceptual_weight to 0."
         )
-    try:
+    with needs("perceptual", "the perceptual loss needs lpips"):
         from lpips import LPIPS
-    except ImportError as error:
-        raise InputError(
-            "the perceptual loss needs lpips: pip install 'medil-book[perceptual]'."
-        ) from error
     return LPIPS(net="alex", verbose=False).eval().requires_grad_(False)
 
 
@@ -154,12 +150,8 @@ class Adversary:
     def __init__(
         self, learning_rate: float = 2e-4, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
-        try:
+        with needs("rivals", "the adversarial loss needs MONAI"):
             from monai.networks.nets import PatchDiscriminator
-        except ImportError as error:
-            raise InputError(
-                "the adversarial loss needs MONAI: pip install 'medil-book[rivals]'."
-            ) from error
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = PatchDiscriminator(3, 32, 1, num_layers_d=STRIDED, **UNNORMALISED)
