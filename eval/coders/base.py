@@ -89,27 +89,16 @@ class Coder(ABC):
 
     @abstractmethod
     def encode(self, volume: Volume) -> Kept:
-        """Keep a volume.
+        """Keep a volume on its native grid: what `decode` needs, and the count of numbers in it.
 
-        Args:
-            volume: [D, H, W] on its native grid, in any intensity unit.
-
-        Returns:
-            Whatever `decode` needs, and the count of numbers in it. Grid and intensity scale,
-            which a header holds, count for no one.
+        Grid and intensity scale, which a header holds, count for no one.
         """
 
     @abstractmethod
     def decode(self, kept: Kept, grid: Grid) -> np.ndarray:
-        """Render what was kept.
+        """Render what was kept on any grid over the volume's box: finer, coarser, shifted.
 
-        Args:
-            kept: From `encode`.
-            grid: Any grid over the volume's box: finer, coarser, shifted.
-
-        Returns:
-            [D, H, W] float64 on `grid`, in the volume's intensity unit; a voxel is the mean
-            over its cell.
+        [D, H, W] float64 in the volume's intensity unit; a voxel is the mean over its cell.
         """
 
     def config_hash(self, definition: Any) -> str:
@@ -241,14 +230,17 @@ class ReleaseCoder(Coder):
 # Nothing learned
 
 
-class CodecCoder(Coder):
-    """A codec of `medil.model.codecs` that keeps as many numbers as a latent does.
+class _Voxels(Coder):
+    """Keeps voxels on the volume's own grid, as they are or as a code rebuilds them."""
 
-    Args:
-        codec: Its name there.
-        latent_spacing_mm: Pitch of that latent.
-        channels: Its numbers a cell.
-    """
+    def decode(self, kept: Kept, grid: Grid) -> np.ndarray:
+        """Cubic splines through the voxels; [D, H, W] float64."""
+        samples, own_grid = kept.what
+        return resample(samples, own_grid, grid)
+
+
+class CodecCoder(_Voxels):
+    """A codec of `medil.model.codecs` with as many numbers as a latent of this pitch and width."""
 
     def __init__(self, codec: str, latent_spacing_mm: float, channels: int) -> None:
         if codec not in CODECS:
@@ -264,13 +256,8 @@ class CodecCoder(Coder):
         coded = CODECS[self.codec](_numbers(volume), volume.grid, n_numbers)
         return Kept((coded.reconstruction, volume.grid), coded.numbers_kept)
 
-    def decode(self, kept: Kept, grid: Grid) -> np.ndarray:
-        """Cubic splines through the rebuilt voxels; [D, H, W] float64."""
-        samples, own_grid = kept.what
-        return resample(samples, own_grid, grid)
 
-
-class Interpolation(Coder):
+class Interpolation(_Voxels):
     """Cubic interpolation of every voxel: no compression, a rival where detail is missing."""
 
     name, title, kind = "interpolation", TITLES["interpolation"], "no compression"
@@ -279,11 +266,6 @@ class Interpolation(Coder):
     def encode(self, volume: Volume) -> Kept:
         """Every voxel."""
         return Kept((_numbers(volume), volume.grid), volume.grid.n_voxels)
-
-    def decode(self, kept: Kept, grid: Grid) -> np.ndarray:
-        """Cubic splines through the voxels; [D, H, W] float64."""
-        samples, own_grid = kept.what
-        return resample(samples, own_grid, grid)
 
 
 class Scan(Interpolation):
@@ -326,13 +308,7 @@ def all_coders(release: str = "tiny") -> list[Coder]:
 
 
 def coders_from(text: str) -> list[Coder]:
-    """A user's own coders: ``FILE.py:NAME``, a function that gives one or a list of them.
-
-    Args:
-        text: As typed after ``--coder``.
-
-    Returns:
-        The coders.
+    """A user's own coders, as after ``--coder``: ``FILE.py:NAME`` gives one or a list of them.
 
     Raises:
         InputError: No such file or name, or it gives something else.

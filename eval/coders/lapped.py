@@ -12,9 +12,8 @@ import math
 
 import numpy as np
 
-from medil.errors import InputError
 from medil.grid import Grid
-from medil.model.codecs import RIDGE, Coded, coarse_shape
+from medil.model.codecs import Coded, checked_codec, coarse_shape, least_squares
 from medil.regrid import apply_separable
 
 KEPT = 2  # bands an axis, the lowest of four
@@ -25,30 +24,18 @@ POINTS = 5  # per axis, over which a voxel averages the functions
 def lapped(data: np.ndarray, grid: Grid, n_numbers: int) -> Coded:
     """Keep at least `n_numbers` coefficients of the lowest products of a lapped cosine basis.
 
+    Each axis holds an even number of functions, or all its voxels where it has no more of them.
+    Arguments, result and errors as for `medil.model.codecs.dct_cube`; `numbers_kept` is the true
+    count.
+
     Source: cosine-modulated lapped transforms (Malvar 1992); the prototype is ours.
-
-    Args:
-        data: [D, H, W], any intensity unit.
-        grid: Where the voxels lie.
-        n_numbers: At least so many are kept: each axis holds an even number of functions,
-            or all its voxels where it has no more of them.
-
-    Returns:
-        The rebuilt volume and the true count.
-
-    Raises:
-        InputError: `data` and `grid` differ in shape, or `n_numbers` is below 1.
     """
-    volume = np.asarray(data, dtype=np.float64)
-    if volume.shape != grid.shape:
-        raise InputError(f"the data has shape {volume.shape} but its grid {grid.shape}.")
-    if n_numbers < 1:
-        raise InputError(f"a codec keeps at least one number, not {n_numbers}.")
+    volume = checked_codec(data, grid, n_numbers)
     operators, kept = [], 1
     for n_voxels, wanted in zip(grid.shape, coarse_shape(grid, n_numbers), strict=True):
         n_cells = math.ceil(wanted / KEPT)
         whole = KEPT * n_cells >= n_voxels
-        operators.append(np.eye(n_voxels) if whole else _projection(n_voxels, n_cells))
+        operators.append(np.eye(n_voxels) if whole else least_squares(basis(n_voxels, n_cells)))
         kept *= n_voxels if whole else KEPT * n_cells
     return Coded(apply_separable(volume, operators), kept)
 
@@ -72,10 +59,3 @@ def _function(delta: np.ndarray, band: int) -> np.ndarray:
     window = np.where(np.abs(delta) < REACH, np.cos(np.pi * delta / (2 * REACH)) ** 2, 0.0)
     phase = band * np.pi / 2  # a quarter apart: neighbours stay independent where bands meet
     return np.sinc(delta / 2) * window * np.cos(np.pi * (band + 0.5) * delta - phase)
-
-
-def _projection(n_voxels: int, n_cells: int) -> np.ndarray:
-    functions = basis(n_voxels, n_cells)
-    normal = functions.T @ functions
-    normal += RIDGE * np.trace(normal) / len(normal) * np.eye(len(normal))
-    return functions @ np.linalg.solve(normal, functions.T)

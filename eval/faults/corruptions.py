@@ -1,7 +1,8 @@
 """Artefacts of scans at a chosen strength: noise, shading, ghosts, motion, scale, outliers.
 
-Each function takes a magnitude image and a physical or stated strength, and gives the
-damaged image as a scanner would have written it. All randomness comes from a generator.
+Each function takes a magnitude image, [D, H, W], and a physical or stated strength, and gives
+the damaged image, float64, as a scanner would have written it. All randomness comes from a
+generator; a strength that makes no sense raises `InputError`.
 """
 
 from __future__ import annotations
@@ -23,19 +24,9 @@ BIAS_ORDER = 2  # half waves over the field of view, all axes together
 def with_noise(
     data: np.ndarray, mask: np.ndarray, snr: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Rician noise everywhere, air included.
+    """Rician noise everywhere, air included: sqrt((data + a)^2 + b^2), a and b Gaussian.
 
-    Args:
-        data: [D, H, W], not below zero.
-        mask: [D, H, W] bool; its mean is the signal.
-        snr: Mean signal over the standard deviation in each of the two channels.
-        rng: Of the noise.
-
-    Returns:
-        [D, H, W] float64: sqrt((data + a)^2 + b^2), a and b Gaussian.
-
-    Raises:
-        InputError: The ratio is not above zero.
+    `snr` is the mean in the mask over the standard deviation in each of the two channels.
     """
     _require(snr > 0, f"a signal-to-noise ratio is above zero, not {snr:g}.")
     sigma = float(data[mask].mean()) / snr
@@ -45,19 +36,8 @@ def with_noise(
 def bias_field(mask: np.ndarray, percent: float, rng: np.random.Generator) -> np.ndarray:
     """A smooth random gain: from 1 - p / 2 to 1 + p / 2 inside the mask, and not beyond.
 
-    Products of cosines with at most two half waves over the field of view. Our choice:
-    N4 and its rivals take fields of this smoothness for granted.
-
-    Args:
-        mask: [D, H, W] bool.
-        percent: p, peak to peak, from 0 to below 200.
-        rng: Of the field.
-
-    Returns:
-        [D, H, W] float64.
-
-    Raises:
-        InputError: A strength at which the gain would reach zero.
+    Products of cosines with at most two half waves over the field of view; p is `percent`, peak
+    to peak, below 200. Our choice: N4 and its rivals take fields of this smoothness for granted.
     """
     _require(0 <= percent < 200, f"a gain field spans 0 to below 200 %, not {percent:g} %.")
     axes = [
@@ -73,49 +53,26 @@ def bias_field(mask: np.ndarray, percent: float, rng: np.random.Generator) -> np
     return 1 + percent / 100 * (np.clip(field, low, high) - (low + high) / 2) / (high - low)
 
 
-def with_ghosts(data: np.ndarray, percent: float, axis: int = PHASE_AXIS) -> np.ndarray:
+def with_ghosts(data: np.ndarray, percent: float) -> np.ndarray:
     """Two ghosts, a quarter of the field of view to either side, wrapping round.
 
     The same as k-space lines k of n weighed by 1 + 2 g cos(2 pi k s / n), s the shift in
-    voxels: a signal that pulses while lines are taken, as with breathing.
-
-    Args:
-        data: [D, H, W].
-        percent: 100 g, each ghost's share of the signal.
-        axis: Of the phase encoding.
-
-    Returns:
-        [D, H, W] float64, magnitude.
-
-    Raises:
-        InputError: A share below zero.
+    voxels and 100 g = `percent`, each ghost's share: a signal that pulses while lines are taken,
+    as with breathing.
     """
     _require(percent >= 0, f"ghosts have a share of the signal from 0 %, not {percent:g} %.")
-    shift_vox = round(data.shape[axis] / 4)
-    ghosts = np.roll(data, shift_vox, axis) + np.roll(data, -shift_vox, axis)
+    shift_vox = round(data.shape[PHASE_AXIS] / 4)
+    ghosts = sum(np.roll(data, by, PHASE_AXIS) for by in (shift_vox, -shift_vox))
     return np.abs(data + percent / 100 * ghosts)
 
 
 def with_motion(
     data: np.ndarray, spacing_mm: Triple, shift_mm: float, turn_deg: float, share: float
 ) -> np.ndarray:
-    """The head nods and slides once, when most k-space lines are in.
+    """The head turns about R and slides along S once, when most k-space lines are in.
 
-    Lines are taken from one end of k-space to the other along the phase axis; the last
-    `share` of them see the head turned about R and moved along S.
-
-    Args:
-        data: [D, H, W].
-        spacing_mm: Voxel size.
-        shift_mm: Along S.
-        turn_deg: About an axis along R through the middle.
-        share: Of the lines, taken after the move.
-
-    Returns:
-        [D, H, W] float64, magnitude.
-
-    Raises:
-        InputError: A share outside 0 ... 1.
+    Lines are taken from one end of k-space to the other along the phase axis; the last `share`
+    of them see the moved head.
     """
     _require(0 <= share <= 1, f"a share of the lines lies in 0 ... 1, not {share:g}.")
     after = moved(data, spacing_mm, shift_mm, turn_deg)

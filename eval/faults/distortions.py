@@ -34,21 +34,14 @@ Scores = Mapping[str, Mapping[str, float]]  # fault -> metric -> value
 
 @dataclass(frozen=True)
 class Block:
-    """A block of a scan, what is scored in it, and what faults need besides.
+    """A block of a scan, what is scored in it, and what faults need besides."""
 
-    Args:
-        truth: [D, H, W].
-        mask: [D, H, W] bool: the brain, away from the faces of the block.
-        grid: Of the block.
-        peak: `metrics.peak_intensity` of the truth.
-        elsewhere: [D, H, W] detail of the same brain turned back to front and moved aside:
-            folds as real as its own, in the wrong places; 0 outside the moved brain.
-    """
-
-    truth: np.ndarray
-    mask: np.ndarray
+    truth: np.ndarray  # [D, H, W]
+    mask: np.ndarray  # [D, H, W] bool: the brain, away from the faces of the block
     grid: Grid
-    peak: float
+    peak: float  # `metrics.peak_intensity` of the truth
+    # [D, H, W] detail of the same brain turned back to front and moved aside: folds as real
+    # as its own, in the wrong places; 0 outside the moved brain.
     elsewhere: np.ndarray
 
     @property
@@ -59,19 +52,12 @@ class Block:
 
 @dataclass(frozen=True)
 class Fault:
-    """One way to spoil a volume.
+    """One way to spoil a volume."""
 
-    Args:
-        title: As in figures.
-        unit: Of the dial.
-        most: Where the dial ends.
-        apply: Block and dial to [D, H, W]; returns the truth at 0.
-    """
-
-    title: str
-    unit: str
-    most: float
-    apply: Callable[[Block, float], np.ndarray]
+    title: str  # as in figures
+    unit: str  # of the dial
+    most: float  # where the dial ends
+    apply: Callable[[Block, float], np.ndarray]  # block and dial to [D, H, W]; the truth at 0
 
 
 def block_of(scan: Scan, centre_mm: np.ndarray, side_mm: float) -> Block:
@@ -230,15 +216,9 @@ def harm(scores: Scores, copy: Mapping[str, float]) -> dict[str, dict[str, float
 def told_apart(scores: Scores, copy: Mapping[str, float], pair: tuple[str, str]) -> pd.DataFrame:
     """Which metrics tell two faults of equal PSNR apart, and which of them each minds more.
 
-    Args:
-        scores: Fault -> metric -> value.
-        copy: Metric -> value of an exact copy.
-        pair: Names of two faults.
-
-    Returns:
-        A line a metric, the most telling first: its values, the gap (difference of harms,
-        from -2 to 2; above 0: the second fault is minded more), and the fault minded more
-        (for counts, which has more), or "neither" below `SAME`.
+    A line a metric, the most telling first: its value for an exact copy and for both faults, the
+    gap (difference of harms, from -2 to 2; above 0: the second fault is minded more), and the
+    fault minded more (for counts, which has more), or "neither" below `SAME`.
     """
     harms = harm({name: scores[name] for name in pair}, copy)
     lines = []

@@ -14,30 +14,17 @@ from eval.metrics.edges import REACH_MM
 
 @dataclass(frozen=True)
 class Metric:
-    """One number that a table may hold.
+    """One number that a table may hold."""
 
-    Args:
-        name: As in rows.
-        title: As in tables and figures.
-        unit: "1" when it has none.
-        low: No value lies below.
-        high: No value lies above.
-        higher_is_better: None where the truth's own value is best.
-        exact: Value for an exact copy of the truth (for a set, of the real set); None
-            where that depends on the truth.
-        source: Whose definition.
-        says: One sentence on what it sees, or does not.
-    """
-
-    name: str
-    title: str
-    unit: str
-    low: float
-    high: float
-    higher_is_better: bool | None
-    exact: float | None
-    source: str
-    says: str
+    name: str  # as in rows
+    title: str  # as in tables and figures
+    unit: str  # "1" when it has none
+    low: float  # no value lies below
+    high: float  # no value lies above
+    higher_is_better: bool | None  # None where the truth's own value is best
+    exact: float | None  # of an exact copy (of the real set); None where the truth decides
+    source: str  # whose definition
+    says: str  # one sentence on what it sees, or does not
 
     @property
     def direction(self) -> str:

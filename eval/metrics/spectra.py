@@ -23,36 +23,22 @@ RIM_MM = 4.0  # over which the mask fades, inwards
 
 @dataclass(frozen=True)
 class Shells:
-    """Fourier shell correlation.
+    """Fourier shell correlation."""
 
-    Args:
-        frequency_per_mm: [n] mean |f| of the modes in each shell, in cycles per mm.
-        correlation: [n] from -1 to 1.
-        n_modes: [n] complex modes in each shell, f and -f counted once.
-        limit_per_mm: Where the coarsest axis stops sampling: 1 / (2 x largest voxel).
-    """
-
-    frequency_per_mm: np.ndarray
-    correlation: np.ndarray
-    n_modes: np.ndarray
-    limit_per_mm: float
+    frequency_per_mm: np.ndarray  # [n] mean |f| of the modes in each shell, in cycles per mm
+    correlation: np.ndarray  # [n] from -1 to 1
+    n_modes: np.ndarray  # [n] complex modes in each shell, f and -f counted once
+    limit_per_mm: float  # where the coarsest axis stops sampling: 1 / (2 x largest voxel)
 
 
 @dataclass(frozen=True)
 class Detail:
-    """What became of the truth's detail in one band; amplitudes relative to the truth's.
+    """What became of the truth's detail in one band; amplitudes relative to the truth's."""
 
-    Args:
-        kept: Gain, the power-weighted mean over shells: 1 untouched, 0 gone.
-        smoothed: Root mean square of 1 - gain over shells; a gain above 1 counts as well.
-        invented: What is not in the truth at all, over the truth.
-        error: The whole error over the truth; ``error**2 = smoothed**2 + invented**2``.
-    """
-
-    kept: float
-    smoothed: float
-    invented: float
-    error: float
+    kept: float  # gain, the power-weighted mean over shells: 1 untouched, 0 gone
+    smoothed: float  # root mean square of 1 - gain over shells; a gain above 1 counts as well
+    invented: float  # what is not in the truth at all, over the truth
+    error: float  # the whole error over the truth
 
 
 @dataclass(frozen=True)

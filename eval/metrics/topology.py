@@ -24,19 +24,12 @@ EVERY_NEIGHBOUR = np.ones((3, 3, 3), dtype=bool)
 
 @dataclass(frozen=True)
 class Topology:
-    """The three Betti numbers of an object, and what follows from them.
+    """The three Betti numbers of an object, and what follows from them."""
 
-    Args:
-        components: Separate pieces (b0).
-        cavities: Voids that are closed on all sides (b2).
-        handles: Independent tunnels (b1); a solid torus has one.
-        euler: components - handles + cavities.
-    """
-
-    components: int
-    cavities: int
-    handles: int
-    euler: int
+    components: int  # separate pieces (b0)
+    cavities: int  # voids that are closed on all sides (b2)
+    handles: int  # independent tunnels (b1); a solid torus has one
+    euler: int  # components - handles + cavities
 
 
 def topology(object_mask: np.ndarray) -> Topology:

@@ -51,7 +51,7 @@ def dct_cube(data: np.ndarray, grid: Grid, n_numbers: int) -> Coded:
     Raises:
         InputError: `data` and `grid` differ in shape, or `n_numbers` is below 1.
     """
-    volume = _checked(data, grid, n_numbers)
+    volume = checked_codec(data, grid, n_numbers)
     per_axis = frequencies_per_mm(grid)
     highest = np.maximum(np.maximum(per_axis[0], per_axis[1]), per_axis[2])
     return _keep_lowest(volume, highest, _radius(per_axis), n_numbers)
@@ -63,7 +63,7 @@ def dct_ball(data: np.ndarray, grid: Grid, n_numbers: int) -> Coded:
     The linear codec to beat: scans have no favoured direction, so their energy falls
     with |frequency|. Arguments, result and errors as for `dct_cube`.
     """
-    volume = _checked(data, grid, n_numbers)
+    volume = checked_codec(data, grid, n_numbers)
     radius = _radius(frequencies_per_mm(grid))
     return _keep_lowest(volume, radius, radius, n_numbers)
 
@@ -75,7 +75,7 @@ def dct_best(data: np.ndarray, grid: Grid, n_numbers: int) -> Coded:
     volume and costs further bits that are not counted, and the choice is not linear.
     An upper bound only. Arguments, result and errors as for `dct_cube`.
     """
-    volume = _checked(data, grid, n_numbers)
+    volume = checked_codec(data, grid, n_numbers)
     coefficients = fft.dctn(volume, norm="ortho")
     size = -np.abs(coefficients)
     return _rebuilt(coefficients, _lowest(size, size, n_numbers))
@@ -90,7 +90,7 @@ def cubic(data: np.ndarray, grid: Grid, n_numbers: int) -> Coded:
 
     Arguments and errors as for `dct_cube`; `numbers_kept` is the true count.
     """
-    volume = _checked(data, grid, n_numbers)
+    volume = checked_codec(data, grid, n_numbers)
     shape = coarse_shape(grid, n_numbers)
     operators = []
     for n_fine, n_coarse in zip(grid.shape, shape, strict=True):
@@ -109,15 +109,18 @@ def bspline(data: np.ndarray, grid: Grid, n_numbers: int) -> Coded:
 
     Arguments and errors as for `dct_cube`; `numbers_kept` is the true count.
     """
-    volume = _checked(data, grid, n_numbers)
+    volume = checked_codec(data, grid, n_numbers)
     shape = coarse_shape(grid, n_numbers)
-    operators = []
-    for n_fine, n_coarse in zip(grid.shape, shape, strict=True):
-        basis = spline_matrix(n_fine, n_coarse)
-        normal = basis.T @ basis
-        normal += RIDGE * np.trace(normal) / n_coarse * np.eye(n_coarse)
-        operators.append(basis @ np.linalg.solve(normal, basis.T))
+    axes = zip(grid.shape, shape, strict=True)
+    operators = [least_squares(spline_matrix(n_fine, n_coarse)) for n_fine, n_coarse in axes]
     return Coded(apply_separable(volume, operators), math.prod(shape))
+
+
+def least_squares(basis: np.ndarray) -> np.ndarray:
+    """[n, n] projection onto the columns of `basis`, [n, functions]."""
+    normal = basis.T @ basis
+    normal += RIDGE * np.trace(normal) / len(normal) * np.eye(len(normal))
+    return basis @ np.linalg.solve(normal, basis.T)
 
 
 LINEAR_CODECS: dict[str, Codec] = {
@@ -219,7 +222,8 @@ def _rebuilt(coefficients: np.ndarray, keep: np.ndarray) -> Coded:
     return Coded(fft.idctn(np.where(keep, coefficients, 0.0), norm="ortho"), int(keep.sum()))
 
 
-def _checked(data: np.ndarray, grid: Grid, n_numbers: int) -> np.ndarray:
+def checked_codec(data: np.ndarray, grid: Grid, n_numbers: int) -> np.ndarray:
+    """[D, H, W] float64 of a codec's arguments; raises `InputError` as `dct_cube` says."""
     if n_numbers < 1:
         raise InputError(f"a codec keeps at least one number, not {n_numbers}.")
     return checked(data, grid)
