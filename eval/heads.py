@@ -7,9 +7,10 @@ shows on which grid; how a head is drawn, stripped of its skull and scanned is w
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -122,21 +123,11 @@ def cells_at_phase(
 # Training heads
 
 
-def training_heads(
-    drawn: Sequence[Head], folder: Path, name_of: Callable[[Head], str],
-    spacing_mm: Callable[[int], float], workers: int = 1,
-) -> list[Scan]:  # fmt: skip
-    """Training scans, equally weighted, one isotropic voxel size each; existing files are reused.
+def training_heads(files: Sequence[tuple[Path, Head, float]], workers: int = 1) -> list[Scan]:
+    """Equally weighted training scans, of a file, a head and an isotropic voxel size in mm each.
 
-    Args:
-        drawn: The heads.
-        folder: Where scans are kept; created with its parents.
-        name_of: File name of a scan; it changes with anything that the scan depends on.
-        spacing_mm: Voxel size by index.
-        workers: Processes that draw.
+    Existing files are reused, so a file's name changes with anything that the scan depends on.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [(folder / name_of(head), head, spacing_mm(head.index)) for head in drawn]
     call_each(_scan_once, [f for f in files if not f[0].exists()], workers, "training heads")
     return [_read_scan(path, mm, 1 / len(files)) for path, _, mm in files]
 
@@ -153,12 +144,12 @@ def _scan_once(path: Path, head: Head, spacing_mm: float) -> None:
     low, high = subject.head_mm
     shape = np.ceil((high - low) / spacing_mm).astype(int) + 1
     grid = Grid.from_spacing(shape.tolist(), spacing_mm, low - rng.random(3) * spacing_mm / 2)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write(path, {"data": head.scan(subject, grid)}, {"spacing_mm": spacing_mm})
 
 
 def _read_scan(path: Path, spacing_mm: float, weight: float) -> Scan:
-    with safe_open(path, framework="pt") as file:
-        data = file.get_tensor("data")
+    data = read(path)[0]["data"]
     volume = Volume(data, Grid.from_spacing(data.shape, spacing_mm))
     prepared = prepare_scan(volume, weight, name=path.stem)
     return replace(prepared, spacing_mm=(spacing_mm,) * 3)  # exact: patch sizes are cut by it
@@ -172,3 +163,10 @@ def write(path: Path, tensors: dict[str, Tensor], facts: object) -> None:
     whole = {name: data.contiguous() for name, data in tensors.items()}
     with atomic_output(path, force=True) as temporary:
         save_file(whole, temporary, {"facts": json.dumps(facts)})
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], Any]:
+    """The tensors and facts of a file that `write` wrote."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors, json.loads(file.metadata()["facts"])

@@ -21,25 +21,14 @@ RESAMPLES = 4000
 
 @dataclass(frozen=True)
 class Paired:
-    """Statistics of a paired difference.
-
-    Args:
-        mean: Over subjects and seeds.
-        low: Lower end of the 95 % BCa bootstrap interval.
-        high: Its upper end.
-        p: Wilcoxon signed rank, two-sided, on subjects' means over seeds.
-        rank_biserial: Matched pairs, -1 ... 1: 1 when every subject gains.
-        cohens_dz: Mean over standard deviation of the subjects' differences; NaN if undefined.
-        n_subjects: Subjects.
-        n_seeds: Seeds.
-    """
+    """Statistics of values, or paired differences, over subjects and seeds."""
 
     mean: float
-    low: float
+    low: float  # lower end of the 95 % BCa bootstrap interval
     high: float
-    p: float
-    rank_biserial: float
-    cohens_dz: float
+    p: float  # Wilcoxon signed rank, two-sided, on subjects' means over seeds
+    rank_biserial: float  # matched pairs, -1 ... 1: 1 when every subject gains
+    cohens_dz: float  # mean over standard deviation of the subjects' means; NaN if undefined
     n_subjects: int
     n_seeds: int
 
@@ -60,7 +49,7 @@ def compare(differences: np.ndarray, seed: int = 0) -> Paired:
 
 
 def bootstrap_interval(
-    differences: np.ndarray, seed: int = 0, level: float = LEVEL, resamples: int = RESAMPLES
+    differences: np.ndarray, seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
     """BCa interval of the mean, subjects and seeds both drawn with replacement.
 
@@ -77,15 +66,6 @@ def bootstrap_interval(
     One subject with one seed, or values that are all equal, give an interval without width;
     read n beside it.
 
-    Args:
-        differences: [subjects, seeds].
-        seed: Of the draws.
-        level: Coverage.
-        resamples: How often to draw.
-
-    Returns:
-        Lower and upper end.
-
     Raises:
         InputError: Not a table of finite numbers.
 
@@ -94,7 +74,7 @@ def bootstrap_interval(
     """
     table = _checked(differences)
     means = _crossed_means(table, seed, resamples)
-    tails = np.array([(1 - level) / 2, (1 + level) / 2])
+    tails = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     low, high = np.quantile(means, _bca_shares(table, means, tails))
     return float(low), float(high)
 
@@ -166,13 +146,7 @@ def cohens_dz(values: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Holm's step-down correction: p values adjusted for a family of tests.
-
-    Args:
-        p_values: One a test.
-
-    Returns:
-        Adjusted p values in the same order, never below the raw ones, at most 1.
+    """Holm's step-down correction: p values adjusted for a family of tests, in their order.
 
     Example:
         >>> holm([0.01, 0.04, 0.03]).round(3).tolist()

@@ -8,7 +8,6 @@ interpolation. The phase belongs to the block, so every arm answers the same que
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from eval import heads as synthetic
+from eval.arms.catalogue import Size
 from eval.metrics import brain_mask
 from eval.rows import digest
 from eval.subjects import template_subject
@@ -53,63 +52,41 @@ N_MADE = 8
 
 @dataclass(frozen=True)
 class Question:
-    """Encode `x`, render `target`, compare with `truth` in `mask`.
-
-    Args:
-        subject: Whose brain.
-        data_sha256: Of the recipe that made the block.
-        condition: One of `CONDITIONS`, or `WHOLE`.
-        x: [D, H, W] on `grid`, 0 ... 1 scale.
-        grid: Axes along RAS+.
-        truth: [D', H', W'] on `target`.
-        target: Parallel to `grid`.
-        mask: [D', H', W'] bool, the brain.
-        phase: Where the latent grid begins before the block, in latent cells, 0 ... 1.
-        side_mm: The block's nominal side, which sets the number of latent cells.
-    """
+    """Encode `x`, render `target`, compare with `truth` in `mask`."""
 
     subject: str
-    data_sha256: str
-    condition: str
-    x: Tensor
-    grid: Grid
-    truth: Tensor
-    target: Grid
-    mask: Tensor
-    phase: tuple[float, float, float]
-    side_mm: float = SIDE_MM
+    data_sha256: str  # of the recipe that made the block
+    condition: str  # one of `CONDITIONS`, or `WHOLE`
+    x: Tensor  # [D, H, W] on `grid`, 0 ... 1 scale
+    grid: Grid  # axes along RAS+
+    truth: Tensor  # [D', H', W'] on `target`
+    target: Grid  # parallel to `grid`
+    mask: Tensor  # [D', H', W'] bool, the brain
+    phase: tuple[float, float, float]  # where latent cells begin before the block, 0 ... 1 cells
+    side_mm: float = SIDE_MM  # nominal, sets the number of latent cells
 
     def latent_grid(self, pitch_mm: float) -> Grid:
         """The latent grid of the block: one cell more an axis than its side, at its phase."""
         corner_mm = self.grid.bounds_mm[0]
         return synthetic.cells_at_phase(corner_mm, self.side_mm, self.phase, pitch_mm)
 
+    def latent_numbers(self, size: Size) -> int:
+        """How many numbers a latent of a size keeps of the block."""
+        return size[1] * self.latent_grid(size[0]).n_voxels
+
 
 # Training heads
 
 
 def training_heads(count: int, folder: Path = FOLDER, workers: int = 1) -> list[Scan]:
-    """The training set: synthetic heads, one voxel size each.
-
-    Args:
-        count: How many.
-        folder: Where they are kept and not drawn again; made with its parents.
-        workers: Processes that draw.
-
-    Returns:
-        The scans, equally weighted.
-    """
+    """Equally weighted synthetic heads, one voxel size each; existing files are reused."""
     drawn = synthetic.heads("train", TRAIN_SEED, count, synthetic.TRAINING)
-    return synthetic.training_heads(drawn, folder, head_name, head_spacing_mm, workers)
+    sizes_mm = [TRAIN_MM[head.index % len(TRAIN_MM)] for head in drawn]
+    paths = [folder / _head_file(head) for head in drawn]
+    return synthetic.training_heads(list(zip(paths, drawn, sizes_mm, strict=True)), workers)
 
 
-def head_spacing_mm(index: int) -> float:
-    """Voxel size of a training head."""
-    return TRAIN_MM[index % len(TRAIN_MM)]
-
-
-def head_name(head: synthetic.Head) -> str:
-    """The file of a training head; it changes with anything the head depends on."""
+def _head_file(head: synthetic.Head) -> str:
     recipe = [VERSION, head.map_sha256, TRAIN_SEED, head.index, TRAIN_MM, repr(head.style)]
     return synthetic.head_file(head.index, recipe)
 
@@ -118,17 +95,10 @@ def head_name(head: synthetic.Head) -> str:
 
 
 def questions(count: int, folder: Path = FOLDER, workers: int = 1) -> list[Question]:
-    """The blocks of held-out subjects: the real brain at 1 mm, then synthetic heads.
+    """The blocks of at most `1 + N_MADE` held-out subjects: the real brain, then synthetic heads.
 
-    Without the published data MNI152 stands in for the brain, and for the label maps.
-
-    Args:
-        count: Subjects, at most `1 + N_MADE`.
-        folder: Where the blocks are kept; made with its parents.
-        workers: Processes that draw.
-
-    Returns:
-        Every question, by subject, place and condition.
+    They are kept in the folder, and drawn by so many workers. Without the published data MNI152
+    stands in for the brain, and for the label maps.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tasks: list[tuple[Path, Callable]] = [_real_task(folder)]
@@ -156,7 +126,7 @@ def _made_blocks(name: str, recipe: str, head: synthetic.Head) -> list[Question]
     rough_grid = synthetic.overview(subject)
     rough = synthetic.stripped(subject, rough_grid)
     scaling = robust_intensity(rough)
-    found = []
+    blocks = []
     for place in range(PLACES):
         rng = np.random.default_rng([TEST_SEED, head.index, place, 9])
         middle_mm = _inside(rough.numpy() > 0, rough_grid, rng)
@@ -169,8 +139,8 @@ def _made_blocks(name: str, recipe: str, head: synthetic.Head) -> list[Question]
             first_mm = middle_mm + (jitter - (size - 1) / 2) * spacing_mm
             grid = Grid.from_spacing(size.astype(int).tolist(), spacing_mm, first_mm)
             data = synthetic.stripped(subject, grid)
-            found.append(_question(name, recipe, condition, data, grid, scaling, rng))
-    return found
+            blocks.append(_question(name, recipe, condition, data, grid, scaling, rng))
+    return blocks
 
 
 def _real_task(folder: Path) -> tuple[Path, Callable]:
@@ -186,7 +156,7 @@ def _real_blocks(name: str, recipe: str, entry: Entry | None) -> list[Question]:
     volume = load(fetch(entry)) if entry else template_subject().load().volume
     scaling = robust_intensity(volume.data)
     local = Grid.from_spacing(volume.grid.shape, volume.grid.spacing_mm)  # axes along the voxels
-    found = []
+    blocks = []
     for place in range(PLACES):
         rng = np.random.default_rng([TEST_SEED, 99, place, 9])
         middle = local.ras_to_index(_inside(volume.data.numpy() > 0, local, rng))
@@ -197,8 +167,8 @@ def _real_blocks(name: str, recipe: str, entry: Entry | None) -> list[Question]:
             start = np.clip(np.rint(middle - size / 2), 0, np.array(local.shape) - size).astype(int)
             box = tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
             data, grid = coarser(volume.data[box][None, None], local.crop(start, size), factor)
-            found.append(_question(name, recipe, condition, data[0, 0], grid, scaling, rng))
-    return found
+            blocks.append(_question(name, recipe, condition, data[0, 0], grid, scaling, rng))
+    return blocks
 
 
 def _question(
@@ -224,11 +194,11 @@ def _inside(brain: np.ndarray, grid: Grid, rng: np.random.Generator) -> np.ndarr
 # Files
 
 
-def write_questions(path: Path, found: Sequence[Question]) -> None:
+def write_questions(path: Path, questions: Sequence[Question]) -> None:
     """Keep questions of one subject in a safetensors file."""
     tensors: dict[str, Tensor] = {}
     facts = []
-    for i, q in enumerate(found):
+    for i, q in enumerate(questions):
         tensors |= {f"{i}.truth": q.truth, f"{i}.mask": q.mask}
         if q.x is not q.truth:
             tensors[f"{i}.x"] = q.x
@@ -239,18 +209,11 @@ def write_questions(path: Path, found: Sequence[Question]) -> None:
 
 def read_questions(path: Path) -> list[Question]:
     """What `write_questions` wrote."""
-    found = []
-    with safe_open(path, framework="pt") as file:
-        names = set(file.keys())
-        for i, facts in enumerate(json.loads(file.metadata()["facts"])):
-            subject, sha256, condition, grids, phase, side_mm = facts
-            grid, target = (Grid(tuple(shape), np.array(affine)) for shape, affine in grids)
-            truth = file.get_tensor(f"{i}.truth")
-            x = file.get_tensor(f"{i}.x") if f"{i}.x" in names else truth
-            mask = file.get_tensor(f"{i}.mask")
-            found.append(
-                Question(
-                    subject, sha256, condition, x, grid, truth, target, mask, tuple(phase), side_mm
-                )
-            )
-    return found
+    (tensors, facts), questions = synthetic.read(path), []
+    for i, (subject, sha256, condition, grids, phase, side_mm) in enumerate(facts):
+        grid, target = (Grid(tuple(shape), np.array(affine)) for shape, affine in grids)
+        truth, mask = tensors[f"{i}.truth"], tensors[f"{i}.mask"]
+        x = tensors.get(f"{i}.x", truth)
+        about = subject, sha256, condition, x, grid, truth, target, mask
+        questions.append(Question(*about, tuple(phase), side_mm))
+    return questions

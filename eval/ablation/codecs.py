@@ -28,30 +28,23 @@ def codec_hash(name: str, size: Size, places: int) -> str:
 def codec_tasks(
     blocks: Sequence[Question], sizes: Sequence[Size], places: int, provenance: rows.Provenance
 ) -> list[Task]:
-    """One task a codec and subject, and interpolation where detail is missing.
+    """One task a codec, latent size and subject, and interpolation where detail is missing.
 
     A codec is left out where the latent has about as many numbers as the block has voxels,
     since it then copies.
-
-    Args:
-        blocks: The blocks.
-        sizes: Pitch in mm and channels of the latents that codecs are to equal.
-        places: Blocks of each subject.
-        provenance: Of this run.
     """
     tasks = []
     for subject in dict.fromkeys(q.subject for q in blocks):
         own = [q for q in blocks if q.subject == subject and q.condition != WHOLE]
         for size in sizes:
-            fit = [q for q in own if q.condition != FINER
-                   and _numbers(size, q) < 0.8 * q.grid.n_voxels]  # fmt: skip
+            numbers = partial(Question.latent_numbers, size=size)
+            fit = [q for q in own if q.condition != FINER and numbers(q) < 0.8 * q.grid.n_voxels]
             for codec in CODECS:
-                about = sized(codec, size), codec_hash(codec, size, places)
-                rebuild, numbers = partial(_coded, codec, size), partial(_numbers, size)
-                tasks.append(_task(fit, *about, rebuild, numbers, provenance))
-        about = INTERPOLATION, codec_hash(INTERPOLATION, OWN, places)
+                hashed, rebuild = codec_hash(codec, size, places), partial(_coded, codec, size)
+                tasks.append(_task(fit, sized(codec, size), hashed, rebuild, numbers, provenance))
         finer = [q for q in own if q.condition == FINER]
-        tasks.append(_task(finer, *about, _interpolated, _voxels, provenance))
+        hashed = codec_hash(INTERPOLATION, OWN, places)
+        tasks.append(_task(finer, INTERPOLATION, hashed, _interpolated, _voxels, provenance))
     return [task for task in tasks if task.wanted]
 
 
@@ -70,17 +63,13 @@ def _task(
     return Task(name, wanted, measure)
 
 
-def _numbers(size: Size, question: Question) -> int:
-    return size[1] * question.latent_grid(size[0]).n_voxels
-
-
 def _voxels(question: Question) -> int:
     return question.grid.n_voxels
 
 
 def _coded(codec: str, size: Size, question: Question) -> np.ndarray:
     data, grid = question.x.double().numpy(), question.grid
-    return CODECS[codec](data, grid, _numbers(size, question)).reconstruction
+    return CODECS[codec](data, grid, question.latent_numbers(size)).reconstruction
 
 
 def _interpolated(question: Question) -> np.ndarray:

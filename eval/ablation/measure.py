@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -201,14 +200,9 @@ def recorded_runs(path: Path) -> dict[tuple[str, int], dict[str, float]]:
 
 def first_places(blocks: Sequence[Question], places: int) -> list[Question]:
     """The first so many blocks of each subject and condition."""
-    count: Counter[tuple[str, str]] = Counter()
-    kept = []
-    for question in blocks:
-        key = (question.subject, question.condition)
-        count[key] += 1
-        if count[key] <= places:
-            kept.append(question)
-    return kept
+    keys = pd.DataFrame([(q.subject, q.condition) for q in blocks])
+    kept = keys.groupby([0, 1]).cumcount() < places
+    return [question for question, keep in zip(blocks, kept, strict=True) if keep]
 
 
 # Runs
@@ -236,17 +230,10 @@ def measure(
     run: Run, scans: Sequence[Scan], blocks: Sequence[Question], path: Path,
     provenance: rows.Provenance,
 ) -> list[rows.Row]:  # fmt: skip
-    """Train one arm with one seed and score both snapshots.
+    """Train one arm with one seed and score both snapshots: rows of its scores and facts.
 
-    Args:
-        run: Which.
-        scans: To train on.
-        blocks: Blocks to score.
-        path: The rows file, where the reference's computing time is looked up.
-        provenance: Of the run.
-
-    Returns:
-        Its scores and facts; of a run that diverged, the step at which it did.
+    The reference's computing time is looked up in the rows file, `path`. A run that diverged
+    has one row, the step at which it did.
     """
     started = time.perf_counter()
     try:
@@ -292,7 +279,7 @@ def _scored_rows(
     run: Run, trained: Trained, blocks: Sequence[Question], provenance: rows.Provenance
 ) -> list[rows.Row]:
     """Both snapshots on every block; of a reference also patches against the whole."""
-    numbers = latent_numbers(run.arm)
+    numbers = partial(Question.latent_numbers, size=size_of(run.arm))
     made, done = [], {}  # the reference's two snapshots are one
     for budget, shot in zip(BUDGETS, (trained.by_steps, trained.by_time), strict=True):
         weights = weights_sha256(shot.model)
@@ -311,9 +298,3 @@ def _scored_rows(
         units, kept = {"patch_vs_whole": "%"}, sampling(q, numbers(q))
         made += about.rows(apart, units, kept, 0.0, provenance)
     return made
-
-
-def latent_numbers(arm: str) -> Callable[[Question], int]:
-    """How many numbers an arm keeps of a block."""
-    pitch_mm, channels = size_of(arm)
-    return lambda question: channels * question.latent_grid(pitch_mm).n_voxels

@@ -24,12 +24,8 @@ def select(frame: pd.DataFrame) -> pd.DataFrame:
     shortcut and without it have one each, on as many blocks a subject. An arm whose definition
     changed counts in its newest form alone. Codecs count as scored on the main recipe's blocks.
 
-    Args:
-        frame: Rows in the order of recording.
-
-    Returns:
-        Rows with the columns `learned`, `subjects` and `compared`, which is False for runs of
-        other recipes.
+    Rows come in the order of recording, and get the columns `learned`, `subjects` and
+    `compared`, which is False for runs of other recipes.
 
     Raises:
         InputError: No run is recorded.

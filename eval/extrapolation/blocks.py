@@ -7,7 +7,6 @@ show one object, and the rendering of the one can be held against the other.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from eval import heads as synthetic
@@ -123,7 +121,6 @@ def sources(heads: int, phantoms: int) -> list[Source]:
 
 def draw_all(blocks: list[Source], folder: Path = FOLDER, workers: int = 1) -> None:
     """Draw the blocks that are not in the folder yet."""
-    folder.mkdir(parents=True, exist_ok=True)
     missing = [(s, folder) for s in blocks if not s.path(folder).exists()]
     call_each(load_block, missing, workers, "blocks")
 
@@ -133,17 +130,13 @@ def load_block(source: Source, folder: Path = FOLDER) -> Block:
     path = source.path(folder)
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _write(path, source.draw())
-    with safe_open(path, framework="pt") as file:
-        facts = json.loads(file.metadata()["facts"])
-        volumes = {float(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        block = source.draw()
+        tensors = {str(mm): data for mm, data in block.volumes.items()}
+        synthetic.write(path, tensors, {"side_mm": block.side_mm, "phase": block.phase})
+    tensors, facts = synthetic.read(path)
+    volumes = {float(name): data for name, data in tensors.items()}
     a, b, c = facts["phase"]
     return Block(source.name, source.data_sha256, volumes, facts["side_mm"], (a, b, c))
-
-
-def _write(path: Path, block: Block) -> None:
-    tensors = {str(mm): data for mm, data in block.volumes.items()}
-    synthetic.write(path, tensors, {"side_mm": block.side_mm, "phase": block.phase})
 
 
 # Synthetic heads

@@ -133,22 +133,17 @@ def _render(
 
 def arm_coder(run: Run, folder: Path) -> PhasedCoder:
     """A trained arm."""
-    title = TITLES.get(run.arm, run.arm)
-    return PhasedCoder(run.path(folder), run.arm, title, run)
+    return PhasedCoder(run.path(folder), run.arm, TITLES.get(run.arm, run.arm), run)
 
 
 def release_coders(release: str) -> list[PhasedCoder]:
     """A release, or weights in a file, with and without its network: arms of their own."""
-    path, arm = weights_path(release), release_arm(release)
-    names = (
-        (arm, f"release {release}", False),
-        (f"{arm}_splines", f"release {release}, splines", True),
-    )
-    return [PhasedCoder(path, name, title, splines_alone=alone) for name, title, alone in names]
+    path, arm, title = _weights_path(release), release_arm(release), f"release {release}"
+    alone = PhasedCoder(path, f"{arm}_splines", f"{title}, splines", splines_alone=True)
+    return [PhasedCoder(path, arm, title), alone]
 
 
-def weights_path(release: str) -> Path:
-    """Where the weights of a release are, or the file that it names itself."""
+def _weights_path(release: str) -> Path:
     return Path(release) if release.endswith(SUFFIX) else release_path(release)
 
 
@@ -164,5 +159,5 @@ def fixed_coders(sizes: Iterable[Size] = (OWN,)) -> list[Coder]:
 
 def release_size(release: str) -> Size:
     """The size of a release's latent."""
-    config = loaded(weights_path(release)).config
+    config = loaded(_weights_path(release)).config
     return config.latent_spacing_mm, config.latent_channels

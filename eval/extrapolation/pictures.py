@@ -24,13 +24,7 @@ SPLIT = {"kept": COLOURS[2], "smoothed": COLOURS[0], "invented": COLOURS[1]}
 def split_bars(heads: pd.DataFrame, conditions: Sequence[str], bands: Sequence[str]):
     """What became of the truth's detail: a row a band, a column a condition, three bars an arm.
 
-    Args:
-        heads: Rows of synthetic heads.
-        conditions: Of `CONDITIONS`.
-        bands: Of `BANDS`.
-
-    Returns:
-        The figure; whiskers are 95 % intervals, and a tick at 1 is the truth's amplitude.
+    Whiskers are 95 % intervals over synthetic heads; a line at 1 is the truth's amplitude.
     """
     scores = scores_of(heads)
     arms = [a for a in arms_of(heads) if scores.level(a, conditions[0], "detail_kept_fine")]
@@ -74,19 +68,15 @@ def _bars(ax, scores: Scores, arms: Sequence[str], condition: str, band: str) ->
 def fsc_curves(block: Block, rendered: Mapping[str, Mapping[str, np.ndarray]]):
     """Shell correlation with the truth: a panel a condition, a curve a coder.
 
-    Args:
-        block: With its truth.
-        rendered: Condition -> title -> [D, H, W] on the rendered voxels.
-
-    Returns:
-        The figure; lines at 0.5 and 0.143, and at the limit of 1 mm voxels.
+    Lines are at 0.5 and 0.143, and at the limit of 1 mm voxels. `rendered` holds condition ->
+    title -> [D, H, W] on the rendered voxels.
     """
     figure, axes = panels(1, len(rendered), panel_in=(3.6, 2.9))
-    titles = list(dict.fromkeys(title for found in rendered.values() for title in found))
-    for ax, (condition, found) in zip(axes[0], rendered.items(), strict=True):
+    titles = list(dict.fromkeys(title for data in rendered.values() for title in data))
+    for ax, (condition, by_title) in zip(axes[0], rendered.items(), strict=True):
         out_mm = CONDITIONS[condition][1]
         truth, mask = block.volumes[out_mm].double().numpy(), block.mask(out_mm)
-        for title, data in found.items():
+        for title, data in by_title.items():
             i = titles.index(title)
             shells = fsc(truth, data, mask, (out_mm,) * 3)
             style = "-" if i % 2 == 0 else "--"
@@ -108,15 +98,9 @@ def fsc_curves(block: Block, rendered: Mapping[str, Mapping[str, np.ndarray]]):
 def white_matter(block: Block, out_mm: float, rendered: Mapping[str, np.ndarray]):
     """One axial plane: the truth, then each rendering with its false and its lost white matter.
 
-    The plane is the one where the first rendering has most false white matter.
-
-    Args:
-        block: With its truth.
-        out_mm: The rendered voxel size.
-        rendered: Title -> [D, H, W] on those voxels.
-
-    Returns:
-        The figure; titles count pieces and handles of the whole block.
+    The plane is the one where the first rendering has most false white matter; titles count
+    pieces and handles of the whole block. `rendered` holds title -> [D, H, W] on voxels of
+    `out_mm`.
     """
     truth, mask = block.volumes[out_mm].double().numpy(), block.mask(out_mm)
     shown = {"truth": truth, **rendered}

@@ -47,16 +47,7 @@ def bands_of(condition: str) -> dict[str, tuple[float, float]]:
 
 
 def scores(block: Block, condition: str, estimate: np.ndarray) -> dict[str, float]:
-    """Every metric of one rendering.
-
-    Args:
-        block: With its truth.
-        condition: Of `CONDITIONS`.
-        estimate: [D, H, W] on the block's grid of the rendered voxel size.
-
-    Returns:
-        Metric to value.
-    """
+    """Every metric of one rendering, [D, H, W] on the block's grid of the rendered voxel size."""
     in_mm, out_mm = CONDITIONS[condition]
     truth, mask = block.volumes[out_mm].double().numpy(), block.mask(out_mm)
     values = surface(truth, estimate, mask, out_mm)

@@ -42,7 +42,7 @@ DIVERGED = "diverged"
 def training_heads(count: int, folder: Path = FOLDER, workers: int = 1) -> list[Scan]:
     """Equally weighted heads of the train split at 1 mm; existing files are reused."""
     drawn = heads.heads("train", TRAIN_SEED, count, heads.TRAINING)
-    return heads.training_heads(drawn, folder, _head_file, lambda index: TRAIN_MM, workers)
+    return heads.training_heads([(folder / _head_file(h), h, TRAIN_MM) for h in drawn], workers)
 
 
 def _head_file(head: heads.Head) -> str:
