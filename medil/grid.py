@@ -1,10 +1,8 @@
 """Sampling grids: a shape and an affine, with every half-voxel rule in one place.
 
-A voxel is a small box and its integer index names the *centre* of that box, so
-a volume reaches half a voxel beyond its outermost centres. Two scans of one head
-at 1 mm and 0.7 mm have different centres and different affines, yet fill the
-same box: `Grid.corners_mm` is what they share, and `Grid.with_spacing` goes from
-one to the other by keeping that box, not the first centre.
+A voxel is a small box and its integer index names the *centre* of that box. Two scans of one
+head at 1 mm and 0.7 mm have different centres and affines, yet fill the same box, which
+`Grid.corners_mm` gives and `Grid.with_spacing` keeps.
 """
 
 from __future__ import annotations

@@ -236,18 +236,10 @@ def draw_plane(
     window: Window,
     colours: str = "gray",
 ):
-    """Draw one plane of voxels into a panel, at true position and size.
+    """Draw one plane of voxels into a panel, at true position and size, and return the image.
 
-    Args:
-        ax: The panel.
-        volume: The volume; its voxel axes i, j, k run roughly along R, A, S.
-        plane: sagittal, coronal or axial.
-        point_mm: [3] (R, A, S) in mm; the voxel that holds it is shown.
-        window: Intensities shown as the first and last colour.
-        colours: Name of a matplotlib colour map.
-
-    Returns:
-        The image that was drawn.
+    It shows the voxel that holds the point (R, A, S) in mm; the window's ends get the first and
+    last colour. The volume's voxel axes i, j, k run roughly along R, A, S.
 
     Raises:
         InputError: The point lies outside the volume.

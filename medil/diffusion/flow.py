@@ -1,13 +1,11 @@
 """A latent diffusion model: rectified flow from noise to latents on one grid in mm.
 
-Between a latent x and noise n lies the straight line z = (1 - t) x + t n; the network sees
-z and t and estimates x, which gives the velocity x - n (Liu et al. 2022, Esser et al. 2024). The
-U-Net and the line are MONAI's. Ours is the rest: latents are centred on their mean
-map, 2x2x2 cells are folded into channels (a CPU's time grows with cells), the network sees the
-place of each cell, and conditions enter as constant channels, each with a flag that says
-whether it is set. A flow may have a coarse flow, which first samples the means of blocks
-of cells: the place and shape of a head are then learned on an eighth of the cells (a cascade,
-after Ho et al. 2022).
+Between a latent x and noise n lies the line z = (1 - t) x + t n; the network sees z and t and
+estimates x, which gives the velocity x - n (Liu et al. 2022, Esser et al. 2024). U-Net and line are
+MONAI's. Ours: latents are centred on their mean map, 2x2x2 cells are folded into channels, the
+network sees each cell's place, and conditions are constant channels, each with a flag that says
+whether it is set. A coarse flow may sample the means of blocks of cells first (a cascade, after Ho
+et al. 2022), so that the place and shape of a head are learned on an eighth of the cells.
 """
 
 from __future__ import annotations

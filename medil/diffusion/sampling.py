@@ -261,15 +261,8 @@ def sample(
 ) -> list[Latent]:
     """Sample latents, placed in mm, for `model.decode` on any grid.
 
-    Args:
-        flow: Trained on latents of `model`.
-        model: The autoencoder.
-        seeds: One for each sample.
-        requested: Conditions of each sample; none when None.
-        guidance: As `sample_means`.
-        steps: Integration steps from noise to data.
-        like: A scan that every sample agrees with.
-        progress: Show bars.
+    The flow was trained on latents of the model. Every sample agrees with the scan `like`, if
+    any; the other arguments are those of `sample_means`, without conditions when None.
 
     Returns:
         Latents; with `like` their native grid and intensities are the scan's, otherwise 1 mm

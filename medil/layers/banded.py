@@ -16,6 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional
 
@@ -48,13 +49,17 @@ class Band:
 
     def window(self, start: int, stop: int) -> tuple[int, int]:
         """The run of inputs that the results `start` ... `stop` depend on, never empty."""
-        seen = np.flatnonzero(self.matrix[start:stop].any((0, 1)))
-        return (int(seen[0]), int(seen[-1]) + 1) if len(seen) else (0, 1)
+        return _span(self.matrix[start:stop].any((0, 1)))
 
     def results_of(self, start: int, stop: int) -> tuple[int, int]:
         """The run of results that depend on the inputs `start` ... `stop`, never empty."""
-        seen = np.flatnonzero(self.matrix[:, :, start:stop].any((1, 2)))
-        return (int(seen[0]), int(seen[-1]) + 1) if len(seen) else (0, 1)
+        return _span(self.matrix[:, :, start:stop].any((1, 2)))
+
+
+def _span(used: ArrayLike) -> tuple[int, int]:
+    """The first index that is True and the one after the last; (0, 1) where none is."""
+    index = np.flatnonzero(used)
+    return (int(index[0]), int(index[-1]) + 1) if len(index) else (0, 1)
 
 
 @lru_cache(maxsize=256)

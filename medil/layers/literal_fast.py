@@ -1,10 +1,9 @@
 """Local waves on parallel grids: the angle is a sum over the axes, so the wave is a product.
 
-exp(i pi (f . delta + phase)) = X Y Z, one phasor an axis. A phasor depends on a feature cell
-and on one coordinate of the voxels near it, so cosines and sines are taken for planes of
-(cell, coordinate), not for every (voxel, cell). Each of a voxel's 8 cells is left with two
-products and the MLP. `medil.layers.pointwise.local_ensemble` computes the same point by point
-and serves as the reference.
+exp(i pi (f . delta + phase)) = X Y Z, one phasor an axis, which depends on a feature cell and on
+one coordinate of the voxels near it. So cosines and sines are taken for planes of (cell,
+coordinate), not for every (voxel, cell), and each of a voxel's 8 cells is left with two products
+and the MLP. The reference is `medil.layers.pointwise.local_ensemble`, point by point.
 """
 
 from __future__ import annotations

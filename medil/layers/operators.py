@@ -1,13 +1,8 @@
 """The resampling operator: features on one grid become values on any other.
 
-Every operator is called as `layer(features, nodes, voxels)`. Those here are linear in the
-features and average over the target voxel; those in `medil.layers.pointwise` evaluate an MLP
-at the voxel's centre.
-
-- `IntegratedLTE` (ours, default): fixed local frequencies, amplitudes from the features,
-  every function averaged over the target voxel.
-- `medil.layers.content_lte.ContentLTE`: the same integral with frequencies from the features too.
-- `SubPixel`: no frequencies; a convolution to a fixed grid, then anti-aliased cubic.
+Every operator is called as `layer(features, nodes, voxels)`. Those here and in
+`medil.layers.content_lte` are linear in the amplitudes and average over the target voxel; those
+in `medil.layers.pointwise` evaluate an MLP at the voxel's centre.
 """
 
 from __future__ import annotations

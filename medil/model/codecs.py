@@ -1,9 +1,8 @@
 """Linear codecs that keep exactly as many numbers of a volume as a latent does.
 
-A learned code is only interesting beside the best *linear* code of the same size,
-so each function here takes a whole volume, keeps `n_numbers` of it, and gives back
-what those numbers can rebuild. All know the voxel size: frequencies are in cycles
-per mm and coarse grids have one pitch in mm, so thick slices are treated fairly.
+A learned code is only interesting beside the best *linear* code of the same size. All know the
+voxel size: frequencies are in cycles per mm and coarse grids have one pitch in mm, so thick
+slices are treated fairly.
 """
 
 from __future__ import annotations

@@ -113,14 +113,9 @@ class Field:
     ) -> Iterator[tuple[int, Tensor]]:
         """`on` in slabs, so that memory does not grow with the output.
 
-        `medil.volume.save_slabs` takes them: its `make_slabs` is `partial(field.slabs, grid)`.
-
-        Args:
-            grid: Target grid, parallel to the latent's or oblique; the native one when None.
-            axis: Axis of the target along which slabs follow each other.
-            descending: Start at the end of the axis.
-            progress: Show a bar.
-            memory_bytes: Budget of the process; a share of what is free when None.
+        Slabs follow each other along an axis of the target, from its end if `descending`; the other
+        arguments are those of `on`. `medil.volume.save_slabs` takes them: its `make_slabs` is
+        `partial(field.slabs, grid)`.
 
         Returns:
             Index of each slab's first voxel along `axis`, and the slab: [D, H, W] float32 on

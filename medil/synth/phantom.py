@@ -25,17 +25,10 @@ BLOCK = 24  # voxels along each side of the blocks that `render` works in
 
 @dataclass(frozen=True)
 class Phantom:
-    """A function of space with known facts.
+    """A function of space with known, exact facts: volumes, genus, radii, as plain numbers.
 
-    Args:
-        name: Name of the phantom.
-        formula: [..., 3] (R, A, S) mm float64 to [...] float64.
-        bounds_mm: [2, 3] lowest and highest (R, A, S) of the interesting box.
-        facts: Exact facts: volumes, genus, radii; plain numbers and lists.
-        window: (low, high) values to display.
-        unit: Unit of the values.
-        near: For a box (low_mm [3], high_mm [3]), a formula that is equal in that box and
-            cheaper, for phantoms of many parts.
+    `near`, for phantoms of many parts, gives for a box (low_mm [3], high_mm [3]) a formula that is
+    equal in that box and cheaper.
 
     Example:
         >>> from medil.synth.phantoms import ball
@@ -43,12 +36,12 @@ class Phantom:
         [1.0, 0.0]
     """
 
-    name: str
-    formula: Formula
-    bounds_mm: np.ndarray
+    name: str  # in messages
+    formula: Formula  # [..., 3] (R, A, S) mm float64 to [...] float64
+    bounds_mm: np.ndarray  # [2, 3] lowest and highest (R, A, S) of the interesting box
     facts: dict[str, Any] = field(default_factory=dict)
-    window: tuple[float, float] = (0.0, 1.0)
-    unit: str = "a.u."
+    window: tuple[float, float] = (0.0, 1.0)  # (low, high) values to display
+    unit: str = "a.u."  # of the values
     near: Callable[[np.ndarray, np.ndarray], Formula] | None = None
 
     def __call__(self, points_mm: Tensor) -> Tensor:

@@ -19,9 +19,7 @@ STOPPING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1") if hasa
 def launch(processes: int | None = None, device: str = "auto") -> Any:
     """Lightning Fabric, launched in every process of the run.
 
-    Args:
-        processes: Processes on this machine; when None, as torchrun or SLURM started, else 1.
-        device: Device of each process: "auto", "cpu" or "cuda".
+    `processes` are those on this machine; when None, as torchrun or SLURM started them, else 1.
 
     Raises:
         InputError: Fabric is not installed, or there is no such device here.

@@ -16,10 +16,7 @@ Drawn = TypeVar("Drawn")
 class Prefetcher(Generic[Drawn]):
     """Draws the items of the next numbers in threads, while the current one is in use.
 
-    Args:
-        draw: Called with a number and a variant, from any of the threads.
-        ahead: Largest number of items that are drawn in advance.
-        threads: Number of threads that draw.
+    `draw` takes a number and a variant, in any of the threads; at most `ahead` items wait.
 
     Example:
         >>> with Prefetcher(lambda number, variant: number**2, ahead=2) as squares:

@@ -229,14 +229,8 @@ def train(
 ) -> nn.Module:
     """Train into a folder that exists, or resume; a signal or a spent budget saves and ends.
 
-    Args:
-        learner: What is trained, and its training set.
-        out: Folder of the run.
-        seed: Seeds weight initialisation, data order and noise.
-        resume: Continue from the state in the folder.
-        fabric: From `launch`; a single process when None.
-        time_budget_s: Wall time of this call.
-        warm_start_from: Weights of another run to start from instead of random ones.
+    `seed`, `resume`, `time_budget_s` and `warm_start_from` are those of
+    `medil.training.start.start`; without a `fabric` a single process trains.
 
     Returns:
         The model of the averaged weights, in evaluation mode.
