@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from eval.ablation.blocks import FOLDER as HEADS
 from eval.ablation.blocks import TRAIN_SEED, training_heads
 from eval.ablation.blocks import VERSION as HEADS_VERSION
 from eval.arms.catalogue import ARMS, LEARNED
@@ -35,38 +34,20 @@ N_HEADS = {"quick": 2, "gpu": 16, "paper": 16}
 SEED = 0
 
 
-def arm_config(arm: str) -> RunConfig:
-    """Model and training settings of an arm."""
-    return RunConfig("generation", ARMS[arm + LEARNED], recipe())
-
-
-def arm_path(arm: str, profile: str, folder: Path = FOLDER) -> Path:
-    """Where an arm's weights lie: the name is a digest of all that they depend on."""
-    config, heads = arm_config(arm), N_HEADS[profile]
-    about = [asdict(config.model), asdict(config.train), STEPS[profile], heads, SEED]
-    named = digest([*about, TRAIN_SEED, HEADS_VERSION])[:8]
-    return folder / "autoencoders" / f"{arm}_{named}.safetensors"
-
-
-def autoencoder(
-    arm: str, profile: str, folder: Path = FOLDER, heads: Path = HEADS
-) -> LatentAutoencoder:
+def autoencoder(arm: str, profile: str) -> LatentAutoencoder:
     """An arm's autoencoder in evaluation mode, trained if its weights are missing.
 
-    Args:
-        arm: One of `TITLES`.
-        profile: How long to train.
-        folder: Of weights; created with its parents.
-        heads: Folder of the ablation's training heads.
+    The name of its file is a digest of all that the weights depend on.
     """
     if arm in RELEASED:
         return load_release(RELEASED[arm])
-    path = arm_path(arm, profile, folder)
+    config = RunConfig("generation", ARMS[arm + LEARNED], recipe())
+    steps, n_heads = STEPS[profile], N_HEADS[profile]
+    about = [asdict(config.model), asdict(config.train), steps, n_heads, SEED, TRAIN_SEED]
+    path = FOLDER / "autoencoders" / f"{arm}_{digest([*about, HEADS_VERSION])[:8]}.safetensors"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        scans = training_heads(N_HEADS[profile], heads)
-        steps = STEPS[profile]
-        trained = train_arm(arm_config(arm), scans, SEED, steps, None, title=TITLES[arm])
+        trained = train_arm(config, training_heads(n_heads), SEED, steps, None, title=TITLES[arm])
         facts = {"arm": arm, "seed": SEED, "step": steps, "training_loss": trained.loss}
-        save_weights(trained.by_steps.model, arm_config(arm), path, facts, force=True)
+        save_weights(trained.by_steps.model, config, path, facts, force=True)
     return load_model(path)

@@ -42,18 +42,11 @@ def flow_run(profile: str) -> FlowRun:
     return FlowRun("generation", MODEL, FlowTraining(steps=size.flow_steps), size.training)
 
 
-def flow_path(arm: str, profile: str, autoencoder_id: str, folder: Path = FOLDER) -> Path:
-    """Where an arm's flow lies: its name is a digest of all that it depends on."""
-    config = flow_run(profile)
-    named = digest([autoencoder_id, asdict(config.model), asdict(config.train), config.heads,
-                    SEED, VERSION])[:8]  # fmt: skip
-    return folder / "flows" / f"{arm}_{named}.safetensors"
-
-
-def flow(arm: str, profile: str, folder: Path = FOLDER) -> LatentFlow:
+def flow(arm: str, profile: str) -> LatentFlow:
     """An arm's flow in evaluation mode, trained if its weights are missing.
 
-    A released flow is the same in all profiles. `folder` holds weights, heads and latents.
+    A released flow is the same in all profiles. The name of another one's file is a digest of
+    all that the weights depend on.
 
     Raises:
         InputError: A released flow that does not exist yet, no label maps, or a profile
@@ -61,13 +54,14 @@ def flow(arm: str, profile: str, folder: Path = FOLDER) -> LatentFlow:
     """
     if arm in RELEASED:
         return load_flow_release(RELEASED[arm])
-    model = autoencoder(arm, profile, folder)
-    path = flow_path(arm, profile, model.weights_id, folder)
+    model, config = autoencoder(arm, profile), flow_run(profile)
+    settings = [asdict(config.model), asdict(config.train), config.heads]
+    name = digest([model.weights_id, *settings, SEED, VERSION])[:8]
+    path = FOLDER / "flows" / f"{arm}_{name}.safetensors"
     if not path.exists():
-        config = flow_run(profile)
         path.parent.mkdir(parents=True, exist_ok=True)
-        heads = draw_heads("train", range(config.heads), folder / "heads")
-        latents = encode_heads(model, heads, folder / "latents")
+        heads = draw_heads("train", range(config.heads), FOLDER / "heads")
+        latents = encode_heads(model, heads, FOLDER / "latents")
         with tempfile.TemporaryDirectory(dir=path.parent) as run:
             train(FlowLearner(config, latents), Path(run), SEED)
             (Path(run) / WEIGHTS).replace(path)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 
 from eval import rows
 from eval.coders.base import timed
 from eval.generation import parts
-from eval.generation.autoencoders import FOLDER, RELEASE, autoencoder
+from eval.generation.autoencoders import RELEASE, autoencoder
 from eval.generation.flows import flow
 from eval.generation.parts import Piece
 from eval.generation.sizes import Sizes, sizes
@@ -53,9 +52,7 @@ def largest_profile(frame: pd.DataFrame) -> pd.DataFrame:
     return rows.latest(frame[frame["profile"] == profile])
 
 
-def tasks(
-    options: argparse.Namespace, provenance: rows.Provenance, folder: Path = FOLDER
-) -> list[Task]:
+def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task]:
     """The experiment's tasks; autoencoders and samplers that are missing are trained first.
 
     Raises:
@@ -67,7 +64,7 @@ def tasks(
     maps = [path.name for path in label_maps("test")]
     label_maps("train")
     data_sha256 = rows.digest([maps, SEEDS, VERSION, size.held_out])
-    weights = {arm: _weights(arm, profile, folder) for arm in arms}
+    weights = {arm: _weights(arm, profile) for arm in arms}
     counts = [size.held_out, size.training, size.samples, size.steps, size.values, size.repeats]
 
     def measurement(piece: Piece) -> rows.Measurement:
@@ -78,7 +75,7 @@ def tasks(
     sampling = rows.Sampling.of(grid(), grid(), flow(RELEASE, profile).mean.numel())
     made = []
     for part in options.parts:
-        for name, pieces, measure in PARTS[part](profile, size, arms, folder):
+        for name, pieces, measure in PARTS[part](profile, size, arms):
             wanted = [(measurement(piece), piece.units) for piece in pieces]
             work = partial(rows_of, wanted, measure, sampling, provenance)
             made.append(Task(name, rows.identities(wanted), work))
@@ -93,9 +90,9 @@ def _check(release: str, arms: Sequence[str], size: Sizes, chosen: Sequence[str]
             raise InputError(f"there is no {name!r} here; choose from {', '.join(known)}.")
 
 
-def _weights(arm: str, profile: str, folder: Path) -> str:
+def _weights(arm: str, profile: str) -> str:
     """One digest of the weights of an arm's autoencoder and flow."""
-    pair = autoencoder(arm, profile, folder).weights_id, flow(arm, profile, folder).weights_id
+    pair = autoencoder(arm, profile).weights_id, flow(arm, profile).weights_id
     return rows.digest(pair)
 
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from eval.generation import copies as memory
 from eval.generation import sets
 from eval.generation.autoencoders import RELEASE, RELEASED, autoencoder
 from eval.generation.flows import flow, render
@@ -24,7 +22,6 @@ from eval.generation.sizes import Sizes
 from eval.generation.volumes import (
     Heads,
     averaged,
-    copies,
     grid,
     held_out,
     rebuilt,
@@ -71,72 +68,65 @@ def set_name(n: int, seed: int | None = None) -> str:
 # Sets
 
 
-def of_sets(profile: str, size: Sizes, arms: Sequence[str], folder: Path) -> Iterator[Share]:
+def of_sets(profile: str, size: Sizes, arms: Sequence[str]) -> Iterator[Share]:
     """Sets against held-out heads, copies, and two renderings of one latent."""
-    n, scored = size.held_out, {**sets.UNITS, **memory.UNITS}
+    n, scored = size.held_out, {**sets.UNITS, **sets.COPIES}
     yield (
         "held-out heads",
         [
             Piece(set_name(n), HELD_OUT, ANOTHER, scored),
             Piece(set_name(n), TRAINING, ANOTHER, sets.UNITS),
-            Piece(set_name(N_COPIES), TRAINING, COPIES, memory.UNITS),
+            Piece(set_name(N_COPIES), TRAINING, COPIES, sets.COPIES),
         ],
-        partial(_rulers, profile, size, folder),
+        partial(_rulers, profile, size),
     )
     for arm in arms:
         again = Piece(set_name(n), arm, REBUILT, sets.UNITS)
-        yield f"{arm}, rebuilt", [again], partial(_rebuilt, arm, profile, n, folder)
+        yield f"{arm}, rebuilt", [again], partial(_rebuilt, arm, profile, n)
         for seed in range(size.seeds):
             piece = Piece(set_name(size.samples, seed), arm, SAMPLED, scored)
-            work = partial(_sampled, arm, profile, size, seed, folder)
+            work = partial(_sampled, arm, profile, size, seed)
             yield f"{arm}, seed {seed}", [piece], work
         pair = Piece(set_name(2, 0), arm, RENDERINGS, UNITS_RENDERINGS)
-        yield f"{arm}, renderings", [pair], partial(_renderings, arm, profile, size, folder)
+        yield f"{arm}, renderings", [pair], partial(_renderings, arm, profile, size)
 
 
-def learned_from(arm: str, size: Sizes) -> int:
-    """How many of its training heads an arm's samples are compared with."""
-    return size.release_training if arm in RELEASED else size.training
-
-
-def _scored(heads: Heads, n: int, folder: Path) -> dict[str, float]:
-    reference, mask = _reference(n, folder)
-    return sets.compare(reference, sets.describe(heads.volumes), heads.volumes, mask)
+def _scored(volumes: Volumes, n: int) -> dict[str, float]:
+    reference, mask = _reference(n)
+    return sets.compare(reference, sets.describe(volumes), volumes, mask)
 
 
 @lru_cache(1)
-def _reference(n: int, folder: Path) -> tuple[sets.Description, np.ndarray]:
+def _reference(n: int) -> tuple[sets.Description, np.ndarray]:
     """The first n held-out heads in numbers, and the mask of all MS-SSIM."""
-    volumes = held_out(n, 0, folder).volumes
+    volumes = held_out(n).volumes
     return sets.describe(volumes), sets.common_mask(volumes)
 
 
-def _rulers(profile: str, size: Sizes, folder: Path) -> Found:
-    n, learned = size.held_out, training(size.release_training, folder)
-    others = held_out(n, n, folder)
-    ours = Heads(TRAINING, learned.volumes[:n], learned.known[:n])
-    again = copies(profile, N_COPIES, folder)
+def _rulers(profile: str, size: Sizes) -> Found:
+    n, learned = size.held_out, training(size.release_training).volumes
+    others = held_out(n, n).volumes
+    copies = rebuilt(RELEASE, profile, N_COPIES, "train").volumes
     return [
-        _scored(others, n, folder) | memory.memorisation(others.volumes, learned.volumes)[0],
-        _scored(ours, n, folder),
-        memory.memorisation(again.volumes, learned.volumes)[0],
+        _scored(others, n) | sets.memorisation(others, learned),
+        _scored(learned[:n], n),
+        sets.memorisation(copies, learned),
     ]
 
 
-def _rebuilt(arm: str, profile: str, n: int, folder: Path) -> Found:
-    return [_scored(rebuilt(arm, profile, n, folder), n, folder)]
+def _rebuilt(arm: str, profile: str, n: int) -> Found:
+    return [_scored(rebuilt(arm, profile, n).volumes, n)]
 
 
-def _sampled(arm: str, profile: str, size: Sizes, seed: int, folder: Path) -> Found:
-    heads = sampled(arm, profile, seed, size.samples, folder=folder)
-    learned = training(learned_from(arm, size), folder).volumes
-    values = _scored(heads, size.held_out, folder)
-    return [values | memory.memorisation(heads.volumes, learned)[0]]
+def _sampled(arm: str, profile: str, size: Sizes, seed: int) -> Found:
+    volumes = sampled(arm, profile, seed, size.samples).volumes
+    learned = training(size.release_training if arm in RELEASED else size.training).volumes
+    return [_scored(volumes, size.held_out) | sets.memorisation(volumes, learned)]
 
 
-def _renderings(arm: str, profile: str, size: Sizes, folder: Path) -> Found:
-    heads = sampled(arm, profile, 0, size.samples, folder=folder)
-    model, where = autoencoder(arm, profile, folder), flow(arm, profile, folder).known.grid
+def _renderings(arm: str, profile: str, size: Sizes) -> Found:
+    heads = sampled(arm, profile, 0, size.samples)
+    model, where = autoencoder(arm, profile), flow(arm, profile).known.grid
     assert heads.latents is not None
     fine = [
         averaged(render(model, torch.from_numpy(z), where, box_grid(1.0)), grid().shape)
@@ -159,71 +149,63 @@ def renderings(coarse: Volumes, fine: Volumes) -> dict[str, float]:
 # Control
 
 
-def of_control(profile: str, size: Sizes, arms: Sequence[str], folder: Path) -> Iterator[Share]:
+def of_control(profile: str, size: Sizes, arms: Sequence[str]) -> Iterator[Share]:
     """Requested against measured values; first the ruler, on heads whose truth is known."""
     for name, first in (("held-out", 0), ("another set", size.held_out)):
         pieces = [
-            Piece(f"head {first + k:03d}", RULER, control_name(attribute, name), _pair(attribute))
+            Piece(f"head {first + k:03d}", RULER, f"{attribute}, {name}", _pair(attribute))
             for k in range(size.held_out) for attribute in MEASURED
         ]  # fmt: skip
-        yield f"ruler, {name}", pieces, partial(_ruler, size.held_out, first, folder)
+        yield f"ruler, {name}", pieces, partial(_ruler, size.held_out, first)
     if RELEASE not in arms:
         return
     middle = size.weights[len(size.weights) // 2]
     wanted = [("ventricles", weight) for weight in size.weights]
     wanted += [(attribute, middle) for attribute in size.others]
     for attribute, weight in wanted:
-        where = control_name(attribute, f"guidance {weight:g}")
+        name = f"{attribute}, guidance {weight:g}"
         pieces = [
-            Piece(f"sample {k:03d}", RELEASE, where, _pair(attribute))
+            Piece(f"sample {k:03d}", RELEASE, name, _pair(attribute))
             for k in range(size.values * size.repeats)
         ]
-        work = partial(_controlled, profile, size, attribute, weight, folder)
-        yield f"{attribute}, guidance {weight:g}", pieces, work
-
-
-def control_name(attribute: str, how: str) -> str:
-    """The condition of control rows."""
-    return f"{attribute}, {how}"
+        yield name, pieces, partial(_controlled, profile, size, attribute, weight)
 
 
 def _pair(attribute: str) -> dict[str, str]:
-    unit = ATTRIBUTES[attribute].unit
-    return {"asked": unit, "measured": unit}
+    return dict.fromkeys(("asked", "measured"), ATTRIBUTES[attribute].unit)
 
 
-def _ruler(n: int, first: int, folder: Path) -> Found:
-    heads = held_out(n, first, folder)
-    found = [measure_attributes(v) for v in heads.volumes]
+def _ruler(n: int, first: int) -> Found:
+    return _measured(held_out(n, first), MEASURED)
+
+
+def _controlled(profile: str, size: Sizes, attribute: str, weight: float) -> Found:
+    values = spread_values(profile, attribute)
+    requests = [{attribute: v} for v in values] * size.repeats
+    heads = sampled(RELEASE, profile, CONTROL_SEED, len(requests), weight, requests)
+    return _measured(heads, [attribute])
+
+
+def _measured(heads: Heads, attributes: Sequence[str]) -> Found:
+    measured = [measure_attributes(volume) for volume in heads.volumes]
     return [
         {"asked": known[a], "measured": seen[a]}
-        for known, seen in zip(heads.known, found, strict=True) for a in MEASURED
+        for known, seen in zip(heads.known, measured, strict=True) for a in attributes
     ]  # fmt: skip
-
-
-def _controlled(profile: str, size: Sizes, attribute: str, weight: float, folder: Path) -> Found:
-    values = spread_values(profile, attribute, folder)
-    requests = [{attribute: v} for v in values] * size.repeats
-    heads = sampled(RELEASE, profile, CONTROL_SEED, len(requests), weight, requests, folder=folder)
-    seen = [measure_attributes(v)[attribute] for v in heads.volumes]
-    return [
-        {"asked": request[attribute], "measured": value}
-        for request, value in zip(requests, seen, strict=True)
-    ]
 
 
 # Diversity against sharpness
 
 
-def of_blur(profile: str, size: Sizes, arms: Sequence[str], folder: Path) -> Iterator[Share]:
+def of_blur(profile: str, size: Sizes, arms: Sequence[str]) -> Iterator[Share]:
     """A held-out set after known blurs, and pairs of sets brought to one sharpness."""
     pieces = [
         Piece(set_name(size.held_out), HELD_OUT, blur_name(s), UNITS_BLURRED) for s in BLURS_MM
     ]
-    yield "blurred", pieces, partial(_blurred, size.held_out, folder)
+    yield "blurred", pieces, partial(_blurred, size.held_out)
     for sharp, soft in pairs(arms):
         piece = Piece(set_name(size.samples, 0), sharp, MATCHED + soft, UNITS_BLURRED)
-        work = partial(_matched, sharp, soft, profile, size, folder)
+        work = partial(_matched, sharp, soft, profile, size)
         yield f"{sharp} and {soft}", [piece], work
 
 
@@ -238,22 +220,18 @@ def blur_name(sigma_mm: float) -> str:
     return f"blurred by {sigma_mm:g} mm" if sigma_mm else PLAIN
 
 
-def _blurred(n: int, folder: Path) -> Found:
-    others = held_out(n, n, folder)
-    return [{"blur_mm": s, **_scored(_softer(others, s), n, folder)} for s in BLURS_MM]
+def _blurred(n: int) -> Found:
+    others = held_out(n, n).volumes
+    return [_scored_blurred(others, sigma_mm, n) for sigma_mm in BLURS_MM]
 
 
-def _softer(heads: Heads, sigma_mm: float) -> Heads:
-    return Heads(heads.name, sets.blurred(heads.volumes, sigma_mm), heads.known)
+def _matched(sharp: str, soft: str, profile: str, size: Sizes) -> Found:
+    n = size.held_out
+    ours = held_out(n, n) if sharp == HELD_OUT else sampled(sharp, profile, 0, size.samples)
+    theirs = sets.describe(sampled(soft, profile, 0, size.samples).volumes)
+    sigma_mm = sets.blur_to_match(ours.volumes, float(theirs.power[:, sets.SHARP_BAND].mean()))
+    return [_scored_blurred(ours.volumes, sigma_mm, n)]
 
 
-def _matched(sharp: str, soft: str, profile: str, size: Sizes, folder: Path) -> Found:
-    ours = (
-        held_out(size.held_out, size.held_out, folder)
-        if sharp == HELD_OUT
-        else sampled(sharp, profile, 0, size.samples, folder=folder)
-    )
-    theirs = sampled(soft, profile, 0, size.samples, folder=folder)
-    aim = float(sets.describe(theirs.volumes).power[:, sets.SHARP_BAND].mean())
-    sigma_mm = sets.blur_to_match(ours.volumes, aim)
-    return [{"blur_mm": sigma_mm, **_scored(_softer(ours, sigma_mm), size.held_out, folder)}]
+def _scored_blurred(volumes: np.ndarray, sigma_mm: float, n: int) -> dict[str, float]:
+    return {"blur_mm": sigma_mm, **_scored(sets.blurred(volumes, sigma_mm), n)}

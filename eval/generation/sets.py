@@ -28,6 +28,11 @@ from eval.metrics.sets import (
 from eval.metrics.tissue import segment
 from eval.metrics.topology import per_cm3, topology, white_surface
 
+COPIES = {
+    "nearest": "1", "nearest_in_training": "1", "bar": "1", "flagged_percent": "%",
+    "copies_percent": "%",
+}  # fmt: skip
+FLAGGED_PERCENT = 5.0
 SPACING_MM = (VOXEL_MM,) * 3
 Volumes = Sequence[np.ndarray] | np.ndarray  # a set, each [D, H, W]
 BANDS_MM = ((32.0, 16.0), (16.0, 8.0), (8.0, 4.0))  # octaves of wavelength
@@ -176,6 +181,38 @@ def blur_to_match(volumes: Volumes, power: float, most_mm: float = 4.0, rounds: 
         middle = (low + high) / 2
         low, high = (middle, high) if sharper(middle) else (low, middle)
     return (low + high) / 2
+
+
+# Copies
+
+
+def memorisation(volumes: Volumes, training: Volumes) -> dict[str, float]:
+    """Is a sample a copy? How near volumes (0 ... 1) come to two or more training heads.
+
+    The distance is that of `distances`. A volume is flagged if its nearest training head is nearer
+    than the 5th percentile of the distances between training heads and their nearest other one.
+    Heads drawn on one label map count as neighbours too, so near ones exist and the bar is low.
+    A dull sample is near to everybody without being a copy, so nearness is also taken relative to
+    the sample's distance from all training heads.
+
+    Returns:
+        `nearest` and `nearest_in_training` (medians), `bar` (that percentile),
+        `flagged_percent`, and `copies_percent`, flagged by the nearest distance over the median
+        one; units in `COPIES`.
+    """
+    among = distances(training, training)
+    np.fill_diagonal(among, np.nan)
+    theirs, away = np.nanmin(among, axis=1), np.nanmedian(among, axis=1)
+    bar, bar_ratio = (np.percentile(d, FLAGGED_PERCENT) for d in (theirs, theirs / away))
+    apart = distances(volumes, training)
+    nearest = apart.min(axis=1)
+    return {
+        "nearest": float(np.median(nearest)),
+        "nearest_in_training": float(np.median(theirs)),
+        "bar": float(bar),
+        "flagged_percent": 100 * float((nearest < bar).mean()),
+        "copies_percent": 100 * float((nearest / np.median(apart, axis=1) < bar_ratio).mean()),
+    }
 
 
 def distances(volumes: Volumes, others: Volumes) -> np.ndarray:

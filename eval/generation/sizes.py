@@ -10,35 +10,20 @@ from medil.errors import InputError
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of one profile.
+    """Sizes of one profile."""
 
-    Args:
-        arms: Of `eval.generation.autoencoders.TITLES`.
-        held_out: Heads in each of the two held-out sets.
-        training: Heads on which a flow is trained, and which a sample must not copy.
-        release_training: The same for the released flow; samples are compared with these only.
-        samples: Per set; equal to `held_out`, since distances between sets depend on n.
-        seeds: Sets of samples for each arm.
-        steps: Along the flow.
-        values: Requested of an attribute, between its 5th and 95th percentile.
-        repeats: Samples for each of them.
-        weights: Of guidance.
-        others: Attributes beside the ventricles, requested at the middle weight.
-        flow_steps: Of training an arm's flow.
-    """
-
-    arms: tuple[str, ...]
-    held_out: int
-    training: int
-    release_training: int
-    samples: int
-    seeds: int
-    steps: int
-    values: int
-    repeats: int
-    weights: tuple[float, ...]
-    others: tuple[str, ...]
-    flow_steps: int
+    arms: tuple[str, ...]  # of `eval.generation.autoencoders.TITLES`
+    held_out: int  # heads in each of the two held-out sets
+    training: int  # heads on which a flow is trained, and which a sample must not copy
+    release_training: int  # those of the released flow with which its samples are compared
+    samples: int  # a set; equal to `held_out`, since distances between sets depend on n
+    seeds: int  # sets of samples for each arm
+    steps: int  # along the flow
+    values: int  # requested of an attribute, between its 5th and 95th percentile
+    repeats: int  # samples for each of them
+    weights: tuple[float, ...]  # of guidance
+    others: tuple[str, ...]  # attributes beside the ventricles, requested at the middle weight
+    flow_steps: int  # of training an arm's flow
 
 
 SIZES = {

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from eval.generation import copies as memory
 from eval.generation import flows, measure, parts, rulers, sets, sizes, volumes
 from eval.generation.report import agreement
 from eval.rows import Provenance
@@ -94,15 +93,17 @@ def test_a_copy_is_flagged_and_a_fresh_head_is_not():
     maps, own, fresh = rng.random((15, 8, 8, 8)), rng.random((30, 8, 8, 8)), rng.random((8, 8, 8))
     learned = np.repeat(maps, 2, axis=0) + 0.5 * own  # two heads on every label map
     near = learned[3] + 1e-3 * rng.random((8, 8, 8))
-    values, flagged = memory.memorisation(np.stack([learned[7], near, fresh]), learned)
-    assert flagged.tolist() == [True, True, False]
+    for volume, percent in ((learned[7], 100), (near, 100), (fresh, 0)):
+        assert sets.memorisation([volume], learned)["copies_percent"] == percent
+    values = sets.memorisation(np.stack([learned[7], near, fresh]), learned)
     assert values["copies_percent"] == values["flagged_percent"] == pytest.approx(200 / 3)
+    assert set(values) == set(sets.COPIES)
 
 
 def test_a_dull_head_is_near_to_everybody_and_yet_no_copy():
     learned = np.random.default_rng(0).random((30, 8, 8, 8))
-    values, flagged = memory.memorisation([learned.mean(0)], learned)
-    assert values["flagged_percent"] == 100 and not flagged.any()
+    values = sets.memorisation([learned.mean(0)], learned)
+    assert values["flagged_percent"] == 100 and values["copies_percent"] == 0
 
 
 def test_distances_are_rms_differences_of_blocks():
@@ -192,14 +193,15 @@ def test_slabs_and_the_whole_are_the_same_rendering(monkeypatch):
     assert flows.render(model, z, cells, target) == pytest.approx(whole, abs=0.02)
 
 
-def test_a_set_is_made_once_and_read_back(tmp_path):
+def test_a_set_is_made_once_and_read_back(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     made = []
 
     def make():
         made.append(1)
-        return volumes.Heads("x", np.full((1, 2, 2, 2), 0.25, np.float32), [{"brain": 1.5}])
+        return volumes.Heads(np.full((1, 2, 2, 2), 0.25, np.float32), [{"brain": 1.5}])
 
-    first, again = (volumes._kept(["x", 1], tmp_path, make) for _ in range(2))
+    first, again = (volumes._kept(["x", 1], make) for _ in range(2))
     assert len(made) == 1 and again.known == first.known == [{"brain": 1.5}]
     assert (again.volumes == 0.25).all() and again.latents is None
 
@@ -209,11 +211,9 @@ def made_up(monkeypatch, brains):
     """Every set is the phantoms; autoencoder and flow are names alone."""
     known = [{"ventricles": 10.0 + k, "brain": 100.0, "contrast": 1.4} for k in range(6)]
     latents = np.zeros((4, 8, 2, 2, 2), np.float32)
-    heads = volumes.Heads("made up", brains, known, latents)
+    heads = volumes.Heads(brains, known, latents)
     for name in ("held_out", "training", "rebuilt", "sampled"):
-        monkeypatch.setattr(parts, name, lambda *_, **__: heads)
-    few = volumes.Heads("copies", brains[:4], known[:4])
-    monkeypatch.setattr(parts, "copies", lambda *_: few)
+        monkeypatch.setattr(parts, name, lambda *_: heads)
     monkeypatch.setattr(parts, "render", lambda *_: np.full((80, 96, 80), 0.5))
     monkeypatch.setattr(parts, "grid", lambda: SimpleNamespace(shape=SMALL))
     monkeypatch.setattr(parts, "spread_values", lambda *_: [20.0, 40.0, 60.0])
