@@ -5,7 +5,6 @@ Every part runs without label maps: heads are drawn on the MNI152 anatomy, or sa
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,6 +14,7 @@ from scipy.spatial.distance import pdist
 
 from eval.generation import sets
 from eval.generation.rulers import brain_mask, measure_attributes
+from eval.heads import Head
 from eval.metrics.sets import ms_ssim_diversity, standardised
 from medil.diffusion.flow import FLOOR, LatentFlow, block_means
 from medil.diffusion.latents import LatentSet, box_grid, style
@@ -24,10 +24,7 @@ from medil.io.intensity import Intensity, robust_intensity
 from medil.latent import Latent
 from medil.model.autoencoder import MedIL
 from medil.model.tiles import slabs
-from medil.synth.anatomy import tissue_anatomy
 from medil.synth.attributes import Spread
-from medil.synth.cohort import scan
-from medil.synth.subject import Subject, draw_subject
 from medil.volume import Volume
 
 SEED = 4711  # of the heads drawn here: in no training set
@@ -37,25 +34,21 @@ SLAB_VOXELS = 2_000_000
 # Heads and latents
 
 
-@functools.cache
-def synthetic_subject(index: int) -> Subject:
-    """A synthetic head on the MNI152 anatomy, drawn as the cohort's are; needs no download."""
-    return draw_subject(tissue_anatomy(), SEED, index, style())
-
-
 def synthetic_head(index: int, grid: Grid) -> Volume:
-    """A scan of `synthetic_subject(index)`, skull-stripped, 0 ... 1 scale, centred at (0, 0, 0)."""
-    subject = synthetic_subject(index)
-    there = grid.shifted(subject.head_mm.mean(0).tolist())
-    data = scan(subject, there, SEED, index, style())
+    """A scan of a head on the MNI152 anatomy, skull-stripped, 0 ... 1 scale, around (0, 0, 0).
+
+    It is drawn as the cohort's heads are, and needs no download.
+    """
+    head = Head(None, SEED, index, style())
+    subject = head.draw()
+    data = head.scan(subject, grid.shifted(subject.head_mm.mean(0).tolist()))
     return Volume(robust_intensity(data).forward(data), grid)
 
 
 def as_latent(mean: torch.Tensor, flow: LatentFlow, model: MedIL) -> Latent:
     """[C, d, h, w] numbers in the flow's box as a latent that `model` can render."""
     grid = flow.known.grid
-    log_var = torch.full_like(mean, -30.0)
-    unit = Intensity(0.0, 1.0)
+    log_var, unit = torch.full_like(mean, -30.0), Intensity(0.0, 1.0)
     return Latent(mean, log_var, grid, grid.with_spacing(1.0), unit, None, model.weights_id)
 
 
@@ -66,7 +59,7 @@ def rendered(model: MedIL, latent: Latent, grids: Sequence[Grid]) -> list[Volume
     The networks run once, in bfloat16; only the last layer depends on the voxel size. Grids are
     parallel to the latent's grid and inside its box.
     """
-    z, found = latent.mean[None].to(model.device), []
+    z, volumes = latent.mean[None].to(model.device), []
     with torch.autocast("cpu", torch.bfloat16):
         features = model.decode_features(z)
     for grid in grids:
@@ -75,8 +68,8 @@ def rendered(model: MedIL, latent: Latent, grids: Sequence[Grid]) -> list[Volume
             learned = model.render_features(features, latent.grid, slab)
             values = model.compose(learned, z, latent.grid, slab)[0, 0]
             out[start : start + slab.shape[0]] = latent.intensity.inverse(values)
-        found.append(Volume(out, grid))
-    return found
+        volumes.append(Volume(out, grid))
+    return volumes
 
 
 def blocks_of(latent: Latent, cells: int, reach: int) -> LatentSet:
@@ -130,8 +123,8 @@ def rms(a: Volume, b: Volume, where: np.ndarray) -> float:
     """
     if not a.grid.is_close(b.grid):
         raise InputError("volumes are compared on one grid; render both there.")
-    difference = (a.data.double() - b.data.double()).numpy()[where]
-    return float(np.sqrt(np.mean(difference**2)))
+    difference = (a.data.double() - b.data.double())[torch.from_numpy(where)]
+    return difference.square().mean().sqrt().item()
 
 
 def looks(sample: Volume, reference: Volume, spreads: Mapping[str, Spread]) -> str:
@@ -144,10 +137,10 @@ def looks(sample: Volume, reference: Volume, spreads: Mapping[str, Spread]) -> s
     whole = mask[data > 0.1].mean()
     brain_ml, spread = measure_attributes(data)["brain"], spreads["brain"]
     within = spread.low <= brain_ml <= spread.high
-    powers = [
+    power, full = (
         sets.band_power(v, brain_mask(v))[sets.SHARP_BAND] for v in (data, reference.data.numpy())
-    ]
-    share, waves_mm = powers[0] / powers[1], sets.BANDS_MM[sets.SHARP_BAND]
+    )
+    share, waves_mm = power / full, sets.BANDS_MM[sets.SHARP_BAND]
     return (
         f"**How it looks, in numbers.** {whole:.1%} of what is bright is one piece"
         f"{'' if whole > 0.99 else ', so crumbs float around it'}. Its brain measures "
@@ -204,8 +197,8 @@ def sample_requests(
         latents = sample(flow, model, seeds, requests, guidance, steps)
         for request, latent in zip(requests, latents, strict=True):
             (volume,) = rendered(model, latent, [grid])
-            found = measure_attributes(volume.data.numpy())
-            lines.append({"guidance": guidance, "requested": dict(request), "measured": found})
+            measured = measure_attributes(volume.data.numpy())
+            lines.append({"guidance": guidance, "requested": dict(request), "measured": measured})
             volumes.append(volume)
     return pd.DataFrame(lines), volumes
 
@@ -236,6 +229,5 @@ def variety(
 def blur_lines(volumes: Sequence[np.ndarray], sigmas_mm: Sequence[float]) -> pd.DataFrame:
     """`variety` of a set after Gaussian blurs, in its own mask: sigma_mm, ms_ssim, shape."""
     mask, shapes = sets.common_mask(volumes), np.array([sets.shape(v) for v in volumes])
-    found = [variety(list(sets.blurred(volumes, s)), shapes, mask) for s in sigmas_mm]
-    likeness, spread = zip(*found, strict=True)
-    return pd.DataFrame({"sigma_mm": list(sigmas_mm), "ms_ssim": likeness, "shape": spread})
+    lines = [(s, *variety(list(sets.blurred(volumes, s)), shapes, mask)) for s in sigmas_mm]
+    return pd.DataFrame(lines, columns=["sigma_mm", "ms_ssim", "shape"])
