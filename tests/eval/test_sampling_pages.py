@@ -150,43 +150,43 @@ def test_copies_have_no_variety_blurred_or_not(rng):
 
 
 def test_the_viewer_shows_every_volume_at_the_same_millimetre():
-    figures = pytest.importorskip("eval.generation.figures")
+    pictures = pytest.importorskip("eval.generation.pictures")
     fine = ball(30.0, Grid.from_spacing((80, 80, 80), 1.0, (-39.5,) * 3))
     coarse = ball(30.0, Grid.from_spacing((20, 20, 20), 4.0, (-38.0,) * 3))
-    picture = figures.frame({"a": fine, "b": coarse}, "coronal", 0.0, (0.0, 0.8))
-    side = (picture.shape[1] - figures.GAP) // 2
+    picture = pictures.frame({"a": fine, "b": coarse}, "coronal", 0.0, (0.0, 0.8))
+    side = (picture.shape[1] - pictures.GAP) // 2
     left, right = picture[:, :side] > 128, picture[:, -side:] > 128
-    area_mm2 = np.array([left.sum(), right.sum()]) * figures.PIXEL_MM**2
+    area_mm2 = np.array([left.sum(), right.sum()]) * pictures.PIXEL_MM**2
     np.testing.assert_allclose(area_mm2, np.pi * 30**2, rtol=0.05)
     assert (left == right).mean() > 0.95
-    above = figures.frame({"a": fine}, "coronal", 29.9, (0.0, 0.8))
+    above = pictures.frame({"a": fine}, "coronal", 29.9, (0.0, 0.8))
     assert (above > 128).sum() < 0.05 * left.sum()
 
 
 def test_the_viewer_puts_superior_on_top_and_right_on_the_right():
-    figures = pytest.importorskip("eval.generation.figures")
+    pictures = pytest.importorskip("eval.generation.pictures")
     grid = Grid.from_spacing((40, 40, 40), 2.0, (-39.0,) * 3)
     data = torch.zeros(grid.shape)
     data[30:, :, 30:] = 1.0  # right, superior
-    picture = figures.frame({"a": Volume(data, grid)}, "coronal", 0.0, (0.0, 1.0)) > 128
+    picture = pictures.frame({"a": Volume(data, grid)}, "coronal", 0.0, (0.0, 1.0)) > 128
     rows, columns = np.nonzero(picture)
     assert rows.max() < picture.shape[0] / 2 and columns.min() > picture.shape[1] / 2
 
 
 def test_the_viewer_is_a_slider_with_words_for_those_who_do_not_see():
     pytest.importorskip("IPython")
-    figures = pytest.importorskip("eval.generation.figures")
+    pictures = pytest.importorskip("eval.generation.pictures")
     volume = ball(30.0, Grid.from_spacing((40, 40, 40), 2.0, (-39.0,) * 3))
-    html = figures.slices_viewer({"a < b": volume}, (0.0, 1.0), frames=5, alt="a 'ball'").data
+    html = pictures.slices_viewer({"a < b": volume}, (0.0, 1.0), frames=5, alt="a 'ball'").data
     assert html.count("data:image/jpeg;base64,") == 5 + 1
     assert "max='4'" in html and "alt='a &#x27;ball&#x27;'" in html and "a &lt; b" in html
 
 
 def test_curves_are_drawn_where_the_numbers_are():
     pytest.importorskip("matplotlib")
-    figures = pytest.importorskip("eval.generation.figures")
+    pictures = pytest.importorskip("eval.generation.pictures")
     share = np.full((24, 2), 0.5)
-    lines = figures.loss_curve(share, np.linspace(3, 1, 24)).axes[0].lines
+    lines = pictures.loss_curve(share, np.linspace(3, 1, 24)).axes[0].lines
     by_name = {line.get_label(): line.get_ydata() for line in lines}
     np.testing.assert_allclose(by_name["every number by itself"], 2.0)
     np.testing.assert_allclose(by_name["always the mean head"], 4.0)
@@ -197,10 +197,10 @@ def test_curves_are_drawn_where_the_numbers_are():
             "measured": [{"ventricles": 25.0}, {"ventricles": 35.0}],
         }
     )
-    drawn = figures.request_lines(found, "ventricles", "ml").axes[0].lines
+    drawn = pictures.request_lines(found, "ventricles", "ml").axes[0].lines
     assert list(drawn[1].get_xdata()) == [20, 40] and list(drawn[1].get_ydata()) == [25, 35]
     blur = pd.DataFrame({"sigma_mm": [0, 2], "ms_ssim": [0.6, 0.8], "shape": [4.0, 3.0]})
-    left, right = figures.blur_curves({"a": blur}).axes
+    left, right = pictures.blur_curves({"a": blur}).axes
     np.testing.assert_allclose(left.lines[0].get_ydata(), [1.0, 0.5])
     np.testing.assert_allclose(right.lines[0].get_ydata(), [1.0, 0.75])
     assert left.get_ylim() == right.get_ylim() and left.get_ylim()[0] == 0
