@@ -13,7 +13,6 @@ from itertools import product
 
 import numpy as np
 from scipy import fft
-from torch import Tensor
 
 from eval import heads as synthetic
 from eval.latent_consistency.conditions import BANDS_PER_MM, SAME
@@ -35,46 +34,28 @@ SPARE_MM = 3  # of content around the block and the turned block
 
 @dataclass(frozen=True)
 class Content:
-    """A head in and around the block, from which every scan of it is averaged.
+    """A head in and around the block, from which every scan of it is averaged."""
 
-    Args:
-        data: [D, H, W] float64 on the 0 ... 1 scale.
-        grid: Where it lies; it reaches beyond the block on all sides.
-        block: The block as a 1 mm scan sees it, parallel to `grid`.
-    """
-
-    data: np.ndarray
-    grid: Grid
-    block: Grid
+    data: np.ndarray  # [D, H, W] float64 on the 0 ... 1 scale
+    grid: Grid  # where it lies; it reaches beyond the block on all sides
+    block: Grid  # as a 1 mm scan sees it, parallel to `grid`
 
 
 @dataclass(frozen=True)
 class Head:
-    """A held-out head, loaded when needed.
+    """A held-out head, loaded when needed."""
 
-    Args:
-        name: Public.
-        data_sha256: Of its bytes, or of its recipe.
-        content_mm: Voxel size of its content: which scans it allows.
-        load: Gives the content.
-    """
-
-    name: str
-    data_sha256: str
-    content_mm: float
+    name: str  # public
+    data_sha256: str  # of its bytes, or of its recipe
+    content_mm: float  # voxel size of its content: which scans it allows
     load: Callable[[], Content]
 
 
 def heads(profile: str) -> list[Head]:
     """The real 1 mm brain where it is available, and synthetic heads from test-split label maps.
 
-    Where no label maps are available, the synthetic heads come from the MNI152 tissue maps.
-
-    Args:
-        profile: ``quick`` (4 synthetic heads), ``gpu`` (12) or ``paper`` (40).
-
-    Returns:
-        At least four, since distances are fractions of those between heads.
+    Where no label maps are available, the synthetic heads come from the MNI152 tissue maps. At
+    least four, since distances are fractions of those between heads.
 
     Raises:
         InputError: No such profile.
@@ -100,15 +81,14 @@ def _made(head: synthetic.Head) -> Head:
 
 def made_content(subject: Subject) -> Content:
     """A synthetic head without noise and skull on 0.5 mm voxels, block around its middle."""
-
-    def stripped(grid: Grid) -> Tensor:
-        return synthetic.stripped(subject, grid, quadrature_mm=max(grid.spacing_mm))
-
     first_mm = subject.head_mm.mean(0) - (BLOCK_VOXELS - 1) / 2
     block = Grid.from_spacing([BLOCK_VOXELS] * 3, 1.0, first_mm)
     grid = around(block, FINE_MM)
-    scaling = robust_intensity(stripped(synthetic.overview(subject)))
-    return Content(scaling.forward(stripped(grid)).double().numpy(), grid, block)
+    whole, fine = (
+        synthetic.stripped(subject, g, quadrature_mm=max(g.spacing_mm))
+        for g in (synthetic.overview(subject), grid)
+    )
+    return Content(robust_intensity(whole).forward(fine).double().numpy(), grid, block)
 
 
 def real_content(scan: Scan) -> Content:

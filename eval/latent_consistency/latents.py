@@ -17,17 +17,11 @@ from medil.model.base import LatentAutoencoder
 
 @dataclass(frozen=True)
 class Coder:
-    """One way from voxels to a latent and back.
+    """One way from voxels to a latent and back."""
 
-    Args:
-        name: Arm, as in the rows.
-        encode: [1, 1, D, H, W], its grid and a latent grid to [1, C, d, h, w].
-        decode: A latent, its grid and a voxel grid to [1, 1, D, H, W].
-    """
-
-    name: str
-    encode: Callable[[Tensor, Grid, Grid], Tensor]
-    decode: Callable[[Tensor, Grid, Grid], Tensor]
+    name: str  # the arm, as in the rows
+    encode: Callable[[Tensor, Grid, Grid], Tensor]  # voxels, their grid, cells -> [1, C, d, h, w]
+    decode: Callable[[Tensor, Grid, Grid], Tensor]  # latent, its cells, a grid -> [1, 1, D, H, W]
 
     def latent(self, data: np.ndarray, grid: Grid, cells: Grid) -> Tensor:
         """[D, H, W] on a grid to [C, d, h, w] on latent cells."""
@@ -40,11 +34,10 @@ class Coder:
 
 def coders(model: LatentAutoencoder, name: str = MEDIL) -> list[Coder]:
     """One for each of the model's `arms` under its name in the rows."""
-
-    def mean(x: Tensor, grid: Grid, cells: Grid) -> Tensor:
-        return model.encode_tensor(x, grid, cells)[0]
-
-    ends = [(mean, model.decode_tensor), (model.splines.project, model.splines.render)]
+    ends = [
+        (lambda *scan: model.encode_tensor(*scan)[0], model.decode_tensor),
+        (model.splines.project, model.splines.render),
+    ]
     return [Coder(arm, *both) for arm, both in zip(arms(model, name), ends, strict=False)]
 
 
@@ -83,41 +76,19 @@ def counted(cells: Grid, boxes: Sequence[Grid]) -> Tensor:
     return torch.from_numpy(inside)
 
 
-# How far two latents of the same cells lie apart
+def differences(reference: Tensor, other: Tensor) -> dict[str, float]:
+    """How far two latents a and b, [C, n] on the same cells, lie apart; m is a's channel means.
 
-
-def latent_rms(reference: Tensor, other: Tensor) -> float:
-    """Root mean square difference of [C, n] latents, ||a - b|| / sqrt(C n): lower is closer.
-
-    Tables divide it by its mean between heads: 0 where the latent is kept, about 1 where it
-    could be another head's.
-    """
-    return (reference - other).double().square().mean().sqrt().item()
-
-
-def latent_l2(reference: Tensor, other: Tensor) -> float:
-    """Relative L2 distance of [C, n] latents, ||a - b|| / ||a - m||: lower is closer.
-
-    m is the mean of each channel of `reference`; about sqrt 2 for unrelated latents.
-    """
-    spread = (reference - reference.mean(1, keepdim=True)).double().norm()
-    return ((reference - other).double().norm() / spread).item()
-
-
-def latent_cosine(reference: Tensor, other: Tensor) -> float:
-    """Cosine between two centred [C, n] latents, -1 ... 1: higher is closer, 0 if unrelated.
-
-    Both are centred by the channel means of `reference`.
+    - `latent_rms`: ||a - b|| / sqrt(C n). Tables divide it by its mean between heads: 0 where the
+      latent is kept, about 1 where it could be another head's.
+    - `latent_l2`: ||a - b|| / ||a - m||, about sqrt 2 for unrelated latents.
+    - `latent_cosine`: between a - m and b - m, -1 ... 1; higher is closer, 0 if unrelated.
     """
     centre = reference.mean(1, keepdim=True)
-    a, b = (reference - centre).double().flatten(), (other - centre).double().flatten()
-    return (a @ b / (a.norm() * b.norm())).item()
-
-
-def differences(reference: Tensor, other: Tensor) -> dict[str, float]:
-    """All three by the names they have in rows."""
+    a, b = ((z - centre).double().flatten() for z in (reference, other))
+    apart = (reference - other).double()
     return {
-        "latent_rms": latent_rms(reference, other),
-        "latent_l2": latent_l2(reference, other),
-        "latent_cosine": latent_cosine(reference, other),
+        "latent_rms": apart.square().mean().sqrt().item(),
+        "latent_l2": (apart.norm() / a.norm()).item(),
+        "latent_cosine": (a @ b / (a.norm() * b.norm())).item(),
     }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import product
 
 import numpy as np
 import torch
@@ -13,23 +14,10 @@ from torch import Tensor
 
 from eval.coders.base import MEDIL
 from eval.latent_consistency import conditions as names
+from eval.latent_consistency import latents as on_cells
 from eval.latent_consistency.conditions import ANOTHER, BANDS_PER_MM, SAME, SMOOTHER, WHOLE
-from eval.latent_consistency.heads import (
-    Content,
-    band_limited,
-    scan_smooth,
-    scan_whole,
-    turned,
-)
-from eval.latent_consistency.latents import (
-    Coder,
-    coders,
-    counted,
-    differences,
-    latent_grid,
-    transport,
-    turned_with,
-)
+from eval.latent_consistency.heads import Content, band_limited, scan_smooth, scan_whole, turned
+from eval.latent_consistency.latents import Coder, coders, differences, latent_grid
 from eval.metrics import peak_intensity, psnr
 from medil.grid import Grid
 from medil.model.base import LatentAutoencoder
@@ -40,36 +28,22 @@ Scanner = Callable[[Grid], np.ndarray]
 
 @dataclass(frozen=True)
 class Finding:
-    """One number about one head.
+    """One number about one head."""
 
-    Args:
-        arm: Who encoded.
-        condition: As in `conditions`.
-        metric: A key of `conditions.UNITS`.
-        value: In that unit; not finite where PSNR has no bound.
-        scanned: The grid that was encoded.
-        seen_on: Latent cells that were compared, or voxels of the rendering.
-        cells: All cells of the latent.
-        time_s: What encoding took.
-    """
-
-    arm: str
-    condition: str
-    metric: str
-    value: float
-    scanned: Grid
-    seen_on: Grid
-    cells: Grid
-    time_s: float
+    arm: str  # who encoded
+    condition: str  # as in `conditions`
+    metric: str  # a key of `conditions.UNITS`
+    value: float  # in that unit; not finite where PSNR has no bound
+    scanned: Grid  # what was encoded
+    seen_on: Grid  # latent cells that were compared, or voxels of the rendering
+    cells: Grid  # of the latent
+    time_s: float  # what encoding took
 
 
 class Bench:
-    """One arm on the block of one head: encode there, compare latents, score renderings.
+    """One arm on the 1 mm block of one head: encode there, compare latents, score renderings.
 
-    Args:
-        model: Any arm of the comparison, on the CPU; oblique grids need its closed form.
-        coder: Of that model.
-        block: Of the head, at 1 mm.
+    The model is on the CPU; oblique grids need its closed form.
     """
 
     def __init__(self, model: LatentAutoencoder, coder: Coder, block: Grid) -> None:
@@ -84,20 +58,18 @@ class Bench:
 
     def bring_back(self, z: Tensor, cells: Grid) -> Tensor:
         """A latent on other cells, brought to the block's in closed form."""
-        return transport(self.model, z, cells, self.cells, self.block)
+        return on_cells.transport(self.model, z, cells, self.cells, self.block)
 
     def compare(
         self, condition: str, reference: Tensor, other: Tensor, scanned: Grid, time_s: float
     ) -> Iterator[Finding]:
         """Every difference in every part of the channels, well inside both scans."""
-        where = counted(self.cells, (self.block, scanned))
+        where = on_cells.counted(self.cells, (self.block, scanned))
         a, b = reference[:, where], other[:, where]
         for part, channels in names.parts(self.model).items():
+            about = self.coder.name, f"{condition} | {part}"
             for metric, value in differences(a[channels], b[channels]).items():
-                name = f"{condition} | {part}"
-                yield Finding(
-                    self.coder.name, name, metric, value, scanned, self.cells, self.cells, time_s
-                )
+                yield Finding(*about, metric, value, scanned, self.cells, self.cells, time_s)
 
     def score(self, condition: str, z: Tensor, truth: np.ndarray) -> Finding:
         """PSNR of a latent's rendering on the block against what is there.
@@ -109,9 +81,8 @@ class Bench:
         inner = tuple(slice(margin, n - margin) for n in self.block.shape)
         mask = truth[inner] > FOREGROUND
         db = psnr(truth[inner], estimate[inner], mask, peak_intensity(truth[inner], mask))
-        return Finding(
-            self.coder.name, condition, "psnr", db, self.block, self.block, self.cells, 0.0
-        )
+        grids = self.block, self.block, self.cells
+        return Finding(self.coder.name, condition, "psnr", db, *grids, 0.0)
 
 
 def scanners(content: Content) -> dict[str, Scanner]:
@@ -204,7 +175,7 @@ def wrong_headers(bench: Bench, scan: Scanner) -> Iterator[Finding]:
     yield bench.score(names.rendered(names.TRANSPORTED), home, data)
     for angle_deg in names.HEADER_DEG:
         header, name = turned(block, angle_deg), names.turned_by(angle_deg)
-        z = bench.bring_back(reference, turned_with(bench.cells, block, header))
+        z = bench.bring_back(reference, on_cells.turned_with(bench.cells, block, header))
         yield from bench.compare(f"{WHOLE} -> {name}", home, z, header, time_s)
         yield bench.score(names.rendered(name), z, data)
 
@@ -256,20 +227,19 @@ def between(
     model: LatentAutoencoder, blocks: Sequence[Grid], latents: Sequence[Mapping], arm: str = MEDIL
 ) -> list[list[Finding]]:
     """Mean distance of each head's latents (from `references`) from those of the other heads."""
-    everyone = []
-    for k, (block, mine) in enumerate(zip(blocks, latents, strict=True)):
-        found: list[Finding] = []
-        others = [theirs for j, theirs in enumerate(latents) if j != k]
-        for coder in coders(model, arm):
-            bench = Bench(model, coder, block)
-            for content in (WHOLE, *BANDS_PER_MM):
-                key, name = (coder.name, content), f"{content} -> {ANOTHER}"
-                pairs = [list(bench.compare(name, mine[key], o[key], block, 0.0)) for o in others]
-                found += [_mean(same) for same in zip(*pairs, strict=True)]
-        everyone.append(found)
+    everyone: list[list[Finding]] = []
+    for block, mine in zip(blocks, latents, strict=True):
+        everyone.append([])
+        for coder, content in product(coders(model, arm), (WHOLE, *BANDS_PER_MM)):
+            bench, key = Bench(model, coder, block), (coder.name, content)
+            name = f"{content} -> {ANOTHER}"
+            pairs = [
+                list(bench.compare(name, mine[key], theirs[key], block, 0.0))
+                for theirs in latents if theirs is not mine
+            ]  # fmt: skip
+            everyone[-1] += [_mean(same) for same in zip(*pairs, strict=True)]
     return everyone
 
 
 def _mean(same: Sequence[Finding]) -> Finding:
-    value = float(np.mean([f.value for f in same]))
-    return Finding(**{**vars(same[0]), "value": value})
+    return replace(same[0], value=float(np.mean([f.value for f in same])))
