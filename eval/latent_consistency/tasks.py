@@ -11,14 +11,7 @@ from eval.coders.base import loaded, release_arm
 from eval.latent_consistency import conditions as names
 from eval.latent_consistency.conditions import BANDS_PER_MM, DIFFERENCES, NAME, SAME, WHOLE
 from eval.latent_consistency.heads import Head, heads
-from eval.latent_consistency.measure import (
-    Finding,
-    between,
-    measure,
-    moves,
-    places_of,
-    references,
-)
+from eval.latent_consistency.measure import Finding, between, measure, moves, places_of, references
 from eval.runner import Task
 from medil.model.base import LatentAutoencoder
 from medil.model.weights import weights_sha256

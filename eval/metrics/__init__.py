@@ -14,12 +14,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from eval.metrics.catalogue import (
-    METRICS,
-    UNITS,
-    VOLUME_METRICS,
-    scored,
-)
+from eval.metrics.catalogue import METRICS, UNITS, VOLUME_METRICS, scored
 from eval.metrics.checks import checked
 from eval.metrics.edges import (
     INSIDE_MM,

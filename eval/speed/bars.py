@@ -6,15 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from eval.speed.timing import (
-    GPU_BRAIN,
-    GROWTH,
-    INTEGRATED,
-    LITERAL,
-    STORE,
-    TILES,
-    WHOLE,
-)
+from eval.speed.timing import GPU_BRAIN, GROWTH, INTEGRATED, LITERAL, STORE, TILES, WHOLE
 from eval.tables import three_digits
 
 MET, NOT_MET, UNKNOWN = "met", "not met", "not measured"

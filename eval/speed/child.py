@@ -78,8 +78,8 @@ def allocate(megabytes: float) -> dict[str, float]:
     return {"sum": float(np.ones(int(megabytes * MB / 8)).sum())}
 
 
-def release(scan: str, name: str, spacing_mm: float | None = None) -> dict[str, float]:
-    """Encode a scan with a release and render it on its own voxels, and on others if asked."""
+def release(scan: str, name: str, spacing_mm: float) -> dict[str, float]:
+    """Encode a scan with a release, and render it on its own voxels and on others."""
     from medil.model.weights import load_release
     from medil.volume import load
 
@@ -90,33 +90,38 @@ def release(scan: str, name: str, spacing_mm: float | None = None) -> dict[str, 
     model.decode(latent)
     values = {"encode_s": encoded - begun, "decode_s": time.perf_counter() - encoded}
     values["peak_rss_mb"] = peak_rss_bytes() / MB
-    if spacing_mm:
-        begun = time.perf_counter()
-        model.decode(latent, volume.grid.with_spacing(spacing_mm))
-        values["resized_s"] = time.perf_counter() - begun
-    return values
+    begun = time.perf_counter()
+    model.decode(latent, volume.grid.with_spacing(spacing_mm))
+    return {**values, "resized_s": time.perf_counter() - begun}
 
 
 def monai(
-    scan: str, channels: list[int], latent_channels: int, spacing_mm: float | None = None
+    scan: str, channels: list[int], latent_channels: int, spacing_mm: float
 ) -> dict[str, float]:
     """Encode and decode a scan with MONAI's `AutoencoderKL`, and resample what it decodes.
 
-    The weights are untrained: they cost as much as trained ones. No attention, as in MONAI's
-    own examples of 3-D autoencoders.
+    So many channels a level, two residual blocks each. The weights are untrained: they cost as
+    much as trained ones. No attention, as in MONAI's own examples of 3-D autoencoders.
     """
     import torch
     from torch.nn import functional
 
+    from medil.errors import needs
     from medil.volume import load, robust_intensity
 
-    net = autoencoder_kl(channels, latent_channels).eval()
+    with needs("rivals", "the rival is MONAI's"):
+        from monai.networks.nets import AutoencoderKL
+    torch.manual_seed(0)
+    levels = len(channels)
+    net = AutoencoderKL(
+        3, 1, 1, (2,) * levels, tuple(channels), (False,) * levels, latent_channels,
+        norm_num_groups=32, with_encoder_nonlocal_attn=False, with_decoder_nonlocal_attn=False,
+    ).eval()  # fmt: skip
     volume = load(scan)
-    halvings = 2 ** (len(channels) - 1)
     with torch.inference_mode():
         begun = time.perf_counter()
         image = robust_intensity(volume.data).forward(volume.data)[None, None]
-        spare = [(-n) % halvings for n in volume.grid.shape]
+        spare = [(-n) % 2 ** (levels - 1) for n in volume.grid.shape]
         image = functional.pad(image, [p for n in reversed(spare) for p in (0, n)])
         mean, _ = net.encode(image)
         del image, _
@@ -124,33 +129,9 @@ def monai(
         decoded = net.decode(mean)
         values = {"encode_s": encoded - begun, "decode_s": time.perf_counter() - encoded}
         values["peak_rss_mb"] = peak_rss_bytes() / MB
-        if spacing_mm:
-            shape = volume.grid.with_spacing(spacing_mm).shape
-            functional.interpolate(decoded, size=shape, mode="trilinear")
-            values["resized_s"] = time.perf_counter() - encoded
-    return values
-
-
-def autoencoder_kl(channels: list[int], latent_channels: int) -> Any:
-    """MONAI's network: so many channels a level, two residual blocks each, seed 0.
-
-    Raises:
-        InputError: MONAI is missing.
-    """
-    import torch
-
-    from medil.errors import needs
-
-    with needs("rivals", "the rival is MONAI's"):
-        from monai.networks.nets import AutoencoderKL
-    levels = len(channels)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return AutoencoderKL(
-            3, 1, 1, (2,) * levels, tuple(channels), (False,) * levels, latent_channels,
-            norm_num_groups=32, with_encoder_nonlocal_attn=False,
-            with_decoder_nonlocal_attn=False,
-        )  # fmt: skip
+        shape = volume.grid.with_spacing(spacing_mm).shape
+        functional.interpolate(decoded, size=shape, mode="trilinear")
+        return {**values, "resized_s": time.perf_counter() - encoded}
 
 
 def command(arguments: list[str]) -> dict[str, float]:

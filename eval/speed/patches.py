@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -46,13 +46,13 @@ def _measure(paths: Sequence[Path], scans: Sequence[Scan], plan: Plan) -> list[T
         return patch_step(scans, pitch_mm, PATCH_MM, 1, 0.0, rng)
 
     jobs: dict[str, Callable[[], object]] = {
-        "store": lambda: list(drawn(scans, PATCH_MM, PATCHES, next(numbers))),
-        "whole files": lambda: from_file(paths[next(numbers) % len(paths)], PATCH_MM),
+        "store": lambda: drawn(scans, next(numbers)),
+        "whole files": lambda: from_file(paths[next(numbers) % len(paths)]),
     }
     times = clock.interleaved(jobs, plan.rounds_training, at_least_s=0.1)
     store, files = PATCHES / times["store"], 1 / times["whole files"]
     step = training_step("integrated")
-    waiting = np.array([waiting_share(draw, step, STEPS) for _ in range(plan.rounds_slow)])
+    waiting = np.array([waiting_share(draw, step) for _ in range(plan.rounds_slow)])
     values = {
         "store": {
             "patches_per_s": store,
@@ -69,15 +69,15 @@ def _measure(paths: Sequence[Path], scans: Sequence[Scan], plan: Plan) -> list[T
     ]  # fmt: skip
 
 
-def waiting_share(draw: Callable[[int, object], Step], step: Callable[[], None], n: int) -> float:
-    """Percent of `n` steps that is spent waiting for what a thread draws ahead.
+def waiting_share(draw: Callable[[int, object], Step], step: Callable[[], None]) -> float:
+    """Percent of `STEPS` steps that is spent waiting for what a thread draws ahead.
 
     The first patch is not counted: nothing could have been drawn before it.
     """
     with Prefetcher(draw, AHEAD) as ready:
         ready.take(0)
         begun, before_s = time.perf_counter(), ready.waited_s
-        for number in range(1, n + 1):
+        for number in range(1, STEPS + 1):
             ready.take(number)
             step()
         return 100 * (ready.waited_s - before_s) / (time.perf_counter() - begun)
@@ -97,17 +97,16 @@ def written_volumes(folder: Path) -> list[Path]:
     return paths
 
 
-def drawn(scans: Sequence[Scan], side_mm: float, n: int, seed: int) -> Iterator[Tensor]:
+def drawn(scans: Sequence[Scan], seed: int) -> list[Tensor]:
     """Random blocks, each of a random volume."""
-    for number in range(n):
-        rng = np.random.default_rng([seed, number])
-        yield random_block(scans[int(rng.integers(len(scans)))], side_mm, rng)
+    rngs = [np.random.default_rng([seed, number]) for number in range(PATCHES)]
+    return [random_block(scans[int(rng.integers(len(scans)))], PATCH_MM, rng) for rng in rngs]
 
 
-def from_file(path: Path, side_mm: float) -> Tensor:
+def from_file(path: Path) -> Tensor:
     """The same from a file that is inflated whole; scaling it and finding the head come free."""
     volume = load(path)
     shape = np.array(volume.grid.shape)
-    side = np.minimum(shape, (side_mm / np.array(volume.grid.spacing_mm)).astype(int))
+    side = np.minimum(shape, (PATCH_MM / np.array(volume.grid.spacing_mm)).astype(int))
     start = (shape - side) // 2
     return volume.data[tuple(map(slice, start, start + side))].clone()
