@@ -172,8 +172,8 @@ def release_arm(release: str) -> str:
 
 def models(arms: Iterable[str]) -> list[str]:
     """Those arms that are MedIL with its network, the first release first."""
-    found = {a for a in arms if f"{a}_".startswith(f"{MEDIL}_") and not a.endswith(SPLINES)}
-    return sorted(found, key=lambda arm: (arm != MEDIL, arm))
+    names = {a for a in arms if f"{a}_".startswith(f"{MEDIL}_") and not a.endswith(SPLINES)}
+    return sorted(names, key=lambda arm: (arm != MEDIL, arm))
 
 
 def title_of(arm: str) -> str:
@@ -322,10 +322,10 @@ def coders_from(text: str) -> list[Coder]:
         raise InputError(
             f"{Path(path).name} gives no coder: {type(error).__name__}: {error}"
         ) from error
-    found = list(made) if isinstance(made, Sequence) else [made]
-    if not found or not all(isinstance(coder, Coder) for coder in found):
+    coders = list(made) if isinstance(made, Sequence) else [made]
+    if not coders or not all(isinstance(coder, Coder) for coder in coders):
         raise InputError(f"{name} in {Path(path).name} must give eval.coders.base.Coder objects.")
-    return found
+    return coders
 
 
 def _imported(path: Path) -> ModuleType:

@@ -176,10 +176,10 @@ def at_psnr(block: Block, fault: Fault, psnr_db: float) -> tuple[float, np.ndarr
 
     ends = math.log(fault.most / 1e4), math.log(fault.most)
     try:
-        found = math.exp(brentq(too_good_db, *ends, xtol=2e-4))
+        dial = math.exp(brentq(too_good_db, *ends, xtol=2e-4))
     except ValueError as error:
         raise InputError(f"no {fault.title} costs exactly {psnr_db:g} dB of PSNR here.") from error
-    return found, fault.apply(block, found)
+    return dial, fault.apply(block, dial)
 
 
 def score(block: Block, estimate: np.ndarray) -> dict[str, float]:
@@ -204,13 +204,13 @@ def harm(scores: Scores, copy: Mapping[str, float]) -> dict[str, dict[str, float
 
     Only metrics that are finite for all faults at equal PSNR. `copy` scores an exact copy.
     """
-    found = {}
+    harms = {}
     for name in copy:
         worse = {f: worse_by(name, s[name], copy[name]) for f, s in scores.items()}
         most = max(abs(w) for w in worse.values())
         if math.isfinite(most):
-            found[name] = {f: w / most if most else 0.0 for f, w in worse.items()}
-    return found
+            harms[name] = {f: w / most if most else 0.0 for f, w in worse.items()}
+    return harms
 
 
 def told_apart(scores: Scores, copy: Mapping[str, float], pair: tuple[str, str]) -> pd.DataFrame:

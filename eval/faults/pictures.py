@@ -81,11 +81,11 @@ def matrix(scores: Scores, copy: Mapping[str, float]):
     return figure
 
 
-def shells_beside(found: Mapping[str, Shells], formula: Mapping[str, np.ndarray]):
+def shells_beside(measured: Mapping[str, Shells], formula: Mapping[str, np.ndarray]):
     """Fourier shell correlations as dots, the expected correlation as lines, by title."""
     figure, axes = panels(1, 1, panel_in=(5.6, 3.1))
     ax = axes[0, 0]
-    for colour, (title, shells) in zip(COLOURS, found.items(), strict=False):
+    for colour, (title, shells) in zip(COLOURS, measured.items(), strict=False):
         ax.plot(shells.frequency_per_mm, shells.correlation, "o", ms=3.5, color=colour, label=title)
         ax.plot(shells.frequency_per_mm, formula[title], color=colour, lw=1.2)
     for threshold in (0.5, 0.143):

@@ -27,8 +27,8 @@ def inside(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def bounding_box(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
-    found = ndimage.find_objects(mask.astype(np.uint8))[0]
-    return tuple(slice(max(0, s.start - margin), s.stop + margin) for s in found)
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    return tuple(slice(max(0, s.start - margin), s.stop + margin) for s in box)
 
 
 def depth_mm(mask: np.ndarray, spacing_mm: np.ndarray | Triple) -> np.ndarray:

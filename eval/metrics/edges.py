@@ -67,18 +67,18 @@ def _edges(
     slopes = _slopes(truth, spacing_mm)  # [3, D, H, W]
     steepness = np.sqrt((slopes**2).sum(axis=0))
     least = np.quantile(steepness[deep], 1 - STRONGEST)
-    found = np.argwhere(deep & (steepness >= least) & (steepness > 1e-9 * np.abs(truth).max()))
-    uphill = slopes[:, *found.T].T
+    places_vox = np.argwhere(deep & (steepness >= least) & (steepness > 1e-9 * np.abs(truth).max()))
+    uphill = slopes[:, *places_vox.T].T
     uphill /= np.linalg.norm(uphill, axis=1, keepdims=True)
     # One step of a voxel along the gradient must lead down on both sides.
     step_vox = uphill / spacing_mm / np.abs(uphill / spacing_mm).max(axis=1, keepdims=True)
-    here = steepness[tuple(found.T)]
+    here = steepness[tuple(places_vox.T)]
     for sign in (-1, 1):
-        there = ndimage.map_coordinates(steepness, (found + sign * step_vox).T, order=1)
+        there = ndimage.map_coordinates(steepness, (places_vox + sign * step_vox).T, order=1)
         here = np.where(there <= here, here, np.nan)
     kept = np.flatnonzero(np.isfinite(here))
     kept = kept[:: max(1, -(-len(kept) // MOST_EDGES))]
-    return found[kept].astype(float), uphill[kept]
+    return places_vox[kept].astype(float), uphill[kept]
 
 
 def _slopes(truth: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:

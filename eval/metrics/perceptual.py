@@ -57,13 +57,12 @@ def lpips_25d(
         return None
     box = bounding_box(mask, margin=0)
     pair = [_shown(np.where(mask, v, 0.0)[box], peak) for v in (truth, estimate)]
-    found: list[float] = []
+    distances: list[float] = []
     with torch.no_grad():
         for axis in range(3):
             first, second = (_slices(v, axis) for v in pair)
-            distances = network(first, second)
-            found += distances.reshape(len(first), -1).mean(dim=1).tolist()
-    return float(np.mean(found))
+            distances += network(first, second).reshape(len(first), -1).mean(dim=1).tolist()
+    return float(np.mean(distances))
 
 
 def available() -> bool:
@@ -78,12 +77,12 @@ def alexnet_lpips() -> Network | None:
     Never downloads: the trunk must lie in torch's hub cache under torchvision's name, and
     its bytes must be those that the name promises. The linear weights come with lpips.
     """
+    if not is_published(Path(torch.hub.get_dir()) / "checkpoints" / TRUNK):
+        return None
     try:
         import lpips
         import torchvision  # noqa: F401  (lpips fails later without it)
     except ImportError:
-        return None
-    if not is_published(Path(torch.hub.get_dir()) / "checkpoints" / TRUNK):
         return None
     return lpips.LPIPS(net="alex", verbose=False).eval()
 

@@ -40,9 +40,9 @@ def thresholds(volume: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
         return float("inf"), float("inf")
     counts, edges = np.histogram(np.clip(values, low, high), bins=BINS)
     centres = (edges[1:] + edges[:-1]) / 2
-    found = centres[counts > 0]
-    if found.size < 3:
-        return float(found.mean()), float("inf")
+    filled = centres[counts > 0]
+    if filled.size < 3:
+        return float(filled.mean()), float("inf")
     lower, upper = threshold_multiotsu(classes=3, hist=(counts, centres))
     return _halfway(counts, centres, lower, upper)
 

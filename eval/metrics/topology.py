@@ -86,7 +86,7 @@ def white_surface(
     return kept[pieces]
 
 
-def per_cm3(found: Topology, volume_cm3: float) -> dict[str, float]:
+def per_cm3(counts: Topology, volume_cm3: float) -> dict[str, float]:
     """Components and handles for each cm3, so that brains of any size can be compared.
 
     `volume_cm3` is that of the mask in which they were counted. The truth's value is best; more
@@ -98,6 +98,6 @@ def per_cm3(found: Topology, volume_cm3: float) -> dict[str, float]:
     if not volume_cm3 > 0:
         raise InputError(f"a volume of {volume_cm3} cm3 has no density; give one above zero.")
     return {
-        "components_per_cm3": float(found.components / volume_cm3),
-        "handles_per_cm3": float(found.handles / volume_cm3),
+        "components_per_cm3": float(counts.components / volume_cm3),
+        "handles_per_cm3": float(counts.handles / volume_cm3),
     }

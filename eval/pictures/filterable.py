@@ -30,13 +30,8 @@ def prepare_tables():
 def filterable(table: pd.DataFrame, caption: str, name: str):
     """A table with a filter below each column, a search box and pages.
 
-    Args:
-        table: What to show; all of it goes into the page but columns without a value.
-        caption: Below it.
-        name: Unique on the page.
-
-    Returns:
-        HTML, with a plain table where scripts are off.
+    HTML, with a plain table where scripts are off. All of the table goes into the page but
+    columns without a value; `name` is unique there.
     """
     from IPython.display import HTML
     from itables import to_html_datatable

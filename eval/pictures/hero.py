@@ -53,16 +53,16 @@ def panels_of(model: MedIL, volume: Volume, point_mm: np.ndarray) -> list[tuple[
     latent = model.encode(volume)
     native = slab(volume.grid, point_mm)
     index = int(np.rint(volume.grid.ras_to_index(native.centre_mm)[CUT]))
-    shown = volume.data.narrow(CUT, index, 1)
+    plane = volume.data.narrow(CUT, index, 1)
     spacing = spacing_text(volume.grid)
-    found = [
-        (f"scan, {spacing} mm", Volume(shown, native)),
+    shown = [
+        (f"scan, {spacing} mm", Volume(plane, native)),
         (f"MedIL, {spacing} mm", model.decode(latent, native)),
     ]
     for spacing_mm in RENDERED_MM:
         grid = slab(volume.grid.with_spacing(spacing_mm), point_mm)
-        found.append((f"MedIL, {spacing_mm:g} mm", model.decode(latent, grid)))
-    return found
+        shown.append((f"MedIL, {spacing_mm:g} mm", model.decode(latent, grid)))
+    return shown
 
 
 def hero(model: MedIL, subject: Subject):

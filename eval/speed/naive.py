@@ -70,5 +70,5 @@ def _render(layer: LiteralLTE, maps: list[Tensor], phase: Tensor, coord: Tensor)
 def _nearest(values: Tensor, coord: Tensor) -> Tensor:
     """[1, C, d, h, w] at [Q, 3] coordinates: the nearest cell's [Q, C]."""
     place = coord.flip(-1)[None, :, None, None]  # grid_sample wants (x, y, z): last axis first
-    found = functional.grid_sample(values, place, mode="nearest", align_corners=False)
-    return found[0, :, :, 0, 0].T
+    cells = functional.grid_sample(values, place, mode="nearest", align_corners=False)
+    return cells[0, :, :, 0, 0].T

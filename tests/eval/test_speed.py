@@ -26,7 +26,7 @@ from eval.speed import (
     report,
     verdict,
 )
-from eval.speed import timing as found
+from eval.speed import timing as kinds
 from eval.speed.bars import MET, NOT_MET, UNKNOWN
 from eval.speed.naive import naive_lte
 from eval.speed.renderers import EAGER, PLAIN, Scene, literal
@@ -158,7 +158,7 @@ def test_ratios_are_taken_within_rounds():
     times = clock.interleaved(jobs, 3, ticking)
     ratio = times["over"] / times["under"]
     assert ratio == pytest.approx([2.0, 2.0, 2.2])
-    written = Timing("over", found.GROWTH, "s", {"ratio_to_naive": ratio}, 8).to_rows(PROVENANCE)
+    written = Timing("over", kinds.GROWTH, "s", {"ratio_to_naive": ratio}, 8).to_rows(PROVENANCE)
     assert {row.metric: row.value for row in written} == pytest.approx(
         {"ratio_to_naive": 2.0, "ratio_to_naive_low": 2.0, "ratio_to_naive_high": 2.2,
          "ratio_to_naive_rounds": 3.0}
@@ -219,8 +219,8 @@ def recorded(path, *things: Timing) -> pd.DataFrame:
 def literal_rows(compiled: float, apart: float = 1e-7) -> list[Timing]:
     sizes = "96^3 from 48^3 x 64 channels"
     return [
-        Timing("naive", found.LITERAL, sizes, {"ns_per_voxel": np.array([9e3, 1e4, 2e4])}, 96**3),
-        Timing("separable, compiled", found.LITERAL, sizes,
+        Timing("naive", kinds.LITERAL, sizes, {"ns_per_voxel": np.array([9e3, 1e4, 2e4])}, 96**3),
+        Timing("separable, compiled", kinds.LITERAL, sizes,
               {"ns_per_voxel": np.array([1.9e3, 2e3, 4e3]), "max_difference": apart,
                "ratio_to_naive": np.array([compiled - 1, compiled, compiled + 1])}, 96**3),
     ]  # fmt: skip
@@ -256,7 +256,7 @@ def test_the_table_shows_what_was_asked_measured_and_its_spread(tmp_path):
 
 def test_of_several_rows_the_worst_counts(tmp_path):
     things = [
-        Timing("tiny", found.TILES, f"tiles of {n}", {"max_error": error}, 8)
+        Timing("tiny", kinds.TILES, f"tiles of {n}", {"max_error": error}, 8)
         for n, error in ((1, 1e-7), (3, 1e-4), (5, 1e-6))
     ]
     table = bars.bars_table(recorded(tmp_path / "speed.jsonl", *things))
@@ -267,7 +267,7 @@ def test_of_several_rows_the_worst_counts(tmp_path):
 
 def test_the_newest_run_counts_and_older_sizes_fall_away(tmp_path, monkeypatch):
     path = tmp_path / "speed.jsonl"
-    old = Timing("gone", found.LITERAL, "8^3 from 4^3", {"ratio_to_naive": 9.0}, 8)
+    old = Timing("gone", kinds.LITERAL, "8^3 from 4^3", {"ratio_to_naive": 9.0}, 8)
     monkeypatch.setattr(rows, "now_utc", lambda: "2025-01-01T00:00:00.000000+00:00")
     recorded(path, old, *literal_rows(2.0))
     monkeypatch.undo()
@@ -280,18 +280,18 @@ def test_rows_of_a_gpu_stand_beside_those_of_a_cpu(tmp_path):
     values = {"ceiling_share": 40.0}
     frame = recorded(
         tmp_path / "speed.jsonl",
-        Timing("integrated", found.INTEGRATED, "s", values, 8),
-        Timing("integrated", found.INTEGRATED, "s", {"ceiling_share": 70.0}, 8, device="NVIDIA X"),
+        Timing("integrated", kinds.INTEGRATED, "s", values, 8),
+        Timing("integrated", kinds.INTEGRATED, "s", {"ceiling_share": 70.0}, 8, device="NVIDIA X"),
     )
-    told = {bar: v for bar, v in verdicts(frame).items() if "ceiling" in bar}
-    assert sorted(told.values()) == [MET, NOT_MET]
-    assert told[next(bar for bar in told if bar.startswith("GPU"))] == MET
+    ceilings_of = {bar: v for bar, v in verdicts(frame).items() if "ceiling" in bar}
+    assert sorted(ceilings_of.values()) == [MET, NOT_MET]
+    assert ceilings_of[next(bar for bar in ceilings_of if bar.startswith("GPU"))] == MET
 
 
 def test_what_binds_is_said_from_the_rows(tmp_path):
     def of(copy: float, arithmetic: float) -> str:
         values = {"copy_share": copy, "arithmetic_share": arithmetic, "ns_per_voxel": 20.0}
-        thing = Timing("integrated", found.INTEGRATED, "s", values, 8)
+        thing = Timing("integrated", kinds.INTEGRATED, "s", values, 8)
         frame = recorded(tmp_path / f"{copy:g}.jsonl", thing)
         return verdict.binding(frame, "1 thread")
 
@@ -302,7 +302,7 @@ def test_what_binds_is_said_from_the_rows(tmp_path):
 def grown(path) -> pd.DataFrame:
     """Four sizes of output, and MONAI."""
     things = [
-        Timing("medil decode", found.GROWTH, f"{s:g} mm",
+        Timing("medil decode", kinds.GROWTH, f"{s:g} mm",
               {"seconds": 5 / s, "peak_rss_mb": 900 + 50 / s, "peak_ratio_to_1_mm": 1.2,
                "n_voxels": 7e6 / s**3}, round(7e6 / s**3), 2)
         for s in (1.0, 0.7, 0.5, 0.35)
@@ -310,7 +310,7 @@ def grown(path) -> pd.DataFrame:
     coded = {"encode_s": np.array([50.0]), "decode_s": np.array([60.0]),
              "peak_rss_mb": np.array([7000.0])}  # fmt: skip
     return recorded(
-        path, *things, Timing("monai", found.WHOLE, "182 x 218 x 182", coded, 7_221_032)
+        path, *things, Timing("monai", kinds.WHOLE, "182 x 218 x 182", coded, 7_221_032)
     )
 
 
@@ -328,22 +328,22 @@ def test_jobs_of_a_gpu_stand_apart_from_those_of_a_processor(tmp_path):
     gpu = {"device": "NVIDIA X"}
     frame = recorded(
         tmp_path / "speed.jsonl",
-        Timing("tiny", found.GPU_BRAIN, "0.5 mm", brain, 8, **gpu),
-        Timing("integrated", found.TRAINING, "a patch", step, 8, **gpu),
-        Timing("integrated", found.TRAINING, "a patch", {"seconds": 0.2}, 8),
+        Timing("tiny", kinds.GPU_BRAIN, "0.5 mm", brain, 8, **gpu),
+        Timing("integrated", kinds.TRAINING, "a patch", step, 8, **gpu),
+        Timing("integrated", kinds.TRAINING, "a patch", {"seconds": 0.2}, 8),
     )
     table = report.gpu_table(frame).set_index("Job")
     assert set(table["On"]) == {"NVIDIA X"} and len(table) == 2
-    row = table.loc[f"{found.GPU_BRAIN}, tiny, 0.5 mm"]
+    row = table.loc[f"{kinds.GPU_BRAIN}, tiny, 0.5 mm"]
     assert (row["On the device (ms)"], row["In all (ms)"]) == ("25", "400")
-    assert table.loc[f"{found.TRAINING}, integrated, a patch", "On the device (ms)"] == ""
+    assert table.loc[f"{kinds.TRAINING}, integrated, a patch", "On the device (ms)"] == ""
     assert report.gpu_table(grown(tmp_path / "more.jsonl")).empty
 
 
 def test_words_follow_the_rows_and_say_when_there_are_none(tmp_path):
-    told = EXPERIMENT.verdict(grown(tmp_path / "speed.jsonl"))
-    assert told.startswith("From 1 mm to 0.35 mm the output has 23.3 times the voxels.")
-    assert "hardly grows: 1.1 times (950 MB, then 1,043 MB)" in told
+    sentences = EXPERIMENT.verdict(grown(tmp_path / "speed.jsonl"))
+    assert sentences.startswith("From 1 mm to 0.35 mm the output has 23.3 times the voxels.")
+    assert "hardly grows: 1.1 times (950 MB, then 1,043 MB)" in sentences
     assert pictures.growth_figure(None).axes[0].texts[0].get_text() == "nothing is recorded yet"
 
 
@@ -407,10 +407,10 @@ def test_a_small_run_gives_every_arm(monkeypatch):
     monkeypatch.setattr(ceilings, "SIDE", 32)
     monkeypatch.setattr(rendering.clock, "MOST_CALLS", 2)
     things = {(f.kind, f.arm): f for f in rendering.measure(plan)}
-    literal_arms = {arm for kind, arm in things if kind == found.LITERAL}
+    literal_arms = {arm for kind, arm in things if kind == kinds.LITERAL}
     assert literal_arms == {"naive", PLAIN, EAGER}
     for arm in (PLAIN, EAGER):
-        assert things[found.LITERAL, arm].values["max_difference"] < 1e-5
-    integrated = things[found.INTEGRATED, "integrated"].values
+        assert things[kinds.LITERAL, arm].values["max_difference"] < 1e-5
+    integrated = things[kinds.INTEGRATED, "integrated"].values
     assert integrated["ceiling_share"] >= integrated["copy_share"] > 0
-    assert {arm for kind, arm in things if kind == found.CEILING} == {"copy", "multiply"}
+    assert {arm for kind, arm in things if kind == kinds.CEILING} == {"copy", "multiply"}
