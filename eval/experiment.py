@@ -16,6 +16,7 @@ import pandas as pd
 
 from eval import rows, runner, tables
 from medil.errors import InputError
+from medil.system.files import make_folder
 
 Tables = Mapping[str, pd.DataFrame]  # file stem -> table
 PRIVATE = Path("_build/rows")  # of weights in a file
@@ -132,9 +133,19 @@ class Experiment:
 
     def parser(self) -> argparse.ArgumentParser:
         """The options: those of every experiment, then its own."""
-        doc = sys.modules[f"eval.{self.name}"].__doc__
-        made = runner.parser(f"eval.{self.name}", doc, self.profiles)
-        made.set_defaults(out=None, workers=self.workers)
+        module = f"eval.{self.name}"
+        made = argparse.ArgumentParser(
+            prog=f"python -m {module}",
+            description=sys.modules[module].__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        made.add_argument("--profile", choices=self.profiles, default="quick")
+        made.add_argument("--release", default="tiny", help="which released weights (tiny)")
+        made.add_argument("--out", type=Path, help="folder of the rows")
+        workers = "processes on this machine (all cores); 0: this process alone"
+        made.add_argument("--workers", type=int, default=self.workers, help=workers)
+        scheduler = "address of a Dask scheduler, such as tcp://host:8786"
+        made.add_argument("--scheduler", help=scheduler)
         if self.options is not None:
             self.options(made)
         return made
@@ -154,7 +165,7 @@ class Experiment:
         return quick or rows.RESULTS
 
     def _run(self, options: argparse.Namespace) -> None:
-        options.path = runner.rows_file(options.out or self._folder(options), self.name)
+        options.path = make_folder(options.out or self._folder(options)) / f"{self.name}.jsonl"
         provenance = rows.Provenance.now(options.profile)
         todo = list(self.tasks(options, provenance)) if self.tasks else []
         where = (0, None) if self.in_order else (options.workers, options.scheduler)

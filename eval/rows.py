@@ -170,8 +170,8 @@ def check_record(record: Mapping[str, Any]) -> None:
 def append_rows(path: str | Path, rows: Iterable[Row]) -> int:
     """Append rows to ``NAME.jsonl``: all of them or, after an error, none; how many.
 
-    One locked write to a descriptor opened for appending, so that two writers never mix lines and
-    a crash loses only the rows of this call.
+    The file is locked and opened for appending, so that two writers never mix lines and a crash
+    loses only the rows of this call.
 
     Raises:
         InputError: A row breaks the schema, or the folder does not exist.
@@ -182,33 +182,22 @@ def append_rows(path: str | Path, rows: Iterable[Row]) -> int:
     lines = [json.dumps(r.to_record(), sort_keys=True, allow_nan=False) for r in rows]
     if not lines:
         return 0
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        size = os.fstat(descriptor).st_size
-        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+    with path.open("a+b") as file:  # closing releases the lock
+        fcntl.flock(file, fcntl.LOCK_EX)
+        size = file.seek(0, os.SEEK_END)
+        torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
         text = ("\n" if torn else "") + "".join(line + "\n" for line in lines)
-        _write_all(descriptor, text.encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)  # releases the lock
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
     return len(lines)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    while data:  # usually once; more often on a full disk or after an interrupt
-        data = data[os.write(descriptor, data) :]
-
-
 def read_rows(path: str | Path) -> pd.DataFrame:
-    """All rows of a file, in the order in which they were recorded.
+    """All rows of ``NAME.jsonl`` with its packed part, or of a folder of such files.
 
-    Args:
-        path: ``NAME.jsonl`` with its packed part, if any, or a folder of such files.
-
-    Returns:
-        One column a field, `recorded_at` as UTC times. Lines that a crash tore are left
-        out with a warning.
+    One column a field, in the order of recording; `recorded_at` as UTC times. Lines that a crash
+    tore are left out with a warning.
 
     Raises:
         InputError: There is no such file, or it holds no row.

@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from eval import rows
 from medil.errors import InputError
-from medil.system.files import make_folder
 
 PROFILES = ("quick", "gpu", "paper")
 STOPPED = 130
@@ -54,7 +53,7 @@ def run(
 
     Args:
         tasks: All tasks of the experiment.
-        path: The rows file, ``NAME.jsonl``.
+        path: The rows file.
         workers: Processes on this machine: all cores when None, 0 for this process alone.
         scheduler: Address of a Dask scheduler whose workers run the tasks instead. They need
             the same checkout and data.
@@ -134,25 +133,6 @@ def _client(n_workers: int, scheduler: str | None, stack: ExitStack):
 # The command line that experiments share
 
 
-def parser(
-    module: str, doc: str | None, profiles: Sequence[str] = PROFILES
-) -> argparse.ArgumentParser:
-    """``--profile --release --out --workers --scheduler`` for ``python -m eval.NAME``."""
-    options = argparse.ArgumentParser(
-        prog=f"python -m {module}",
-        description=doc,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    options.add_argument("--profile", choices=tuple(profiles), default="quick")
-    options.add_argument("--release", default="tiny", help="which released weights (tiny)")
-    options.add_argument("--out", type=Path, default=rows.RESULTS, help="folder of the rows")
-    options.add_argument(
-        "--workers", type=int, help="processes on this machine (all cores); 0: this process alone"
-    )
-    options.add_argument("--scheduler", help="address of a Dask scheduler, such as tcp://host:8786")
-    return options
-
-
 def command(
     body: Callable[[argparse.Namespace], int | None],
     options: argparse.ArgumentParser,
@@ -171,12 +151,3 @@ def command(
     except KeyboardInterrupt:
         print("\nstopped; recorded rows are kept, and the same command resumes", file=sys.stderr)
         return STOPPED
-
-
-def rows_file(out: Path, experiment: str) -> Path:
-    """The rows file of an experiment; its folder is created with its parents.
-
-    Raises:
-        InputError: The folder cannot be created.
-    """
-    return make_folder(out) / f"{experiment}.jsonl"

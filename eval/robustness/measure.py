@@ -134,57 +134,40 @@ def measure(
 
 
 def score(
-    clean: Scan,
-    damage: Damage,
-    damaged: Damaged,
-    rendered: np.ndarray,
-    rendered_clean: np.ndarray,
+    clean: Scan, damage: Damage, damaged: Damaged, rendered: np.ndarray, rendered_clean: np.ndarray
 ) -> dict[tuple[str, str], dict[str, float]]:
     """Every score of one rendering: (region, compared with) to metric to value.
 
-    Both renderings are on the clean scale; `rendered_clean` covers the whole clean block.
+    Both renderings are on the clean scale; `rendered_clean` covers the whole clean block. The
+    peak is the clean block's, so that PSNRs can be compared.
     """
     truth = clean.volume.data.double().numpy()[damaged.box]
     damaged_input = damaged.undone(damaged.volume.data.double().numpy())
     peak = metrics.peak_intensity(truth, clean.mask[damaged.box])
-    found: dict[tuple[str, str], dict[str, float]] = {}
+    spacing_mm = damaged.volume.grid.spacing_mm
+    scores: dict[tuple[str, str], dict[str, float]] = {}
     for region, other, metric in questions(damage):
         mask = damaged.regions[region]
         changed = rms(rendered - rendered_clean[damaged.box], mask)
+        case = (truth if other == CLEAN else damaged_input, rendered, mask)
         if metric == "change":
             value = 100 * changed / peak
         elif metric == "passed_on":
             value = changed / rms(damaged_input - truth, mask)
         elif metric == "nearer":
             value = 20 * np.log10(rms(damaged_input - truth, mask) / rms(rendered - truth, mask))
+        elif metric == "psnr":
+            value = metrics.psnr(*case, peak)
+        elif metric == "ssim":
+            value = metrics.ssim(*case, peak)
+        elif metric == "hfen":
+            value = metrics.hfen(*case, spacing_mm)
         else:
-            reference = truth if other == CLEAN else damaged_input
-            value = _score(metric, reference, rendered, mask, peak, damaged)
-        found.setdefault((region, other), {})[metric] = float(value)
-    return found
+            value = spectra.effective_resolution_mm(spectra.fsc(*case, spacing_mm), threshold=0.5)
+        scores.setdefault((region, other), {})[metric] = float(value)
+    return scores
 
 
 def rms(difference: np.ndarray, mask: np.ndarray) -> float:
     """Root mean square inside a mask."""
     return float(np.sqrt(np.mean(difference[mask] ** 2)))
-
-
-def _score(
-    metric: str,
-    truth: np.ndarray,
-    estimate: np.ndarray,
-    mask: np.ndarray,
-    peak: float,
-    damaged: Damaged,
-) -> float:
-    """One metric; the peak is the clean block's, so that PSNRs can be compared."""
-    spacing_mm = damaged.volume.grid.spacing_mm
-    if metric == "psnr":
-        return metrics.psnr(truth, estimate, mask, peak)
-    if metric == "ssim":
-        return metrics.ssim(truth, estimate, mask, peak)
-    if metric == "hfen":
-        return metrics.hfen(truth, estimate, mask, spacing_mm)
-    return spectra.effective_resolution_mm(
-        spectra.fsc(truth, estimate, mask, spacing_mm), threshold=0.5
-    )

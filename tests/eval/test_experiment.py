@@ -87,12 +87,6 @@ def test_weights_in_a_file_are_not_recorded_beside_the_releases(toy, tmp_path, m
     assert (tmp_path / "_build/rows/toy.jsonl").is_file()
 
 
-def test_a_file_where_a_folder_should_be_is_one_sentence(toy, tmp_path, capsys):
-    (tmp_path / "file").write_text("")
-    assert toy.main(["--out", str(tmp_path / "file")]) == 2
-    assert "is a file; name a folder" in capsys.readouterr().err
-
-
 def test_rows_of_others_alone_say_what_to_run(toy, tmp_path):
     rows.append_rows(tmp_path / "toy.jsonl", [row(1.0)])
     frame = rows.read_rows(tmp_path / "toy.jsonl")
