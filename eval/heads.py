@@ -84,15 +84,10 @@ def mostly_brain(
     brain: np.ndarray, grid: Grid, side_mm: float, rng: np.random.Generator, tries: int,
     enough: float,
 ) -> np.ndarray:  # fmt: skip
-    """[3] middle, in mm, of a random block that is mostly brain.
+    """[3] middle, in mm, of a random block that is mostly brain ([D, H, W] bool on `grid`).
 
-    Args:
-        brain: [D, H, W] bool on `grid`.
-        grid: Of the brain.
-        side_mm: Of the block.
-        rng: Draws the middles, voxels of the brain.
-        tries: So many are drawn at most; then the fullest block counts.
-        enough: Share of brain at which a block is taken at once.
+    At most `tries` voxels of the brain are drawn as middles. The first block with a share of
+    brain above `enough` counts, else the fullest.
     """
     places = np.argwhere(brain)
     half = np.rint(side_mm / 2 / np.array(grid.spacing_mm)).astype(int)

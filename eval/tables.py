@@ -108,6 +108,11 @@ def signed_db(difference_db: float) -> str:
     return f"{abs(difference_db):.2f} dB {'above' if difference_db >= 0 else 'below'}"
 
 
+def few_heads(n: int) -> str:
+    """A warning about intervals over less than five heads, to end a sentence; else empty."""
+    return " With so few heads the interval is little more than their range." if n < 5 else ""
+
+
 def means(frame: pd.DataFrame, keys: list[str], sort: bool = False) -> pd.DataFrame:
     """Mean over subjects with its 95 % interval, one line per group; NaN values do not count.
 

@@ -1,6 +1,3 @@
-"""`python -m eval.extrapolation`."""
-
 from eval.extrapolation import EXPERIMENT
 
-if __name__ == "__main__":
-    raise SystemExit(EXPERIMENT.main())
+raise SystemExit(EXPERIMENT.main())

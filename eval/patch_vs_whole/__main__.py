@@ -1,6 +1,3 @@
-"""`python -m eval.patch_vs_whole`."""
-
 from eval.patch_vs_whole import EXPERIMENT
 
-if __name__ == "__main__":
-    raise SystemExit(EXPERIMENT.main())
+raise SystemExit(EXPERIMENT.main())

@@ -9,7 +9,6 @@ from eval.patch_vs_whole.measure import NAME, OF_PATCHES, OF_REACH
 
 ARMS = {"medil": "MedIL", "medil_splines": "MedIL, splines alone"}
 ROUNDING_PERCENT = 1e-4  # of the peak: float32 sums in another order differ by less
-FEW = 5  # heads, of which a bootstrap cannot say much
 VISIBLE_SEAM = 1.02  # 2 % steeper at the faces than elsewhere
 HEADERS = {
     "difference": "Difference (% of peak)",
@@ -64,13 +63,10 @@ def _for_people(table: pd.DataFrame, index: list[str], wanted: tuple[str, ...]) 
 def verdict(rows: pd.DataFrame) -> str:
     """How much a halo recovers: lines of text, with n and 95 % intervals over heads."""
     table = means(rows)
-    opening = (
+    sentences = [
         f"Blocks of n = {table['n'].max()} held-out heads [95 % interval over heads]; patches "
-        "share the latent cells of the whole block."
-    )
-    if table["n"].max() < FEW:
-        opening += " With so few heads the interval is little more than their range."
-    sentences = [opening]
+        f"share the latent cells of the whole block.{shared.few_heads(table['n'].max())}"
+    ]
     for arm, title in ARMS.items():
         own = table[table["arm"] == arm]
         for side in sorted(set(own["side_mm"]) - {0}, reverse=True):

@@ -11,14 +11,23 @@ from itertools import groupby
 import numpy as np
 
 from eval import metrics, rows
-from eval.coders.base import Coder, Renderer, all_coders, loaded
-from eval.reconstruction.release import release_rows
+from eval.coders.base import Coder, Renderer, all_coders, loaded, release_arm
 from eval.runner import Task
 from eval.subjects import CONDITIONS, Case, Scan, Subject, subjects
 from medil.errors import InputError
+from medil.model.autoencoder import MedIL
+from medil.model.weights import weights_sha256
 from medil.regrid import cell_average
 
-NAME = "reconstruction"
+NAME, RELEASE = "reconstruction", "release"  # experiments of the rows
+FACTS = ("minutes", "step")  # that training wrote into the weights
+RELEASE_UNITS = {
+    "parameters": "1",
+    "latent_channels": "1",
+    "latent_spacing": "mm",
+    "training_minutes": "min",
+    "training_step": "1",
+}
 DEFINITION = {  # of the numbers; another definition is another configuration
     "version": 2,
     "metrics": metrics.DEFINITION,
@@ -68,6 +77,23 @@ def measure(
             scores = score(case, data)
             made += measurement.rows(scores, metrics.UNITS, sampling, time_s, provenance)
     return made
+
+
+def release_rows(model: MedIL, name: str, provenance: rows.Provenance) -> list[rows.Row]:
+    """One row per quantity: parameters, latent pitch and channels, and training facts."""
+    config = model.config
+    n_parameters = sum(p.numel() for p in model.parameters())
+    values = {
+        "parameters": n_parameters,
+        "latent_channels": config.latent_channels,
+        "latent_spacing": config.latent_spacing_mm,
+    }
+    facts = getattr(model, "facts", {})
+    values |= {f"training_{fact}": facts[fact] for fact in FACTS if fact in facts}
+    digests = rows.digest(facts.get("config_hash", "")), "none", weights_sha256(model)
+    measurement = rows.Measurement(RELEASE, name, release_arm(name), "as released", *digests)
+    cell = rows.Sampling.of_cell(config.latent_spacing_mm, config.latent_channels)
+    return measurement.rows(values, RELEASE_UNITS, cell, 0.0, provenance)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

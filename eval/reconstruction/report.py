@@ -8,8 +8,7 @@ import pandas as pd
 
 from eval import rows
 from eval.coders.base import MEDIL, SPLINES, TITLES, kind_of, models, title_of
-from eval.reconstruction.measure import NAME
-from eval.reconstruction.release import NAME as RELEASE
+from eval.reconstruction.measure import NAME, RELEASE
 from eval.subjects import CONDITIONS
 from eval.tables import decimals, plain, scan_name, signed_db, times, with_sign
 from medil.model.codecs import LINEAR_CODECS

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-import numpy as np
 import pandas as pd
 
 from eval import stats
@@ -17,7 +16,6 @@ from eval.robustness.measure import CLEAN, INPUT, NAME, RENDERED
 MODEL, SPLINES, LINEAR = "medil", "medil_splines", ("dct_ball", "bspline")
 ARMS = {MODEL: "MedIL", SPLINES: "MedIL, splines alone", **{c: TITLES[c] for c in LINEAR}}
 ABSORBED_PERCENT = 0.1  # of the peak: a smaller change cannot be seen
-FEW = 5  # heads, of which a bootstrap cannot say much
 WHOLE = 0.05  # so far from 1, and no farther, counts as passed through
 
 
@@ -93,52 +91,47 @@ def robustness_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def verdict(rows: pd.DataFrame) -> str:
     """How each kind of damage affects the rendering: lines with n and 95 % intervals over heads."""
-    n = rows["subject"].nunique()
-    opening = (
-        f"Blocks of n = {n} held-out heads [95 % interval over heads]. The share passed on "
-        "is the change of the rendering divided by the change of the input."
-    )
-    if n < FEW:
-        opening += " With so few heads the interval is little more than their range."
-    sentences = [opening]
-    sentences += [_passed(rows, k) for k in (damages.NOISE, damages.BIAS, damages.GHOSTS,
-                                             damages.MOTION)]  # fmt: skip
+    sentences = [
+        f"Blocks of n = {rows['subject'].nunique()} held-out heads [95 % interval over heads]. The "
+        "share passed on is the change of the rendering divided by the change of the input."
+        f"{shared.few_heads(rows['subject'].nunique())}"
+    ]
+    kinds = (damages.NOISE, damages.BIAS, damages.GHOSTS, damages.MOTION)
+    sentences += [_passed(rows[rows["kind"] == kind], kind) for kind in kinds]
     return "\n".join([s for s in [*sentences, *_scale(rows), *_places(rows)] if s])
 
 
 def _passed(rows: pd.DataFrame, kind: str) -> str:
-    rows = rows[rows["kind"] == kind]
     passed = rows[rows["metric"] == "passed_on"]
     levels = [d.level for d in DAMAGES if d.kind == kind and d.level in set(passed["level"])]
-    model = [f for f in (_mean(passed, MODEL, level) for level in levels) if f is not None]
+    model = _means(passed, MODEL, levels)
     if not model:
         return ""
     ends = [levels[0], levels[-1]]
     texts = []
     for arm in ARMS:
-        found = [f for level in ends if (f := _mean(passed, arm, level)) is not None]
-        if len(found) == len(ends):
-            texts.append(f"{ARMS[arm]} {' and '.join(_text(f) for f in found)}")
+        means = _means(passed, arm, ends)
+        if len(means) == len(ends):
+            texts.append(f"{ARMS[arm]} {' and '.join(map(_text, means.values()))}")
     return (
-        f"{kind.capitalize()}, {' and '.join(ends)}: {_fate(model)}; share passed on "
+        f"{kind.capitalize()}, {' and '.join(ends)}: {_fate(model.values())}; share passed on "
         f"{'; '.join(texts)}.{_against_linear(passed)}{_nearer(rows, ends)}"
     )
 
 
 def _nearer(rows: pd.DataFrame, ends: Sequence[str]) -> str:
     """Whether MedIL's rendering is nearer to the clean block than the damaged input is."""
-    rows = rows[rows["metric"] == "nearer"]
-    gains = [f for level in ends if (f := _mean(rows, MODEL, level)) is not None]
+    gains = _means(rows[rows["metric"] == "nearer"], MODEL, ends)
     if len(gains) < len(ends):
         return ""
-    texts = [f"{abs(f.mean):.1f} dB {'higher' if f.mean > 0 else 'lower'}" for f in gains]
+    texts = [f"{abs(f.mean):.1f} dB {'higher' if f.mean > 0 else 'lower'}" for f in gains.values()]
     return (
         f" Its rendering's PSNR against the clean block is {' and '.join(texts)} than that of the "
         "damaged input."
     )
 
 
-def _fate(found: Sequence[stats.Paired]) -> str:
+def _fate(found: Collection[stats.Paired]) -> str:
     """How MedIL treats a kind of damage, over all its strengths."""
     if all(f.high < 1 - WHOLE for f in found):
         return "MedIL damps it at every strength"
@@ -169,8 +162,7 @@ def _against_linear(rows: pd.DataFrame) -> str:
 def _scale(rows: pd.DataFrame) -> list[str]:
     rows = rows[rows["arm"] == MODEL]
     change = rows[(rows["kind"] == damages.SCALE) & (rows["metric"] == "change")]
-    levels = [d.level for d in DAMAGES if d.kind == damages.SCALE]
-    found = {level: f for level in levels if (f := _mean(change, MODEL, level)) is not None}
+    found = _means(change, MODEL, [d.level for d in DAMAGES])
     absorbed = [level for level, f in found.items() if f.high <= ABSORBED_PERCENT]
     sentences = []
     if absorbed:
@@ -195,13 +187,13 @@ def _places(rows: pd.DataFrame) -> list[str]:
     for damage in DAMAGES:
         if damage.kind not in (damages.OUTLIER, damages.CROP):
             continue
-        change = rows[(rows["kind"] == damage.kind) & (rows["metric"] == "change")]
+        of_level = (rows["level"] == damage.level) & (rows["metric"] == "change")
+        near, far = (rows[of_level & (rows["where"] == place)] for place in (NEAR, FAR))
         texts = []
         for arm in (MODEL, *LINEAR):
-            at = [change[change["where"] == place] for place in (NEAR, FAR)]
-            found = [f for part in at if (f := _mean(part, arm, damage.level)) is not None]
-            if len(found) == len(at):
-                texts.append(f"{ARMS[arm]} {_text(found[0])} and {_text(found[1])}")
+            means = [m for part in (near, far) for m in _means(part, arm, [damage.level]).values()]
+            if len(means) == 2:
+                texts.append(f"{ARMS[arm]} {_text(means[0])} and {_text(means[1])}")
         if texts:
             sentences.append(
                 f"{damage.kind.capitalize()}, {damage.level}: the rendering changes within "
@@ -210,9 +202,11 @@ def _places(rows: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def _mean(rows: pd.DataFrame, arm: str, level: str) -> stats.Paired | None:
-    values = rows[(rows["arm"] == arm) & (rows["level"] == level)]["value"].dropna().to_numpy()
-    return stats.compare(values[:, None]) if np.size(values) else None
+def _means(rows: pd.DataFrame, arm: str, levels: Sequence[str]) -> dict[str, stats.Paired]:
+    """Mean and interval of an arm at those of the levels that are recorded."""
+    values = rows[rows["arm"] == arm].dropna(subset="value").groupby("level")["value"]
+    groups = {level: own.to_numpy()[:, None] for level, own in values}
+    return {level: stats.compare(groups[level]) for level in levels if level in groups}
 
 
 def _text(found: stats.Paired) -> str:

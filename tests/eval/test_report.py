@@ -151,7 +151,7 @@ def test_a_model_of_another_size_stands_beside_codecs_of_its_own_size(tmp_path):
 
 
 def test_release_table_holds_quantities_hash_and_commit(tmp_path, spline_model):
-    from eval.reconstruction.release import release_rows
+    from eval.reconstruction.measure import release_rows
 
     found = release_rows(spline_model, "test", rows.Provenance.now("quick"))
     weights = found[0].weights_sha256
