@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pandas as pd
 
 from eval import rows
@@ -22,11 +20,15 @@ QUESTIONS = {
 CONTROLS = (ANOTHER, names.TRANSPORTED, names.SHIFTED_CELLS)  # no bar is set for them
 GRID_BAR, RESOLUTION_BAR = 0.05, 0.15
 JUDGED_RESOLUTIONS = ("2 mm", "2 mm, aligned")
-HEADERS: dict[str, tuple[Callable[[float], str], tuple[float, ...], str]] = {
-    "header off": (names.off, names.HEADER_MM, "mm"),
-    "header turned": (names.turned_by, names.HEADER_DEG, "degrees"),
-    "truly scanned there": (names.truly, names.HEADER_MM[1:], "mm"),
-    "head moved": (names.moved, names.HEADER_MM[1:], "mm"),
+HEADERS = {  # scan -> kind, amount and unit
+    name(amount): (kind, amount, unit)
+    for kind, name, amounts, unit in (
+        ("header off", names.off, names.HEADER_MM, "mm"),
+        ("header turned", names.turned_by, names.HEADER_DEG, "degrees"),
+        ("truly scanned there", names.truly, names.HEADER_MM[1:], "mm"),
+        ("head moved", names.moved, names.HEADER_MM[1:], "mm"),
+    )
+    for amount in amounts
 }
 
 
@@ -158,17 +160,15 @@ def header_table(frame: pd.DataFrame) -> pd.DataFrame:
     found = found[(found["content"] == WHOLE) & (found["channels"] == "all")]
     lost = lost_db(frame).groupby(["arm", "latent"])["lost_db"]
     lines = []
-    for kind, (name, amounts, unit) in HEADERS.items():
-        for amount in amounts:
-            for arm, group in found[found["scanned"] == name(amount)].groupby("arm"):
-                key = arm, name(amount)
-                line = {"Kind": kind, "By": amount, "Unit": unit, "Arm": arm_title(arm)}
-                line |= {"Distance": group["distance"].mean(), **spread(group["distance"])}
-                line["Cosine"] = group["latent_cosine"].mean()
-                if key in lost.groups:
-                    db = lost.get_group(key)
-                    line |= {"Lost (dB)": db.mean(), **spread(db, " (dB)")}
-                lines.append(line | {"n": len(group)})
+    for scanned, (kind, amount, unit) in HEADERS.items():
+        for arm, group in found[found["scanned"] == scanned].groupby("arm"):
+            line = {"Kind": kind, "By": amount, "Unit": unit, "Arm": arm_title(arm)}
+            line |= {"Distance": group["distance"].mean(), **spread(group["distance"])}
+            line["Cosine"] = group["latent_cosine"].mean()
+            if (arm, scanned) in lost.groups:
+                db = lost.get_group((arm, scanned))
+                line |= {"Lost (dB)": db.mean(), **spread(db, " (dB)")}
+            lines.append(line | {"n": len(group)})
     columns = ["Kind", "By", "Unit", "Arm", "Distance", "Low", "High", "Cosine"]
     return pd.DataFrame(lines, columns=[*columns, "Lost (dB)", "Low (dB)", "High (dB)", "n"])
 

@@ -72,20 +72,15 @@ def measurements(
 ) -> dict[tuple[str, str], rows.Measurement]:
     """What is measured of a head, by arm and condition.
 
-    Args:
-        release: Name, or weights in a file.
-        head: Whose latents.
-        conditions: Under which it is measured.
-        cohort: Hashes of all heads where they are compared.
+    `release` is a name or a file of weights; `cohort` holds the hashes of all heads where they are
+    compared.
     """
-    model = loaded(release)
-    weights, found = weights_sha256(model), {}
+    model, about = loaded(release), {}
     for arm in names.arms(model, release_arm(release)):
-        digests = names.config_hash(model, arm, cohort), head.data_sha256, weights
+        digests = names.config_hash(model, arm, cohort), head.data_sha256, weights_sha256(model)
         for condition in conditions:
-            about = rows.Measurement(NAME, head.name, arm, condition, *digests)
-            found[arm, condition] = about
-    return found
+            about[arm, condition] = rows.Measurement(NAME, head.name, arm, condition, *digests)
+    return about
 
 
 def identities(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy.ndimage import spline_filter
 
 from eval.metrics import psnr
 from medil.config import ModelConfig
@@ -54,32 +55,22 @@ def scores(
     """
     truth = render(phantom, voxels, SUPERSAMPLE).double()
     everywhere = np.ones(voxels.shape, dtype=bool)
-    found: dict[str, list[float]] = {rule: [] for rule in RULES}
-    for phase in phases:
+    scores_db = {rule: np.empty(len(phases)) for rule in RULES}
+    for n, phase in enumerate(phases):
         nodes = feature_grid(voxels, phase, pitch_mm)
         features = render(phantom, nodes, SUPERSAMPLE).double()
         for rule in RULES:
             read = read_at_centres(features, nodes, voxels, rule)
-            found[rule].append(psnr(truth.numpy(), read.numpy(), everywhere, peak=1.0))
-    return {rule: np.array(values) for rule, values in found.items()}
+            scores_db[rule][n] = psnr(truth.numpy(), read.numpy(), everywhere, peak=1.0)
+    return scores_db
 
 
 def read_at_centres(features: torch.Tensor, nodes: Grid, voxels: Grid, rule: str) -> torch.Tensor:
     """[D, H, W] at voxel centres of the function that passes through every feature [d, h, w]."""
-    basis = local_fourier(0) if rule == "trilinear" else cubic_bspline()
-    coefficients = features if rule == "trilinear" else _spline_coefficients(features)
+    basis = local_fourier(0)
+    if rule != "trilinear":  # beyond the ends the last coefficient goes on
+        basis = cubic_bspline()
+        features = torch.from_numpy(spline_filter(features.numpy(), order=3, mode="reflect"))
     points = centres_mm(voxels).reshape(-1, 3)
-    coefficients = coefficients[(None,) * 5]
-    values = resample.synthesise_points(coefficients, basis, nodes, points)
+    values = resample.synthesise_points(features[(None,) * 5], basis, nodes, points)
     return values.reshape(voxels.shape)
-
-
-def _spline_coefficients(values: torch.Tensor) -> torch.Tensor:
-    """Of the cubic spline through the values: (c[n-1] + 4 c[n] + c[n+1]) / 6 along each axis."""
-    for axis, n in enumerate(values.shape):
-        at_nodes = (4 * np.eye(n) + np.eye(n, k=1) + np.eye(n, k=-1)) / 6
-        at_nodes[[0, -1], [0, -1]] = 5 / 6  # beyond the ends the last coefficient goes on
-        solved = np.linalg.solve(at_nodes, np.moveaxis(values.numpy(), axis, 0).reshape(n, -1))
-        rest = [m for i, m in enumerate(values.shape) if i != axis]
-        values = torch.from_numpy(np.moveaxis(solved.reshape(n, *rest), 0, axis).copy())
-    return values

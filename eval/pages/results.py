@@ -29,15 +29,10 @@ ROWS = "../rows"  # where a page finds the packed rows
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a folder holds of one experiment.
-
-    Args:
-        experiment: Which.
-        rows: All of its rows.
-    """
+    """What a folder holds of one experiment."""
 
     experiment: Experiment
-    rows: pd.DataFrame
+    rows: pd.DataFrame  # all of them
 
     @cached_property
     def frame(self) -> pd.DataFrame | None:
@@ -61,12 +56,12 @@ class Recorded:
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
         """Title to table, numbers as numbers; an overview where the experiment has no table."""
-        found = {
-            _title(Path(name).stem, self.experiment.name): pd.read_csv(StringIO(text))
-            for name, text in self.texts.items()
-            if name.endswith(".csv")
-        }
-        return found or {"overview": overview(self.rows)}
+        named = {}
+        for file, text in self.texts.items():
+            if file.endswith(".csv"):  # ``ablation_pairs.csv`` of the ablation holds its ``pairs``
+                title = Path(file).stem.removeprefix(self.experiment.name).replace("_", " ").strip()
+                named[title or "main table"] = pd.read_csv(StringIO(text))
+        return named or {"overview": overview(self.rows)}
 
 
 # Collecting
@@ -82,11 +77,6 @@ def collect(folder: Path) -> list[Recorded]:
             continue
         found.append(Recorded(experiment, rows))
     return found
-
-
-def _title(stem: str, name: str) -> str:
-    """Title of a table: ``ablation_pairs`` of the ablation becomes ``pairs``."""
-    return stem.removeprefix(name).strip("_").replace("_", " ") or "main table"
 
 
 def overview(rows: pd.DataFrame) -> pd.DataFrame:
@@ -116,10 +106,8 @@ def overview_table(found: list[Recorded]) -> str:
 
 def missing(found: list[Recorded], own: bool) -> str:
     """One line per experiment that is not recorded; empty for a user's own report."""
-    have = {r.experiment.name for r in found}
-    lacking = [e for e in EXPERIMENTS if e.name not in have]
-    if own or not lacking:
-        return ""
+    have = [r.experiment for r in found]
+    lacking = [] if own else [e for e in EXPERIMENTS if e not in have]
     return "\n".join(f"- *{e.title}* is not recorded; `{e.command}` records it." for e in lacking)
 
 
