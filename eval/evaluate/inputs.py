@@ -265,16 +265,16 @@ def inside_over_rim(data: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[flo
 # Loading
 
 
-def read(found: Checked) -> Scan:
+def read(checked: Checked) -> Scan:
     """A checked volume and its mask, as the experiments take them."""
-    volume, _ = _finite(load(found.path))
-    mask, _ = mask_of(volume, Path(found.mask) if found.mask else None)
+    volume, _ = _finite(load(checked.path))
+    mask, _ = mask_of(volume, Path(checked.mask) if checked.mask else None)
     return Scan(volume, mask)
 
 
-def subject(found: Checked, conditions: Sequence[str]) -> Subject:
+def subject(checked: Checked, conditions: Sequence[str]) -> Subject:
     """A checked volume as a subject of an experiment."""
-    return Subject(found.name, found.data_sha256, tuple(conditions), partial(read, found))
+    return Subject(checked.name, checked.data_sha256, tuple(conditions), partial(read, checked))
 
 
 def write_plan(plan: Plan, path: Path) -> None:
@@ -286,9 +286,9 @@ def read_plan(path: Path) -> Plan | None:
     """What `write_plan` kept; None where there is no such file."""
     if not path.is_file():
         return None
-    lists = ("shape", "spacing_mm", "warnings")
     plan = json.loads(path.read_text("utf-8"))
     volumes: list[dict[str, Any]] = [
-        {k: tuple(v) if k in lists else v for k, v in r.items()} for r in plan["volumes"]
+        {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+        for fields in plan["volumes"]
     ]
-    return Plan(plan["release"], tuple(plan["coders"]), tuple(Checked(**r) for r in volumes))
+    return Plan(plan["release"], tuple(plan["coders"]), tuple(Checked(**v) for v in volumes))

@@ -109,7 +109,7 @@ def control_pairs(rows: pd.DataFrame) -> pd.DataFrame:
 def agreement(asked: np.ndarray, measured: np.ndarray) -> dict[str, float]:
     """How well measured values follow requested ones: r2, slope, rms and bias (measured - asked).
 
-    r2 and slope are NaN where nothing varies.
+    r2 and slope are NaN where no request differs.
     """
     asked, measured = np.asarray(asked, dtype=float), np.asarray(measured, dtype=float)
     off, spread = measured - asked, asked - asked.mean()
@@ -138,14 +138,13 @@ def interval(asked: np.ndarray, measured: np.ndarray, name: str) -> tuple[float,
 def control_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Requested against measured for each attribute and weight; the ruler's own lines first."""
     pairs = control_pairs(rows)
-    pairs["first"] = pairs["arm"] != parts.RULER
-    order = {name: k for k, name in enumerate(ATTRIBUTES)}
-    pairs["rank"] = pairs["what"].map(order)
+    pairs["later"], names = pairs["arm"] != parts.RULER, list(ATTRIBUTES)
     lines = []
-    for (_, _, how, arm), own in pairs.groupby(["first", "rank", "how", "arm"]):
-        asked, measured = own["asked"].to_numpy(), own["measured"].to_numpy()
-        found, name = agreement(asked, measured), str(own["what"].iloc[0])
-        low, high = interval(asked, measured, "r2")
+    for (_, rank, how, arm), own in pairs.groupby(
+        ["later", pairs["what"].map(names.index), "how", "arm"]
+    ):
+        asked, measured, name = own["asked"].to_numpy(), own["measured"].to_numpy(), names[rank]
+        found, (low, high) = agreement(asked, measured), interval(asked, measured, "r2")
         lines.append(
             {
                 "Attribute": name,
