@@ -29,19 +29,12 @@ HEAD = "HEAD"
 
 @dataclass(frozen=True)
 class Changes:
-    """Two records of rows side by side: one line a measurement (`KEY`), and its unit.
+    """Two records of rows side by side: one line a measurement (`KEY`), and its unit."""
 
-    Args:
-        new: Measurements that only the later record holds, with their value.
-        gone: Those that only the earlier one holds.
-        changed: Before, after and difference; NaN stands for a metric without a bound.
-        n_same: Measurements with equal values.
-    """
-
-    new: pd.DataFrame
-    gone: pd.DataFrame
-    changed: pd.DataFrame
-    n_same: int
+    new: pd.DataFrame  # only in the later record: value
+    gone: pd.DataFrame  # only in the earlier one: value
+    changed: pd.DataFrame  # before, after and difference; NaN for a metric without a bound
+    n_same: int  # measurements with equal values
 
 
 def changes(before: pd.DataFrame, after: pd.DataFrame, tolerance: float = TOLERANCE) -> Changes:

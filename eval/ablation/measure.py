@@ -192,10 +192,8 @@ def recorded_runs(path: Path) -> dict[tuple[str, int], dict[str, float]]:
     if not any(part.stat().st_size for part in rows.parts(path)):
         return {}
     frame = rows.read_rows(path)
-    runs: dict[tuple[str, int], dict[str, float]] = {}
-    for r in frame[frame["experiment"] == RUN].itertuples():
-        runs.setdefault((r.config_hash, int(r.seed)), {})[r.metric] = r.value
-    return runs
+    runs = frame[frame["experiment"] == RUN].groupby(["config_hash", "seed"])
+    return {key: dict(zip(run["metric"], run["value"], strict=True)) for key, run in runs}
 
 
 def first_places(blocks: Sequence[Question], places: int) -> list[Question]:

@@ -161,9 +161,8 @@ def verdict_lines(pairs: pd.DataFrame) -> list[str]:
 def forest_pairs(pairs: pd.DataFrame, first: str, spacing: str) -> pd.DataFrame:
     """One LTE against every other arm at one spacing: both budgets, with and without shortcut.
 
-    Returns:
-        Lines of `pairs` with a column `rival`, the second arm whatever its shortcut; rivals in
-        the order of the mean lead over them.
+    Lines of `pairs` with a column `rival`, the second arm whatever its shortcut, in the order of
+    the mean lead over it.
     """
     chosen = pairs[
         pairs["first"].str.removesuffix(LEARNED).eq(first)
@@ -176,13 +175,9 @@ def forest_pairs(pairs: pd.DataFrame, first: str, spacing: str) -> pd.DataFrame:
 
 
 def forest(chosen: pd.DataFrame):
-    """Differences with 95 % intervals: a line a rival, a panel a shortcut, a colour a budget.
+    """Differences of `forest_pairs`: a line a rival, a panel a shortcut, a colour a budget.
 
-    Args:
-        chosen: From `forest_pairs`.
-
-    Returns:
-        The figure; marks are filled where the interval leaves out zero.
+    Lines are 95 % intervals; marks are filled where the interval leaves out zero.
     """
     rivals = list(dict.fromkeys(chosen["rival"]))
     figure, axes = panels(1, 2, panel_in=(4.2, 1.3 + 0.3 * len(rivals)))

@@ -63,15 +63,12 @@ def main_recipes(runs: pd.DataFrame) -> pd.DataFrame:
     """The recipe with most (arm, seed) pairs, with and without the shortcut; fullest last."""
     pairs = runs.drop_duplicates([*RECIPE, "arm", "seed"], keep="last")
     pairs = pairs.assign(n=pairs.groupby(RECIPE)["seed"].transform("size"))
-    pairs = pairs.assign(places=pairs["condition"].map(places_of)).sort_values("n", kind="stable")
+    places = pairs["condition"].str.extract(r"(\d+) blocks a subject", expand=False)
+    pairs = pairs.assign(places=pd.to_numeric(places).fillna(PLACES)).sort_values(
+        "n", kind="stable"
+    )
     shared = pairs[pairs["places"] == pairs["places"].iloc[-1]]  # so that codecs meet all arms
     return shared.drop_duplicates("learned", keep="last")
-
-
-def places_of(recipe: str) -> int:
-    """Blocks of each subject that a recipe scores."""
-    words = [part.split()[0] for part in recipe.split(", ") if part.endswith("blocks a subject")]
-    return int(words[0]) if words else PLACES
 
 
 def _codec_hashes(places: int) -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ import torch
 
 from eval import metrics, rows
 from eval.ablation.blocks import WHOLE, Question
+from eval.coders.base import timed
 from medil.model.base import LatentAutoencoder
 
 NAME = "ablation"
@@ -87,9 +87,8 @@ def scores(blocks: Sequence[Question], rebuild: Callable[[Question], np.ndarray]
             grouped.setdefault((question.subject, question.condition), []).append(question)
     result = {}
     for key, own in grouped.items():
-        started = time.perf_counter()
-        estimates = [rebuild(q) for q in own]
-        time_s = time.perf_counter() - started
+        estimates: list[np.ndarray]
+        estimates, time_s = timed(list, map(rebuild, own))
         each = [score(q, e) for q, e in zip(own, estimates, strict=True)]
         means = {m: float(np.mean([e[m] for e in each])) for m in METRICS}
         result[key] = (means, own[0], time_s)

@@ -18,21 +18,15 @@ TRUNK = ModelConfig(
 LEARNED = "/learned"
 
 
-def _with_shortcut() -> dict[str, ModelConfig]:
-    shallow = replace(TRUNK, width_encoder=16, width_latent=40, depth_latent=2)
-    return {
-        **{name: replace(TRUNK, operator=name) for name in OPERATORS},
-        "integrated-j5": replace(TRUNK, harmonics=2),
-        "literal-both": replace(
-            TRUNK, operator="literal", encoder_operator="literal", depth_latent=2
-        ),
-        "conv-1mm": replace(shallow, architecture="conv"),
-        "conv-1.33mm": replace(TRUNK, architecture="conv", working_mm=4 / 3, depth_latent=2),
-        "resizing": replace(shallow, architecture="resizing"),
-    }
-
-
-ARMS: dict[str, ModelConfig] = _with_shortcut()
+_SHALLOW = replace(TRUNK, width_encoder=16, width_latent=40, depth_latent=2)
+ARMS: dict[str, ModelConfig] = {
+    **{name: replace(TRUNK, operator=name) for name in OPERATORS},
+    "integrated-j5": replace(TRUNK, harmonics=2),
+    "literal-both": replace(TRUNK, operator="literal", encoder_operator="literal", depth_latent=2),
+    "conv-1mm": replace(_SHALLOW, architecture="conv"),
+    "conv-1.33mm": replace(TRUNK, architecture="conv", working_mm=4 / 3, depth_latent=2),
+    "resizing": replace(_SHALLOW, architecture="resizing"),
+}
 ARMS |= {f"{name}{LEARNED}": replace(arm, closed_form=False) for name, arm in ARMS.items()}
 
 

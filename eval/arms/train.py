@@ -83,17 +83,10 @@ def train_arm(
     device: str = "cpu",
     title: str = "",
 ) -> Trained:
-    """Train until both the steps and the computing time are spent.
+    """Train until both the steps and the computing time (`clock`) are spent.
 
-    Args:
-        config: Model and training settings; `config.train.steps` is not read.
-        scans: The training set.
-        seed: Seeds weight initialisation, data order and noise.
-        steps: Of the snapshot at equal steps.
-        budget_s: Computing time of the other one (`clock`); None: what the steps take, which
-            makes this run the reference.
-        device: Where to train.
-        title: Of the progress bar.
+    The seed sets initial weights, data order and noise. Without a budget of time, the run is a
+    reference: its budget is what the steps take. `config.train.steps` is not read.
 
     Raises:
         Diverged: The loss is no longer finite.

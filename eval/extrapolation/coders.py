@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ import torch
 from eval.arms.catalogue import OWN, Size, sized
 from eval.coders.base import SUFFIX, Coder, Interpolation, Kept, codec_coders, release_arm
 from eval.extrapolation.blocks import Block
-from eval.extrapolation.train import TITLES, Run
+from eval.extrapolation.train import Run
 from medil.data.releases import release_path
 from medil.grid import Grid
 from medil.model.autoencoder import MedIL
@@ -44,19 +43,21 @@ def loaded(path: Path) -> LatentAutoencoder:
 class BlockCoder(Coder):
     """A coder that has to know which block it encodes."""
 
-    block: Block  # set by `of`
+    block: Block  # set by `for_block`
 
-    def of(self, block: Block) -> Self:
-        """A copy of this coder for one block."""
-        coder = copy.copy(self)
+
+def for_block(coder: Coder, block: Block) -> Coder:
+    """A copy of a coder that has to know its block; any other coder itself."""
+    if isinstance(coder, BlockCoder):
+        coder = copy.copy(coder)
         coder.block = block
-        return coder
+    return coder
 
 
 class Truth(BlockCoder):
     """The truth as an arm: its own white surface, and its distance from the scan."""
 
-    name, title, kind = TRUTH, "the truth", "no compression"
+    name = TRUTH
 
     def encode(self, volume: Volume) -> Kept:
         """Every voxel counts as kept."""
@@ -73,18 +74,16 @@ class PhasedCoder(BlockCoder):
     Args:
         path: Of the weights.
         name: As in the rows.
-        title: For people.
         run: That trained it, of arms; its seed is no part of the configuration.
         splines_alone: Render the closed form and leave the network out.
     """
 
     def __init__(
-        self, path: Path, name: str, title: str, run: Run | None = None, splines_alone: bool = False
+        self, path: Path, name: str, run: Run | None = None, splines_alone: bool = False
     ) -> None:
         model = loaded(path)
-        self.path, self.name, self.title = path, name, title
+        self.path, self.name = path, name
         self.splines_alone, self.seed = splines_alone, run.seed if run else 0
-        self.kind = "network left out" if splines_alone else "learned"
         self.config = asdict(model.config) | {"splines_alone": splines_alone, "phase": "block's"}
         if run:
             self.config |= {"steps": run.steps, "heads": run.heads}
@@ -133,14 +132,13 @@ def _render(
 
 def arm_coder(run: Run, folder: Path) -> PhasedCoder:
     """A trained arm."""
-    return PhasedCoder(run.path(folder), run.arm, TITLES.get(run.arm, run.arm), run)
+    return PhasedCoder(run.path(folder), run.arm, run)
 
 
 def release_coders(release: str) -> list[PhasedCoder]:
     """A release, or weights in a file, with and without its network: arms of their own."""
-    path, arm, title = _weights_path(release), release_arm(release), f"release {release}"
-    alone = PhasedCoder(path, f"{arm}_splines", f"{title}, splines", splines_alone=True)
-    return [PhasedCoder(path, arm, title), alone]
+    path, arm = _weights_path(release), release_arm(release)
+    return [PhasedCoder(path, arm), PhasedCoder(path, f"{arm}_splines", splines_alone=True)]
 
 
 def _weights_path(release: str) -> Path:

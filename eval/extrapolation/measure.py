@@ -15,10 +15,10 @@ from eval.coders.base import Coder, Renderer
 from eval.extrapolation.blocks import CONDITIONS, Source, draw_all, load_block, sources
 from eval.extrapolation.coders import (
     TRUTH,
-    BlockCoder,
     Truth,
     arm_coder,
     fixed_coders,
+    for_block,
     release_coders,
     release_size,
 )
@@ -164,7 +164,7 @@ def measure(
     block, renderer = load_block(source, folder), Renderer()
     scans, made = {mm: block.volume(mm) for mm in block.volumes}, []
     for coder in coders:
-        of_block = coder.of(block) if isinstance(coder, BlockCoder) else coder
+        of_block = for_block(coder, block)
         seeded = replace(provenance, seed=getattr(coder, "seed", 0))
         for condition in answered(coder, source, conditions):
             in_mm, out_mm = CONDITIONS[condition]

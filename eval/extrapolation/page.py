@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from eval.coders.base import Coder
+from eval.coders.base import Coder, Renderer
 from eval.extrapolation import EXPERIMENT
 from eval.extrapolation.blocks import CONDITIONS, Block, Source
-from eval.extrapolation.coders import BlockCoder
+from eval.extrapolation.coders import for_block
 from eval.extrapolation.report import heading, name_of
 from eval.extrapolation.score import BANDS, scores
 from eval.extrapolation.train import FOLDER, Run, train_all
@@ -37,12 +37,8 @@ def trained_now(arms: Sequence[str], steps: int, folder: Path = FOLDER) -> list[
 def render(block: Block, coders: Sequence[Coder], condition: str) -> dict[str, np.ndarray]:
     """Arm -> [D, H, W], what each coder renders of a block under a condition."""
     in_mm, out_mm = CONDITIONS[condition]
-    rendered = {}
-    for coder in coders:
-        of_block = coder.of(block) if isinstance(coder, BlockCoder) else coder
-        kept = of_block.encode(block.volume(in_mm))
-        rendered[coder.name] = of_block.decode(kept, block.grid(out_mm))
-    return rendered
+    renderer, volume, target = Renderer(), block.volume(in_mm), block.grid(out_mm)
+    return {c.name: renderer.render(for_block(c, block), volume, target)[0] for c in coders}
 
 
 def band_shares(block: Block, spacing_mm: float) -> dict[str, float]:

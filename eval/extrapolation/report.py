@@ -91,16 +91,14 @@ def pairs_table(heads: pd.DataFrame) -> pd.DataFrame:
     on the same fine voxels (what the finer scan adds).
     """
     scores, lines = scores_of(heads), []
-    contests = [
-        ((FIRST, condition), (rival, condition)) for rival in RIVALS for condition in CONDITIONS
+    contests = [((FIRST, c), (rival, c)) for rival in RIVALS for c in CONDITIONS]
+    finer = {c: f"1 -> {mm:g}" for c, (in_mm, mm) in CONDITIONS.items() if in_mm == mm != 1}
+    contests += [
+        ((arm, condition), (arm, other))
+        for arm in arms_of(heads)
+        for condition, of_coarse in finer.items()
+        for other in (CONTROL, of_coarse)
     ]
-    for arm in arms_of(heads):
-        for condition, (in_mm, out_mm) in CONDITIONS.items():
-            if in_mm == out_mm and condition != CONTROL:
-                contests += [
-                    ((arm, condition), (arm, CONTROL)),
-                    ((arm, condition), (arm, f"1 -> {out_mm:g}")),
-                ]
     for metric in COMPARED:
         for first, second in contests:
             pair = scores.gap((*first, metric), (*second, metric))

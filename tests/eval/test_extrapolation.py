@@ -18,6 +18,7 @@ from eval.extrapolation.coders import (
     PhasedCoder,
     Truth,
     fixed_coders,
+    for_block,
     release_coders,
     release_size,
 )
@@ -78,7 +79,7 @@ def coder(spline_model, tmp_path) -> PhasedCoder:
     """A model whose network is silent: least-squares splines at the block's phase."""
     config = RunConfig("test", spline_model.config)
     path = save_weights(spline_model, config, tmp_path / "w.safetensors", {}, half=False)
-    return PhasedCoder(path, "toy_model", "toy")
+    return PhasedCoder(path, "toy_model")
 
 
 @pytest.mark.parametrize("arm", train.TITLES)
@@ -280,7 +281,7 @@ def test_a_model_encodes_at_the_blocks_phase_and_renders_any_voxel(block, coder)
     axis_mm = (np.arange(28) + 0.5) / SIDE_MM
     ramp = torch.from_numpy(0.3 + 0.4 * axis_mm).float()[:, None, None].expand(28, 28, 28)
     placed = replace(block, volumes={1.0: ramp.contiguous()}, phase=(0.3, 0.7, 0.1))
-    told = coder.of(placed)
+    told = for_block(coder, placed)
     kept = told.encode(placed.volume(1.0))
     assert kept.what[1] == placed.latent_grid(4.0)
     assert kept.numbers == 8 * 8**3
