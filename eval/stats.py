@@ -121,7 +121,6 @@ def wilcoxon_p(values: np.ndarray) -> float:
 
     Its smallest possible value is 2 / 2^n, so 5 subjects can never reach 0.05.
     """
-    values = np.asarray(values, dtype=np.float64)
     return 1.0 if not np.any(values) else float(stats.wilcoxon(values).pvalue)
 
 
@@ -130,7 +129,6 @@ def rank_biserial(values: np.ndarray) -> float:
 
     Source: Kerby 2014. From -1 to 1; 0 if all values are 0.
     """
-    values = np.asarray(values, dtype=np.float64)
     values = values[values != 0]
     if values.size == 0:
         return 0.0
@@ -140,7 +138,6 @@ def rank_biserial(values: np.ndarray) -> float:
 
 def cohens_dz(values: np.ndarray) -> float:
     """Mean over standard deviation (n - 1) of paired differences; NaN if undefined."""
-    values = np.asarray(values, dtype=np.float64)
     spread = values.std(ddof=1) if values.size > 1 else 0.0
     return float(values.mean() / spread) if spread > 0 else float("nan")
 

@@ -135,11 +135,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def plan_of(options: argparse.Namespace) -> Plan:
-    """The profile's plan, with what the command line replaces.
-
-    Raises:
-        InputError: A count or an arm that cannot be, or no such device here.
-    """
+    """The profile's plan, with what the command line replaces."""
     if options.device == "cuda" and not torch.cuda.is_available():
         raise InputError("there is no device 'cuda' here; leave --device out.")
     changes = {n: getattr(options, n) for n in COUNTS if getattr(options, n) is not None}

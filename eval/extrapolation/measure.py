@@ -113,7 +113,11 @@ def block_tasks(
     return [
         Task(
             f"{source.name}, {name}",
-            wanted(source, coders, conditions),
+            rows.identities(
+                (measurement(source, coder, condition), metrics_of(condition, coder.name))
+                for coder in coders
+                for condition in answered(coder, source, conditions)
+            ),
             partial(measure, source, tuple(coders), tuple(conditions), folder, provenance),
         )
         for source in blocks
@@ -143,17 +147,6 @@ def answered(coder: Coder, source: Source, conditions: Sequence[str]) -> list[st
 def measurement(source: Source, coder: Coder, condition: str) -> rows.Measurement:
     """One coder on one block under one condition."""
     return coder.measurement(NAME, source.name, source.data_sha256, condition, DEFINITION)
-
-
-def wanted(
-    source: Source, coders: Sequence[Coder], conditions: Sequence[str]
-) -> frozenset[rows.Identity]:
-    """The identities of the rows that coders give of a block."""
-    return rows.identities(
-        (measurement(source, coder, condition), metrics_of(condition, coder.name))
-        for coder in coders
-        for condition in answered(coder, source, conditions)
-    )
 
 
 def measure(
