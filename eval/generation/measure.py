@@ -64,7 +64,10 @@ def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task
     maps = [path.name for path in label_maps("test")]
     label_maps("train")
     data_sha256 = rows.digest([maps, SEEDS, VERSION, size.held_out])
-    weights = {arm: _weights(arm, profile) for arm in arms}
+    weights = {
+        arm: rows.digest((autoencoder(arm, profile).weights_id, flow(arm, profile).weights_id))
+        for arm in arms
+    }
     counts = [size.held_out, size.training, size.samples, size.steps, size.values, size.repeats]
 
     def measurement(piece: Piece) -> rows.Measurement:
@@ -88,12 +91,6 @@ def _check(release: str, arms: Sequence[str], size: Sizes, chosen: Sequence[str]
     for name, known in [(a, size.arms) for a in arms] + [(p, PARTS) for p in chosen]:
         if name not in known:
             raise InputError(f"there is no {name!r} here; choose from {', '.join(known)}.")
-
-
-def _weights(arm: str, profile: str) -> str:
-    """One digest of the weights of an arm's autoencoder and flow."""
-    pair = autoencoder(arm, profile).weights_id, flow(arm, profile).weights_id
-    return rows.digest(pair)
 
 
 def rows_of(

@@ -30,6 +30,7 @@ ANOTHER = "another head"
 TRANSPORTED = "brought back to its own cells"
 SHIFTED_CELLS = "latent cells shifted"
 TURNED = "turned 12 degrees"
+COARSE_OF_2_MM = "coarse part of 2 mm"
 Place = Callable[[Grid], Grid]
 FINE: dict[str, Place] = {  # which hold waves of 6 mm; parallel to the 1 mm block
     "shifted": lambda block: block.shifted((0.37, 0.5, 0.21)),
@@ -50,6 +51,10 @@ PLACES: dict[str, Place] = {  # which hold waves of 9 mm
 HEADER_MM = (0.0, 0.5, 1.0, 2.0, 4.0)
 HEADER_DIRECTION = (1 / 3, 2 / 3, 2 / 3)  # of length 1, along the block's axes
 HEADER_DEG = (2.0, 5.0)
+off = "header off by {:g} mm".format
+turned_by = "header turned by {:g} degrees".format
+moved = "head moved {:g} mm".format  # latents are compared cell by cell of the scanner
+truly = "truly scanned {:g} mm off".format  # voxels and header are shifted together
 
 MARGIN_CELLS = 3  # latent cells nearer to a face of either scan's box are not compared
 PHASE_MM = (0.29, 0.73, -0.41)  # of latent cells against voxels: coinciding centres flatter
@@ -63,32 +68,9 @@ DEFINITION = {  # what the numbers mean; another meaning is another configuratio
 }
 
 
-def off(offset_mm: float) -> str:
-    """Condition: the header is shifted by `offset_mm`."""
-    return f"header off by {offset_mm:g} mm"
-
-
-def turned_by(angle_deg: float) -> str:
-    """Condition: the header is rotated by `angle_deg`."""
-    return f"header turned by {angle_deg:g} degrees"
-
-
-def moved(offset_mm: float) -> str:
-    """Condition: the head has moved; latents are compared cell by cell of the scanner."""
-    return f"head moved {offset_mm:g} mm"
-
-
-def truly(offset_mm: float) -> str:
-    """Condition: voxels and header are shifted together."""
-    return f"truly scanned {offset_mm:g} mm off"
-
-
 def rendered(scanned: str = "") -> str:
     """The condition of a rendering on the 1 mm voxels that were scanned."""
     return f"{WHOLE}, {scanned} -> 1 mm" if scanned else f"{WHOLE} -> 1 mm"
-
-
-COARSE_OF_2_MM = "coarse part of 2 mm"
 
 
 def header_shift(block: Grid, offset_mm: float) -> np.ndarray:
