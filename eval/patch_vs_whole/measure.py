@@ -39,16 +39,8 @@ CASES = (  # side and halo in mm, each patch on its own scale or not
 GPU_CASES = ((32, 32, False),)  # in addition
 BAR_MM, THICK_MM, FIRST_MM = 160, 48, 64  # bar's length and width, and the length rebuilt
 REACH_HALOS_MM = (0, 8, 16, 32, 48, 64, 80, 96)  # the last one is the whole bar
-UNITS = {
-    "difference": "%",
-    "seam": "1",
-    "drift": "%",
-    "psnr_gain": "dB",
-    "largest_cut": "%",
-    "largest_black": "%",
-}
-OF_PATCHES = ("difference", "seam", "drift", "psnr_gain")
-OF_REACH = ("largest_cut", "largest_black")
+OF_PATCHES = {"difference": "%", "seam": "1", "drift": "%", "psnr_gain": "dB"}  # metric to unit
+OF_REACH = {"largest_cut": "%", "largest_black": "%"}
 DEFINITION = {
     "version": 1,
     "block_mm": BLOCK_MM,
@@ -130,7 +122,7 @@ def measure(
             n_numbers = model.config.latent_channels * model.latent_grid(grid).n_voxels
             sampling = rows.Sampling.of(grid, grid, n_numbers)
             about = measurement(subject, arm, question)
-            made += about.rows(values, UNITS, sampling, time_s, provenance)
+            made += about.rows(values, OF_PATCHES | OF_REACH, sampling, time_s, provenance)
     return made
 
 

@@ -46,19 +46,11 @@ def rebuilt_by_patches(
     linear_only: bool = False,
     own_scale: bool = False,
 ) -> Tensor:
-    """Encode and render a block patch by patch, each with a halo around it.
+    """Encode and render a block [D, H, W] (0 ... 1 scale) patch by patch: [D, H, W] float32.
 
-    Args:
-        model: Any arm.
-        x: [D, H, W], 0 ... 1 scale.
-        grid: Its grid, whose extent is a whole number of latent cells.
-        side_mm: Of the patches; the last along an axis may be shorter.
-        halo_mm: Margin encoded around each patch, inside the block, and then dropped.
-        linear_only: Render the closed form and leave the network out.
-        own_scale: Scale each patch by its own intensities, as if it were a file of its own.
-
-    Returns:
-        [D, H, W] float32, without gaps.
+    The halo is encoded around each patch, inside the block, and then dropped. The last patch along
+    an axis may be shorter. With `linear_only` the closed form is rendered without the network; with
+    `own_scale` each patch is scaled by its own intensities, as if it were a file of its own.
 
     Raises:
         InputError: Side, halo or block are no whole number of voxels and latent cells.

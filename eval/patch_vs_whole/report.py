@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pandas as pd
 
 from eval import tables as shared
@@ -39,7 +41,7 @@ def reach_table(rows: pd.DataFrame) -> pd.DataFrame:
     return _for_people(table, ["Code", "Halo (mm)"], OF_REACH)
 
 
-def _for_people(table: pd.DataFrame, index: list[str], wanted: tuple[str, ...]) -> pd.DataFrame:
+def _for_people(table: pd.DataFrame, index: list[str], wanted: Collection[str]) -> pd.DataFrame:
     lines = []
     for (arm, side, own, halo), group in table.groupby(["arm", "side_mm", "own_scale", "halo_mm"]):
         named = {
@@ -110,7 +112,7 @@ def _own_scale(table: pd.DataFrame) -> str:
 
 def _reach(table: pd.DataFrame, title: str) -> str:
     """The halo beyond which the rendering no longer changes."""
-    black, cut = (table[table["metric"] == m].set_index("halo_mm") for m in OF_REACH[::-1])
+    black, cut = (table[table["metric"] == m].set_index("halo_mm") for m in reversed(OF_REACH))
     if black.empty:
         return ""
     listed = "; ".join(f"{h} mm {black.loc[h, 'mean']:.2g} %" for h in black.index[:-1])

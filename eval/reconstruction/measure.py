@@ -42,8 +42,8 @@ def score(case: Case, data: np.ndarray) -> dict[str, float]:
     """
     if not case.seen_on.is_close(case.target):
         data = cell_average(data, case.target, case.seen_on)
-    found = metrics.all_metrics(case.truth, data, case.mask, case.seen_on.spacing_mm)
-    return {name: found.get(name, math.nan) for name in metrics.scored()}
+    values = metrics.all_metrics(case.truth, data, case.mask, case.seen_on.spacing_mm)
+    return {name: values.get(name, math.nan) for name in metrics.scored()}
 
 
 def pairs(subject: Subject, coders: Sequence[Coder], experiment: str = NAME) -> list[Pair]:

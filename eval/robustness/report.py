@@ -16,6 +16,16 @@ from eval.robustness.measure import CLEAN, INPUT, NAME, RENDERED
 MODEL, SPLINES, LINEAR = "medil", "medil_splines", ("dct_ball", "bspline")
 ARMS = {MODEL: "MedIL", SPLINES: "MedIL, splines alone", **{c: TITLES[c] for c in LINEAR}}
 ABSORBED_PERCENT = 0.1  # of the peak: a smaller change cannot be seen
+COLUMNS = {  # header -> compared with, metric, decimals
+    "Passed on": (RENDERED, "passed_on", 2),
+    "Change (% of peak)": (RENDERED, "change", 2),
+    "Nearer to clean than the input (dB)": (CLEAN, "nearer", 2),
+    "PSNR against input (dB)": (INPUT, "psnr", 2),
+    "PSNR against clean (dB)": (CLEAN, "psnr", 2),
+    "SSIM against clean": (CLEAN, "ssim", 3),
+    "HFEN against clean": (CLEAN, "hfen", 3),
+    "FSC 0.5 against clean (mm)": (CLEAN, "fsc_05_mm", 2),
+}
 WHOLE = 0.05  # so far from 1, and no farther, counts as passed through
 
 
@@ -52,37 +62,18 @@ def robustness_table(rows: pd.DataFrame) -> pd.DataFrame:
     Share of the damage passed on and change of the rendering, with 95 % intervals over heads;
     PSNR against the input and against the clean block; n heads.
     """
-    table = metrics_table(rows)
     lines = []
-    for key, group in table.groupby(["Damage", "Strength", "Where", "Arm"], sort=False):
-        texts = {(r.Compared, r.Metric): r for r in group.itertuples(index=False)}
-
-        def text(against: str, metric: str, n: int, interval: bool = False) -> str:
-            row = texts.get((against, metric))  # noqa: B023
-            if row is None:
-                return ""
-            if interval:
-                return shared.with_interval(row.Mean, row.Low, row.High, n)
-            return shared.decimals(row.Mean, n)
-
-        kind, level, where, arm = key
-        lines.append(
-            {
-                "Damage": kind,
-                "Strength": level,
-                "Where": where,
-                "Code": ARMS.get(arm, arm),
-                "Passed on": text(RENDERED, "passed_on", 2, True),
-                "Change (% of peak)": text(RENDERED, "change", 2, True),
-                "Nearer to clean than the input (dB)": text(CLEAN, "nearer", 2),
-                "PSNR against input (dB)": text(INPUT, "psnr", 2),
-                "PSNR against clean (dB)": text(CLEAN, "psnr", 2),
-                "SSIM against clean": text(CLEAN, "ssim", 3),
-                "HFEN against clean": text(CLEAN, "hfen", 3),
-                "FSC 0.5 against clean (mm)": text(CLEAN, "fsc_05_mm", 2),
-                "n": int(group["n"].max()),
-            }
-        )
+    keys = ["Damage", "Strength", "Where", "Arm"]
+    for (*place, arm), group in metrics_table(rows).groupby(keys, sort=False):
+        line = dict(zip(keys, place)) | {"Code": ARMS.get(arm, arm)}
+        means = {(r.Compared, r.Metric): r for r in group.itertuples(index=False)}
+        for header, (against, metric, places) in COLUMNS.items():
+            line[header], mean = "", means.get((against, metric))
+            if mean is not None and against == RENDERED:
+                line[header] = shared.with_interval(mean.Mean, mean.Low, mean.High, places)
+            elif mean is not None:
+                line[header] = shared.decimals(mean.Mean, places)
+        lines.append(line | {"n": int(group["n"].max())})
     return pd.DataFrame(lines)
 
 
@@ -131,13 +122,13 @@ def _nearer(rows: pd.DataFrame, ends: Sequence[str]) -> str:
     )
 
 
-def _fate(found: Collection[stats.Paired]) -> str:
+def _fate(means: Collection[stats.Paired]) -> str:
     """How MedIL treats a kind of damage, over all its strengths."""
-    if all(f.high < 1 - WHOLE for f in found):
+    if all(f.high < 1 - WHOLE for f in means):
         return "MedIL damps it at every strength"
-    if all(f.low > 1 + WHOLE for f in found):
+    if all(f.low > 1 + WHOLE for f in means):
         return "MedIL makes it larger at every strength"
-    if all(abs(f.mean - 1) <= WHOLE for f in found):
+    if all(abs(f.mean - 1) <= WHOLE for f in means):
         return "MedIL passes it on unchanged"
     return "it depends on the strength"
 
@@ -149,34 +140,34 @@ def _against_linear(rows: pd.DataFrame) -> str:
     if MODEL not in wide or not codecs:
         return ""
     best = min(codecs, key=lambda c: wide[c].mean())
-    found = stats.compare((wide[MODEL] - wide[best]).dropna().to_numpy()[:, None])
-    if abs(found.mean) < 0.01:
-        return f" {ARMS[best]} passes on the same share, to within 0.01 (n = {found.n_subjects})."
-    word = "more" if found.mean > 0 else "less"
+    apart = stats.compare((wide[MODEL] - wide[best]).dropna().to_numpy()[:, None])
+    if abs(apart.mean) < 0.01:
+        return f" {ARMS[best]} passes on the same share, to within 0.01 (n = {apart.n_subjects})."
+    word = "more" if apart.mean > 0 else "less"
     return (
-        f" Over all strengths MedIL passes on {abs(found.mean):.2f} {word} than {ARMS[best]} "
-        f"[{found.low:+.2f}, {found.high:+.2f}] (n = {found.n_subjects})."
+        f" Over all strengths MedIL passes on {abs(apart.mean):.2f} {word} than {ARMS[best]} "
+        f"[{apart.low:+.2f}, {apart.high:+.2f}] (n = {apart.n_subjects})."
     )
 
 
 def _scale(rows: pd.DataFrame) -> list[str]:
     rows = rows[rows["arm"] == MODEL]
     change = rows[(rows["kind"] == damages.SCALE) & (rows["metric"] == "change")]
-    found = _means(change, MODEL, [d.level for d in DAMAGES])
-    absorbed = [level for level, f in found.items() if f.high <= ABSORBED_PERCENT]
+    means = _means(change, MODEL, [d.level for d in DAMAGES])
+    absorbed = [level for level, f in means.items() if f.high <= ABSORBED_PERCENT]
     sentences = []
     if absorbed:
         sentences.append(
             f"Intensity scale: MedIL absorbs {', '.join(absorbed)} (its rendering changes by at "
             f"most {ABSORBED_PERCENT} % of the peak)."
         )
-    for level in (name for name in found if name not in absorbed):
+    for level in (name for name in means if name not in absorbed):
         clean = rows[(rows["metric"] == "psnr") & (rows["against"] == CLEAN)]
         wide = clean.pivot_table(index="subject", columns="level", values="value")
         lost = stats.compare((wide[damages.DAMAGES[0].level] - wide[level]).to_numpy()[:, None])
         sentences.append(
             f"Intensity scale, {level}: not absorbed; the rendering changes by "
-            f"{_text(found[level])} % of the peak and loses {_text(lost)} dB."
+            f"{_text(means[level])} % of the peak and loses {_text(lost)} dB."
         )
     return sentences
 
@@ -209,8 +200,8 @@ def _means(rows: pd.DataFrame, arm: str, levels: Sequence[str]) -> dict[str, sta
     return {level: stats.compare(groups[level]) for level in levels if level in groups}
 
 
-def _text(found: stats.Paired) -> str:
-    return shared.with_interval(found.mean, found.low, found.high)
+def _text(mean: stats.Paired) -> str:
+    return shared.with_interval(mean.mean, mean.low, mean.high)
 
 
 def tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
