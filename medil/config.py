@@ -130,6 +130,9 @@ class DataConfig:
 
     subjects: int = 24  # volumes of the cohort
     real_share: float = 0.3  # share of patches from real volumes, if any; 1: no cohort
+    mix: tuple[str, ...] = ()  # such as "brain:3", "head:1": weights of kinds of real volumes; ours
+    thick_share: float = 0.0  # share of patches of thin voxels that are averaged to slices: ours
+    thick_mm: tuple[float, float] = (2.0, 6.0)  # thickness of these slices
     near_1mm_share: float = 0.7  # share of cohort subjects at 0.9-1.1 mm: ours
     slice_mm: tuple[float, float] = (1.5, 5.0)  # slice thickness of anisotropic subjects
     max_tilt_deg: float = 15.0  # largest angle between the axes of scan and head
@@ -143,6 +146,31 @@ class DataConfig:
         if not 0 <= self.real_share <= 1:
             raise InputError(f"real_share is a share from 0 to 1, not {self.real_share}.")
         _check_share("near_1mm_share", self.near_1mm_share)
+        _check_share("thick_share", self.thick_share)
+        if not 0 < self.thick_mm[0] <= self.thick_mm[1]:
+            raise InputError(f"thick_mm needs two rising sizes above zero, not {self.thick_mm}.")
+        self.weights()
+
+    def weights(self) -> dict[str, float]:
+        """`mix` as weights by kind; all volumes are equally likely where it is empty.
+
+        Raises:
+            InputError: Not ``kind:weight``, a kind named twice, or a weight not above zero.
+        """
+        weights: dict[str, float] = {}
+        for text in self.mix:
+            kind, _, number = text.partition(":")
+            try:
+                weight = float(number)
+            except ValueError:
+                weight = 0.0
+            if kind in weights or not 0 < weight < float("inf"):
+                raise InputError(
+                    f"mix names each kind once, with a weight above zero, such as brain:3; "
+                    f"not {text!r}."
+                )
+            weights[kind] = weight
+        return weights
 
 
 class Recipe:
@@ -284,7 +312,7 @@ PRESETS: dict[str, RunConfig] = {
             minutes=95, patch_sides_mm=(32, 40, 48), coarser_share=0.3, ema_decay=0.999,
             global_mix=0.05,
         ),
-        DataConfig(subjects=40),
+        DataConfig(subjects=40, real_share=0.75, thick_share=0.4),
     ),
     "base": RunConfig(  # for one GPU; its weights stay below 16 MiB
         "base",

@@ -77,3 +77,15 @@ def test_what_cannot_be_built_is_refused(wrong, word):
 def test_runs_that_cannot_be_are_refused(make):
     with pytest.raises(InputError):
         make()
+
+
+def test_a_mix_weighs_kinds():
+    assert DataConfig().weights() == {}
+    assert DataConfig(mix=("brain:3", "head:0.5")).weights() == {"brain": 3.0, "head": 0.5}
+    for wrong in ("brain", "brain:0", "brain:x", "brain:inf", "brain:nan"):
+        with pytest.raises(InputError, match="such as brain:3"):
+            DataConfig(mix=(wrong,))
+    with pytest.raises(InputError, match="each kind once"):
+        DataConfig(mix=("brain:1", "brain:2"))
+    with pytest.raises(InputError, match="thick_mm"):
+        DataConfig(thick_mm=(6.0, 2.0))

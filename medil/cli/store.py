@@ -15,7 +15,11 @@ from medil.errors import InputError
 @click.argument("inputs", nargs=-1, required=True, metavar="FILES_OR_FOLDER_OR_CSV...")
 @folder
 @window
-def store(inputs: tuple[str, ...], output: Path, window: Window | None) -> None:
+@click.option(
+    "--kind", default="", metavar="NAME",
+    help="What these images show, such as brain or head; see `medil train --set data.mix`.",
+)  # fmt: skip
+def store(inputs: tuple[str, ...], output: Path, window: Window | None, kind: str) -> None:
     """Prepare your own scans for training.
 
     Writes a store: a folder of small compressed chunks, from which training reads patches.
@@ -25,14 +29,15 @@ def store(inputs: tuple[str, ...], output: Path, window: Window | None) -> None:
     its subfolders. Leave masks and label maps out, by a pattern or a table. A second call reads
     only files that are new or changed, and keeps volumes that are not named.
 
-    Train from the store with: medil train --store FOLDER
+    Train from the store with: medil train --store FOLDER. A store of several kinds is built by a
+    call for each, and weighed in training: --set data.mix=brain:4,head:1
     """
     from medil.io.listing import list_images
     from medil.training.build_store import build_store
     from medil.training.store import Store
 
     subjects = {str(image.path): image.subject for image in list_images(inputs)}
-    built = build_store(subjects, output, window, subjects, progress=sys.stderr.isatty())
+    built = build_store(subjects, output, window, subjects, kind, progress=sys.stderr.isatty())
     if built.failed:
         for sentence in built.failed[:-1]:
             click.echo(sentence, err=True)

@@ -45,6 +45,7 @@ class Entry(PublishedFile):
     dataset: str  # name of its manifest
     subject: str  # the person, unique within the data set
     citation: str  # what to cite when using it
+    kind: str = ""  # what a scan shows: brain (skull-stripped) or head; empty for others
 
 
 def manifest_folder() -> Path:
@@ -82,9 +83,9 @@ def entries(name: str, split: str | None = None) -> list[Entry]:
     if split not in (None, *SPLITS):
         raise InputError(f"a split is {' or '.join(SPLITS)}, not {split!r}.")
     table = tomllib.loads((manifest_folder() / f"{name}.toml").read_text(encoding="utf-8"))
-    shared = {"dataset": name, "licence": table["licence"], "citation": table["citation"]}
-    files = [Entry(**{**shared, **row}) for row in table["file"]]
-    return [e for e in files if split in (None, e.split)]
+    files = table.pop("file")
+    entries_ = [Entry(**{**table, "dataset": name, **row}) for row in files]
+    return [e for e in entries_ if split in (None, e.split)]
 
 
 def local_paths(entry: PublishedFile, nearby: Iterable[Path] = ()) -> Iterator[Path]:

@@ -51,6 +51,7 @@ def build_store(
     folder: str | Path,
     window: tuple[float, float] | None = None,
     subjects: Mapping[str, str] | None = None,
+    kind: str = "",
     progress: bool = False,
 ) -> Built:
     """Write images into a store, new or existing.
@@ -64,6 +65,7 @@ def build_store(
         folder: Folder of the store; created when missing, but its parent must exist.
         window: Intensities that become 0 and 1; by percentiles of each image when None.
         subjects: Path (as `str(path)`) to subject, for splits that go by subject.
+        kind: What these images show, such as ``brain`` or ``head``; training weighs each kind.
         progress: Show a bar.
 
     Returns:
@@ -77,7 +79,7 @@ def build_store(
     new, kept, failed = 0, 0, []
     for path in tqdm(list(map(Path, paths)), desc="store", unit="volume", disable=not progress):
         try:
-            written = builder.add(path, (subjects or {}).get(str(path), ""))
+            written = builder.add(path, (subjects or {}).get(str(path), ""), kind)
             new, kept = new + written, kept + (not written)
         except InputError as error:
             text = str(error)
@@ -97,7 +99,7 @@ class _Builder:
         self.by_hash = {facts["sha256"]: key for key, facts in self.facts.items()}
         self.by_path = {facts["source"]: key for key, facts in self.facts.items()}
 
-    def add(self, path: Path, subject: str) -> bool:
+    def add(self, path: Path, subject: str, kind: str = "") -> bool:
         """Store a file unless its volume exists; returns whether it was written.
 
         Raises:
@@ -106,7 +108,7 @@ class _Builder:
         name = scan_name(path)
         source, stat = str(path.resolve()), path.stat()
         origin = {"source": source, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        labels = {"subject": subject} if subject else {}
+        labels = {k: v for k, v in (("subject", subject), ("kind", kind)) if v}
         former = self.by_path.get(source)
         if former and origin.items() <= self.facts[former].items():
             self._update(former, labels)
@@ -119,7 +121,8 @@ class _Builder:
                 self._remove(former)
             return False
         key = f"{re.sub(r'[^A-Za-z0-9_-]', '_', name)}-{sha256[:12]}"
-        facts = {"name": name, "subject": subject, "sha256": sha256, **origin}
+        facts = {"name": name, "subject": subject, "kind": kind, "sha256": sha256}
+        facts |= origin
         with _whole(self.folder / key) as temporary:
             self.facts[key] = _write(temporary, load(path), facts, self.intensity)
         self.by_hash[sha256], self.by_path[source] = key, key

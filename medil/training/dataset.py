@@ -11,7 +11,8 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,9 +28,9 @@ from medil.training.patches import Scan, prepare_scan
 from medil.training.store import Store
 from medil.volume import load, save
 
-REAL, LABELS = "open_ms_t1", "synthseg_labels"  # manifests
+REAL, LABELS = ("ds002748", "open_ms_t1"), "synthseg_labels"  # manifests
 POLL_S = 0.1
-UNUSED = ("subjects", "real_share")  # fields that no subject depends on
+UNUSED = ("subjects", "real_share", "mix", "thick_share", "thick_mm")  # no subject depends on them
 
 Map = Path | None  # a label map, or None for the MNI152 tissue maps
 
@@ -86,14 +87,43 @@ def real_scans(config: DataConfig, store: Store | None = None) -> list[Scan]:
 
     They come from a store, which reads only the voxels that are used, or are the local files of
     the published `train` split.
+
+    Raises:
+        InputError: `mix` leaves a kind out, or names one that no scan has.
     """
     if not config.real_share:
         return []
     share = config.real_share / (1 - config.real_share) if config.real_share < 1 else 1.0
     if store:
-        return store.scans(share)
-    paths = available_files(REAL)
-    return [read_scan(path, share / len(paths)) for path in paths]
+        return mixed(store.scans(), config.weights(), share)
+    entries = [entry for name in REAL for entry in manifest.local_entries(name, "train")]
+    scans = [replace(read_scan(manifest.fetch(e), 1.0), kind=e.kind) for e in entries]
+    return mixed(scans, config.weights(), share)
+
+
+def mixed(scans: Sequence[Scan], weights: Mapping[str, float], share: float) -> list[Scan]:
+    """The scans with weights that sum to `share`, by kind and evenly within a kind.
+
+    Args:
+        scans: Of any kinds.
+        weights: Relative weight of each kind; every scan is equally likely when empty.
+        share: Total weight.
+
+    Raises:
+        InputError: A kind has a weight and no scan, or scans and no weight.
+    """
+    kinds = [scan.kind if weights else "" for scan in scans]
+    counts, weights = Counter(kinds), weights or {"": 1.0}
+    if scans and set(counts) != set(weights):
+        raise InputError(
+            f"data.mix names {', '.join(sorted(weights))}, but the kinds of the real scans are "
+            f"{', '.join(repr(kind) for kind in sorted(counts))}; name each of them once."
+        )
+    total = sum(weights.values())
+    return [
+        replace(scan, weight=share * weights[kind] / total / counts[kind])
+        for scan, kind in zip(scans, kinds, strict=True)
+    ]
 
 
 def read_scan(path: Path, weight: float) -> Scan:

@@ -60,6 +60,7 @@ class Scan:
     weight: float  # how often it is drawn, relative to the others
     name: str = ""  # in messages
     small: Voxels | None = None  # on larger voxels, where reading the whole would take long
+    kind: str = ""  # what it shows, such as "brain" or "head"; see `DataConfig.mix`
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,8 @@ def patch_step(
     coarser_share: float,
     rng: np.random.Generator,
     anchored_share: float = 0.0,
+    thick_share: float = 0.0,
+    thick_mm: tuple[float, float] = (2.0, 6.0),
 ) -> Step:
     """A stage-two step: blocks of one scan at its native resolution (paper).
 
@@ -179,14 +182,21 @@ def patch_step(
             (ours: so that the decoder does not ring where a coarse scan lacks detail).
         rng: Generator of this step.
         anchored_share: See `random_phase`.
+        thick_share: Share of steps on scans of thin voxels whose blocks are averaged to thick
+            slices first (ours: scans of thick slices are few, and look like these).
+        thick_mm: Thickness of these slices, drawn evenly.
     """
     scan = pick(scans, rng)
     blocks = torch.stack([random_block(scan, patch_mm, rng) for _ in range(batch)])
     gain = torch.from_numpy(rng.uniform(0.8, 1.15, size=(batch, 1, 1, 1))).float()
     target = (blocks * gain)[:, None]  # [B, 1, D, H, W]
     target_grid = Grid.from_spacing(target.shape[2:], scan.spacing_mm)
+    thin = max(scan.spacing_mm) < THICK_MM
+    if thin and thick_share and rng.random() < thick_share:
+        target, target_grid = coarser(target, target_grid, slice_factor(target_grid, thick_mm, rng))
+        thin = False
     x, grid = target, target_grid
-    if rng.random() < coarser_share and max(scan.spacing_mm) < THICK_MM:
+    if rng.random() < coarser_share and thin:
         x, grid = coarser(target, target_grid, random_factor(rng))
     latent_grid = random_phase(target_grid, pitch_mm, [patch_mm] * 3, rng, anchored_share)
     return Step(x, grid, latent_grid, target, target_grid, scan.name)
@@ -195,6 +205,14 @@ def patch_step(
 def random_factor(rng: np.random.Generator) -> list[int]:
     """Enlargement of voxels along each axis: 2 along all, or 3 along one."""
     return [2, 2, 2] if rng.random() < CUBIC_SHARE else rng.permutation([1, 1, 3]).tolist()
+
+
+def slice_factor(grid: Grid, thick_mm: tuple[float, float], rng: np.random.Generator) -> list[int]:
+    """Voxels along each axis that form a thick slice: 1 but along a random axis."""
+    factor, axis = [1, 1, 1], int(rng.integers(3))
+    wanted = round(float(rng.uniform(*thick_mm)) / grid.spacing_mm[axis])
+    factor[axis] = min(max(2, wanted), grid.shape[axis])
+    return factor
 
 
 def coarser(x: Tensor, grid: Grid, factor: Sequence[int]) -> tuple[Tensor, Grid]:

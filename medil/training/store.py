@@ -94,8 +94,11 @@ class Store:
 
     @property
     def identity(self) -> str:
-        """Twelve hexadecimal digits that change with the volumes, their order or the window."""
-        volumes = [(key, facts["sha256"]) for key, facts in self.facts.items()]
+        """Twelve hexadecimal digits: of the volumes, their order and kinds, and the window."""
+        volumes = [
+            (key, facts["sha256"], *([facts["kind"]] if facts.get("kind") else []))
+            for key, facts in self.facts.items()
+        ]
         text = json.dumps([FORMAT, self.window, volumes])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -115,7 +118,7 @@ class Store:
         }  # fmt: skip
         return Scan(
             levels["data"], tuple(facts["spacing_mm"]), StoredPlaces(self, key, facts["places"]),
-            weight, facts["name"], levels.get("small"),
+            weight, facts["name"], levels.get("small"), facts.get("kind", ""),
         )  # fmt: skip
 
     def note(self, out: Path) -> None:

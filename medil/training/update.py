@@ -33,7 +33,7 @@ def draw_step(
     side_mm = settings.patch_sides_mm[int(rng.integers(len(settings.patch_sides_mm)))]
     return patch_step(
         scans, pitch_mm, side_mm, settings.batch, settings.coarser_share, rng,
-        settings.anchored_share,
+        settings.anchored_share, config.data.thick_share, config.data.thick_mm,
     )  # fmt: skip
 
 

@@ -61,12 +61,15 @@ def files_in(folder: Path) -> list[Path]:
 # The committed manifests
 
 
-def test_there_are_three_data_sets():
-    assert datasets() == ["ct", "open_ms_t1", "synthseg_labels"]
-    assert [len(entries(name)) for name in datasets()] == [2, 5, 20]
+def test_the_data_sets_and_their_files():
+    files = {"ct": 2, "ds002748": 46, "open_ms_t1": 5, "synthseg_labels": 20}
+    assert {name: len(entries(name)) for name in datasets()} == files
+    assert [len(entries("ds002748", split)) for split in manifest.SPLITS] == [40, 6]
+    kinds = {e.subject: e.kind for e in entries("open_ms_t1")}
+    assert {s for s, kind in kinds.items() if kind == "brain"} == {"cross_sectional_patient07"}
 
 
-@pytest.mark.parametrize("name", ["ct", "open_ms_t1", "synthseg_labels"])
+@pytest.mark.parametrize("name", ["ct", "ds002748", "open_ms_t1", "synthseg_labels"])
 def test_every_entry_pins_its_bytes_and_names_its_licence(name):
     for e in entries(name):
         assert re.fullmatch(r"[0-9a-f]{64}", e.sha256)

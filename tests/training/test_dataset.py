@@ -106,7 +106,7 @@ def test_a_folder_of_another_cohort_is_refused(maps, tmp_path):
 
 
 def test_no_subject_is_in_both_splits():
-    for name in (pool.REAL, pool.LABELS):
+    for name in (*pool.REAL, pool.LABELS):
         train, test = ({e.subject for e in manifest.entries(name, s)} for s in manifest.SPLITS)
         assert train and test and not train & test
 
@@ -123,19 +123,33 @@ def test_no_held_out_file_enters_a_pool(maps, tmp_path, monkeypatch):
     config = DataConfig(subjects=1, real_share=0.3)
     training_scans(config, tmp_path / "c", 0)
     held_out = {
-        e.subject for name in (pool.REAL, pool.LABELS) for e in manifest.entries(name, "test")
+        (name, e.subject)
+        for name in (*pool.REAL, pool.LABELS)
+        for e in manifest.entries(name, "test")
     }
-    assert {e.dataset for e in fetched} == {pool.REAL, pool.LABELS}
+    assert {e.dataset for e in fetched} == {*pool.REAL, pool.LABELS}
     assert {e.split for e in fetched} == {"train"}
-    assert not {e.subject for e in fetched} & held_out
+    assert not {(e.dataset, e.subject) for e in fetched} & held_out
 
 
 def test_real_scans_share_their_weight(maps, monkeypatch):
-    monkeypatch.setattr(pool, "available_files", lambda name: maps)
+    brains = [e for e in manifest.entries("ds002748", "train")][:2]
+    heads = [e for e in manifest.entries("open_ms_t1", "train")][:1]
+    here = {"ds002748": brains, "open_ms_t1": heads}
+    monkeypatch.setattr(manifest, "local_entries", lambda name, split: here[name])
+    monkeypatch.setattr(manifest, "fetch", lambda entry: maps[entry in heads])
     scans = real_scans(DataConfig(real_share=0.25))
     total = sum(scan.weight for scan in scans)
-    assert total / (1 + total) == pytest.approx(0.25) and names(scans) == ["large", "small"]
+    assert total / (1 + total) == pytest.approx(0.25)
+    assert [scan.kind for scan in scans] == ["brain", "brain", "head"]
+    assert {scan.weight for scan in scans} == {total / 3}
     assert real_scans(DataConfig(real_share=0.0)) == []
+
+    weighed = real_scans(DataConfig(real_share=0.25, mix=("brain:4", "head:1")))
+    assert [scan.weight / total for scan in weighed] == pytest.approx([0.4, 0.4, 0.2])
+    for wrong in (("brain:1",), ("brain:1", "head:1", "chest:1")):
+        with pytest.raises(InputError, match=r"data\.mix names .*'brain', 'head'"):
+            real_scans(DataConfig(real_share=0.25, mix=wrong))
 
 
 def test_without_published_files_the_tissue_maps_serve(maps, tmp_path, monkeypatch):

@@ -67,6 +67,32 @@ def test_coarser_steps_encode_less_than_they_render():
         assert step.target_grid.spacing_mm == pytest.approx((1, 1, 1))
 
 
+def test_thick_steps_encode_and_render_slices_of_the_asked_thickness():
+    scan = scan_of((60, 60, 60), (0.8, 0.8, 0.8))
+    seen = set()
+    for seed in range(40):
+        step = patch_step([scan], 4.0, 40.0, 1, 1.0, rng_of(seed), thick_share=1.0)
+        assert step.x is step.target  # a thick slice is not averaged again
+        sizes = np.array(step.grid.spacing_mm)
+        axis = int(sizes.argmax())
+        assert 2.0 - 0.4 <= sizes[axis] <= 6.0 + 0.4
+        assert np.delete(sizes, axis) == pytest.approx([0.8, 0.8])
+        assert 40 - 0.8 - sizes[axis] < step.grid.extent_mm[axis] <= 40
+        seen.add(axis)
+    assert seen == {0, 1, 2}
+
+    thick = scan_of((30, 30, 10), (1.0, 1.0, 3.0))
+    step = patch_step([thick], 4.0, 20.0, 1, 1.0, rng_of(0), thick_share=1.0)
+    assert step.grid.spacing_mm == pytest.approx(thick.spacing_mm)
+
+
+def test_no_thick_share_draws_as_before():
+    scan, draw = scan_of((40, 40, 40), (1, 1, 1)), (4.0, 20.0, 1, 0.5)
+    for seed in range(4):
+        a, b = (patch_step([scan], *draw, rng_of(seed), **k) for k in ({}, {"thick_share": 0.0}))
+        assert torch.equal(a.x, b.x) and a.latent_grid == b.latent_grid
+
+
 def test_a_global_step_shows_the_whole_head_on_as_many_cells_as_a_patch():
     scan = scan_of()
     step = global_step([scan], 4.0, 20.0, np.random.default_rng(0))

@@ -297,3 +297,18 @@ def test_no_store_and_no_zarr_are_one_sentence(images, tmp_path, monkeypatch):
         with pytest.raises(InputError, match=r"pip install 'medil-book\[store\]'"):
             call()
     assert not (tmp_path / "s").exists()
+
+
+# Kinds
+
+
+def test_a_store_keeps_the_kind_of_each_call(images, tmp_path):
+    folder = tmp_path / "kinds"
+    build_store(images[:2], folder, kind="brain")
+    plain = Store(folder).identity
+    build_store(images[2:], folder, kind="head")
+    kinds = {scan.name: scan.kind for scan in Store(folder).scans()}
+    assert sorted(kinds.values()) == ["brain", "brain", "head"]
+    before = Store(folder).identity
+    built = build_store(images[2:], folder, kind="thick")  # a label alone: no file is read again
+    assert built.new == 0 and len({plain, before, Store(folder).identity}) == 3

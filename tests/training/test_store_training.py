@@ -141,7 +141,7 @@ def test_contradictions_about_the_store_are_refused(train, made, tmp_path):
 
 
 def test_without_scans_a_share_of_one_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("medil.training.dataset.available_files", lambda name: [])
+    monkeypatch.setattr("medil.data.manifest.local_entries", lambda name, split: [])
     with pytest.raises(InputError, match="name a store"):
         training_scans(DataConfig(subjects=1, real_share=1.0), tmp_path, 0)
     with pytest.raises(InputError, match="from 0 to 1"):
