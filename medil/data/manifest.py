@@ -32,7 +32,7 @@ class PublishedFile:
 
     path: str  # in a mirror or the cache, such as ct/ct-64.nrrd
     url: str  # public address, with the commit in it
-    sha256: str  # of its bytes, 64 hexadecimal digits
+    sha256: str  # of its bytes: 64 hexadecimal digits, or as many as are published
     bytes: int  # size
     licence: str
 
@@ -93,10 +93,11 @@ def local_paths(entry: PublishedFile, nearby: Iterable[Path] = ()) -> Iterator[P
     yield from nearby
     if mirror := os.environ.get("MEDIL_DATA_MIRROR"):
         yield Path(mirror) / entry.path
-    yield _cache_path(entry)
+    yield cache_path(entry)
 
 
-def _cache_path(entry: PublishedFile) -> Path:
+def cache_path(entry: PublishedFile) -> Path:
+    """Where a file lies in the cache."""
     cache = os.environ.get("MEDIL_CACHE")
     return (Path(cache) if cache else Path.home() / ".cache" / "medil") / entry.path
 
@@ -123,7 +124,7 @@ def fetch(entry: PublishedFile, nearby: Iterable[Path] = ()) -> Path:
         if path.is_file():
             _verify(path, entry)
             return path
-    return _download(entry, _cache_path(entry))
+    return download(entry, cache_path(entry))
 
 
 def reachable(entry: PublishedFile) -> bool:
@@ -150,7 +151,12 @@ def _verify(path: Path, entry: PublishedFile) -> None:
         )
 
 
-def _download(entry: PublishedFile, target: Path) -> Path:
+def download(entry: PublishedFile, target: Path) -> Path:
+    """Download a file from its address; only the published bytes are kept.
+
+    Raises:
+        InputError: No network, other bytes, or a folder that cannot be made.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -167,7 +173,7 @@ def _download(entry: PublishedFile, target: Path) -> Path:
                 f"{entry.path} could not be downloaded ({reason}): connect "
                 "to the network and try again, or set MEDIL_DATA_MIRROR to a folder that holds it."
             ) from error
-        if digest != entry.sha256:
+        if not digest.startswith(entry.sha256):
             raise InputError(
                 f"{entry.url} gave other bytes than published (sha256 {digest[:12]}..., expected "
                 f"{entry.sha256[:12]}...); nothing was kept."
@@ -180,7 +186,7 @@ def _stream(entry: PublishedFile, target: Path) -> str:
     digest, name = hashlib.sha256(), Path(entry.path).name
     with (
         urllib.request.urlopen(entry.url, timeout=TIMEOUT_S) as response,
-        tqdm(total=entry.bytes, unit="B", unit_scale=True, desc=name) as bar,
+        tqdm(total=entry.bytes or None, unit="B", unit_scale=True, desc=name) as bar,
         target.open("wb") as file,
     ):
         while chunk := response.read(CHUNK_BYTES):
