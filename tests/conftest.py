@@ -8,11 +8,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medil.data.manifest import PublishedFile
+from medil.errors import InputError
 from medil.grid import Grid
 from tests.images import ramp, write_nifti
 
 SHAPE = (7, 8, 9)
 SPACING_MM = (1.0, 1.5, 3.0)
+
+
+@pytest.fixture(autouse=True)
+def no_downloaded_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests take LPIPS's trunk from the mirror or do without; they never download it."""
+
+    def refuse(entry: PublishedFile, target: Path) -> Path:
+        raise InputError(
+            f"{entry.path} could not be downloaded; set MEDIL_DATA_MIRROR to a folder that has it."
+        )
+
+    monkeypatch.setattr("medil.data.perceptual.download", refuse)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from typing import cast
 
 import numpy as np
 
@@ -121,6 +122,8 @@ def all_metrics(
         (("dice_csf", "dice_grey", "dice_white"), lambda: tuple(tissue_dice(*case).values())),
         (("components_per_cm3", "handles_per_cm3"), lambda: _white_matter(*case, spacing_mm)),
     ]
+    if "lpips" in scored():
+        groups.append((("lpips",), lambda: (cast(float, lpips_25d(*case, peak)),)))
     finite = bool(np.isfinite(estimate).all() and np.isfinite(truth).all())
     values: dict[str, float] = {}
     for names, compute in groups:
@@ -128,8 +131,7 @@ def all_metrics(
         if finite:
             with suppress(InputError):
                 values |= zip(names, compute())
-    distance = lpips_25d(*case, peak) if finite and peak > 0 else None
-    return values if distance is None else {**values, "lpips": distance}
+    return values
 
 
 def _resolutions(

@@ -181,4 +181,6 @@ UNITS = {name: m.unit for name, m in METRICS.items()}
 
 def scored() -> tuple[str, ...]:
     """`VOLUME_METRICS` that `all_metrics` computes here: LPIPS only with its weights."""
-    return tuple(n for n in VOLUME_METRICS if n != "lpips" or perceptual.available())
+    return tuple(
+        n for n in VOLUME_METRICS if n != "lpips" or perceptual.network_or_none() is not None
+    )

@@ -1,4 +1,4 @@
-"""LPIPS over three stacks of slices, when the trained network is at hand; else nothing.
+"""LPIPS over three stacks of slices; nothing, and a warning, where its weights cannot be had.
 
 The distance was learned from people who compared photographs. A trunk with random weights
 would give numbers as well, of another metric: there is no such fallback here.
@@ -6,9 +6,9 @@ would give numbers as well, of another metric: there is no such fallback here.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from eval.metrics.checks import bounding_box, checked
+from medil.data.perceptual import PUBLISHED, alexnet_lpips
 from medil.errors import InputError
-from medil.system.files import file_sha256
 
 Network = Callable[[Tensor, Tensor], Tensor]
 
 N_SLICES = 8  # along each axis
 LEAST_SIDE = 64  # pixels, what AlexNet's strides need
-TRUNK = "alexnet-owt-7be5be79.pth"  # torchvision's name: the hash of its bytes begins so
+TRUNK = PUBLISHED.path.rsplit("/", 1)[-1]
 
 
 def lpips_25d(
@@ -42,7 +42,7 @@ def lpips_25d(
     only on one grid. The network has seen photographs, not scans.
 
     From 0, lower is better; None when the weights are not available. `network` takes two
-    [B, 3, h, w] and gives [B, ...] distances; `alexnet_lpips` when None.
+    [B, 3, h, w] and gives [B, ...] distances; AlexNet's LPIPS when None.
 
     Source: Zhang et al. 2018.
 
@@ -52,7 +52,7 @@ def lpips_25d(
     truth, estimate, mask = checked(truth, estimate, mask)
     if not peak > 0:
         raise InputError(f"the peak must be above zero, not {peak}.")
-    network = network or alexnet_lpips()
+    network = network or network_or_none()
     if network is None:
         return None
     box = bounding_box(mask, margin=0)
@@ -65,31 +65,14 @@ def lpips_25d(
     return float(np.mean(distances))
 
 
-def available() -> bool:
-    """Whether `lpips_25d` gives a number here: both packages and the trained trunk."""
-    return alexnet_lpips() is not None
-
-
 @lru_cache(maxsize=1)
-def alexnet_lpips() -> Network | None:
-    """AlexNet's LPIPS (version 0.1), or None when a package or the trunk is not at hand.
-
-    Never downloads: the trunk must lie in torch's hub cache under torchvision's name, and
-    its bytes must be those that the name promises. The linear weights come with lpips.
-    """
-    if not is_published(Path(torch.hub.get_dir()) / "checkpoints" / TRUNK):
-        return None
+def network_or_none() -> Network | None:
+    """AlexNet's LPIPS; None, after a warning that says why, where it cannot be had."""
     try:
-        import lpips
-        import torchvision  # noqa: F401  (lpips fails later without it)
-    except ImportError:
+        return alexnet_lpips()
+    except InputError as error:
+        warnings.warn(f"LPIPS is left out: {error}", stacklevel=2)
         return None
-    return lpips.LPIPS(net="alex", verbose=False).eval()
-
-
-def is_published(path: Path) -> bool:
-    """Whether a file is there and its SHA-256 begins as its name says (``name-hash.pth``)."""
-    return path.is_file() and file_sha256(path).startswith(path.stem.rsplit("-", 1)[-1])
 
 
 def _shown(volume: np.ndarray, peak: float) -> Tensor:

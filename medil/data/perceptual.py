@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
+import warnings
 import zipfile
 from functools import lru_cache
 from pathlib import Path
@@ -46,7 +47,9 @@ SHAPES = {  # of the five convolutions, in the order of the published file
     "features.10.weight": (256, 256, 3, 3),
     "features.10.bias": (256,),
 }
-NUMBERS_SHA256 = "2b566cc3a4d6f0a7343701af22f461f1ac3dcd03a3ac28cce10968a1d3c85fdc"  # of all numbers, in that order, little-endian float32
+NUMBERS_SHA256 = (  # of all numbers, in that order, little-endian float32
+    "2b566cc3a4d6f0a7343701af22f461f1ac3dcd03a3ac28cce10968a1d3c85fdc"
+)
 LPIPS_NAMES = {"0": "slice1", "3": "slice2", "6": "slice3", "8": "slice4", "10": "slice5"}
 _LIBRARIES: list[Any] = []  # kept alive: operators vanish with their library
 
@@ -63,7 +66,9 @@ def alexnet_lpips() -> nn.Module:
         lpips = importlib.import_module("lpips")
     except ImportError as error:
         raise InputError("LPIPS needs lpips: pip install 'medil-book[perceptual]'.") from error
-    network: nn.Module = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # lpips names torchvision's former arguments
+        network: nn.Module = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
     state = network.state_dict()
     for name, values in alexnet_trunk().items():
         _, layer, part = name.split(".")

@@ -121,8 +121,7 @@ class _Builder:
                 self._remove(former)
             return False
         key = f"{re.sub(r'[^A-Za-z0-9_-]', '_', name)}-{sha256[:12]}"
-        facts = {"name": name, "subject": subject, "kind": kind, "sha256": sha256}
-        facts |= origin
+        facts = {"name": name, "subject": subject, "kind": kind, "sha256": sha256, **origin}
         with _whole(self.folder / key) as temporary:
             self.facts[key] = _write(temporary, load(path), facts, self.intensity)
         self.by_hash[sha256], self.by_path[source] = key, key

@@ -7,7 +7,7 @@ networks themselves, for runs on a GPU.
 
 from __future__ import annotations
 
-from pathlib import Path
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medil.config import TrainConfig
-from medil.errors import InputError, needs
+from medil.data.perceptual import alexnet_lpips
+from medil.errors import InputError
 
 FORMER_TERMS = ("gradient_weight", "spectral_weight", "consistency_weight")
 
@@ -80,7 +81,6 @@ def check_terms(settings: TrainConfig) -> None:
 
 # Terms that are networks, for runs on a GPU
 
-TRUNK = "alexnet-owt-7be5be79.pth"  # torchvision's weights, as torch hub names the file
 EVERY = 2  # LPIPS compares every second plane along an axis
 LEAST = 64  # smallest side of a plane, in pixels; smaller planes are enlarged for the trunk
 STRIDED = 2  # convolutions between the discriminator's first and last
@@ -89,16 +89,13 @@ STRIDED = 2  # convolutions between the discriminator's first and last
 class Perceptual(nn.Module):
     """LPIPS on planes along the three axes (Zhang et al. 2018, arXiv 1801.03924), "2.5-D".
 
-    Its weights are read from this computer and never downloaded; a random trunk would be
-    another loss under the same name.
-
     Raises:
-        InputError: The trunk's weights or the lpips package are not on this computer.
+        InputError: As `medil.data.perceptual.alexnet_lpips`.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.lpips = _load_lpips()
+        self.lpips = deepcopy(alexnet_lpips())  # which others use on another device
 
     def forward(self, estimate: Tensor, truth: Tensor) -> Tensor:
         """Mean LPIPS distance over planes and axes of two [B, 1, D, H, W] images, 0 ... 1."""
@@ -114,19 +111,6 @@ class Perceptual(nn.Module):
         size = [max(LEAST, n) for n in planes.shape[2:]]
         planes = functional.interpolate(planes, size, mode="bilinear", align_corners=False)
         return (2 * planes - 1).expand(-1, 3, -1, -1)
-
-
-def _load_lpips() -> nn.Module:
-    """LPIPS with frozen weights that lie on this computer."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / TRUNK
-    if not path.is_file():
-        raise InputError(
-            f"LPIPS weights are not on this computer; put torchvision's {path.name} into "
-            f"{path.parent}, or set perceptual_weight to 0."
-        )
-    with needs("perceptual", "the perceptual loss needs lpips"):
-        from lpips import LPIPS
-    return LPIPS(net="alex", verbose=False).eval().requires_grad_(False)
 
 
 UNNORMALISED: dict[str, Any] = {"norm": None, "bias": True}

@@ -8,6 +8,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from medil.config import TrainConfig
+from medil.data.perceptual import alexnet_lpips
 from medil.errors import InputError
 from medil.training.losses import (
     FORMER_TERMS,
@@ -91,8 +92,10 @@ def test_the_sum_weighs_the_kl_term():
 
 
 def test_the_perceptual_term_refuses_a_random_trunk(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(InputError, match=r"weights are not on this computer.*alexnet"):
+    monkeypatch.setenv("MEDIL_CACHE", str(tmp_path))
+    monkeypatch.delenv("MEDIL_DATA_MIRROR", raising=False)
+    alexnet_lpips.cache_clear()
+    with pytest.raises(InputError, match=r"alexnet.* could not be downloaded"):
         Perceptual()
 
 
@@ -104,7 +107,7 @@ def test_the_perceptual_term_looks_at_planes_along_every_axis(monkeypatch, image
             seen.append(tuple(one.shape))
             return (one - other).abs().mean(dim=(1, 2, 3), keepdim=True)
 
-    monkeypatch.setattr("medil.training.losses._load_lpips", Mean)
+    monkeypatch.setattr("medil.training.losses.alexnet_lpips", Mean)
     monkeypatch.setattr("medil.training.losses.LEAST", 8)
     term = Perceptual()
     truth = images[0].float()

@@ -137,10 +137,10 @@ def test_lpips_is_left_out_without_weights_and_in_with_them(monkeypatch, head):
     from eval.metrics import perceptual
 
     truth, mask = head
-    monkeypatch.setattr(perceptual, "alexnet_lpips", lambda: None)
+    monkeypatch.setattr(perceptual, "network_or_none", lambda: None)
     assert "lpips" not in catalogue.scored()
     network = lambda a, b: (a - b).abs().mean(dim=(1, 2, 3))  # noqa: E731
-    monkeypatch.setattr(perceptual, "alexnet_lpips", lambda: network)
+    monkeypatch.setattr(perceptual, "network_or_none", lambda: network)
     assert "lpips" in catalogue.scored()
     assert metrics.all_metrics(truth, truth, mask, SPACING_MM)["lpips"] == 0.0
 

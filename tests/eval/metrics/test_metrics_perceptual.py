@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import pytest
 import torch
 
 from eval.metrics import perceptual
 from eval.metrics.perceptual import lpips_25d
+from medil.data.perceptual import alexnet_lpips
 from medil.errors import InputError
 
 
@@ -86,27 +85,16 @@ def test_slices_count_alike_however_many_an_axis_has():
 
 
 def test_without_the_trained_trunk_there_is_no_number(monkeypatch, tmp_path):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(
-        torch.hub, "load_state_dict_from_url", lambda *a, **k: pytest.fail("a download")
-    )
-    perceptual.alexnet_lpips.cache_clear()
+    monkeypatch.setenv("MEDIL_CACHE", str(tmp_path))
+    monkeypatch.delenv("MEDIL_DATA_MIRROR", raising=False)
+    for cached in (alexnet_lpips, perceptual.network_or_none):
+        cached.cache_clear()
     try:
         truth = np.ones((8, 8, 8))
-        assert lpips_25d(truth, truth, everywhere(truth.shape), 1.0) is None
-        assert not perceptual.available()
+        with pytest.warns(UserWarning, match="LPIPS is left out: .*MEDIL_DATA_MIRROR"):
+            assert lpips_25d(truth, truth, everywhere(truth.shape), 1.0) is None
     finally:
-        perceptual.alexnet_lpips.cache_clear()
-
-
-def test_a_trunk_counts_only_with_the_bytes_that_its_name_promises(tmp_path):
-    content = b"weights"
-    published = tmp_path / f"net-{hashlib.sha256(content).hexdigest()[:8]}.pth"
-    assert not perceptual.is_published(published)
-    published.write_bytes(b"something else")
-    assert not perceptual.is_published(published)
-    published.write_bytes(content)
-    assert perceptual.is_published(published)
+        perceptual.network_or_none.cache_clear()
 
 
 def test_a_peak_of_zero_is_refused():
