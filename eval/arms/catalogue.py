@@ -1,7 +1,8 @@
 """The arms of the ablation: one latent, one budget of parameters, different operators and rivals.
 
 Each arm comes twice: with the closed-form shortcut, and with both ends learned ("/learned").
-Parameter counts lie within 10 % of the default arm's, whose trunk all MedIL arms share.
+Parameter counts lie within 10 % of the default arm's, whose trunk all MedIL arms share, but for
+`trilinear-both`: the paper's MedIL-Interp, with the trunk of the arms that have LTE at both ends.
 """
 
 from __future__ import annotations
@@ -15,14 +16,24 @@ TRUNK = ModelConfig(
     width_encoder=32, width_latent=48, width_fine=32, depth_encoder=1, depth_latent=3,
     depth_fine=2, frequencies=14, hidden=64,
 )  # fmt: skip
+SKIP_FREQUENCIES = 6  # along each axis: as many numbers as 18 plane waves
 LEARNED = "/learned"
 
 
 _SHALLOW = replace(TRUNK, width_encoder=16, width_latent=40, depth_latent=2)
+_BOTH = replace(TRUNK, depth_latent=2)
 ARMS: dict[str, ModelConfig] = {
     **{name: replace(TRUNK, operator=name) for name in OPERATORS},
+    "literal-skip": replace(TRUNK, operator="literal-skip", frequencies=SKIP_FREQUENCIES),
     "integrated-j5": replace(TRUNK, harmonics=2),
-    "literal-both": replace(TRUNK, operator="literal", encoder_operator="literal", depth_latent=2),
+    "trilinear-both": replace(_BOTH, operator="trilinear", encoder_operator="trilinear"),
+    "literal-skip-both": replace(
+        _BOTH,
+        operator="literal-skip",
+        encoder_operator="literal-skip",
+        frequencies=SKIP_FREQUENCIES,
+    ),
+    "literal-both": replace(_BOTH, operator="literal", encoder_operator="literal"),
     "conv-1mm": replace(_SHALLOW, architecture="conv"),
     "conv-1.33mm": replace(TRUNK, architecture="conv", working_mm=4 / 3, depth_latent=2),
     "resizing": replace(_SHALLOW, architecture="resizing"),

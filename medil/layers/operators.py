@@ -20,7 +20,7 @@ from medil.grid import Grid
 from medil.layers.bases import cubic_bspline, local_fourier
 from medil.layers.blocks import at_least_float, depth_to_space, zero_init
 from medil.layers.content_lte import ContentLTE, plane_waves
-from medil.layers.pointwise import LIIF, FixedMLP, LiteralLTE, Trilinear
+from medil.layers.pointwise import LIIF, FixedMLP, LiteralLTE, SkipLTE, Trilinear
 from medil.layers.projection import (
     least_squares,
     synthesise,
@@ -137,6 +137,7 @@ OPERATORS = {  # the one list: whatever stands here can be trained, tested and c
     "integrated-content": Operator(lambda c, i, o: ContentLTE(i, o, c.harmonics)),
     "fixed-mlp": Operator(lambda c, i, o: FixedMLP(i, o, plane_waves(c.harmonics), c.hidden)),
     "literal": Operator(lambda c, i, o: LiteralLTE(i, o, c.frequencies, c.hidden), encodes=True),
+    "literal-skip": Operator(lambda c, i, o: SkipLTE(i, o, c.frequencies, c.hidden), encodes=True),
     "liif": Operator(lambda c, i, o: LIIF(i, o, c.hidden)),
     "trilinear": Operator(lambda c, i, o: Trilinear(i, o, c.hidden), encodes=True),
     "subpixel": Operator(lambda c, i, o: SubPixel(i, o, _voxels_per_cell(c))),

@@ -275,3 +275,45 @@ class Trilinear(PointOperator):
             for chunk in points_mm.split(QUERIES_PER_CHUNK)
         ]
         return torch.cat(values, dim=1).mT
+
+
+class SkipLTE(PointOperator):
+    """LTE as the paper's first author builds it in a later library: waves by axis, and a skip.
+
+    For each of the 8 cells around a query an MLP takes A * [cos pi t, sin pi t], where
+    t_ka = F_ka delta_a + phi_ka for K frequencies along each axis a: 6 K numbers. The phase phi is
+    linear in the size of the target voxel in mm. MedIL-Interp (`Trilinear`) is added, and the
+    MLP's last layer starts at zero, so that training starts from MedIL-Interp.
+
+    Source: TylerSpears/epinr; whether the paper's own runs had the skip is not known.
+    """
+
+    reach = 2  # beyond a voxel's faces, in feature cells
+
+    def __init__(self, channels_in: int, channels_out: int, frequencies: int, hidden: int) -> None:
+        super().__init__()
+        n = 3 * frequencies
+        self.amplitude = nn.Conv3d(channels_in, 2 * n, 3, padding=1)
+        self.frequency = nn.Conv3d(channels_in, n, 3, padding=1)
+        self.phase = nn.Linear(3, n, bias=False)
+        self.mlp = mlp(2 * n, hidden, channels_out)
+        self.skip = Trilinear(channels_in, channels_out, hidden)
+
+    def at(
+        self, features: Tensor, nodes: Grid, points_mm: Tensor, edges_mm: np.ndarray | None = None
+    ) -> Tensor:
+        """As `PointOperator.at`."""
+        amplitude = cells_of(self.amplitude(features))  # [B, N, 6K]
+        frequency = cells_of(self.frequency(features))  # [B, N, 3K], axis by axis for each k
+        edges_mm = np.zeros((3, 3)) if edges_mm is None else edges_mm
+        size_mm = torch.from_numpy(np.linalg.norm(edges_mm, axis=0)).to(features)
+        phase = at_least_float(self.phase(size_mm))
+
+        def answer(cell: Tensor, delta: Tensor) -> Tensor:
+            along = delta.repeat(1, len(phase) // 3)  # [Q, 3K]
+            angle = torch.pi * (frequency.index_select(1, cell) * along + phase)
+            wave = torch.cat([angle.cos(), angle.sin()], dim=-1)
+            return self.mlp(amplitude.index_select(1, cell) * wave)
+
+        skip = self.skip.at(features, nodes, points_mm, edges_mm)
+        return local_ensemble(answer, nodes, points_mm, amplitude) + skip

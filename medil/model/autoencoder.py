@@ -39,6 +39,7 @@ from medil.model.tiles import Block, cuts, support
 from medil.system.device import network_precision
 from medil.volume import Intensity, Volume, replace_nonfinite, robust_intensity
 
+COEFFICIENTS = {"literal": 5, "literal-skip": 9}  # numbers per voxel and frequency in the encoder
 WEIGHT_NAMES = {  # part of the network -> its name in weights files
     "encoder.stem": "intake",
     "encoder.fine": "encode_fine",
@@ -82,7 +83,7 @@ class Stem(nn.Module):
             operator: Any = make_operator(config, self.kind, self.width, self.width, encodes=True)
             self.operator = operator
             self.mix = nn.Conv3d(self.width + 3, self.width, 1)
-            coefficients = 5 * config.frequencies if self.kind == "literal" else 0
+            coefficients = COEFFICIENTS.get(self.kind, 0) * config.frequencies
             self.bytes_per_voxel = 4 * (6 * self.width + coefficients)
             self.halo_nodes, self.reach = 0, 3 + operator.reach  # 3 convolutions in the stem
 

@@ -104,6 +104,33 @@ def test_literal_lte_equals_the_slow_loop(grid):
 
 @GRIDS
 @torch.no_grad()
+def test_skip_lte_is_the_literal_loop_axis_by_axis_plus_interpolation(grid):
+    layer, x = operator("literal-skip", channels_out=2), features()
+    fast = (layer(x, NODES, grid) - layer.skip(x, NODES, grid))[0]
+    n = 3 * SMALL.frequencies
+    along = np.zeros((n, 3, *NODES.shape))
+    for k in range(n):
+        along[k, k % 3] = layer.frequency(x)[0, k].numpy()
+    phase_of_cells = layer.phase.weight.numpy() * NODES.spacing_mm
+    amplitude = layer.amplitude(x)[0].numpy()
+    for voxel in some_voxels(grid):
+        slow = reference.literal_lte(
+            amplitude, along, phase_of_cells, head(layer), NODES, grid, voxel
+        )
+        np.testing.assert_allclose(fast[(slice(None), *voxel)], slow, atol=1e-10)
+
+
+@torch.no_grad()
+def test_skip_lte_starts_as_interpolation():
+    layer = make_operator(SMALL, "literal-skip", 3, 2).double()
+    torch.nn.init.normal_(layer.skip.mlp[-1].weight)
+    values = layer(features(), NODES, PARALLEL)
+    assert values.abs().max() > 0.01
+    torch.testing.assert_close(values, layer.skip(features(), NODES, PARALLEL))
+
+
+@GRIDS
+@torch.no_grad()
 def test_fixed_mlp_is_the_literal_loop_with_frozen_frequencies(grid):
     layer, x = operator("fixed-mlp"), features()
     fast = layer(x, NODES, grid)[0]
