@@ -1,8 +1,8 @@
 """The arms of the ablation: one latent, one budget of parameters, different operators and rivals.
 
 Each arm comes twice: with the closed-form shortcut, and with both ends learned ("/learned").
-Parameter counts lie within 10 % of the default arm's, whose trunk all MedIL arms share, but for
-`trilinear-both`: the paper's MedIL-Interp, with the trunk of the arms that have LTE at both ends.
+Parameter counts lie within 10 % of the default arm's, whose trunk all MedIL arms share; arms with
+one operator at both ends have a trunk of their own, a block shallower.
 """
 
 from __future__ import annotations
