@@ -118,6 +118,7 @@ def kernel_environment() -> dict[str, str]:
     share = max(1, (os.cpu_count() or 1) // DOIT_CONFIG["num_process"])
     return {
         "OMP_NUM_THREADS": str(share),
+        "OMP_WAIT_POLICY": "passive",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         **os.environ,
         "JUPYTER_PREFER_ENV_PATH": "1",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from medil.errors import InputError
 from medil.system.memory import give_back_freed_blocks
+from medil.system.threads import wait_passively
 
 if TYPE_CHECKING:
     import click
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # so that cleaning up happens
     give_back_freed_blocks()
+    wait_passively()
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
