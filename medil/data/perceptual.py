@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medil.data.manifest import PublishedFile, available, cache_path, download, fetch
-from medil.errors import InputError
+from medil.errors import InputError, needs
 from medil.system.files import atomic_output
 
 if TYPE_CHECKING:
@@ -62,10 +62,8 @@ def alexnet_lpips() -> nn.Module:
         InputError: A package is missing, or the trunk is neither here nor can be downloaded.
     """
     import_torchvision()
-    try:
+    with needs("perceptual", "LPIPS needs lpips"):
         lpips = importlib.import_module("lpips")
-    except ImportError as error:
-        raise InputError("LPIPS needs lpips: pip install 'medil-book[perceptual]'.") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # lpips names torchvision's former arguments
         network: nn.Module = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
@@ -140,11 +138,8 @@ def import_torchvision() -> None:
     import torch
 
     try:
-        importlib.import_module("torchvision")
-    except ImportError as error:
-        raise InputError(
-            "LPIPS needs torchvision: pip install 'medil-book[perceptual]'."
-        ) from error
+        with needs("perceptual", "LPIPS needs torchvision"):
+            importlib.import_module("torchvision")
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise

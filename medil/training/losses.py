@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from medil.config import TrainConfig
 from medil.data.perceptual import alexnet_lpips
-from medil.errors import InputError
+from medil.errors import InputError, needs
 
 FORMER_TERMS = ("gradient_weight", "spectral_weight", "consistency_weight")
 
