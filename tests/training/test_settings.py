@@ -89,7 +89,7 @@ def test_every_loss_can_be_tried(train, tmp_path, monkeypatch, setting):
         def forward(self, one, other):
             return (one - other).square().mean(dim=(1, 2, 3), keepdim=True)
 
-    monkeypatch.setattr("medil.training.losses._load_lpips", Distance)
+    monkeypatch.setattr("medil.training.losses.alexnet_lpips", Distance)
     if setting.startswith("adversarial"):
         pytest.importorskip("monai", reason="needs the extra `rivals`")
     choice = "--set", f"train.{setting}", "train.adversarial_after=0"
