@@ -232,6 +232,12 @@ class Grid:
             as_triple(spacing_mm, "spacing_mm"), lambda n: max(1, math.ceil(n - 1e-6))
         )
 
+    def covering_from_corner(self, spacing_mm: float | Sequence[float]) -> Grid:
+        """`covering`, but from this box's first corner: the spare length lies at the far faces."""
+        cover = self.covering(spacing_mm)
+        spare_mm = (np.array(cover.extent_mm) - self.extent_mm) / 2
+        return cover.shifted((self.directions @ spare_mm).tolist())
+
     def _covering(self, spacing_mm: Triple, whole) -> Grid:
         counts = [e / s for e, s in zip(self.extent_mm, spacing_mm, strict=True)]
         if not max(counts) < MAX_AXIS_VOXELS:

@@ -139,9 +139,7 @@ class LatentAutoencoder(nn.Module, ABC):
         Our choice: where the pitch is a whole number of voxels, every cell then holds whole
         voxels, and scans of one box at several voxel sizes share one latent grid.
         """
-        cover = grid.covering(self.config.latent_spacing_mm)
-        spare_mm = (np.array(cover.extent_mm) - grid.extent_mm) / 2
-        return cover.shifted((grid.directions @ spare_mm).tolist())
+        return grid.covering_from_corner(self.config.latent_spacing_mm)
 
     def fine_grid(self, latent_grid: Grid) -> Grid:
         """The grid inside a latent grid, on which the splines and the networks' fine level lie."""
