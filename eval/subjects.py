@@ -26,6 +26,7 @@ from medil.regrid import cell_average
 from medil.synth.cohort import native_grid
 from medil.volume import Volume, load
 
+REAL = ("open_ms_t1", "ds002748")  # manifests of scans
 COHORT_SEED = 7  # of the evaluation; training uses another one
 Box = tuple[slice, slice, slice]
 MADE_VERSION = 1  # part of a synthetic volume's hash: raise it when `medil.synth.cohort` changes
@@ -48,6 +49,7 @@ class Subject:
     data_sha256: str
     conditions: tuple[str, ...]
     load: Callable[[], Scan]
+    kind: str = ""  # of a real scan: brain (skull-stripped) or head; empty for others
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,34 @@ def from_coarser(scan: Scan, factors: tuple[int, int, int]) -> Case:
     return Case(volume, target, truth, target, mask)
 
 
+def _to_2_mm(scan: Scan) -> Case:
+    """Blocks of 1 mm voxels; of other voxels, cell averages over the same box."""
+    grid = scan.volume.grid
+    if np.allclose(grid.spacing_mm, 1.0, atol=1e-3):
+        return coarser(scan, (2, 2, 2))
+    target = grid.with_spacing(2.0)
+    truth, mask = averaged(scan, target)
+    return Case(scan.volume, target, truth, target, mask)
+
+
+def _from_1_mm(scan: Scan) -> Case:
+    grid = scan.volume.grid
+    return Case(at_1_mm(scan).volume, grid, _numbers(scan.volume), grid, scan.mask)
+
+
+def at_1_mm(scan: Scan) -> Scan:
+    """The scan's cell averages on 1 mm voxels over the same box; itself where it has such voxels.
+
+    Its mask holds the cells that are at least half in the scan's.
+    """
+    grid = scan.volume.grid
+    if np.allclose(grid.spacing_mm, 1.0, atol=1e-3):
+        return scan
+    target = grid.with_spacing(1.0)
+    data, mask = averaged(scan, target)
+    return Scan(Volume(torch.from_numpy(data).float(), target), mask)
+
+
 def _thin_slices(scan: Scan, parts: int) -> Case:
     grid = scan.volume.grid
     thick = int(np.argmax(grid.spacing_mm))
@@ -118,54 +148,83 @@ def _to_ideal(scan: Scan, spacing_mm: float) -> Case:
 
 CONDITIONS: dict[str, Callable[[Scan], Case]] = {
     "native -> native": same,
-    "native -> 2 mm": lambda s: coarser(s, (2, 2, 2)),  # of 1 mm scans
+    "native -> 2 mm": _to_2_mm,
     "native -> 1 x 1 x 3 mm": lambda s: coarser(s, (1, 1, 3)),
     "2 mm -> 1 mm": lambda s: from_coarser(s, (2, 2, 2)),
     "native -> in-plane x 2": lambda s: coarser(s, (2, 2, 1)),  # of thick slices along S
     "native -> thin slices -> native": lambda s: _thin_slices(s, 3),
     "native -> 1 mm": lambda s: _to_ideal(s, 1.0),
+    "1 mm -> native": _from_1_mm,  # of smaller voxels
 }
 # Where interpolating every voxel of the scan is a rival (elsewhere it copies the truth).
 INTERPOLATED: tuple[str, ...] = (
     "2 mm -> 1 mm",
     "native -> thin slices -> native",
     "native -> 1 mm",
+    "1 mm -> native",
 )
 OF_1_MM = tuple(CONDITIONS)[:4]
 OF_THICK_SLICES = ("native -> native", *tuple(CONDITIONS)[4:6])
 OF_MADE = ("native -> native", "native -> 1 mm")
+OF_BRAINS = {  # by data set
+    "open_ms_t1": OF_1_MM,
+    "ds002748": ("native -> native", "native -> 2 mm", "1 mm -> native"),
+}
 
 
 def subjects(profile: str) -> list[Subject]:
     """The held-out subjects of a profile whose data is available, real ones first.
 
     Args:
-        profile: ``quick`` (the real 1 mm brain, one raw scan, one synthetic head), ``gpu`` (all
-            scans of the test split, four synthetic heads) or ``paper`` (twenty synthetic heads).
-            MNI152 stands in when no manifest data is available.
+        profile: ``quick`` (one brain of each data set, one raw scan, one synthetic head),
+            ``gpu`` (all scans of the test split, four synthetic heads) or ``paper`` (twenty
+            synthetic heads). MNI152 stands in when no manifest data is available.
     """
     n_made = {"quick": 1, "gpu": 4, "paper": 20}
     if profile not in n_made:
         raise InputError(f"a profile is quick, gpu or paper, not {profile!r}.")
-    scanned = [real(entry) for entry in local_entries("open_ms_t1", "test")]
+    scans = held_out_scans()
+    if profile == "quick":
+        scans = _one_of_each(scans)
     n_drawn = n_made[profile] if local_entries(LABEL_MAPS, "test") else 0
     made = [_made(head) for head in heads.heads("test", COHORT_SEED, n_drawn)]
-    if profile == "quick":
-        scanned = [s for s in scanned if "study2" not in s.name]
-    return scanned + made or [template_subject()]
+    return [*map(real, scans), *made] or [template_subject()]
+
+
+def held_out_scans() -> list[Entry]:
+    """The real scans of the test split that are on this computer."""
+    return [entry for name in REAL for entry in local_entries(name, "test")]
+
+
+def held_out_brains() -> list[Entry]:
+    """The skull-stripped ones; the 1 mm brain of the tables comes first."""
+    return [entry for entry in held_out_scans() if entry.kind == "brain"]
+
+
+def _one_of_each(scans: Sequence[Entry]) -> list[Entry]:
+    """The first scan of each data set and kind."""
+    first: dict[tuple[str, str], Entry] = {}
+    for entry in scans:
+        first.setdefault((entry.dataset, entry.kind), entry)
+    return list(first.values())
+
+
+def name_of(entry: Entry) -> str:
+    """The public name of a scan: its file's, without folders and suffixes."""
+    return entry.path.rsplit("/", 1)[-1].split(".")[0]
 
 
 def real(entry: Entry) -> Subject:
     """A scan of a manifest."""
-    name = entry.path.rsplit("/", 1)[-1].split(".")[0]
-    stripped = name.startswith("cross_sectional")
+    stripped = entry.kind == "brain"
     find_mask = brain_mask if stripped else head_mask
 
     def read() -> Scan:
         volume = load(fetch(entry))
         return Scan(volume, find_mask(_numbers(volume)))
 
-    return Subject(name, entry.sha256, OF_1_MM if stripped else OF_THICK_SLICES, read)
+    conditions = OF_BRAINS[entry.dataset] if stripped else OF_THICK_SLICES
+    return Subject(name_of(entry), entry.sha256, conditions, read, entry.kind)
 
 
 def _made(head: heads.Head) -> Subject:
@@ -186,7 +245,7 @@ def _made(head: heads.Head) -> Subject:
 
 def brain_entry() -> Entry:
     """The real 1 mm brain of the tables, in its manifest."""
-    return next(e for e in entries("open_ms_t1", "test") if "cross_sectional" in e.path)
+    return next(e for e in entries("open_ms_t1", "test") if e.kind == "brain")
 
 
 def brain_at_1_mm() -> tuple[Scan, str]:

@@ -2,7 +2,8 @@
 
 A block's content is drawn once on voxels much smaller than a scan's, and every scan of it is
 the exact mean of that content over larger cells. So a scan at 1 mm and the truth at 0.8 mm
-show one object, and the rendering of the one can be held against the other.
+show one object, and the rendering of the one can be held against the other. Of real brains
+no such content is known: they answer at 1 mm alone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from eval import heads as synthetic
 from eval.extrapolation.train import FOLDER
 from eval.metrics import brain_mask
 from eval.rows import digest
+from eval.subjects import at_1_mm, cut, held_out_brains, real
+from medil.data.manifest import Entry
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.regrid import cell_average
@@ -50,6 +53,7 @@ CONDITIONS = {  # what is encoded -> what is rendered, in mm
     "1 -> 0.5": (1.0, 0.5),
 }
 OF_PHANTOMS = ("1 -> 1", "0.8 -> 0.8", "1 -> 0.8")
+OF_BRAINS = ("1 -> 1",)
 Phase = tuple[float, float, float]
 
 
@@ -110,13 +114,14 @@ def block_grid(side_mm: float, spacing_mm: float) -> Grid:
     return Grid.from_spacing([count] * 3, spacing_mm, [spacing_mm / 2] * 3)
 
 
-def sources(heads: int, phantoms: int) -> list[Source]:
-    """Synthetic heads from label maps of the test split, then folded phantoms.
+def sources(heads: int, phantoms: int, brains: int = 0) -> list[Source]:
+    """Synthetic heads from label maps of the test split, then folded phantoms, then real brains.
 
-    MNI152's tissue maps stand in where no label map is available.
+    MNI152's tissue maps stand in where no label map is available; nothing does for real brains.
     """
     drawn = synthetic.heads("test", TEST_SEED, heads, synthetic.TRAINING)
-    return [*map(_head_source, drawn), *map(_phantom_source, range(phantoms))]
+    made = [*map(_head_source, drawn), *map(_phantom_source, range(phantoms))]
+    return made + [_brain_source(entry) for entry in held_out_brains()[:brains]]
 
 
 def draw_all(blocks: list[Source], folder: Path = FOLDER, workers: int = 1) -> None:
@@ -159,6 +164,26 @@ def _head_block(name: str, sha256: str, head: synthetic.Head) -> Block:
     content = synthetic.stripped(subject, content_grid.shifted((middle_mm - HEAD_MM / 2).tolist()))
     content = robust_intensity(rough).forward(content)
     return _scans(name, sha256, content, content_grid, HEAD_MM, tuple(CONDITIONS), rng)
+
+
+# Real brains
+
+
+def _brain_source(entry: Entry) -> Source:
+    name = f"real_{real(entry).name}"
+    sha256 = digest([VERSION, entry.sha256, TEST_SEED, HEAD_MM, MARGIN_MM])
+    return Source(name, sha256, OF_BRAINS, partial(_brain_block, name, sha256, entry))
+
+
+def _brain_block(name: str, sha256: str, entry: Entry) -> Block:
+    """A block of a scan that is averaged to 1 mm."""
+    scan = at_1_mm(real(entry).load())
+    rng = np.random.default_rng([TEST_SEED, int(entry.sha256[:8], 16), 11])
+    middle_mm = synthetic.mostly_brain(scan.mask, scan.volume.grid, HEAD_MM, rng, 60, 0.7)
+    part = cut(scan, middle_mm, [HEAD_MM] * 3).volume.data
+    scaled = robust_intensity(scan.volume.data).forward(part).float()
+    a, b, c = rng.random(3)
+    return Block(name, sha256, {1.0: scaled}, HEAD_MM, (a, b, c))
 
 
 # Phantoms

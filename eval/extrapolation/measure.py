@@ -50,6 +50,7 @@ class Plan:
     heads: int  # to train on
     subjects: int  # synthetic heads to score
     phantoms: int  # to score
+    brains: int = 0  # real ones to score, at most
     conditions: tuple[str, ...] = tuple(CONDITIONS)
 
     def runs(self) -> list[Run]:
@@ -62,12 +63,12 @@ class Plan:
 
 
 PROFILES = {
-    #             arms, seeds, steps, training heads, scored heads, phantoms
+    #             arms, seeds, steps, training heads, scored heads, phantoms, brains
     "quick": Plan(
-        ("integrated", "trilinear"), 1, 100, 3, 3, 1, ("1 -> 1", "0.8 -> 0.8", "1 -> 0.8")
+        ("integrated", "trilinear"), 1, 100, 3, 3, 1, 0, ("1 -> 1", "0.8 -> 0.8", "1 -> 0.8")
     ),
-    "gpu": Plan(tuple(TITLES), 3, 600, 16, 6, 2),
-    "paper": Plan(tuple(TITLES), 5, 10_000, 16, 20, 4),
+    "gpu": Plan(tuple(TITLES), 3, 600, 16, 6, 2, 20),
+    "paper": Plan(tuple(TITLES), 5, 10_000, 16, 20, 4, 20),
 }
 
 
@@ -84,7 +85,7 @@ def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task
     train_all(plan.runs(), folder, processes)
     if options.train_only:
         return []
-    blocks = sources(plan.subjects, plan.phantoms)
+    blocks = sources(plan.subjects, plan.phantoms, plan.brains)
     draw_all(blocks, folder, processes)
     groups = coders(plan, options.release, folder)
     return block_tasks(blocks, groups, plan.conditions, folder, provenance)

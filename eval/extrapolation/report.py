@@ -1,6 +1,7 @@
 """From prepared rows to the tables of this experiment.
 
-Statistics are over synthetic heads; phantoms, of which there are few, have a table of their own.
+Statistics are over synthetic heads. Phantoms, of which there are few, and real brains, of which
+only 1 mm is known, have tables of their own.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ Answer = tuple[str, str]  # arm, condition
 
 def of_heads(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of synthetic heads."""
-    return frame[~frame["subject"].str.startswith("cortex_phantom")]
+    return frame[~frame["subject"].str.startswith(("cortex_phantom", "real_"))]
 
 
 def arms_of(frame: pd.DataFrame) -> list[str]:
@@ -172,7 +173,9 @@ def excess_table(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame
 def tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Tables by file stem, from prepared rows."""
     heads = of_heads(frame)
-    phantoms = frame[~frame.index.isin(heads.index)]
+    phantoms, brains = (
+        frame[frame["subject"].str.startswith(kind)] for kind in ("cortex_phantom", "real_")
+    )
     details = [f"detail_{part}_{band}" for band in BANDS for part in PARTS if part != "error"]
     made = {
         "errors": wide(heads, ("psnr", "ssim", "hfen", "fsc_05_mm", "fsc_0143_mm", MISMATCH)),
@@ -180,5 +183,6 @@ def tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "surface": false_table(frame),
         "pairs": pairs_table(heads),
         "phantoms": wide(phantoms, ("psnr", *details[3:6], *SURFACE), 3),
+        "brains": wide(brains, ("psnr", "ssim", "hfen", "fsc_05_mm", *details[3:6], *SURFACE), 3),
     }
     return {f"extrapolation_{name}": table for name, table in made.items()}

@@ -17,8 +17,8 @@ from scipy import fft
 from eval import heads as synthetic
 from eval.latent_consistency.conditions import BANDS_PER_MM, SAME
 from eval.rows import digest
-from eval.subjects import COHORT_SEED, MADE_VERSION, Scan, brain_at_1_mm
-from medil.data.manifest import Entry, local_entries
+from eval.subjects import COHORT_SEED, MADE_VERSION, Scan, at_1_mm, held_out_brains, real
+from medil.data.manifest import Entry
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.model.codecs import frequencies_per_mm
@@ -52,10 +52,11 @@ class Head:
 
 
 def heads(profile: str) -> list[Head]:
-    """The real 1 mm brain where it is available, and synthetic heads from test-split label maps.
+    """Real brains where they are available, and synthetic heads from test-split label maps.
 
-    Where no label maps are available, the synthetic heads come from the MNI152 tissue maps. At
-    least four, since distances are fractions of those between heads.
+    ``quick`` takes the 1 mm brain of the tables alone, the others all of the test split. Where no
+    label maps are available, the synthetic heads come from the MNI152 tissue maps. At least four,
+    since distances are fractions of those between heads.
 
     Raises:
         InputError: No such profile.
@@ -63,14 +64,14 @@ def heads(profile: str) -> list[Head]:
     counts = {"quick": 4, "gpu": 12, "paper": 40}
     if profile not in counts:
         raise InputError(f"a profile is quick, gpu or paper, not {profile!r}.")
-    real = [e for e in local_entries("open_ms_t1", "test") if "cross_sectional" in e.path]
+    brains = held_out_brains()[: 1 if profile == "quick" else None]
     made = synthetic.heads("test", COHORT_SEED, counts[profile])
-    return [*map(_real, real), *map(_made, made)]
+    return [*map(_real, brains), *map(_made, made)]
 
 
 def _real(entry: Entry) -> Head:
-    name = entry.path.rsplit("/", 1)[-1].split(".")[0]
-    return Head(name, entry.sha256, 1.0, lambda: real_content(brain_at_1_mm()[0]))
+    brain = real(entry)
+    return Head(brain.name, entry.sha256, 1.0, lambda: real_content(at_1_mm(brain.load())))
 
 
 def _made(head: synthetic.Head) -> Head:

@@ -19,13 +19,13 @@ from eval.subjects import (
     Box,
     Scan,
     Subject,
+    at_1_mm,
     box_between,
-    brain_entry,
     cut_box,
+    held_out_brains,
     real,
     template_subject,
 )
-from medil.data.manifest import available
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.volume import Volume
@@ -36,10 +36,11 @@ N_SYNTHETIC = {"quick": 1, "gpu": 4, "paper": 12}
 
 
 def heads(profile: str) -> list[Subject]:
-    """The real brain (MNI152 where it is not available) and synthetic heads of the test split.
+    """Real brains (MNI152 where there are none) and synthetic heads, all of the test split.
 
     Args:
-        profile: ``quick`` (one synthetic head), ``gpu`` (four) or ``paper`` (twelve).
+        profile: ``quick`` (the 1 mm brain of the tables and one synthetic head), ``gpu`` (all
+            brains and four) or ``paper`` (all brains and twelve).
 
     Returns:
         Each loads as a scan at 1 mm, trimmed to its brain; synthetic ones are noise-free.
@@ -50,13 +51,14 @@ def heads(profile: str) -> list[Subject]:
     if profile not in N_SYNTHETIC:
         raise InputError(f"a profile is quick, gpu or paper, not {profile!r}.")
     drawn = synthetic.heads("test", COHORT_SEED, N_SYNTHETIC[profile])
-    return [_real(), *map(_synthetic, drawn)]
+    brains = [*map(real, held_out_brains())] or [template_subject()]
+    shown = brains[:1] if profile == "quick" else brains
+    return [*map(_trimmed, shown), *map(_synthetic, drawn)]
 
 
-def _real() -> Subject:
-    entry = brain_entry()
-    whole = real(entry) if available(entry) else template_subject()
-    return replace(whole, conditions=(), load=lambda: trimmed(whole.load()))
+def _trimmed(whole: Subject) -> Subject:
+    """A brain at 1 mm, cropped to its mask."""
+    return replace(whole, conditions=(), load=lambda: trimmed(at_1_mm(whole.load())))
 
 
 def _synthetic(head: synthetic.Head) -> Subject:

@@ -64,12 +64,31 @@ def test_whole_blocks_are_blocks_of_voxels_in_place(grid, factors):
 
 @pytest.mark.parametrize("condition", BLOCKS)
 def test_a_ramp_in_mm_is_the_same_ramp_as_the_truth_of_every_case(grid, condition):
+    if condition == "native -> 2 mm":  # blocks of 1 mm voxels
+        grid = Grid.from_spacing(grid.shape, 1.0, (4.0, -7.0, 30.0))
     ramp = lambda g: centres_mm(g) @ torch.tensor([0.5, -2.0, 1.0], dtype=torch.float64)  # noqa: E731
     scan = Scan(Volume(ramp(grid), grid), np.ones(grid.shape, dtype=bool))
     case = CONDITIONS[condition](scan)
     np.testing.assert_allclose(case.truth, ramp(case.seen_on).numpy(), atol=1e-9)
     np.testing.assert_allclose(case.volume.data, ramp(case.volume.grid), atol=1e-4)
     assert case.mask.all()
+
+
+def test_a_brain_of_finer_voxels_is_asked_for_2_mm_and_encoded_at_1_mm():
+    """Voxels of 0.75 mm: three of them are averaged to 2.25 mm, of which 2 mm cells take parts."""
+    grid = Grid.from_spacing((16, 16, 12), (0.75, 0.75, 1.0), origin_mm=(-9, 5, 30))
+    data = torch.arange(grid.n_voxels, dtype=torch.float64).reshape(grid.shape)
+    scan = Scan(Volume(data, grid), np.ones(grid.shape, dtype=bool))
+    coarser = CONDITIONS["native -> 2 mm"](scan)
+    assert coarser.target.spacing_mm == (2.0, 2.0, 2.0) and coarser.volume is scan.volume
+    assert coarser.target.shares_extent(grid, tolerance_mm=1e-9)
+    weights = np.array([0.75, 0.75, 0.5]) / 2  # of the first voxels in the first cell
+    first = np.einsum("i,j,ijk->", weights, weights, data[:3, :3, :2].numpy()) / 2
+    assert coarser.truth[0, 0, 0] == pytest.approx(first)
+    finer = CONDITIONS["1 mm -> native"](scan)
+    assert finer.volume.grid.spacing_mm == (1.0, 1.0, 1.0) and finer.seen_on == grid
+    assert finer.volume.data.mean().item() == pytest.approx(data.mean().item())
+    np.testing.assert_array_equal(finer.truth, data.numpy())
 
 
 def test_thin_slices_cut_the_thick_axis_and_are_seen_where_they_were_measured(grid):
@@ -198,9 +217,11 @@ def test_subjects_are_held_out_and_named_without_loading(mirror):
     names = [s.name for s in people]
     assert names[0] == "cross_sectional_patient07_T1_MNI"
     assert not any("patient04" in n or "patient12" in n for n in names)  # trained on
-    assert sum("made" in n for n in names) == 4
+    assert sum("made" in n for n in names) == 4 and sum(s.kind == "brain" for s in people) == 7
     assert len({s.data_sha256 for s in people}) == len(people)
-    assert set(s.name for s in subjects("quick")) < set(names)
+    quick = [s.name for s in subjects("quick")]
+    assert quick == [names[0], names[1], "sub-15_T1w", "made_00_from_map_17"]
+    assert set(quick) < set(names)
 
 
 def test_the_template_stands_in_when_no_data_is_at_hand(monkeypatch, tmp_path):
