@@ -303,7 +303,7 @@ PRESETS: dict[str, RunConfig] = {
         "test",
         TEST,
         TrainConfig(minutes=0.2, patch_sides_mm=(24,), log_every=5),
-        DataConfig(subjects=2),
+        DataConfig(subjects=2, real_share=0.0),
     ),
     "tiny": RunConfig(  # the CPU-trained release
         "tiny",
