@@ -17,17 +17,7 @@ import pandas as pd
 import torch
 
 from eval import rows
-from eval.ablation.blocks import (
-    FOLDER,
-    N_MADE,
-    PLACES,
-    TRAIN_SEED,
-    VERSION,
-    WHOLE,
-    Question,
-    questions,
-    training_heads,
-)
+from eval.ablation.blocks import FOLDER, PLACES, WHOLE, Question
 from eval.ablation.codecs import codec_tasks
 from eval.ablation.score import (
     DEFINITION,
@@ -39,8 +29,10 @@ from eval.ablation.score import (
     score_rows,
     scores,
 )
+from eval.ablation.scored import questions, subject_count
+from eval.ablation.training import TrainingSet
 from eval.arms.catalogue import ARMS, LEARNED, all_learned, size_of
-from eval.arms.train import STAGES, Diverged, Trained, clock, recipe, staged, train_arm
+from eval.arms.train import GROUPED, STAGES, Diverged, Trained, clock, recipe, staged, train_arm
 from eval.runner import Task
 from medil.config import RunConfig
 from medil.errors import InputError
@@ -48,10 +40,17 @@ from medil.model.weights import weights_sha256
 from medil.training.patches import Scan
 
 __all__ = ["NAME", "PROFILES", "QUICK_OUT", "RUN", "factors", "options", "tasks"]
-RUN = "ablation-run"
+RUN, CURVE = "ablation-run", "ablation-curve"
 BUDGETS = ("equal steps", "equal compute")
 REFERENCE = "integrated"
-FIRST = ("integrated", "trilinear", "subpixel", "literal", "conv-1mm", "resizing")
+SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the steps, at which the curve of learning is read
+CURVE_AT = "1 mm"
+BOTH_ENDS = "literal-skip-both/learned"
+FIRST = (  # arms that matter most: every seed of a line before the next line
+    (BOTH_ENDS, "trilinear-both/learned", "integrated", "trilinear"),
+    ("trilinear/learned", "literal-both/learned", "literal-skip/learned", "literal-skip"),
+    (BOTH_ENDS + " @both", BOTH_ENDS + " @both+groups"),
+)
 COUNTS = {  # options that are counts -> what they count
     "steps": "of each run",
     "seeds": "from 0 on",
@@ -77,18 +76,30 @@ class Plan:
         for name in COUNTS:
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} must be at least 1, not {getattr(self, name)}.")
-        if self.subjects > 1 + N_MADE:
-            raise InputError(f"there are {1 + N_MADE} subjects to score, not {self.subjects}.")
+        if self.subjects > subject_count():
+            raise InputError(f"there are {subject_count()} subjects to score, not {self.subjects}.")
         if self.places > PLACES:
             raise InputError(f"a subject has {PLACES} blocks to score, not {self.places}.")
         for arm in self.arms:
             run_config(arm)
 
     def runs(self) -> Iterator[tuple[str, int]]:
-        """(arm, seed) seed by seed; each arm after the one that sets its computing time."""
-        ordered = dict.fromkeys(a for arm in self.arms for a in (reference_of(arm), arm))
-        for seed in range(self.seeds):
-            yield from ((arm, seed) for arm in ordered)
+        """(arm, seed): the arms that matter most first, with all their seeds.
+
+        Each arm comes after the one that sets its computing time.
+        """
+        done: set[str] = set()
+        for line in range(len(FIRST) + 1):
+            arms = [arm for arm in self.arms if line_of(arm) == line]
+            ordered = dict.fromkeys(a for arm in arms for a in (reference_of(arm), arm))
+            todo = [arm for arm in ordered if arm not in done]
+            yield from ((arm, seed) for seed in range(self.seeds) for arm in todo)
+            done |= set(todo)
+
+
+def line_of(arm: str) -> int:
+    """The line of `FIRST` that holds an arm, or the one after the last."""
+    return next((k for k, line in enumerate(FIRST) if arm in line), len(FIRST))
 
 
 def run_config(arm: str) -> RunConfig:
@@ -105,10 +116,9 @@ def run_config(arm: str) -> RunConfig:
 
 def all_arms() -> list[str]:
     """Every arm, those that matter most first: what an interrupted night should hold."""
-    first = [name + ending for ending in ("", LEARNED) for name in FIRST if name + ending in ARMS]
-    stages = [REFERENCE + LEARNED + stage for stage in STAGES if stage]  # where they differ
-    others = [name for name in ARMS if name not in first]
-    return [*first, *stages, *others]
+    first = [arm for line in FIRST for arm in line if arm.partition(" @")[0] in ARMS]
+    stages = [REFERENCE + LEARNED + s for s in STAGES if s and s not in GROUPED]
+    return list(dict.fromkeys([*first, *ARMS, *stages]))
 
 
 def reference_of(arm: str) -> str:
@@ -120,8 +130,8 @@ PROFILES = {
     # name         arms, steps, seeds, heads, subjects
     # quick: without the shortcut, which so few steps hardly leave, so that arms differ
     "quick": lambda: Plan((REFERENCE + LEARNED, "trilinear" + LEARNED), 150, 2, 4, 4),
-    "gpu": lambda: Plan(tuple(all_arms()), 600, 3, 16, 1 + N_MADE),
-    "paper": lambda: Plan(tuple(all_arms()), 6000, 5, 16, 1 + N_MADE),
+    "gpu": lambda: Plan(tuple(all_arms()), 6000, 3, 16, min(12, subject_count())),
+    "paper": lambda: Plan(tuple(all_arms()), 30000, 5, 16, subject_count()),
 }
 
 
@@ -145,10 +155,15 @@ def plan_of(options: argparse.Namespace) -> Plan:
 
 
 def factors(conditions: pd.Series) -> pd.DataFrame:
-    """Voxel sizes and budget of scores; codecs have an empty budget, runs only a recipe."""
-    split = conditions.str.partition(", equal ")
+    """Voxel sizes, budget and steps.
+
+    Codecs have no budget, runs only a recipe; points of a curve alone have steps, others NaN.
+    """
+    split, after = conditions.str.partition(", equal "), conditions.str.partition(", after ")
     budget = ("equal " + split[2]).where(split[2] != "", "")
-    return pd.DataFrame({"spacing": split[0], "budget": budget})
+    steps = pd.to_numeric(after[2].str.removesuffix(" steps"))
+    spacing = split[0].where(steps.isna(), after[0])
+    return pd.DataFrame({"spacing": spacing, "budget": budget, "steps": steps})
 
 
 # Tasks
@@ -158,15 +173,16 @@ def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task
     """One task a codec and subject, then one a run that is not recorded yet."""
     plan, device, processes = plan_of(options), options.device, options.workers or 1
     blocks = first_places(questions(plan.subjects, options.data, processes), plan.places)
-    scans = training_heads(plan.heads, options.data, processes)
-    hashes = {arm: config_hash(arm, plan, device, [q.subject for q in blocks])
-              for arm, _ in plan.runs()}  # fmt: skip
+    training = TrainingSet.at_hand(plan.heads)
+    scans = training.scans(options.data, processes)
+    hashes = {arm: config_hash(arm, plan, device, training, blocks) for arm, _ in plan.runs()}
     recorded = recorded_runs(options.path)
     sizes = list(dict.fromkeys(map(size_of, plan.arms)))
     made = codec_tasks(blocks, sizes, plan.places, provenance)
     for arm, seed in plan.runs():
         if (hashes[arm], seed) not in recorded:
-            run = Run(arm, seed, plan, device, hashes[arm], hashes[reference_of(arm)])
+            ours = hashes[arm], hashes[reference_of(arm)]
+            run = Run(arm, seed, plan, device, *ours, str(training))
             name = torch.cuda.get_device_name() if device == "cuda" else device
             about = replace(provenance, seed=seed, device=name)
             measured = partial(measure, run, scans, blocks, options.path, about)
@@ -174,9 +190,12 @@ def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task
     return made
 
 
-def config_hash(arm: str, plan: Plan, device: str, subjects: Sequence[str]) -> str:
+def config_hash(
+    arm: str, plan: Plan, device: str, training: TrainingSet, blocks: Sequence[Question]
+) -> str:
     """Digest of all that a run's numbers depend on, but for its seed."""
-    data = [VERSION, TRAIN_SEED, plan.heads, sorted(set(subjects)), plan.places]
+    scored = sorted({(q.subject, q.data_sha256) for q in blocks})
+    data = [training.recipe, scored, plan.places]
     config = run_config(arm)
     return rows.digest(
         [arm, asdict(config.model), asdict(config.train), plan.steps, device, data, DEFINITION]
@@ -204,7 +223,7 @@ def first_places(blocks: Sequence[Question], places: int) -> list[Question]:
 
 @dataclass(frozen=True)
 class Run:
-    """One arm with one seed, and the hashes of its configuration and of its reference's."""
+    """One arm with one seed, the hashes of its configuration and of its reference's, its data."""
 
     arm: str
     seed: int
@@ -212,6 +231,12 @@ class Run:
     device: str
     config_hash: str
     reference_hash: str
+    data: str  # what it trains on, in words
+
+    @property
+    def curve(self) -> list[int]:
+        """Steps after which the curve of learning is read."""
+        return sorted({max(1, int(share * self.plan.steps)) for share in SHARES})
 
     def budget_s(self, path: Path) -> float | None:
         """Computing time of its reference; None of a reference itself, or if that diverged."""
@@ -233,13 +258,14 @@ def measure(
     try:
         trained = train_arm(
             run_config(run.arm), scans, run.seed, run.plan.steps, run.budget_s(path), run.device,
-            title=f"{run.arm}, seed {run.seed}",
+            f"{run.arm}, seed {run.seed}", run.curve, run.arm.endswith(GROUPED),
         )  # fmt: skip
     except Diverged as error:
         values = {"diverged_at_step": (float(error.args[0]), "1")}
         return run_rows(run, values, blocks[0], "", time.perf_counter() - started, provenance)
     time_s, started_cpu = time.perf_counter() - started, clock(run.device)
     scored = _scored_rows(run, trained, blocks, provenance)
+    scored += _curve_rows(run, trained, blocks, provenance)
     values = {
         "cpu_s_per_step": (trained.cpu_s_per_step, "s"),
         "cpu_s_to_steps": (trained.by_steps.cpu_s, "s"),
@@ -259,7 +285,7 @@ def run_rows(
 ) -> list[rows.Row]:  # fmt: skip
     """Rows about a run itself: speed, length, size, loss; their condition is the recipe."""
     plan = run.plan
-    recipe = f"{plan.steps} steps, {plan.heads} heads, {plan.places} blocks a subject, {run.device}"
+    recipe = f"{plan.steps} steps, {run.data}, {plan.places} blocks a subject, {run.device}"
     numbers = {metric: value for metric, (value, _) in values.items()}
     units = {metric: unit for metric, (_, unit) in values.items()}
     about = replace(
@@ -292,3 +318,16 @@ def _scored_rows(
         units, kept = {"patch_vs_whole": "%"}, sampling(q, numbers(q))
         made += about.rows(apart, units, kept, 0.0, provenance)
     return made
+
+
+def _curve_rows(
+    run: Run, trained: Trained, blocks: Sequence[Question], provenance: rows.Provenance
+) -> list[rows.Row]:
+    """Every snapshot on the way, on each subject's first block of `CURVE_AT`."""
+    asked = [q for q in first_places(blocks, 1) if q.condition == CURVE_AT]
+    numbers, made = partial(Question.latent_numbers, size=size_of(run.arm)), []
+    for shot in trained.on_the_way:
+        scored = scores(asked, partial(answer, shot.model))
+        about = run.arm, f"after {shot.steps} steps", scored, numbers, run.config_hash
+        made += score_rows(*about, weights_sha256(shot.model), provenance)
+    return [replace(row, experiment=CURVE) for row in made]

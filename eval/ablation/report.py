@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from eval.ablation.blocks import CONDITIONS, FINER, SCORED_MM
+from eval.ablation.blocks import CONDITIONS, FINER, NATIVE, SCORED_MM
 from eval.ablation.codecs import INTERPOLATION
 from eval.ablation.measure import BUDGETS, NAME, RUN
 from eval.ablation.recipes import RECIPE
@@ -111,9 +111,13 @@ def psnr_of(scores: pd.DataFrame) -> Scores:
 def lead(psnr: Scores, first: str, second: str, spacing: str, budget: str) -> Paired | None:
     """The paired difference of two arms; None where it is not recorded.
 
-    `ALL_GRIDS` is the mean over `SCORED_MM`, of each subject over the grids that it has.
+    `ALL_GRIDS` is the mean over `SCORED_MM`, of each subject over the grids that it has; `NATIVE`
+    counts where it was scored.
     """
-    grids = SCORED_MM if spacing == ALL_GRIDS else [spacing]
+    grids = [spacing]
+    if spacing == ALL_GRIDS:
+        native = {(arm, NATIVE, budget) for arm in (first, second)} & psnr.keys
+        grids = [grid for grid in SCORED_MM if native or grid != NATIVE]
     found = [difference(*(psnr.table(a, grid, budget) for a in (first, second))) for grid in grids]
     if any(table.empty for table in found):  # a mean of other grids would be another quantity
         return None

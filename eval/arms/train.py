@@ -1,4 +1,4 @@
-"""Train one arm with one seed, and keep two snapshots of its weights.
+"""Train one arm with one seed, and keep snapshots of its weights.
 
 Every arm of a seed sees the same steps. The learning rate is constant after its warm-up
 and the weights are averaged over about the last tenth of the steps, so that a snapshot is
@@ -25,6 +25,7 @@ from medil.model.base import LatentAutoencoder
 from medil.model.rivals import build
 from medil.training.launch import launch
 from medil.training.patches import Scan, Step
+from medil.training.stages import hold, refinement
 from medil.training.update import average, draw_step, new_optimiser, update
 
 STAGES = {  # after an arm's name: (global_share, global_mix)
@@ -32,7 +33,9 @@ STAGES = {  # after an arm's name: (global_share, global_mix)
     " @stage1": (0.98, 0.0),
     " @both": (0.15, 0.0),
     " @both+mix": (0.15, 0.1),
+    " @both+groups": (0.15, 0.0),  # and stage one leaves the LTE alone (`medil.training.stages`)
 }
+GROUPED = (" @both+groups",)
 MOST_DECAY = 0.998
 
 
@@ -58,6 +61,7 @@ class Trained:
     cpu_s_per_step: float
     voxels_per_s: float
     loss: float  # mean of the last tenth of the first S steps
+    on_the_way: tuple[Snapshot, ...] = ()  # at the steps that were asked for
 
 
 def recipe(patch_mm: float = 24.0, batch: int = 1) -> TrainConfig:
@@ -82,32 +86,41 @@ def train_arm(
     budget_s: float | None,
     device: str = "cpu",
     title: str = "",
+    snapshots: Sequence[int] = (),
+    grouped: bool = False,
 ) -> Trained:
     """Train until both the steps and the computing time (`clock`) are spent.
 
     The seed sets initial weights, data order and noise. Without a budget of time, the run is a
-    reference: its budget is what the steps take. `config.train.steps` is not read.
+    reference: its budget is what the steps take. `config.train.steps` is not read. Further
+    `snapshots` are taken after so many steps. A `grouped` run holds the LTE still in stage one.
 
     Raises:
         Diverged: The loss is no longer finite.
+        InputError: A grouped run of an arm without a skip.
     """
     torch.set_num_threads(config.train.threads)
     torch.manual_seed(seed)  # initial weights; steps seed themselves
     model = build(config.model).to(device)
+    refine = refinement(model) if grouped else []
     _settle(model, config, scans, seed)
     ema = copy.deepcopy(model).requires_grad_(False)
     fabric = launch(1, device)
     wrapped, optimiser = fabric.setup(model, new_optimiser(model, config.train))
     by_steps = by_time = None
+    on_the_way: list[Snapshot] = []
     voxels, losses, number, spent_s = 0, [], 0, 0.0
     bar = tqdm(total=steps, desc=title, unit="step")
     while by_steps is None or by_time is None:
         started = clock(device)
+        hold(refine, number / steps < config.train.global_share)
         step, loss = _one_step(wrapped, optimiser, fabric, config, scans, seed, number, steps)
         average(ema, model, min(MOST_DECAY, (1 + number) / (10 + number)))
         spent_s += clock(device) - started
         number, voxels = number + 1, voxels + step.target.numel()
         losses.append(loss)
+        if number in snapshots:
+            on_the_way.append(Snapshot(copy.deepcopy(ema).eval(), number, spent_s))
         if number == steps:
             by_steps = Snapshot(copy.deepcopy(ema).eval(), number, spent_s)
             budget_s = spent_s if budget_s is None else budget_s
@@ -117,7 +130,8 @@ def train_arm(
         bar.update(number <= steps)
     bar.close()
     last = losses[max(0, steps - max(1, steps // 10)) : steps]
-    return Trained(by_steps, by_time, spent_s / number, voxels / spent_s, float(np.mean(last)))
+    pace = spent_s / number, voxels / spent_s
+    return Trained(by_steps, by_time, *pace, float(np.mean(last)), tuple(on_the_way))
 
 
 def clock(device: str) -> float:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from eval.ablation.blocks import TRAIN_SEED, training_heads
 from eval.ablation.blocks import VERSION as HEADS_VERSION
+from eval.ablation.training import TRAIN_SEED, training_heads
 from eval.arms.catalogue import ARMS, LEARNED
 from eval.arms.train import recipe, train_arm
 from eval.rows import digest

@@ -109,7 +109,7 @@ def prepare_scan(
     places = torch.nonzero(data > FOREGROUND).numpy()
     if not len(places):
         raise InputError("no voxel lies above the low end of the intensity window.")
-    kept = places[:: math.ceil(len(places) / MOST_PLACES)]
+    kept = places[:: math.ceil(len(places) / MOST_PLACES)].copy()  # a view would keep all
     return Scan(data, volume.grid.spacing_mm, kept, weight, name)
 
 

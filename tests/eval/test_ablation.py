@@ -18,17 +18,26 @@ from eval.ablation import blocks as ablation_data
 from eval.ablation import measure as ablation
 from eval.ablation import report as ablation_report
 from eval.ablation import score as ablation_score
+from eval.ablation import scored as ablation_scored
+from eval.ablation import training as ablation_training
 from eval.ablation.blocks import FINER, WHOLE, Question
 from eval.ablation.codecs import codec_hash, codec_tasks
 from eval.arms import train as ablation_train
 from eval.arms.catalogue import OWN
 from eval.coders.lapped import lapped
 from medil.config import TEST, RunConfig
+from medil.data.manifest import entries
+from medil.data.samples import LABEL_MAPS
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
+from medil.io.intensity import robust_intensity
+from medil.model.rivals import build
 from medil.model.weights import weights_sha256
+from medil.regrid import cell_average
 from medil.training import update as engine
+from medil.training.dataset import REAL
 from medil.training.patches import prepare_scan
+from medil.training.stages import refinement
 from medil.volume import Volume
 
 ARMS = {
@@ -43,6 +52,10 @@ def texture(shape, seed=0, blur=1.2):
     noise = np.random.default_rng(seed).normal(size=shape)
     smooth = ndimage.gaussian_filter(noise, blur)
     return torch.from_numpy(0.5 + 0.15 * smooth / smooth.std()).float().clamp(min=0.05)
+
+
+def recipe_of_tests():
+    return ablation_train.recipe(patch_mm=12.0)
 
 
 def question(subject="brain", condition="1 mm", spacing_mm=1.0, side=16, seed=0):
@@ -68,9 +81,9 @@ def small(monkeypatch, heads):
     blocks = [question(s, seed=k) for k, s in enumerate(("brain", "made_0"))]
     blocks += [question("made_0", "1.5 mm", 1.6), question("made_0", WHOLE, side=40)]
     monkeypatch.setattr(ablation, "ARMS", ARMS)
-    monkeypatch.setattr(ablation, "recipe", lambda: ablation_train.recipe(patch_mm=12.0))
+    monkeypatch.setattr(ablation, "recipe", recipe_of_tests)
     monkeypatch.setattr(ablation, "questions", lambda count, folder, workers: blocks)
-    monkeypatch.setattr(ablation, "training_heads", lambda count, folder, workers: heads)
+    monkeypatch.setattr(ablation.TrainingSet, "scans", lambda *arguments: heads)
 
 
 def run(out, *arguments):
@@ -151,11 +164,21 @@ def test_an_interrupt_ends_cleanly(small, tmp_path, monkeypatch, capsys):
 
 def test_arms_that_matter_most_come_first_and_references_before_their_arms():
     names = ablation.all_arms()
-    assert names[:2] == ["integrated", "trilinear"] and len(set(names)) == len(names)
+    first = "literal-skip-both/learned"
+    assert names[:2] == [first, "trilinear-both/learned"] and len(set(names)) == len(names)
     assert set(ablation.ARMS) <= set(names) and "integrated/learned @both+mix" in names
+    assert {f"{first} @both", f"{first} @both+groups"} <= set(names)
     plan = ablation.Plan(("literal/learned", "integrated @both"), 1, 2, 1, 1)
     ordered = ["integrated/learned", "literal/learned", "integrated", "integrated @both"]
     assert list(plan.runs()) == [(arm, seed) for seed in range(2) for arm in ordered]
+
+
+def test_a_stopped_night_holds_whole_comparisons():
+    runs = list(replace(ablation.PROFILES["gpu"](), seeds=3).runs())
+    claim = {"literal-skip-both/learned", "trilinear-both/learned", "integrated", "trilinear"}
+    head = runs[: 3 * (len(claim) + 1)]  # and the reference of learned arms
+    assert {arm for arm, _ in head} == claim | {"integrated/learned"}
+    assert len(set(head)) == len(head) and len(set(runs)) == len(runs)
 
 
 def test_the_first_places_are_kept_of_each_subject_and_condition():
@@ -199,6 +222,29 @@ def test_every_arm_of_a_seed_sees_the_same_steps(heads, monkeypatch):
         ablation_train.train_arm(config, heads, 3, steps=4, budget_s=0.0)
     half = len(seen) // 2
     assert seen[:half] == seen[half:]
+
+
+def test_a_grouped_run_holds_the_lte_still_in_stage_one_and_trains_all_in_stage_two(heads):
+    skip = replace(TEST, operator="literal-skip", closed_form=False)
+    config = ablation_train.staged(RunConfig("ablation", skip, recipe_of_tests()), " @both+groups")
+
+    def weights(snapshots, steps):
+        made = ablation_train.train_arm(
+            config, heads, 0, steps, None, snapshots=snapshots, grouped=True
+        )
+        return [shot.model for shot in (*made.on_the_way, made.by_steps)]
+
+    early, late = weights((1,), 7)  # stage one is the first 0.15: two steps
+    start = weights((), 1)[0]
+    group = [len(refinement(model)) for model in (early, late)]
+    assert group[0] == group[1] > 0
+    same = [torch.equal(a, b) for a, b in zip(refinement(early), refinement(start), strict=True)]
+    moved = [
+        not torch.equal(a, b) for a, b in zip(refinement(early), refinement(late), strict=True)
+    ]
+    assert all(same) and any(moved)
+    with pytest.raises(InputError, match="literal-skip"):
+        refinement(build(TEST))
 
 
 @pytest.mark.parametrize(
@@ -270,9 +316,9 @@ def test_questions_come_back_from_a_file_as_they_were(tmp_path):
 
 def test_a_coarse_block_is_the_mean_of_fine_voxels_in_the_same_place(rng):
     grid = Grid.from_spacing((8, 8, 8), 1.0, origin_mm=(3, 4, 5))
-    scaling = ablation_data.robust_intensity(torch.tensor([0.0, 1.0, 2.0]))
+    scaling = robust_intensity(torch.tensor([0.0, 1.0, 2.0]))
     data = torch.rand(8, 8, 8) + 0.1
-    asked = ablation_data._question("s", "d", FINER, data, grid, scaling, rng)
+    asked = ablation_data.question_of("s", "d", FINER, data, grid, scaling, rng)
     assert asked.x.shape == (4, 4, 4) and asked.target == grid
     corner = asked.truth[:2, :2, :2].mean()
     assert float(asked.x[0, 0, 0]) == pytest.approx(float(corner), rel=1e-5)
@@ -283,12 +329,58 @@ def test_blocks_are_placed_where_they_are_mostly_brain(rng):
     grid = Grid.from_spacing((40, 40, 40), 3.0)
     brain = np.zeros(grid.shape, dtype=bool)
     brain[10:30, 10:30, 10:30] = True
-    middle_mm = ablation_data._inside(brain, grid, rng)
+    middle_mm = ablation_data.inside(brain, grid, rng)
     assert (np.abs(middle_mm - 59) < 25).all()
 
 
+def test_no_scored_scan_is_a_training_scan_whatever_its_name():
+    trained = {file.sha256 for file in ablation_training.TrainingSet.at_hand(1).real}
+    scored = {file.sha256 for file in ablation_scored.test_entries()}
+    everyone = {file.sha256 for name in REAL for file in entries(name, "test")}
+    assert scored <= everyone and not everyone & {
+        e.sha256 for n in REAL for e in entries(n, "train")
+    }
+    assert not trained & scored
+    maps = {split: {m.sha256 for m in entries(LABEL_MAPS, split)} for split in ("train", "test")}
+    assert not maps["train"] & maps["test"]
+
+
+def test_without_real_scans_the_recipe_says_so(monkeypatch):
+    monkeypatch.setattr(ablation_training, "available", lambda entry: False)
+    alone = ablation_training.TrainingSet.at_hand(4)
+    monkeypatch.setattr(ablation_training, "available", lambda entry: True)
+    whole = ablation_training.TrainingSet.at_hand(4)
+    assert str(alone) == "4 heads, no real scan"
+    assert str(whole) == "4 heads, 40 real brains, 2 real heads (0.6 of steps)"
+    assert alone.recipe != whole.recipe
+
+
+def test_a_brain_is_cut_to_its_box_and_a_margin(rng):
+    data = torch.zeros(40, 30, 50)
+    data[15:20, 12:14, 3:10] = 1.0
+    cut = ablation_training.around_brain(Volume(data, Grid.from_spacing(data.shape, (1, 2, 4))))
+    assert cut.shape == (5 + 2 * 8, 2 + 2 * 4, 7 + 2 * 2) and cut.sum() == data.sum()
+
+
+def test_blocks_of_finer_scans_are_averages_over_larger_cells_at_their_place():
+    grid = Grid.from_spacing((70, 70, 70), (0.868, 0.868, 1.0))
+    volume = Volume(texture(grid.shape), grid)
+    middle_mm = grid.index_to_ras([35, 34, 33])
+    blocks = {c: (x, g) for c, x, g in ablation_scored.larger_cells(volume, middle_mm, True)}
+    assert set(blocks) == set(ablation_scored.OF_BRAINS)
+    native, own = blocks[ablation_data.NATIVE]
+    start = np.rint(grid.ras_to_index(own.index_to_ras([0, 0, 0]))).astype(int)
+    box = tuple(slice(a, a + n) for a, n in zip(start, native.shape, strict=True))
+    assert torch.equal(native, volume.data[box])
+    for condition in ("1 mm", "2 mm", "1 x 1 x 3 mm"):
+        data, target = blocks[condition]
+        assert target.spacing_mm == pytest.approx(ablation_data.SCORED_MM[condition])
+        expected = cell_average(volume.data.double().numpy(), grid, target)
+        np.testing.assert_allclose(data.numpy(), expected, atol=1e-6)
+
+
 def test_training_sizes_leave_the_unseen_ones_unseen():
-    seen = set(ablation_data.TRAIN_MM)
+    seen = set(ablation_training.TRAIN_MM)
     assert not seen & {0.8, 1.5, 3.0} and 1.0 in seen
 
 
@@ -344,7 +436,7 @@ def fabricated(
                 "cpu_s_per_step": (0.1, "s"), "training_loss": (0.02, "1"),
                 "steps_at_equal_compute": (90.0, "1"),
             }  # fmt: skip
-            run = ablation.Run(arm, seed, plan, "cpu", hashed, "")
+            run = ablation.Run(arm, seed, plan, "cpu", hashed, "", "4 heads")
             found += ablation.run_rows(run, values, question(), "w" * 64, 1.0, own)
     for codec, minus_db in (("dct_ball", 0.0), ("cubic", 2.0), ("dct_best", -5.0)):
         for k in range(subjects):
