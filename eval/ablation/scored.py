@@ -30,8 +30,8 @@ from eval.ablation.blocks import (
     write_questions,
 )
 from eval.rows import digest
-from eval.subjects import template_subject
-from medil.data.manifest import Entry, fetch, local_entries
+from eval.subjects import held_out_brains, name_of, template_subject
+from medil.data.manifest import Entry, fetch
 from medil.data.samples import map_sha256
 from medil.grid import Grid
 from medil.io.intensity import robust_intensity
@@ -65,22 +65,18 @@ def questions(count: int, folder: Path = FOLDER, workers: int = 1) -> list[Quest
 
 def subject_count() -> int:
     """How many subjects can be scored with the data on this computer."""
-    return 1 + len(local_entries(BRAINS, "test")) + N_MADE
-
-
-def test_entries() -> list[Entry]:
-    """The files of real people that can be scored here; no arm trains on them."""
-    real = [e for e in local_entries("open_ms_t1", "test") if "cross_sectional" in e.path]
-    return [*real[:1], *local_entries(BRAINS, "test")]
+    return len(subject_tasks(FOLDER))
 
 
 def subject_tasks(folder: Path) -> list[Task]:
     """Every subject's file in a folder, and the function that draws it."""
-    real = [_brain_task(folder, entry) for entry in local_entries(BRAINS, "test")]
+    people = held_out_brains()
+    first = next((entry for entry in people if entry.dataset != BRAINS), None)
+    real = [_brain_task(folder, entry) for entry in people if entry.dataset == BRAINS]
     heads = synthetic.heads("test", TEST_SEED, N_MADE, synthetic.TRAINING)
     made = [_made_task(folder, head) for head in heads]
     in_turn = chain.from_iterable(zip_longest(real, made))
-    return [_first_task(folder), *(task for task in in_turn if task)]
+    return [_first_task(folder, first), *(task for task in in_turn if task)]
 
 
 def draw_blocks(path: Path, make: Callable[[], list[Question]]) -> None:
@@ -127,17 +123,16 @@ def _side_mm(condition: str) -> float:
 # Real people
 
 
-def _first_task(folder: Path) -> Task:
+def _first_task(folder: Path, entry: Entry | None) -> Task:
     """The real brain at 1 mm."""
-    entry = next((e for e in test_entries() if e.dataset != BRAINS), None)
-    name = entry.path.rsplit("/", 1)[-1].split(".")[0] if entry else "mni152_template"
+    name = name_of(entry) if entry else "mni152_template"
     recipe = digest([*_DEFINITION, AVERAGED, map_sha256(entry), TEST_SEED])
     path = folder / f"{name}_{recipe[:12]}.safetensors"
     return path, partial(_real_blocks, name, recipe, entry, whole_voxels, 99)
 
 
 def _brain_task(folder: Path, entry: Entry) -> Task:
-    name = f"{BRAINS}_sub-{entry.subject}"
+    name = name_of(entry)
     recipe = digest([*_DEFINITION, OF_BRAINS, DECIMALS, entry.sha256, TEST_SEED])
     path = folder / f"{name}_{recipe[:12]}.safetensors"
     return path, partial(_real_blocks, name, recipe, entry, larger_cells, int(entry.subject) + 1000)

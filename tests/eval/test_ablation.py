@@ -25,6 +25,7 @@ from eval.ablation.codecs import codec_hash, codec_tasks
 from eval.arms import train as ablation_train
 from eval.arms.catalogue import OWN
 from eval.coders.lapped import lapped
+from eval.subjects import held_out_brains
 from medil.config import TEST, RunConfig
 from medil.data.manifest import entries
 from medil.data.samples import LABEL_MAPS
@@ -335,7 +336,7 @@ def test_blocks_are_placed_where_they_are_mostly_brain(rng):
 
 def test_no_scored_scan_is_a_training_scan_whatever_its_name():
     trained = {file.sha256 for file in ablation_training.TrainingSet.at_hand(1).real}
-    scored = {file.sha256 for file in ablation_scored.test_entries()}
+    scored = {file.sha256 for file in held_out_brains()}
     everyone = {file.sha256 for name in REAL for file in entries(name, "test")}
     assert scored <= everyone and not everyone & {
         e.sha256 for n in REAL for e in entries(n, "train")
