@@ -26,7 +26,7 @@ from medil.data.manifest import entries
 from medil.data.releases import RELEASES, release_path
 from medil.errors import InputError
 from medil.model.autoencoder import MedIL
-from medil.model.weights import load_release, release_config
+from medil.model.weights import load_release, release_config, short_digest, weights_sha256
 from medil.system.files import atomic_output
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ The `{name}` autoencoder of this repository, trained by its own code.
 | latent | {config.model.latent_channels} channels on a {config.model.latent_spacing_mm:g} mm grid |
 | rendering operator | {config.model.operator} LTE on cubic B-splines |
 | encoder | {encoder} |
-| weights | `{model.weights_id}` |
+| weights | `{weights}` (first digits of their digest, as in rows and pages) |
 | configuration | `{facts[config_hash]}` (inside the weights file) |
 
 ## How it was trained
@@ -131,7 +131,7 @@ def earlier_run(facts: dict, sentence: str) -> str:
 def about_weights(model: MedIL | LatentFlow, file: str, threads: int) -> dict[str, object]:
     """What every card says of weights: their size and their training."""
     return {
-        "model": model,
+        "weights": short_digest(weights_sha256(model)),
         "facts": model.facts,
         "parameters": sum(p.numel() for p in model.parameters()),
         "megabytes": release_path(file).stat().st_size / 1e6,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from eval.stats import compare
+from medil.model.weights import short_digest
 from medil.system.files import atomic_output
 
 
@@ -19,7 +20,7 @@ def provenance(frame: pd.DataFrame) -> str:
 
     commits = frame["commit"].str[:7] + frame["dirty"].map({True: "+", False: ""})
     days = frame["recorded_at"].dt.strftime("%Y-%m-%d")
-    weights = frame.loc[frame["weights_sha256"] != "", "weights_sha256"].str[:12]
+    weights = frame.loc[frame["weights_sha256"] != "", "weights_sha256"].map(short_digest)
     return (
         f"Recorded {joined(days)} at commit {joined(commits)} (device {joined(frame['device'])}, "
         f"threads {joined(frame['threads'])}, profile {joined(frame['profile'])}, weights "

@@ -16,7 +16,6 @@ A file for ``medil evaluate scans/ -o report/ --coder mine.py:make``:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +29,7 @@ from torch import nn
 from eval.coders.base import Coder, Kept
 from medil.errors import InputError, needs
 from medil.grid import Grid
+from medil.model.weights import tensors_sha256
 from medil.regrid import resample
 from medil.volume import Volume, robust_intensity
 
@@ -58,7 +58,7 @@ class MonaiCoder(Coder):
         self.name, self.title = name, title or f"AutoencoderKL at {working_mm:g} mm"
         self.net, self.working_mm = dict(net), working_mm
         self.config = {"net": {k: repr(v) for k, v in self.net.items()}, "working_mm": working_mm}
-        self.weights_sha256 = hashlib.sha256(self.weights.read_bytes()).hexdigest()
+        self.weights_sha256 = tensors_sha256(load_file(self.weights))
 
     @property
     def stride(self) -> int:

@@ -16,8 +16,10 @@ from eval.generation.verdict import means, samples, verdict
 from eval.rows import digest
 from medil.config import FlowConfig
 from medil.diffusion.flow import LatentFlow
+from medil.diffusion.sampling import check_pair
 from medil.diffusion.training import RELEASE_NAME, load_flow_release
 from medil.errors import InputError
+from medil.model.weights import load_release, short_digest, weights_sha256
 from medil.synth.attributes import ATTRIBUTES
 
 TEXT = """# Model card: {name}
@@ -35,8 +37,9 @@ autoencoder `{autoencoder}`, which renders them on any grid.
 | networks | MONAI's `DiffusionModelUNet`, from coarse to fine: {networks} |
 | flow | rectified; training times lean to noise by a shift of {run.shift:g} (coarse), \
 {run.given_shift:g} (fine) |
-| belongs to | autoencoder weights `{known.autoencoder_id}` |
-| weights | `{model.weights_id}` |
+| belongs to | autoencoder weights `{partner}` |
+| weights | `{weights}` (first digits of their digest) |
+| with its autoencoder | `{pair}` (of both, as in rows and pages) |
 | configuration | `{facts[config_hash]}` (inside the weights file) |
 
 ## How it was trained
@@ -104,8 +107,12 @@ def card(name: str, flow: LatentFlow, rows: pd.DataFrame) -> str:
         raise InputError("no row of this release yet; run python -m eval.generation first.")
     known, run, stem = flow.known, flow.settings.train, RELEASE_NAME.format(name)
     (arm,) = (arm for arm, preset in RELEASED.items() if preset == name)
+    model = load_release(name)
+    check_pair(flow, model)
     return TEXT.format(
         name=stem,
+        partner=short_digest(weights_sha256(model)),
+        pair=short_digest(pair),
         autoencoder=name,
         known=known,
         run=run,

@@ -23,6 +23,7 @@ from eval.pictures.filterable import filterable
 from eval.rows import RESULTS, latest, parts, read_rows
 from eval.tables import provenance
 from medil.errors import InputError
+from medil.model.weights import short_digest
 
 ROWS = "../rows"  # where a page finds the packed rows
 
@@ -130,7 +131,9 @@ def verdicts(found: list[Recorded], most_lines: int = 6) -> str:
 def origin(rows: pd.DataFrame, most: int = 3) -> str:
     """Provenance of rows; many weights are counted rather than listed."""
     text = provenance(rows)
-    weights = sorted(set(rows.loc[rows["weights_sha256"] != "", "weights_sha256"].str[:12]))
+    weights = sorted(
+        set(rows.loc[rows["weights_sha256"] != "", "weights_sha256"].map(short_digest))
+    )
     return text.replace(", ".join(weights), f"of {len(weights)} runs") if weights[most:] else text
 
 

@@ -17,7 +17,7 @@ from medil.config import preset
 from medil.grid import Grid
 from medil.model.autoencoder import MedIL
 from medil.model.tiles import cuts
-from medil.model.weights import load_release
+from medil.model.weights import load_release, weights_sha256
 from medil.system.device import find_device, network_precision, place_model
 from medil.volume import robust_intensity
 
@@ -90,7 +90,7 @@ def tiles(plan: Plan) -> list[Timing]:
             Timing(plan.release, TILES, f"{shape}, tiles of {cells} cells", {"max_error": error},
                    crop.grid.n_voxels, subject="crop of a brain at 1 mm",
                    spacing_in_mm=spacing_text(crop.grid), spacing_out_mm="4",
-                   weights_sha256=model.weights_id, config={"said": description})
+                   weights_sha256=weights_sha256(model), config={"said": description})
         )  # fmt: skip
     return timings
 
@@ -129,5 +129,5 @@ def brain(plan: Plan) -> list[Timing]:
     return [
         Timing(plan.release, GPU_BRAIN, f"{VOXEL_MM:g} mm", values, grid.n_voxels,
                subject="brain at 1 mm", spacing_in_mm=spacing_text(scan.volume.grid),
-               spacing_out_mm=f"{VOXEL_MM:g}", weights_sha256=model.weights_id)
+               spacing_out_mm=f"{VOXEL_MM:g}", weights_sha256=weights_sha256(model))
     ]  # fmt: skip

@@ -16,7 +16,7 @@ from eval.speed import child
 from eval.speed.timing import GROWTH, WHOLE, Plan, Timing
 from eval.subjects import brain_at_1_mm
 from medil.grid import Grid
-from medil.model.weights import load_release
+from medil.model.weights import load_release, weights_sha256
 from medil.volume import Volume, save
 
 NETWORK = {"channels": [32, 64, 64], "latent_channels": 8}  # 4x down, as many numbers as ours
@@ -42,7 +42,7 @@ def on_disk(volume: Volume, name: str, release: str) -> Iterator[Brain]:
     """A volume as a file, until the block ends."""
     with tempfile.TemporaryDirectory() as folder:
         path = save(Volume(volume.data, volume.grid), Path(folder) / "brain.nii")
-        yield Brain(path, name, volume.grid, release, load_release(release).weights_id)
+        yield Brain(path, name, volume.grid, release, weights_sha256(load_release(release)))
 
 
 def real_brain(release: str) -> AbstractContextManager[Brain]:

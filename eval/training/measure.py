@@ -15,7 +15,7 @@ from eval import rows
 from eval.runner import Task
 from medil.errors import InputError
 from medil.model.base import LatentAutoencoder
-from medil.model.weights import load_model, weights_sha256
+from medil.model.weights import load_model, short_digest, weights_sha256
 
 NAME = "training"
 MOST_POINTS = 120
@@ -112,7 +112,7 @@ def curve(frame: pd.DataFrame, weights_sha256: str) -> pd.DataFrame:
     chosen = rows.latest(frame[(frame["experiment"] == NAME) & mine])
     if chosen.empty:
         raise InputError(
-            f"there is no training curve of the weights {weights_sha256[:12]!r}; "
+            f"there is no training curve of the weights {short_digest(weights_sha256)!r}; "
             "record it with: python -m eval.training RUN_FOLDER"
         )
     steps = chosen["condition"].str.removeprefix("step ").astype(int)

@@ -41,8 +41,7 @@ def check_pair(flow: LatentFlow, model: LatentAutoencoder) -> None:
     """
     if flow.known.autoencoder_id != model.weights_id:
         raise InputError(
-            f"this flow samples latents of the autoencoder {flow.known.autoencoder_id}, "
-            f"not of {model.weights_id or 'one without weights'}; use those that belong together."
+            "this flow samples latents of another autoencoder; use weights that belong together."
         )
 
 

@@ -31,7 +31,14 @@ from medil.grid import Grid
 from medil.latent import grid_from_json, grid_to_json
 from medil.layers.blocks import space_to_depth
 from medil.model.base import LatentAutoencoder
-from medil.model.weights import load_model, load_release, read_tensors, with_weights
+from medil.model.weights import (
+    load_model,
+    load_release,
+    read_tensors,
+    short_digest,
+    weights_sha256,
+    with_weights,
+)
 from medil.synth.attributes import ATTRIBUTES, Spread
 from medil.system.device import place_model
 from medil.system.files import atomic_output, make_folder
@@ -126,7 +133,8 @@ class FlowLearner(Learner):
             parameter.data.copy_(values[name])
         run.ema.load_state_dict(run.bare.state_dict())
         facts = {name: earlier.facts.get(name) for name in ("step", "minutes", "commit")}
-        run.facts["earlier"] = {"weights": earlier.weights_id, "whole": own is flow, **facts}
+        short = short_digest(weights_sha256(earlier))
+        run.facts["earlier"] = {"weights": short, "whole": own is flow, **facts}
 
     def save_weights(self, ema: nn.Module, path: Path, facts: dict) -> None:
         """Write the averaged weights in half precision, with configuration and statistics."""

@@ -27,7 +27,9 @@ FORMAT = "medil-weights-1"
 M = TypeVar("M", bound=nn.Module)
 
 
-# Two digests of weights, both of them stored outside this repository, so neither can change
+# Rows, cards, manifest and pages name weights by `weights_sha256`, shown by `short_digest`.
+# `weights_id` is a key that latents and samplers hold, and is never shown. Files outside this
+# repository hold both, so neither can change.
 
 
 def weights_id(model: nn.Module) -> str:
@@ -52,6 +54,11 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
         flat = value.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
     return digest.hexdigest()
+
+
+def short_digest(sha256: str) -> str:
+    """The first twelve digits of `weights_sha256`: how it is shown wherever people read it."""
+    return sha256[:12]
 
 
 def save_weights(

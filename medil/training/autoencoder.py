@@ -17,7 +17,13 @@ from torch import nn
 from medil.config import PRESETS, RunConfig
 from medil.model.base import LatentAutoencoder
 from medil.model.rivals import build
-from medil.model.weights import load_model, save_weights, start_from
+from medil.model.weights import (
+    load_model,
+    save_weights,
+    short_digest,
+    start_from,
+    weights_sha256,
+)
 from medil.system.files import make_folder
 from medil.training.dataset import training_scans
 from medil.training.losses import Adversary, Perceptual, check_terms
@@ -114,7 +120,8 @@ class AutoencoderLearner(Learner):
         """Start from another run's averaged weights, perhaps of a shallower model."""
         earlier = start_from(run.bare, path)
         run.ema.load_state_dict(run.bare.state_dict())
-        run.facts["earlier"] = {"weights": load_model(path).weights_id, **earlier}
+        short = short_digest(weights_sha256(load_model(path)))
+        run.facts["earlier"] = {"weights": short, **earlier}
 
     def save_weights(self, ema: nn.Module, path: Path, facts: dict) -> None:
         """Write the averaged weights in half precision, with the configuration."""
