@@ -42,8 +42,12 @@ FILE = Path(__file__).with_suffix(".safetensors")
 
 
 def cells_of(grid: Grid) -> Grid:
-    """Latent cells over a volume, from its first corner, as a model lays them."""
-    return grid.covering_from_corner(PITCH_MM)
+    """As many latent cells as a model lays over a volume, from the same corner, that just fill it.
+
+    They are at most a little smaller than a model's, whose last cells reach beyond the box. The
+    codecs of `medil.model.codecs` spread their numbers over the box alone as well.
+    """
+    return grid.resized(grid.covering(PITCH_MM).shape)
 
 
 def coefficients(data: np.ndarray, grid: Grid, cells: Grid) -> Tensor:
@@ -86,9 +90,9 @@ def _rendered(folded: Tensor, cells: Grid, factor: int, grid: Grid) -> np.ndarra
 def fit(volumes: Iterable[Volume]) -> Tensor:
     """[64, 8, 3, 3, 3] float32: the regression over every cell that holds some brain.
 
-    Each volume is averaged onto the 1 mm grid inside its own latent grid, so that its voxel size
-    does not matter, and scaled by its peak. Coefficients enter less the mean of their cell's own:
-    of a constant volume the regression adds nothing.
+    Each volume is averaged onto the grid of 1 mm or a little less inside its own latent cells, so
+    that its voxel size does not matter, and scaled by its peak. Coefficients enter less the mean
+    of their cell's own: of a constant volume the regression adds nothing.
     """
     gram = targets = torch.zeros(())
     for volume in volumes:
