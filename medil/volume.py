@@ -7,6 +7,7 @@ dtype and the stored integers.
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,14 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from nibabel import orientations
-from nibabel.openers import Opener
-from nibabel.volumeutils import seek_tell
 from torch import Tensor
 
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.io.intensity import Intensity, replace_nonfinite, robust_intensity
-from medil.io.nifti import full_shape, nifti_image, read_nibabel, write_nibabel
+from medil.io.nifti import Deflated, full_shape, nifti_image, read_nibabel, write_nibabel
 from medil.io.nrrd import read_nrrd, write_nrrd
 from medil.io.source import Source, suffix_of, written_suffix
 from medil.system.files import atomic_output
@@ -280,9 +279,13 @@ def save_slabs(
     blank = np.broadcast_to(np.float32(0), full_shape(stored_grid, like))  # takes no memory
     image = nifti_image(blank, stored_grid, like)
     image.update_header()
-    with atomic_output(path, force) as temporary, Opener(str(temporary), "wb") as file:
-        image.header.write_to(file)
-        seek_tell(file, image.header.get_data_offset(), write0=True)  # type: ignore[arg-type]
+    with (
+        atomic_output(path, force) as temporary,
+        Deflated(temporary) if suffix.endswith(".gz") else open(temporary, "wb") as file,
+    ):
+        head = io.BytesIO()
+        image.header.write_to(head)
+        file.write(head.getvalue().ljust(image.header.get_data_offset(), b"\0"))
         dtype = image.header.get_data_dtype()  # in the byte order of the header
         for _, slab in make_slabs(slowest, transform[slowest, 1] < 0):
             stored = orientations.apply_orientation(slab.numpy(), transform)

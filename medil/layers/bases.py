@@ -84,18 +84,24 @@ def _cubic_value(delta: Tensor) -> Tensor:
     return torch.where(x < 1, near, far)[..., None]
 
 
+def _cubic_integral(delta: np.ndarray) -> np.ndarray:
+    """The antiderivative that vanishes at 0, where the spline is even."""
+    far = np.abs(delta)
+    near = far * (2 / 3 - far**2 / 3 + far**3 / 8)
+    return (np.sign(delta) * np.where(far < 1, near, 0.5 - (2 - far).clip(min=0) ** 4 / 24))[
+        ..., None
+    ]
+
+
 @cache
 def cubic_bspline() -> Basis:
     """The centred cubic B-spline (Unser 1999), radius 2, one function."""
-    from scipy.interpolate import BSpline  # slow to import, and not needed to load the package
-
-    primitive = BSpline.basis_element(np.arange(-2.0, 3.0)).antiderivative()
     return Basis(
         name="cubic B-spline",
         radius=2,
         n_functions=1,
         value=_cubic_value,
-        integral=lambda delta: primitive(np.clip(delta, -2.0, 2.0))[..., None],
+        integral=_cubic_integral,
         points_per_cell=2.5,
     )
 

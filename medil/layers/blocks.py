@@ -13,8 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+SILENT_POWER = 1e-6  # added to the mean square of a voxel's channels
 # oneDNN is used on x86 alone, where its kernels are known to be faster.
 ONEDNN = torch.backends.mkldnn.is_available() and "AVX" in torch.backends.cpu.get_cpu_capability()
+
+
+def _as_in_memory(x: Tensor) -> list[int]:
+    """The spatial axes 0, 1, 2 of [B, C, D, H, W], the outermost in memory first."""
+    return sorted(range(3), key=lambda axis: -x.stride(axis + 2))
 
 
 def convolved(layer: nn.Conv3d, x: Tensor, padding: Sequence[int] | None = None) -> Tensor:
@@ -22,7 +28,8 @@ def convolved(layer: nn.Conv3d, x: Tensor, padding: Sequence[int] | None = None)
 
     PyTorch gives float32 inputs on the CPU with few planes and rows (B = 1, C D H up to
     20,480: most slabs) to a kernel of its own that is several times slower. Channels last
-    is the layout that oneDNN takes and gives without reordering.
+    is the layout that oneDNN takes and gives without reordering. Where the axes lie in memory in
+    another order, the kernel is turned to it and the volume stays as it is.
 
     Args:
         layer: Its weights [O, C, ...] and bias are used.
@@ -30,11 +37,19 @@ def convolved(layer: nn.Conv3d, x: Tensor, padding: Sequence[int] | None = None)
         padding: Voxels of zeros per axis; the layer's own when None.
     """
     zeros = list(cast(Sequence[int], layer.padding if padding is None else padding))
-    exact = x.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
-    if x.device.type != "cpu" or not (exact and ONEDNN and torch.backends.mkldnn.enabled):
+    if x.device.type != "cpu":
         return functional.conv3d(x, layer.weight, layer.bias, padding=zeros)
-    x, one = x.contiguous(memory_format=torch.channels_last_3d), [1, 1, 1]
-    return torch.mkldnn_convolution(x, layer.weight, layer.bias, zeros, one, one, 1)
+    axes = _as_in_memory(x)
+    order = [0, 1, *(axis + 2 for axis in axes)]
+    x, weight = x.permute(order), layer.weight.permute(order)
+    zeros, one = [zeros[axis] for axis in axes], [1, 1, 1]
+    exact = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if exact and ONEDNN and torch.backends.mkldnn.enabled:
+        x = x.contiguous(memory_format=torch.channels_last_3d)
+        out = torch.mkldnn_convolution(x, weight, layer.bias, zeros, one, one, 1)
+    else:
+        out = functional.conv3d(x, weight, layer.bias, padding=zeros)
+    return out.permute(0, 1, *(axes.index(axis) + 2 for axis in range(3)))
 
 
 class Conv3d(nn.Conv3d):
@@ -53,8 +68,28 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, D, H, W]
         power = x.square().mean(dim=1, keepdim=True)
-        scale = torch.rsqrt(power + 1e-6).to(x)  # CUDA's autocast would keep float32
+        scale = torch.rsqrt(power + SILENT_POWER).to(x)  # CUDA's autocast would keep float32
         return x * scale * self.gain.to(x.dtype)
+
+
+def activate_into(out: Tensor, x: Tensor, norm: ChannelNorm) -> None:
+    """Write SiLU of the norm of x [B, C, D, H, W] into a tensor of its shape.
+
+    On the CPU, without gradients, nothing of the size of x is allocated: fresh pages of
+    memory cost more than the arithmetic.
+    """
+    if x.device.type != "cpu" or torch.is_grad_enabled():
+        out.copy_(functional.silu(norm(x)))
+        return
+    rows = [0, *(axis + 2 for axis in _as_in_memory(x)), 1]  # channels last: fast sums over them
+    x, out = at_least_float(x).permute(rows), out.permute(rows)
+    y = out if out.dtype == x.dtype else torch.empty_like(x)
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    scale = length.square_().div_(x.shape[-1]).add_(SILENT_POWER).rsqrt_()
+    torch.mul(x, scale, out=y)
+    functional.silu(y.mul_(norm.gain.flatten()), inplace=True)
+    if y is not out:
+        out.copy_(y)
 
 
 class ResidualBlock(nn.Module):

@@ -116,7 +116,7 @@ class Encoder(nn.Module):
     def forward(self, slabs: Iterator[Tensor], course: Course) -> Iterator[Tensor]:
         """Slabs of the stem's features on the fine grid -> slabs [B, 2 C, d, h, w]."""
         h = whole_cells(roll(self.fine, slabs, course), course, self.factor)
-        h = (self.down(space_to_depth(x, self.factor)) for x in h)
+        h = (self.down(course.laid(space_to_depth(x, self.factor))) for x in h)
         return map(self.out, roll(self.latent, h, course))
 
 
@@ -142,7 +142,7 @@ class Decoder(nn.Module):
     def forward(self, slabs: Iterator[Tensor], course: Course) -> Iterator[Tensor]:
         """Slabs of latents [B, C, d, h, w] -> slabs [B, width_fine, f d, f h, f w] of features."""
         h = roll(self.latent, convolve(self.into, slabs, course), course)
-        h = (depth_to_space(self.up(x), self.factor) for x in h)
+        h = (course.laid(depth_to_space(self.up(x), self.factor)) for x in h)
         return roll(self.fine, h, course)
 
 

@@ -12,7 +12,7 @@ from medil.model.streaming_conv import course_of
 from medil.model.tiles import slab_of, support
 from medil.system.memory import choose
 
-PLANES = 4  # most planes of the latent grid that the networks take at a time
+PLANES = 2  # most planes of the latent grid that the networks take at a time
 SLAB_VOXELS = 2**19  # most voxels that are rendered or read at a time
 # Bytes alive at once, fitted to the resident memory of whole runs.
 VOXEL_BYTES = 32  # for each voxel that is rendered or read

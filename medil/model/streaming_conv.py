@@ -7,9 +7,11 @@ whole, and at seams it sees what lies there. So slabs of any thickness give what
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import TypeVar, cast
 
@@ -18,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from medil.grid import Grid
-from medil.layers.blocks import convolved
+from medil.layers.blocks import ChannelNorm, activate_into, convolved
 from medil.model.tiles import cuts
 
 T = TypeVar("T")
@@ -45,8 +47,32 @@ class Course:
             first = self.length(x) - first - length
         return x.narrow(self.axis + 2, first, length)
 
+    def room(self, like: Tensor, n_planes: int) -> Tensor:
+        """Memory for planes like those of a slab, in the precision that networks run in.
+
+        Channels lie last. On the CPU the course lies first, so that a run of planes is one
+        block and is convolved where it is.
+        """
+        kind, dtype = like.device.type, like.dtype
+        if torch.is_autocast_enabled(kind):
+            dtype = torch.get_autocast_dtype(kind)
+        outer = self.axis if kind == "cpu" else 0
+        batch, channels, *sizes = like.shape
+        sizes[self.axis] = n_planes
+        sizes[0], sizes[outer] = sizes[outer], sizes[0]
+        room = like.new_empty(batch, *sizes, channels, dtype=dtype).movedim(-1, 1)
+        return room.transpose(2, outer + 2)
+
+    def laid(self, x: Tensor) -> Tensor:
+        """The same slab, on the CPU in memory as `room` has it."""
+        if self.whole or x.device.type != "cpu":
+            return x
+        return self.room(x, self.length(x)).copy_(x)
+
     def join(self, parts: Sequence[Tensor]) -> Tensor:
-        """Join slabs, in their order along the course."""
+        """Join slabs, in their order along the course; a single one is not copied."""
+        if len(parts) == 1:
+            return parts[0]
         return torch.cat(list(reversed(parts) if self.descending else parts), self.axis + 2)
 
     def cut(self, x: Tensor, thick: int) -> Iterator[Tensor]:
@@ -70,64 +96,79 @@ class Queue:
 
     def __init__(self, course: Course) -> None:
         self.course = course
-        self.held: Tensor | None = None
+        self.slabs: deque[Tensor] = deque()
 
     def __len__(self) -> int:
-        return 0 if self.held is None else self.course.length(self.held)
+        return sum(map(self.course.length, self.slabs))
 
     def push(self, slab: Tensor) -> Tensor:
         """Add a slab behind the others, and pass it on."""
-        self.held = slab if self.held is None else self.course.join([self.held, slab])
+        self.slabs.append(slab)
         return slab
 
-    def take(self, n_planes: int) -> Tensor:
-        """The first planes, which leave the queue."""
-        assert self.held is not None
-        whole, rest = self.held, len(self) - n_planes
-        # A clone: a view would keep the memory of all planes.
-        self.held = self.course.part(whole, n_planes, rest).clone() if rest else None
-        return self.course.part(whole, 0, n_planes)
+    def take(self, n_planes: int) -> list[Tensor]:
+        """The first planes, which leave the queue: views of slabs, in their order."""
+        parts = []
+        while n_planes:
+            slab = self.slabs.popleft()
+            length = self.course.length(slab)
+            n = min(n_planes, length)
+            parts.append(self.course.part(slab, 0, n))
+            if n < length:
+                self.slabs.appendleft(self.course.part(slab, n, length - n))
+            n_planes -= n
+        return parts
 
 
-def convolve(conv: nn.Conv3d, slabs: Iterable[Tensor], course: Course) -> Iterator[Tensor]:
+Fill = Callable[[Tensor, Tensor], object]  # writes a slab, or what is made of it, into a tensor
+
+
+def convolve(
+    conv: nn.Conv3d, slabs: Iterable[Tensor], course: Course, fill: Fill = Tensor.copy_
+) -> Iterator[Tensor]:
     """A 3x3x3 convolution (padding 1, stride 1) with zeros around the whole, slab by slab.
 
     Slabs [B, C, d, h, w] are all planes of a whole in the course's order, and so are the results,
-    whose thickness may differ.
+    whose thickness may differ. `fill(planes, slab)` may write a function of a slab's voxels in
+    its place.
     """
     if course.whole:
         yield from map(conv, slabs)
         return
     padding = [1, 1, 1]
     padding[course.axis] = 0
-    held: Tensor | None = None
-    for slab in _between_zeros(slabs, course):
-        held = slab if held is None else course.join([held, slab])
-        del slab
-        if (n := course.length(held)) > 2:
-            out = [convolved(conv, held, padding)]
-            held = course.part(held, n - 2, 2).clone()
+    held: Tensor | None = None  # the last planes, which later results need
+    for slab in chain(slabs, [None]):
+        if slab is not None and held is None:
+            held = course.room(slab, 1).zero_()
+        assert held is not None, "no slab came"
+        n_held, n_new = course.length(held), 1 if slab is None else course.length(slab)
+        planes = [course.room(held, n_held + n_new)]
+        course.part(planes[0], 0, n_held).copy_(held)
+        after = course.part(planes[0], n_held, n_new)
+        after.zero_() if slab is None else fill(after, slab)
+        del slab, after
+        n_kept = min(2, n_held + n_new)
+        held = course.part(planes[0], n_held + n_new - n_kept, n_kept).clone()
+        if n_held + n_new > 2:
+            out = [convolved(conv, planes.pop(), padding)]
             yield out.pop()  # not kept here: while later layers work, this one holds two planes
-
-
-def _between_zeros(slabs: Iterable[Tensor], course: Course) -> Iterable[Tensor]:
-    """The slabs, after and before a plane of zeros."""
-    slabs = iter(slabs)
-    first = next(slabs)
-    zeros = torch.zeros_like(course.part(first, 0, 1))
-    return chain([course.join([zeros, first])], slabs, [zeros])
 
 
 def residual(block: nn.Sequential, slabs: Iterable[Tensor], course: Course) -> Iterator[Tensor]:
     """A `ResidualBlock` with this body, slab by slab."""
-    before, between = block[:2], block[3:5]
+    fills = [partial(activate_into, norm=cast(ChannelNorm, block[n])) for n in (0, 3)]
     first, second = (cast(nn.Conv3d, block[n]) for n in (2, 5))
     waiting = Queue(course)
-    h: Iterator[Tensor] = map(before, map(waiting.push, slabs))
-    h = map(between, convolve(first, h, course))
-    for added in convolve(second, h, course):
-        total = [added.add_(waiting.take(course.length(added)))]
-        del added
+    h = convolve(first, map(waiting.push, slabs), course, fills[0])
+    for added in convolve(second, h, course, fills[1]):
+        begin = 0
+        for part in waiting.take(course.length(added)):
+            n = course.length(part)
+            course.part(added, begin, n).add_(part)
+            begin += n
+        total = [added]
+        del added, part
         yield total.pop()
 
 
@@ -148,7 +189,7 @@ def whole_cells(slabs: Iterable[Tensor], course: Course, factor: int) -> Iterato
         waiting.push(slab)
         del slab
         if ready := len(waiting) // factor * factor:
-            yield waiting.take(ready)
+            yield course.join(waiting.take(ready))
 
 
 class Window:
@@ -165,8 +206,10 @@ class Window:
         while self.first + len(self.waiting) < stop:
             self.waiting.push(next(self.slabs))
             self._forget(first)
-        assert self.waiting.held is not None and self.first == first
-        return self.course.part(self.waiting.held, 0, stop - first)
+        assert self.first == first
+        joined = self.course.join(list(self.waiting.slabs))
+        self.waiting.slabs = deque([joined])
+        return self.course.part(joined, 0, stop - first)
 
     def _forget(self, first: int) -> None:
         passed = min(first - self.first, len(self.waiting))

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.interpolate import BSpline
 
 from medil.layers import reference
 from medil.layers.bases import cell_average, cubic_bspline, hat, local_fourier
@@ -36,3 +37,11 @@ def test_functions_vanish_at_their_radius():
 def test_a_voxel_far_wider_than_the_window_sees_its_whole_area():
     wide = cell_average(cubic_bspline(), np.array(0.0), 10.0)
     np.testing.assert_allclose(wide, 1 / 10)
+
+
+def test_the_cubic_spline_s_antiderivative_is_scipy_s():
+    spline = BSpline.basis_element(np.arange(-2.0, 3.0)).antiderivative()
+    delta = np.linspace(-2, 2, 101)
+    mine = cubic_bspline().integral(delta)[..., 0]
+    np.testing.assert_allclose(mine - mine[0], spline(delta) - spline(-2.0), atol=1e-15)
+    np.testing.assert_allclose(cubic_bspline().integral(np.array([-9.0, 9.0]))[..., 0], [-0.5, 0.5])

@@ -7,6 +7,7 @@ from medil.layers.blocks import (
     ChannelNorm,
     Conv3d,
     ResidualBlock,
+    activate_into,
     convolved,
     depth_to_space,
     residual_blocks,
@@ -81,3 +82,31 @@ def test_a_convolution_without_onednn_is_the_same(monkeypatch):
     torch.testing.assert_close(layer(x), fast, atol=1e-6, rtol=0)
     torch.testing.assert_close(convolved(layer, x, (0, 1, 1)), thin, atol=1e-6, rtol=0)
     torch.testing.assert_close(thin, fast[:, :, 1:2], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("outer", [0, 1, 2])
+def test_a_convolution_takes_memory_as_it_lies(x, outer):
+    layer = Conv3d(16, 4, 3, padding=1)
+    lies = torch.empty(2, *x.transpose(2, outer + 2).shape[2:], 16).movedim(-1, 1)
+    lies = lies.transpose(2, outer + 2).copy_(x)
+    assert lies.stride() != x.stride()
+    with torch.inference_mode():
+        found = convolved(layer, lies, (1, 0, 1))
+    assert max(found.stride()[2:]) == found.stride(outer + 2)
+    torch.testing.assert_close(found, layer(x)[..., 1:-1, :], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_activation_in_place_is_silu_of_the_norm(x, dtype):
+    norm = ChannelNorm(16)
+    torch.nn.init.normal_(norm.gain)
+    wanted = torch.nn.functional.silu(norm(x.to(dtype).float()))
+    tolerance = {torch.float32: 1e-6, torch.bfloat16: 2e-2}[dtype]
+    for memory in (torch.contiguous_format, torch.channels_last_3d):
+        given = x.to(dtype).contiguous(memory_format=memory)
+        room = torch.full((2, 16, 11, 10, 11), 7.0).to(dtype).contiguous(memory_format=memory)
+        with torch.inference_mode():
+            activate_into(room[:, :, 1:-1], given, norm)
+        torch.testing.assert_close(room[:, :, 1:-1].float(), wanted, atol=tolerance, rtol=tolerance)
+        assert (room[:, :, [0, -1]] == 7).all()
+        assert torch.equal(given, x.to(dtype))

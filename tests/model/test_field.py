@@ -134,7 +134,8 @@ def test_slabs_are_what_save_slabs_writes(tmp_path, closed_form):
     save_slabs(tmp_path / "a.nii", grid, None, partial(field.slabs, grid))
     save(field.on(grid), tmp_path / "b.nii")
     one, other = load(tmp_path / "a.nii"), load(tmp_path / "b.nii")
-    torch.testing.assert_close(one.data, other.data, rtol=0, atol=1e-5)
+    rounding = 1e-6 * float(other.data.abs().max())  # slabs run along other axes
+    torch.testing.assert_close(one.data, other.data, rtol=0, atol=rounding)
     torch.testing.assert_close(model.decode(latent, grid).data, field.on(grid).data)
 
 

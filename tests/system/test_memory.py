@@ -55,7 +55,7 @@ def test_less_memory_makes_thinner_pieces_and_little_is_refused(model, monkeypat
     assert all(a[0] >= b[0] and a[1] >= b[1] for a, b in pairwise(found))
     assert found[0] > found[-1] and min(found[-1]) >= 1
     native = cells.with_spacing(1.0)
-    planes = [planes_to_encode(model, native, cells, b) for b in (2e9, 3.5e8, 3.1e8)]
+    planes = [planes_to_encode(model, native, cells, b) for b in (2e9, 3.5e8, 2.95e8)]
     assert planes == sorted(planes, reverse=True) and planes[0] > planes[-1]
     for plan in (lambda: planes_and_rows(model, cells, target, 2, 10**7),
                  lambda: planes_to_encode(model, native, cells, 10**7)):  # fmt: skip
