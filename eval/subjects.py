@@ -28,6 +28,7 @@ from medil.volume import Volume, load
 
 REAL = ("open_ms_t1", "ds002748")  # manifests of scans
 COHORT_SEED = 7  # of the evaluation; training uses another one
+MARGIN_MM = 8  # of air around a brain that is cropped
 Box = tuple[slice, slice, slice]
 MADE_VERSION = 1  # part of a synthetic volume's hash: raise it when `medil.synth.cohort` changes
 
@@ -283,6 +284,16 @@ def cut(scan: Scan, centre_mm: ArrayLike, sides_mm: Sequence[float]) -> Scan:
     start = np.rint(grid.ras_to_index(np.asarray(centre_mm)) - (shape - 1) / 2).astype(int)
     start = np.clip(start, 0, np.asarray(grid.shape) - shape)
     return cut_box(scan, box_between(start, start + shape))
+
+
+def trimmed(scan: Scan) -> Scan:
+    """A scan cropped to its mask and, where the scan is large enough, `MARGIN_MM` around it."""
+    grid = scan.volume.grid
+    margin = np.rint(MARGIN_MM / np.asarray(grid.spacing_mm)).astype(int)
+    where = np.argwhere(scan.mask)
+    low = np.maximum(where.min(0) - margin, 0)
+    high = np.minimum(where.max(0) + 1 + margin, grid.shape)
+    return cut_box(scan, box_between(low, high))
 
 
 def cut_box(scan: Scan, box: Box) -> Scan:

@@ -9,7 +9,7 @@ unit, range, direction and source of every number.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import cast
 
@@ -96,9 +96,13 @@ __all__ = [
 
 
 def all_metrics(
-    truth: np.ndarray, estimate: np.ndarray, mask: np.ndarray, spacing_mm: Triple
+    truth: np.ndarray,
+    estimate: np.ndarray,
+    mask: np.ndarray,
+    spacing_mm: Triple,
+    wanted: Collection[str] = VOLUME_METRICS,
 ) -> dict[str, float]:
-    """Every metric of one volume against its truth, by name (`scored`); units in `UNITS`.
+    """Metrics of one volume against its truth, by name (`wanted` of `scored`); units in `UNITS`.
 
     The peak is `peak_intensity`, and white matter is what is brighter than the *truth's*
     border of grey and white, in the estimate too; the tissue metrics expect a brain. Pieces and
@@ -126,7 +130,7 @@ def all_metrics(
         groups.append((("lpips",), lambda: (cast(float, lpips_25d(*case, peak)),)))
     finite = bool(np.isfinite(estimate).all() and np.isfinite(truth).all())
     values: dict[str, float] = {}
-    for names, compute in groups:
+    for names, compute in (group for group in groups if {*group[0]} & {*wanted}):
         values |= dict.fromkeys(names, math.nan)
         if finite:
             with suppress(InputError):

@@ -15,6 +15,7 @@ from eval.evaluate.report import NATIVE
 from eval.metrics import METRICS, peak_intensity, psnr
 from eval.pages.results import Recorded
 from eval.reconstruction import measure as reconstruction
+from eval.reconstruction.sizes import QUESTIONS
 from eval.rows import latest
 from eval.subjects import Subject, subjects
 from medil.errors import InputError
@@ -41,6 +42,7 @@ def gains_by_scan(found: list[Recorded]) -> pd.DataFrame:
     """MedIL minus the best linear rival in dB: one line a scan, one column a question."""
     frame = rows_of_gains(found)
     conditions = frame.loc[frame["metric"] == "psnr", "condition"].unique()
+    conditions = [c for c in conditions if c not in QUESTIONS]  # a curve of their own
     return pd.DataFrame({c: gains_of(frame, "psnr", c) for c in conditions}).dropna(how="all")
 
 
@@ -48,6 +50,21 @@ def gains_of(frame: pd.DataFrame, metric: str, condition: str) -> pd.Series:
     """Scan by scan, how much better the first model is; empty where none is recorded."""
     arms = models(frame["arm"])
     return evaluate_report.gains(frame, metric, arms[0] if arms else "", condition)
+
+
+def gains_told(table: pd.DataFrame) -> str:
+    """One line a question: the mean over scans, its 95 % interval if they suffice, the range."""
+    lines = []
+    for question in table:
+        values = table[question].dropna()
+        if len(values):
+            low, high = evaluate_report.interval(values)
+            ends = "" if pd.isna(low) else f" [95 % interval {low:+.2f} to {high:+.2f}]"
+            lines.append(
+                f"- *{question}*: mean {values.mean():+.2f} dB{ends} over n = {len(values)}, from "
+                f"{values.min():+.2f} to {values.max():+.2f} dB."
+            )
+    return "\n".join(lines)
 
 
 def gains_figure(table: pd.DataFrame):

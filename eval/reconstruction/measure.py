@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from eval import metrics, rows
 from eval.coders.base import Coder, Renderer, all_coders, loaded, release_arm
+from eval.reconstruction import sizes
 from eval.runner import Task
 from eval.subjects import CONDITIONS, Case, Scan, Subject, subjects
 from medil.errors import InputError
@@ -32,25 +33,37 @@ DEFINITION = {  # of the numbers; another definition is another configuration
     "version": 2,
     "metrics": metrics.DEFINITION,
 }
+CASES = CONDITIONS | sizes.QUESTIONS
 Pair = tuple[rows.Measurement, Coder]
 
 
-def score(case: Case, data: np.ndarray) -> dict[str, float]:
-    """Every metric of a rendering on the case's target, taken where its truth lies.
+def metrics_of(condition: str) -> tuple[str, ...]:
+    """What is scored under a condition."""
+    return sizes.METRICS if condition in sizes.QUESTIONS else metrics.scored()
+
+
+def definition_of(condition: str) -> dict[str, object]:
+    """What the numbers of a condition mean."""
+    return sizes.DEFINITION if condition in sizes.QUESTIONS else DEFINITION
+
+
+def score(case: Case, data: np.ndarray, wanted: Collection[str] | None = None) -> dict[str, float]:
+    """Metrics of a rendering on the case's target (all when None), taken where its truth lies.
 
     A metric that has no value here, such as edge width where there is no edge, is NaN.
     """
+    wanted = metrics.scored() if wanted is None else wanted
     if not case.seen_on.is_close(case.target):
         data = cell_average(data, case.target, case.seen_on)
-    values = metrics.all_metrics(case.truth, data, case.mask, case.seen_on.spacing_mm)
-    return {name: values.get(name, math.nan) for name in metrics.scored()}
+    values = metrics.all_metrics(case.truth, data, case.mask, case.seen_on.spacing_mm, wanted)
+    return {name: values.get(name, math.nan) for name in wanted}
 
 
 def pairs(subject: Subject, coders: Sequence[Coder], experiment: str = NAME) -> list[Pair]:
     """What is measured of a subject, condition by condition, and by which coder."""
     about = experiment, subject.name, subject.data_sha256
     return [
-        (coder.measurement(*about, condition, DEFINITION), coder)
+        (coder.measurement(*about, condition, definition_of(condition)), coder)
         for condition in subject.conditions
         for coder in coders
         if coder.conditions is None or condition in coder.conditions
@@ -59,14 +72,14 @@ def pairs(subject: Subject, coders: Sequence[Coder], experiment: str = NAME) -> 
 
 def identities(todo: Sequence[Pair]) -> frozenset[rows.Identity]:
     """Of the rows that pairs give."""
-    return rows.identities((measurement, metrics.scored()) for measurement, _ in todo)
+    return rows.identities((about, metrics_of(about.condition)) for about, _ in todo)
 
 
 def measure(
     subject: Subject,
     todo: Sequence[Pair],
     provenance: rows.Provenance,
-    cases: Mapping[str, Callable[[Scan], Case]] = CONDITIONS,
+    cases: Mapping[str, Callable[[Scan], Case]] = CASES,
 ) -> list[rows.Row]:
     """Rows of one subject; each volume is encoded once an arm."""
     scan, made, renderer = subject.load(), [], Renderer()
@@ -74,7 +87,7 @@ def measure(
         case = cases[condition](scan)
         for measurement, coder in group:
             data, sampling, time_s = renderer.render(coder, case.volume, case.target)
-            scores = score(case, data)
+            scores = score(case, data, metrics_of(condition))
             made += measurement.rows(scores, metrics.UNITS, sampling, time_s, provenance)
     return made
 
@@ -107,7 +120,10 @@ def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task
     about = release_rows(loaded(options.release), options.release, provenance)
     release = Task.of_rows("release", about)
     recorded = rows.recorded_identities(options.path)
-    return [release, *subject_tasks(subjects(options.profile), coders, recorded, provenance)]
+    people = subjects(options.profile)
+    if options.profile != "quick":
+        people = [sizes.asked(subject) for subject in people]
+    return [release, *subject_tasks(people, coders, recorded, provenance)]
 
 
 def subject_tasks(
@@ -116,7 +132,7 @@ def subject_tasks(
     recorded: set[rows.Identity],
     provenance: rows.Provenance,
     experiment: str = NAME,
-    cases: Mapping[str, Callable[[Scan], Case]] = CONDITIONS,
+    cases: Mapping[str, Callable[[Scan], Case]] = CASES,
 ) -> list[Task]:
     """One task per subject, of what is not recorded yet; none for one recorded completely."""
     tasks = []

@@ -8,6 +8,8 @@ import pandas as pd
 
 from eval import rows
 from eval.coders.base import MEDIL, SPLINES, TITLES, kind_of, models, title_of
+from eval.pairs import compared, interval
+from eval.reconstruction import curve
 from eval.reconstruction.measure import NAME, RELEASE
 from eval.subjects import CONDITIONS
 from eval.tables import decimals, plain, scan_name, signed_db, times, with_sign
@@ -193,26 +195,29 @@ def release_table(frame: pd.DataFrame) -> pd.DataFrame:
 
 def tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Tables by file stem."""
-    table = wide(frame)
+    every = wide(frame)
+    averaged = curve.belongs(every)
+    table = every[~averaged]
     return {
         NAME: reconstruction_table(table),
         f"{NAME}_structure": structure_table(table),
         f"{NAME}_grids": grids_table(table),
         "renderings": renderings_table(table),
         "codecs": codecs_table(table),
+        f"{NAME}_sizes": curve.curve_table(every[averaged]),
         "release": release_table(frame),
     }
 
 
 def verdict(frame: pd.DataFrame) -> str:
-    """Does a model beat the best linear codec of its size? Two or three sentences."""
+    """Does a model beat the best linear codec of its size, and at which voxel sizes?"""
     table = wide(frame)
     arms = models(table["arm"])
     if not arms:
         return "No trained model is recorded, only codecs that learn nothing."
     native = table[(table["arm"] == arms[0]) & (table["condition"] == NATIVE)]
     smaller = native["numbers_per_voxel"] < 1  # else a codec keeps every voxel: no comparison
-    sentences = [_on_key_subject(table, arms[0]), _over_all(native[smaller]["gain_db"].dropna())]
+    sentences = [_on_key_subject(table, arms[0]), *_over_sizes(table, native[smaller], arms[0])]
     if kept_whole := int((~smaller).sum()):
         sentences.append(
             f"Left out: {kept_whole} of n = {len(native)} volumes, whose latent holds at least as "
@@ -240,15 +245,23 @@ def _on_key_subject(table: pd.DataFrame, arm: str) -> str:
     )
 
 
-def _over_all(gains_db: pd.Series) -> str:
-    if len(gains_db) < 2:
-        return ""
-    n = len(gains_db)
-    return (
-        f"Over n = {n} held-out volumes, each on its own grid, it is on average "
-        f"{signed_db(gains_db.mean())} the best codec, from {gains_db.min():+.2f} to "
-        f"{gains_db.max():+.2f} dB; it is better on {(gains_db > 0).sum()} of {n}."
-    )
+def _over_sizes(table: pd.DataFrame, native: pd.DataFrame, arm: str) -> list[str]:
+    """Where it wins and where it loses; where that is not recorded, what is."""
+    return curve.sentences(table, arm) or _over_all(native.dropna(subset="gain_db"))
+
+
+def _over_all(native: pd.DataFrame) -> list[str]:
+    """The mean gain on the volumes' own grids, and the voxels of the lowest and the highest."""
+    mean = compared(native[["gain_db"]])
+    if mean is None or len(native) < 2:
+        return []
+    ends = [native.loc[native["gain_db"].idxmin()], native.loc[native["gain_db"].idxmax()]]
+    low, high = (f"{e['gain_db']:+.2f} dB on {times(e['spacing_in_mm'])} mm voxels" for e in ends)
+    return [
+        f"Over n = {len(native)} held-out volumes, each on its own grid, its gain over the best "
+        f"codec is {interval(mean)} dB [95 % interval over volumes], from {low} to {high}.",
+        curve.NOT_RECORDED,
+    ]
 
 
 def _beside(table: pd.DataFrame, arm: str, other: str) -> str:

@@ -16,21 +16,21 @@ from eval.rows import digest
 from eval.subjects import (
     COHORT_SEED,
     MADE_VERSION,
+    MARGIN_MM,
     Box,
     Scan,
     Subject,
     at_1_mm,
     box_between,
-    cut_box,
     held_out_brains,
     real,
     template_subject,
+    trimmed,
 )
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.volume import Volume
 
-MARGIN_MM = 8  # of air around the brain
 SPACING_MM = 1.0
 N_SYNTHETIC = {"quick": 1, "gpu": 4, "paper": 12}
 
@@ -73,16 +73,6 @@ def _synthetic(head: synthetic.Head) -> Subject:
         return trimmed(Scan(Volume(data, grid), brain_mask(data.numpy())))
 
     return Subject(f"made_{head.index:02d}_from_{head.source()}", recipe, (), make)
-
-
-def trimmed(scan: Scan) -> Scan:
-    """A scan cropped to its mask and, where the scan is large enough, `MARGIN_MM` around it."""
-    grid = scan.volume.grid
-    margin = np.rint(MARGIN_MM / np.asarray(grid.spacing_mm)).astype(int)
-    where = np.argwhere(scan.mask)
-    low = np.maximum(where.min(0) - margin, 0)
-    high = np.minimum(where.max(0) + 1 + margin, grid.shape)
-    return cut_box(scan, box_between(low, high))
 
 
 def block_of(scan: Scan, sides_mm: tuple[float, float, float]) -> Box:

@@ -13,7 +13,7 @@ from eval import rows
 from eval.coders.base import CodecCoder, ReleaseCoder
 from eval.patch_vs_whole import EXPERIMENT, measure, report
 from eval.robustness import heads
-from eval.subjects import Scan, Subject
+from eval.subjects import Scan, Subject, cut_box
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.volume import Volume
@@ -59,7 +59,7 @@ def frame(folder) -> pd.DataFrame:
 
 
 def test_one_patch_is_the_whole_and_a_halo_brings_more_nearer_to_it(spline_model, head):
-    block = heads.cut_box(head, heads.block_of(head, (32.0,) * 3))
+    block = cut_box(head, heads.block_of(head, (32.0,) * 3))
     scores = {k: v[0] for k, v in measure.score_block(spline_model, block, CASES).items()}
     without, with_halo, one = (scores[measure.condition(case)] for case in CASES)
     assert one["difference"] == one["drift"] == one["psnr_gain"] == 0
@@ -73,7 +73,7 @@ def test_psnr_is_that_of_patches_less_that_of_the_whole(spline_model, head):
     from eval import metrics
     from eval.patch_vs_whole import patches
 
-    block = heads.cut_box(head, heads.block_of(head, (32.0,) * 3))
+    block = cut_box(head, heads.block_of(head, (32.0,) * 3))
     x = measure.scaled(block)
     grid = block.volume.grid
     truth = x.double().numpy()
@@ -88,14 +88,14 @@ def test_psnr_is_that_of_patches_less_that_of_the_whole(spline_model, head):
 
 
 def test_the_bar_lies_along_the_second_axis_through_the_middle(small, head):
-    bar = heads.cut_box(head, measure.bar_of(head))
+    bar = cut_box(head, measure.bar_of(head))
     np.testing.assert_allclose(bar.volume.grid.extent_mm, (16, 64, 16))
     middle = head.volume.grid.index_to_ras(np.argwhere(head.mask).mean(0))
     np.testing.assert_allclose(bar.volume.grid.centre_mm, middle, atol=0.6)
 
 
 def test_what_lies_beyond_the_splines_reach_changes_nothing(small, spline_model, head):
-    bar = heads.cut_box(head, measure.bar_of(head))
+    bar = cut_box(head, measure.bar_of(head))
     reach = [v[0]["largest_black"] for v in measure.score_reach(spline_model, bar).values()]
     assert reach[0] > 10 * reach[1] > 100 * reach[2]
     assert reach[-1] == 0  # all of the bar

@@ -15,7 +15,7 @@ from eval.coders.base import Coder, Kept
 from eval.robustness import EXPERIMENT, heads, measure, report
 from eval.robustness import damage as damages
 from eval.robustness.damage import BRAIN, DAMAGES, FAR, NEAR, apply
-from eval.subjects import Scan, Subject
+from eval.subjects import Scan, Subject, cut_box
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.volume import Volume
@@ -79,7 +79,7 @@ def test_a_trimmed_head_keeps_its_place_and_so_much_air(head):
 
 def test_the_block_is_the_left_upper_part_of_the_head(head):
     box = heads.block_of(head, SIDES_MM)
-    block = heads.cut_box(head, box)
+    block = cut_box(head, box)
     np.testing.assert_allclose(block.volume.grid.extent_mm, SIDES_MM)
     assert box[0].start == 0 and box[2].stop == 48
     assert abs((box[1].start + box[1].stop) / 2 - 21.5) <= 1
@@ -105,7 +105,7 @@ def test_damage_repeats_itself_and_stays_on_its_grid(subject, head, damage):
     first, again = (apply(damage, head, subject.data_sha256) for _ in range(2))
     assert torch.equal(first.volume.data, again.volume.data)
     assert set(first.regions) == set(damage.regions)
-    clean = heads.cut_box(heads.cut_box(head, heads.block_of(head, SIDES_MM)), first.box)
+    clean = cut_box(cut_box(head, heads.block_of(head, SIDES_MM)), first.box)
     assert first.volume.grid.is_close(clean.volume.grid)
     everywhere = np.sum(list(first.regions.values()), axis=0)
     np.testing.assert_array_equal(everywhere, clean.mask)  # each voxel of the brain once
@@ -187,7 +187,7 @@ def test_change_of_an_echo_is_the_damage_in_percent_of_the_peak(subject, head, f
 
     damage = named(damages.GHOSTS, 2)
     damaged = apply(damage, head, subject.data_sha256)
-    clean = heads.cut_box(head, heads.block_of(head, SIDES_MM))
+    clean = cut_box(head, heads.block_of(head, SIDES_MM))
     difference = (damaged.volume.data - clean.volume.data).double().numpy()[clean.mask]
     expected = 100 * np.sqrt(np.mean(difference**2))
     expected /= peak_intensity(clean.volume.data.double().numpy(), clean.mask)
