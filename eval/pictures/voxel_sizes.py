@@ -61,5 +61,6 @@ def _numbers_above(ax, points: pd.DataFrame) -> None:
     if len(copied):
         low, high = copied["size_mm"].min(), copied["size_mm"].max()
         ax.axvspan(low, high, color="0.9", lw=0)
-        ax.text((low + high) / 2, 0, "a linear code\nkeeps a copy", ha="center", va="center",
-                fontsize=7)  # fmt: skip
+        said = "a linear code\nkeeps a copy"
+        ax.text((low + high) / 2, 0.9, said, ha="center", va="top", fontsize=7,
+                transform=ax.get_xaxis_transform())  # fmt: skip

@@ -11,7 +11,7 @@ from itertools import groupby
 import pandas as pd
 
 from eval.coders.base import models, title_of
-from eval.pairs import interval
+from eval.pairs import counted, interval
 from eval.reconstruction.sizes import CUBES, KINDS, OWN, QUESTIONS
 from eval.stats import Paired, compare
 from eval.tables import decimals, few_heads
@@ -124,10 +124,10 @@ def sentences(table: pd.DataFrame, arm: str) -> list[str]:
         told.append(f"On {kind} it {'; '.join(parts)}.")
     if not told:
         return []
-    n = found["n"].max()
+    n = int(found["n"].max())
     opening = (
-        f"{title_of(arm)} minus the best linear code of its size, by voxel size (dB, n = {n} real "
-        f"brains [95 % interval over brains]).{few_heads(n)}"
+        f"{title_of(arm)} minus the best linear code of its size, by voxel size (dB, n = "
+        f"{counted(n, 'real brain')} [95 % interval over brains]).{few_heads(n)}"
     )
     return [opening, *told]
 
