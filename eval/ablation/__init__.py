@@ -9,7 +9,7 @@ equal computing time. Linear codecs with as many numbers are scored on the same 
 that are recorded are skipped; an interrupt loses at most the run that it falls into.
 """
 
-from eval.ablation import measure, recipes, report
+from eval.ablation import measure, recipes, report, verdict
 from eval.experiment import Experiment
 
 EXPERIMENT = Experiment(
@@ -20,8 +20,8 @@ EXPERIMENT = Experiment(
     factors=measure.factors,
     select=recipes.select,
     tables=report.tables,
-    verdict=report.verdict,
-    summary=report.summary,
+    verdict=verdict.verdict,
+    summary=verdict.summary,
     options=measure.options,
     profiles=tuple(measure.PROFILES),
     quick_out=measure.QUICK_OUT,

@@ -18,6 +18,7 @@ from medil.regrid import resample
 
 CODECS: dict[str, Codec] = LINEAR_CODECS | {"lapped": lapped} | ORACLE_CODECS
 INTERPOLATION = "cubic interpolation"
+BEST_LINEAR = "best linear codec"
 
 
 def codec_hash(name: str, size: Size, places: int) -> str:

@@ -13,28 +13,31 @@ from pathlib import Path
 import pandas as pd
 
 from eval.ablation import EXPERIMENT
-from eval.ablation.blocks import CONDITIONS, FINER
+from eval.ablation.answer import answers
+from eval.ablation.blocks import CONDITIONS, FINER, NATIVE
+from eval.ablation.curve import curve_of
+from eval.ablation.names import name_of
 from eval.ablation.report import (
     ALL_GRIDS,
     BEST_LINEAR,
     BUDGETS,
     INTERPOLATION,
     contest,
-    name_of,
-    other_recipes,
     pair_of,
     pairs_table,
-    recipes,
     runs_of,
     scores_of,
     sentence,
 )
+from eval.ablation.verdict import other_recipes, recipes
 from eval.arms.catalogue import LEARNED, all_learned
 from eval.pairs import interval
 from eval.rows import RESULTS
 from medil.plots import COLOURS, panels
 
 QUESTIONS = (  # first, second, where: the bars of the comparison, the paper's claim first
+    ("literal-skip-both", "trilinear-both", "1 mm"),
+    ("literal-skip-both", "trilinear-both", NATIVE),
     ("integrated", "trilinear", "1 mm"),
     ("integrated", "trilinear", "1.5 mm"),
     ("integrated", "subpixel", ALL_GRIDS),
@@ -54,12 +57,18 @@ SETTINGS = tuple((budget, shortcut) for shortcut in ("with", "without") for budg
 
 @dataclass(frozen=True)
 class Ablation:
-    """The recorded comparison: scores, facts of compared runs, every pair, recipes left out."""
+    """The recorded comparison: scores, runs, every pair, recipes left out, curves of learning."""
 
     scores: pd.DataFrame
     runs: pd.DataFrame
     pairs: pd.DataFrame
     others: list[str]
+    curve: pd.DataFrame
+
+    @property
+    def answers(self) -> list[str]:
+        """The answer to the page's title."""
+        return answers(self.pairs, self.runs, self.curve)
 
 
 def recorded_ablation(folder: Path = RESULTS) -> Ablation | None:
@@ -68,7 +77,8 @@ def recorded_ablation(folder: Path = RESULTS) -> Ablation | None:
     if frame is None:
         return None
     scores = scores_of(frame)
-    return Ablation(scores, runs_of(frame), pairs_table(scores), other_recipes(frame))
+    others, curve = other_recipes(frame), curve_of(frame)
+    return Ablation(scores, runs_of(frame), pairs_table(scores), others, curve)
 
 
 def missing_runs(runs: pd.DataFrame, arms: Sequence[str], seeds: int) -> str:
@@ -110,7 +120,7 @@ def overview(scores: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for arm in sorted(n.index, key=lambda a: (a not in seeds, all_learned(a), " @" in a, a)):
         line = {"Arm": name_of(arm)}
-        for spacing in CONDITIONS:
+        for spacing in (s for s in CONDITIONS if s in set(chosen["spacing"])):
             values = [means.get((arm, spacing, budget)) for budget in (*BUDGETS, "")]
             line[f"{spacing} (dB)"] = " / ".join(f"{v:.2f}" for v in values if v is not None)
         lines.append(line | {"n": f"{n[arm]} × {seeds[arm]}" if arm in seeds else f"{n[arm]}"})

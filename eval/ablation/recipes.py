@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import pandas as pd
 
+from eval import primary
 from eval.ablation.blocks import PLACES
-from eval.ablation.codecs import CODECS, INTERPOLATION, codec_hash
-from eval.ablation.measure import NAME, RUN
+from eval.ablation.codecs import BEST_LINEAR, CODECS, INTERPOLATION, codec_hash
+from eval.ablation.measure import CURVE, NAME, RUN
 from eval.arms.catalogue import ARMS, OWN, all_learned, size_of
 from medil.errors import InputError
 
+SEEDS = 2  # of each arm, so that a recipe answers a comparison
 RECIPE = ["learned", "condition", "subjects"]  # with the shortcut and without it: compared apart
 
 
 def select(frame: pd.DataFrame) -> pd.DataFrame:
     """Scores of the main recipes, and facts of every run, one row a seed and measurement.
 
-    The main recipe is the one with most (arm, seed) pairs, of equals the newest; arms with the
-    shortcut and without it have one each, on as many blocks a subject. An arm whose definition
-    changed counts in its newest form alone. Codecs count as scored on the main recipe's blocks.
+    The main recipe is the one that answers most primary comparisons, of equals the one with most
+    (arm, seed) pairs, then the newest; arms with the shortcut and without it have one each, on as
+    many blocks and subjects. An arm whose definition changed counts in its newest form alone.
+    Codecs count as scored on the main recipe's blocks. Points of curves come with their runs.
 
     Rows come in the order of recording, and get the columns `learned`, `subjects` and
     `compared`, which is False for runs of other recipes.
@@ -30,17 +33,23 @@ def select(frame: pd.DataFrame) -> pd.DataFrame:
     Raises:
         InputError: No run is recorded.
     """
-    scores, runs = (frame[frame["experiment"] == name] for name in (NAME, RUN))
+    scores, runs, curve = (frame[frame["experiment"] == name] for name in (NAME, RUN, CURVE))
     if runs.empty:
         raise InputError("no run of the ablation is recorded; start: python -m eval.ablation")
     runs = _newest_form(_with_recipe(runs, scores))
     main = main_recipes(runs)
     keys = pd.MultiIndex.from_frame(runs[RECIPE])
     runs = runs.assign(compared=keys.isin(pd.MultiIndex.from_frame(main[RECIPE])))
-    counts = {*runs[runs["compared"]]["config_hash"], *_codec_hashes(int(main["places"].iloc[-1]))}
-    scores = scores[scores["config_hash"].isin(counts)].assign(compared=True)
-    key = ["subject", "arm", "condition", "metric", "seed"]
-    return pd.concat([scores.drop_duplicates(key, keep="last"), runs], ignore_index=True)
+    compared = {*runs[runs["compared"]]["config_hash"]}
+    of_arms = scores[scores["config_hash"].isin(compared)]
+    codecs = scores[scores["config_hash"].isin(_codec_hashes(int(main["places"].iloc[-1])))]
+    codecs = codecs[codecs["data_sha256"].isin(set(of_arms["data_sha256"]))]
+    points = curve[curve["config_hash"].isin(compared)]
+    # In the order of recording: an arm without weights is a codec.
+    chosen = pd.concat([of_arms, codecs]).sort_index(kind="stable")
+    chosen = pd.concat([chosen, points]).assign(compared=True)
+    key = ["experiment", "subject", "arm", "condition", "metric", "seed"]
+    return pd.concat([chosen.drop_duplicates(key, keep="last"), runs], ignore_index=True)
 
 
 def _with_recipe(runs: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
@@ -60,15 +69,26 @@ def _newest_form(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def main_recipes(runs: pd.DataFrame) -> pd.DataFrame:
-    """The recipe with most (arm, seed) pairs, with and without the shortcut; fullest last."""
+    """The recipes that `select` compares, with and without the shortcut; the fullest last."""
     pairs = runs.drop_duplicates([*RECIPE, "arm", "seed"], keep="last")
     pairs = pairs.assign(n=pairs.groupby(RECIPE)["seed"].transform("size"))
+    answers = {recipe: _answered(part) for recipe, part in pairs.groupby(RECIPE)}
+    pairs["answers"] = [answers[recipe] for recipe in zip(*(pairs[c] for c in RECIPE), strict=True)]
     places = pairs["condition"].str.extract(r"(\d+) blocks a subject", expand=False)
     pairs = pairs.assign(places=pd.to_numeric(places).fillna(PLACES)).sort_values(
-        "n", kind="stable"
+        ["answers", "n"], kind="stable"
     )
-    shared = pairs[pairs["places"] == pairs["places"].iloc[-1]]  # so that codecs meet all arms
+    scored = pairs[["places", "subjects"]]
+    shared = pairs[(scored == scored.iloc[-1]).all(axis=1)]  # so that codecs meet all arms
     return shared.drop_duplicates("learned", keep="last")
+
+
+def _answered(runs: pd.DataFrame) -> int:
+    """How many primary comparisons the runs of a recipe answer, with at least `SEEDS` seeds."""
+    new = runs[runs["recorded_at"] >= primary.named_on()]
+    seeds = new.groupby("arm")["seed"].nunique()
+    have = {*seeds[seeds >= SEEDS].index, BEST_LINEAR}
+    return sum({c.first, c.second} <= have for c in primary.comparisons(NAME))
 
 
 def _codec_hashes(places: int) -> set[str]:

@@ -1,4 +1,4 @@
-"""From prepared rows of the ablation to its tables and verdict.
+"""From prepared rows of the ablation to its pairs and tables.
 
 Runs of one recipe alone are compared (`eval.ablation.recipes`), so that two lengths of training
 never mix. Intervals and tests are those of `eval.stats`.
@@ -12,63 +12,23 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from eval import primary
 from eval.ablation.blocks import CONDITIONS, FINER, NATIVE, SCORED_MM
-from eval.ablation.codecs import INTERPOLATION
+from eval.ablation.codecs import BEST_LINEAR, INTERPOLATION
+from eval.ablation.curve import curve_of, curve_table
 from eval.ablation.measure import BUDGETS, NAME, RUN
-from eval.ablation.recipes import RECIPE
+from eval.ablation.names import NAMES, base_of, name_of, shortcut_of
 from eval.arms.catalogue import LEARNED, all_learned, size_of, sized
 from eval.pairs import NO_SEED, Scores, compared, counted, difference, interval
-from eval.rows import RESULTS
-from eval.stats import Paired, holm
+from eval.stats import Paired
 from eval.tables import decimals
 from medil.model.codecs import LINEAR_CODECS
 
-LTES = ("integrated", "integrated-j5", "literal")
-BEST_LINEAR = "best linear codec"
+LTES = ("integrated", "integrated-j5", "literal", "literal-skip", "literal-skip-both")
 LINEAR = (*LINEAR_CODECS, "lapped")
 ALL_GRIDS = "mean of grids"
-HEADLINES = ("1 mm", "1.5 mm", ALL_GRIDS)
-NAMES = {  # in the order in which tables and verdict name them
-    "integrated": "LTE",
-    "trilinear": "trilinear",
-    "subpixel": "sub-pixel",
-    "conv-1mm": "conv AE (1 mm)",
-    "conv-1.33mm": "conv AE (1.33 mm)",
-    "resizing": "resizing AE",
-    "integrated-j5": "LTE, J = 5",
-    "literal": "literal LTE",
-    "literal-both": "literal LTE at both ends",
-    "integrated-content": "LTE, content-dependent frequencies",
-    "fixed-mlp": "LTE, fixed frequencies and MLP",
-    "liif": "LIIF",
-    "cubic": "averaged, then cubic",
-    "dct_cube": "DCT, lowest cube",
-    "dct_ball": "DCT, lowest ball",
-    "bspline": "B-spline, least squares",
-    "lapped": "lapped cosine",
-    "dct_best": "DCT, largest (oracle)",
-}
+HEADLINES = ("1 mm", NATIVE, "1.5 mm", ALL_GRIDS)
 CONTEST = ["family", "first", "second", "shortcut", "spacing", "budget"]
-
-
-def base_of(arm: str) -> str:
-    """An arm without its stage of training and its shortcut setting."""
-    return arm.partition(" @")[0].removesuffix(LEARNED)
-
-
-def name_of(arm: str) -> str:
-    """An arm's name for people: its own where `NAMES` has no other.
-
-    Example:
-        >>> name_of("integrated/learned"), name_of("integrated @both+mix")
-        ('LTE, all learned', 'LTE, stages: both + mix')
-    """
-    base, _, stage = arm.partition(" @")
-    sizeless, bracket, size = base.partition(" (")
-    plain = sizeless.removesuffix(LEARNED)
-    text = NAMES.get(plain, plain) + ", all learned" * (plain != sizeless) + bracket + size
-    staged = {"stage1": "1 only", "both": "both", "both+mix": "both + mix"}
-    return f"{text}, stages: {staged.get(stage, stage)}" if stage else text
 
 
 # Rows
@@ -131,17 +91,23 @@ def pairs_table(scores: pd.DataFrame) -> pd.DataFrame:
     """Every comparison: who, against whom, where, at which budget, with or without shortcut.
 
     Each LTE against every other arm, and every arm against the best linear codec (and against
-    interpolation for 2 mm -> 1 mm). Holm's correction runs over all lines of one family: one
-    first arm (or, against codecs, all arms), one budget, one shortcut setting.
+    interpolation for 2 mm -> 1 mm). A line is primary where `eval.primary` names it and its rows
+    are newer than that; Holm's correction runs over these alone.
     """
     psnr, contests = psnr_of(scores), []
     for ending in ("", LEARNED):
+        both = "literal-skip-both" + ending
         arms = [arm for arm in trained_arms(scores) if all_learned(arm) == bool(ending)]
         contests += [
             (f"{first} and the others", first + ending, second)
             for first in LTES
             for second in arms
             if second != first + ending
+        ]
+        contests += [
+            ("both ends", "literal-both" + ending, "trilinear-both" + ending),
+            ("both ends", "literal-both" + ending, both),
+            ("both ends", f"{both} @both+groups", f"{both} @both"),
         ]
         contests += [
             ("codecs", arm, fixed)
@@ -153,15 +119,30 @@ def pairs_table(scores: pd.DataFrame) -> pd.DataFrame:
     for (family, first, second), budget, spacing in everywhere:
         pair = lead(psnr, first, second, spacing, budget)
         if pair:
-            shortcut = _shortcut(all_learned(first))
+            shortcut = shortcut_of(all_learned(first))
             about = f"{family}, {budget}, {shortcut}", first, second, shortcut, spacing, budget
             lines.append(dict(zip(CONTEST, about, strict=True)) | vars(pair))
     pairs = pd.DataFrame(lines, columns=[*CONTEST, *(field.name for field in fields(Paired))])
-    return pairs.assign(holm_p=pairs.groupby("family")["p"].transform(lambda p: holm(p.tolist())))
+    return _with_roles(pairs, scores.groupby("arm")["recorded_at"].min())
 
 
-def _shortcut(learned: bool) -> str:
-    return "without the shortcut" if learned else "with the shortcut"
+def _with_roles(pairs: pd.DataFrame, recorded_at: pd.Series) -> pd.DataFrame:
+    """Pairs with their role and, where that is primary, Holm's p."""
+    named = {comparison.key: comparison for comparison in primary.comparisons(NAME)}
+    found = {}
+    for pair in pairs.itertuples():
+        key = pair.first, pair.second, pair.spacing, pair.budget
+        if key in named and _since(recorded_at, pair.first) and _since(recorded_at, pair.second):
+            found[pair.Index] = named[key]
+    adjusted = primary.corrected({c: pairs["p"][index] for index, c in found.items()})
+    holm_p = pd.Series({index: adjusted[c] for index, c in found.items()}, dtype=float)
+    roles = [primary.PRIMARY if index in found else primary.EXPLORATORY for index in pairs.index]
+    return pairs.assign(role=roles, holm_p=holm_p.reindex(pairs.index))
+
+
+def _since(recorded_at: pd.Series, arm: str) -> bool:
+    """Whether every row of an arm is newer than the primary comparisons; codecs learn nothing."""
+    return arm not in recorded_at or recorded_at[arm] >= primary.named_on()
 
 
 def pair_of(pairs: pd.DataFrame, first: str, second: str, spacing: str, budget: str = BUDGETS[0]):
@@ -182,9 +163,14 @@ def sentence(pair) -> str:
     return (
         f"{contest(pair.first, pair.second, pair.spacing)}: {pair.mean:+.2f} dB "
         f"[{pair.low:+.2f}, {pair.high:+.2f}], {counted(pair.n_subjects, 'subject')} × "
-        f"{counted(pair.n_seeds, 'seed')} ({pair.budget}, {pair.shortcut}; "
-        f"Holm p = {pair.holm_p:.2g})"
+        f"{counted(pair.n_seeds, 'seed')} ({pair.budget}, {pair.shortcut}; {role_of(pair)})"
     )
+
+
+def role_of(pair) -> str:
+    """``exploratory``, or ``primary, Holm p = 0.02``."""
+    tested = f", Holm p = {pair.holm_p:.2g}" if pair.role == primary.PRIMARY else ""
+    return pair.role + tested
 
 
 def pairs_for_people(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -197,8 +183,9 @@ def pairs_for_people(pairs: pd.DataFrame) -> pd.DataFrame:
             "Spacing": pairs["spacing"],
             "Budget": pairs["budget"],
             "First - second (dB) [95 %]": [interval(pair) for pair in pairs.itertuples()],
+            "Role": pairs["role"],
             "Wilcoxon p": pairs["p"].map("{:.3g}".format),
-            "Holm p": pairs["holm_p"].map("{:.3g}".format),
+            "Holm p": pairs["holm_p"].map("{:.3g}".format).replace("nan", ""),
             "Rank biserial": pairs["rank_biserial"].map("{:+.2f}".format),
             "Cohen's dz": pairs["cohens_dz"].map("{:+.2f}".format).replace("+nan", ""),
             "Subjects": pairs["n_subjects"],
@@ -219,6 +206,8 @@ def tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "ablation_pairs": pairs_for_people(pairs),
         "ablation_speed": speed_table(runs_of(frame)),
         "ablation_stages": stages_table(scores),
+        "ablation_primary": primary_table(scores, pairs),
+        "ablation_curve": curve_table(curve_of(frame)),
     }
 
 
@@ -241,6 +230,32 @@ def arms_table(scores: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
                     "Seeds": group["seed"].nunique() if group["weights_sha256"].iloc[0] else "",
                 }
             )
+    return pd.DataFrame(lines)
+
+
+def primary_table(scores: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """The primary comparisons of this experiment: with Holm's p, and on real people alone."""
+    people = scores[~scores["subject"].str.startswith("made_")]
+    of_people = None if people.empty else psnr_of(people)
+    lines = []
+    for comparison in primary.comparisons(NAME):
+        pair = pair_of(pairs, *comparison.key)
+        if pair is None or pair.role != primary.PRIMARY:
+            continue
+        real = lead(of_people, *comparison.key) if of_people else None
+        lines.append(
+            {
+                "Primary comparison": contest(pair.first, pair.second, pair.spacing),
+                "Setting": f"{pair.budget}, {pair.shortcut}",
+                "Difference (dB) [95 %]": interval(pair),
+                "Real people alone (dB)": interval(real) if real else "",
+                "Wilcoxon p": f"{pair.p:.3g}",
+                "Holm p": f"{pair.holm_p:.3g}",
+                "Subjects": pair.n_subjects,
+                "Real people": real.n_subjects if real else 0,
+                "Seeds": pair.n_seeds,
+            }
+        )
     return pd.DataFrame(lines)
 
 
@@ -268,12 +283,13 @@ def speed_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def stages_table(scores: pd.DataFrame) -> pd.DataFrame:
-    """The default LTE by its stages of training: PSNR at 1 mm, and patches against the whole."""
-    psnr, lines = psnr_of(scores), []
+    """LTEs by their stages of training: PSNR at 1 mm, and patches against the whole."""
+    psnr, lines, arms = psnr_of(scores), [], trained_arms(scores)
     apart = scores[scores["metric"] == "patch_vs_whole"].groupby("arm")["value"].mean()
-    for arm in (arm for arm in trained_arms(scores) if base_of(arm) == LTES[0]):
+    staged = {arm.partition(" @")[0] for arm in arms if " @" in arm}
+    for arm in (arm for arm in arms if base_of(arm) in LTES):
         own, plain = psnr.level(arm, "1 mm", BUDGETS[0]), arm.partition(" @")[0]
-        if own is None or arm not in apart:
+        if own is None or not (arm in apart or plain in staged):
             continue
         pair = lead(psnr, arm, plain, "1 mm", BUDGETS[0]) if arm != plain else None
         lines.append(
@@ -281,91 +297,9 @@ def stages_table(scores: pd.DataFrame) -> pd.DataFrame:
                 "Training": name_of(arm) + ", stage 2 only" * (arm == plain),
                 "PSNR at 1 mm (dB)": f"{own.mean:.2f}",
                 "Above stage 2 only (dB)": interval(pair) if pair else "",
-                "Patches against whole (% of peak)": f"{apart[arm]:.2f}",
+                "Patches against whole (% of peak)": f"{apart[arm]:.2f}" if arm in apart else "",
                 "Subjects": own.n_subjects,
                 "Seeds": own.n_seeds,
             }
         )
     return pd.DataFrame(lines)
-
-
-# Verdict
-
-
-def verdict(frame: pd.DataFrame) -> str:
-    """What prepared rows say, one comparison a line, whatever it is."""
-    runs, pairs = runs_of(frame), pairs_table(scores_of(frame))
-    lines = [f"Training: {recipe}." for recipe in recipes(runs)] + other_recipes(frame)
-    first, of_codecs = (
-        pairs["first"].str.removesuffix(LEARNED),
-        pairs["family"].str.startswith("codecs"),
-    )
-    of_stages = pairs["second"].str.contains(" @")
-    shown = pairs["spacing"].isin(HEADLINES) & ~of_codecs
-    chapters = {
-        f"{name_of(lte)} against other operators and architectures": shown
-        & ~of_stages
-        & (first == lte)
-        for lte in LTES
-    }
-    chapters["Stages of training (the first: stage 2 only)"] = (
-        shown & of_stages & (first == LTES[0])
-    )
-    chapters["Against codes that learn nothing"] = of_codecs & pairs["spacing"].isin(
-        ["1 mm", FINER]
-    )
-    for title, chosen in chapters.items():
-        if chosen.any():
-            lines += ["", title, *map(sentence, pairs[chosen].itertuples())]
-    fell = runs[runs["metric"] == "diverged_at_step"]
-    lines += [
-        f"{name_of(r.arm)}, seed {r.seed}: the loss was no longer finite at step {r.value:.0f}"
-        for r in fell.itertuples()
-    ]
-    return "\n".join(lines)
-
-
-def recipes(runs: pd.DataFrame) -> list[str]:
-    """How arms were trained, with the shortcut and without, such as ``600 steps, 16 heads``."""
-    return [
-        f"{part['condition'].iloc[-1]}, {counted(part['seed'].nunique(), 'seed')} "
-        f"({_shortcut(learned)})"
-        for learned, part in runs.groupby("learned")
-    ]
-
-
-def other_recipes(frame: pd.DataFrame) -> list[str]:
-    """One line a recipe that is recorded and not compared, with its arms and why."""
-    others = frame[(frame["experiment"] == RUN) & ~frame["compared"]]
-    return [
-        f"Also recorded, with fewer runs or other blocks, so not compared: {recipe}, "
-        f"{counted(int(subjects), 'subject')} ({_shortcut(learned)}): "
-        f"{', '.join(dict.fromkeys(map(name_of, part['arm'])))}."
-        for (learned, recipe, subjects), part in others.groupby(RECIPE, sort=False)
-    ]
-
-
-def summary(frame: pd.DataFrame) -> str:
-    """What the command prints: the verdict and, after a quick run, its agreement."""
-    from eval.ablation import EXPERIMENT
-
-    recorded = EXPERIMENT.recorded(RESULTS)
-    if set(runs_of(frame)["profile"]) != {"quick"} or recorded is None or recorded.equals(frame):
-        return verdict(frame)
-    return f"{verdict(frame)}\n{agreement(frame, recorded)}"
-
-
-def agreement(quick: pd.DataFrame, recorded: pd.DataFrame) -> str:
-    """Whether a quick run says the same as the recorded rows, one sentence.
-
-    Compared are the LTEs' differences at equal steps that both hold, where both intervals
-    leave out 0: the others have no sign yet.
-    """
-    ours, theirs = (pairs_table(scores_of(rows)) for rows in (quick, recorded))
-    both = ours.merge(theirs, on=CONTEST, suffixes=("", "_recorded"))
-    both = both[(both["budget"] == BUDGETS[0]) & ~both["family"].str.startswith("codecs")]
-    for side in ("", "_recorded"):
-        both = both[(both["low" + side] > 0) | (both["high" + side] < 0)]
-    same = int((np.sign(both["mean"]) == np.sign(both["mean_recorded"])).sum())
-    answer = "nothing to compare" if both.empty else "yes" if same == len(both) else "no"
-    return f"agrees in sign with the recorded rows: {answer} ({same} of {len(both)} differences)"

@@ -6,25 +6,19 @@ import math
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from scipy import ndimage
 
-from eval import report as all_tables
 from eval import rows
 from eval.ablation import EXPERIMENT
 from eval.ablation import blocks as ablation_data
 from eval.ablation import measure as ablation
-from eval.ablation import report as ablation_report
 from eval.ablation import score as ablation_score
 from eval.ablation import scored as ablation_scored
 from eval.ablation import training as ablation_training
 from eval.ablation.blocks import FINER, WHOLE, Question
-from eval.ablation.codecs import codec_hash, codec_tasks
 from eval.arms import train as ablation_train
-from eval.arms.catalogue import OWN
-from eval.coders.lapped import lapped
 from eval.subjects import held_out_brains
 from medil.config import TEST, RunConfig
 from medil.data.manifest import entries
@@ -118,6 +112,10 @@ def test_rows_hold_both_budgets_every_metric_and_their_own_weights(small, tmp_pa
         assert set(group["metric"]) == set(ablation_score.METRICS)
     assert {"1 mm, equal steps", "1 mm, equal compute"} <= set(scored["condition"])
     assert WHOLE not in set(scored["condition"])
+    curve = frame[frame["experiment"] == ablation.CURVE]
+    assert set(curve["condition"]) == {"1 mm, after 1 steps", "1 mm, after 2 steps"}
+    last = curve[curve["condition"].str.contains("after 2")]
+    assert set(last["weights_sha256"]) <= set(scored["weights_sha256"])
     own = scored[scored["arm"] == "integrated/learned"]
     assert own["weights_sha256"].nunique() == 1  # the reference sets the time: one snapshot
     assert (scored["numbers_kept"] == 8 * 5**3).sum() > 0  # 16 mm: 4 cells and one for the phase
@@ -383,205 +381,3 @@ def test_blocks_of_finer_scans_are_averages_over_larger_cells_at_their_place():
 def test_training_sizes_leave_the_unseen_ones_unseen():
     seen = set(ablation_training.TRAIN_MM)
     assert not seen & {0.8, 1.5, 3.0} and 1.0 in seen
-
-
-# The lapped codec
-
-
-def test_lapped_keeps_at_least_as_many_numbers_and_all_of_them_copy():
-    grid = Grid.from_spacing((24, 20, 9), (1.0, 1.0, 3.0))
-    data = texture(grid.shape).double().numpy()
-    coded = lapped(data, grid, 500)
-    assert 500 <= coded.numbers_kept <= 900 and coded.reconstruction.shape == data.shape
-    np.testing.assert_allclose(lapped(data, grid, data.size).reconstruction, data, atol=1e-9)
-    with pytest.raises(InputError, match="shape"):
-        lapped(data[1:], grid, 500)
-
-
-@pytest.mark.parametrize("cycles", [0, 1, 5, 10, 11, 12])
-def test_lapped_passes_waves_well_below_its_limit_band_edges_included(cycles):
-    grid = Grid.from_spacing((40, 40, 40), 1.0)
-    wave = np.cos(np.pi * cycles * (np.arange(40) + 0.5) / 40)
-    data = wave[:, None, None] * np.ones((1, 40, 40))
-    coded = lapped(data, grid, 22**3)  # 22 functions an axis, 11 to a band
-    error = np.linalg.norm(coded.reconstruction - data) / np.linalg.norm(data)
-    assert coded.numbers_kept == 22**3 and error < 0.03
-
-
-# The report
-
-
-def fabricated(
-    lead_db=1.0, seeds=3, steps=100, at="2026-01-01T00:00:00.000000+00:00", codec_db=29.0,
-    arms=("integrated", "trilinear", "literal"), subjects=6, places=2,
-):  # fmt: skip
-    """Rows in which the default LTE leads trilinear by so much, with a spread over subjects."""
-    plan = ablation.Plan(("integrated",), steps, seeds, 4, 2, places)
-    provenance = rows.Provenance.now("quick")
-    above_db = {"integrated": lead_db, "literal": -0.5}
-    pace = {"integrated": 300.0, "trilinear": 200.0}
-    found = []
-    for seed in range(seeds):
-        own = replace(provenance, seed=seed)
-        for arm in arms:
-            hashed = f"{arm}{steps}{subjects}{places}"
-            for k in range(subjects):
-                value = 30 + k + 0.05 * seed + above_db.get(arm, 0.0) * (1 + 0.02 * k)
-                scored = {("", ""): (scores_at(value), question(f"made_{k}"), 1.0)}
-                for budget in ablation.BUDGETS:
-                    found += ablation_score.score_rows(
-                        arm, budget, scored, lambda q: 8, hashed, "w" * 64, own
-                    )
-            values = {
-                "voxels_per_s": (pace.get(arm, 100.0), "1/s"), "parameters": (7e5, "1"),
-                "cpu_s_per_step": (0.1, "s"), "training_loss": (0.02, "1"),
-                "steps_at_equal_compute": (90.0, "1"),
-            }  # fmt: skip
-            run = ablation.Run(arm, seed, plan, "cpu", hashed, "", "4 heads")
-            found += ablation.run_rows(run, values, question(), "w" * 64, 1.0, own)
-    for codec, minus_db in (("dct_ball", 0.0), ("cubic", 2.0), ("dct_best", -5.0)):
-        for k in range(subjects):
-            scored = {("", ""): (scores_at(codec_db + k - minus_db), question(f"made_{k}"), 1.0)}
-            hashed = codec_hash(codec, OWN, places)
-            found += ablation_score.score_rows(
-                codec, "", scored, lambda q: 8, hashed, "", provenance
-            )
-    return [replace(r, recorded_at=at) for r in found]
-
-
-def scores_at(psnr_db):
-    return {"psnr": psnr_db, "ssim": 0.9, "hfen": 0.1}
-
-
-def words_of(path):
-    return EXPERIMENT.verdict(EXPERIMENT.recorded(path.parent))
-
-
-@pytest.fixture
-def recorded(tmp_path):
-    def make(name="rows", **choices):
-        (tmp_path / name).mkdir()
-        path = tmp_path / name / "ablation.jsonl"
-        rows.append_rows(path, fabricated(**choices))
-        return path
-
-    return make
-
-
-def test_the_verdict_says_by_how_much_with_how_many_subjects_and_seeds(recorded):
-    words = words_of(recorded())
-    assert "LTE − trilinear at 1 mm: +1.05 dB [+1." in words
-    assert "6 subjects × 3 seeds (equal steps, with the shortcut; Holm p = 0.0" in words
-    assert "literal LTE − trilinear at 1 mm: -0.5" in words
-    assert "LTE − best linear codec at 1 mm: +2.10 dB" in words  # the ball, never the oracle
-    assert "(equal compute, with the shortcut" in words
-
-
-def test_the_verdict_is_negative_when_the_rows_are(recorded, tmp_path):
-    path = recorded(lead_db=-2.0, codec_db=35.0)
-    assert all_tables.main(["--rows", str(path.parent), "--out", str(tmp_path)]) == 0
-    words = (tmp_path / "ablation_verdict.txt").read_text()
-    assert "LTE − trilinear at 1 mm: -2.10 dB [-2." in words
-    assert "LTE − best linear codec at 1 mm: -7.05 dB" in words
-
-
-def test_tables_state_n_and_speed_against_the_literal_lte(recorded, tmp_path):
-    EXPERIMENT.write(recorded().parent, tmp_path)
-    arms = pd.read_csv(tmp_path / "ablation.csv").set_index("Arm")
-    assert arms.loc["trilinear", "Subjects"] == 6 and arms.loc["trilinear", "Seeds"] == 3
-    assert arms.loc["trilinear", "LTE above it (dB)"].startswith("+1.05 [")
-    speed = pd.read_csv(tmp_path / "ablation_speed.csv").set_index("Arm")
-    assert speed.loc["LTE", "Times literal LTE"] == 3.0
-    pairs = pd.read_csv(tmp_path / "ablation_pairs.csv")
-    assert {"Wilcoxon p", "Holm p", "Rank biserial", "Cohen's dz", "Subjects", "Seeds"} <= set(
-        pairs
-    )
-    assert (pairs["Holm p"] >= pairs["Wilcoxon p"] - 1e-9).all()
-
-
-LATER = "2026-02-01T00:00:00.000000+00:00"
-
-
-def test_a_trial_of_another_recipe_hides_nothing_and_is_named(recorded):
-    path = recorded()
-    before = words_of(path)
-    trial = {"steps": 5, "seeds": 1, "arms": ("integrated", "liif"), "places": 1, "at": LATER}
-    rows.append_rows(path, fabricated(lead_db=9.0, codec_db=50.0, **trial))
-    training, also, *rest = words_of(path).splitlines()
-    assert [training, *rest] == before.splitlines()
-    assert also.endswith(
-        "not compared: 5 steps, 4 heads, 1 blocks a subject, cpu, 6 subjects "
-        "(with the shortcut): LTE, LIIF."
-    )
-
-
-def test_fewer_subjects_are_another_recipe(recorded):
-    path = recorded()
-    before = words_of(path)
-    rows.append_rows(path, fabricated(9.0, seeds=1, subjects=1, arms=("integrated",), at=LATER))
-    training, also, *rest = words_of(path).splitlines()
-    assert [training, *rest] == before.splitlines() and "cpu, 1 subject (" in also
-
-
-def test_of_recipes_with_as_many_runs_the_newest_is_compared(recorded):
-    path = recorded(lead_db=3.0)
-    rows.append_rows(path, fabricated(steps=200, at=LATER))
-    words = words_of(path)
-    assert words.startswith("Training: 200 steps") and "+1.05 dB" in words and "+3." not in words
-    assert "not compared: 100 steps" in words
-
-
-def test_a_new_arm_of_the_main_recipe_joins_its_tables_by_its_own_name(recorded, tmp_path):
-    path = recorded()
-    rows.append_rows(path, fabricated(seeds=1, arms=("nearest",), at=LATER))
-    EXPERIMENT.write(path.parent, tmp_path)
-    arms = pd.read_csv(tmp_path / "ablation.csv").set_index("Arm")
-    assert arms.loc["nearest", "LTE above it (dB)"].startswith("+1.05 [")
-    assert arms.loc["nearest", "Seeds"] == 1 and arms.loc["trilinear", "Seeds"] == 3
-    assert "LTE − nearest at 1 mm" in (tmp_path / "ablation_verdict.txt").read_text()
-
-
-def test_an_arm_with_another_latent_meets_codecs_of_its_own_size(monkeypatch, recorded):
-    wide = replace(TEST, latent_spacing_mm=3.0)
-    monkeypatch.setitem(ablation.ARMS, "integrated-3mm", wide)
-    path = recorded(arms=("integrated", "integrated-3mm"))
-    [task] = [
-        task
-        for task in codec_tasks([question("made_0")], [(3.0, 8)], 2, rows.Provenance.now("quick"))
-        if task.name.startswith("dct_ball")
-    ]
-    measured = task.measure()
-    assert task.name == "dct_ball (3 mm, 8)" and {r.identity for r in measured} == task.wanted
-    assert {r.numbers_kept for r in measured} == {8 * 7**3}
-    rows.append_rows(path, measured)
-    pairs = ablation_report.pairs_table(ablation_report.scores_of(EXPERIMENT.recorded(path.parent)))
-    rivals = pairs[pairs["family"].str.startswith("codecs")].groupby("first")["second"].unique()
-    assert list(rivals["integrated"]) == ["best linear codec"]
-    assert list(rivals["integrated-3mm"]) == ["best linear codec (3 mm, 8)"]
-
-
-def test_seeds_that_one_arm_lacks_leave_pairs_of_those_both_have(recorded):
-    scores = ablation_report.scores_of(EXPERIMENT.recorded(recorded().parent))
-    lacks = scores[~((scores["arm"] == "trilinear") & (scores["seed"] == 2))]
-    psnr = ablation_report.psnr_of(lacks)
-    pairs = [
-        ablation_report.lead(psnr, "integrated", second, "1 mm", "equal steps")
-        for second in ("trilinear", "dct_ball")
-    ]
-    assert [(pair.n_subjects, pair.n_seeds) for pair in pairs] == [(6, 2), (6, 3)]
-    assert ablation_report.lead(psnr, "integrated", "trilinear", "2 mm", "equal steps") is None
-
-
-def test_a_quick_run_agrees_only_if_its_signs_do(recorded):
-    def frame(name, **choices):
-        return EXPERIMENT.recorded(recorded(name, **choices).parent)
-
-    truth = frame("a")
-    assert "yes" in ablation_report.agreement(frame("b", lead_db=0.2, seeds=1), truth)
-    assert ": no (" in ablation_report.agreement(frame("c", lead_db=-0.2), truth)
-
-
-def test_missing_rows_are_one_sentence_and_exit_2(tmp_path, capsys):
-    assert all_tables.main(["--rows", str(tmp_path), "--out", str(tmp_path / "t")]) == 2
-    error = capsys.readouterr().err
-    assert "nothing is recorded" in error and error.count("\n") == 1

@@ -46,7 +46,8 @@ def question(second, spacing="1 mm"):
 @pytest.mark.parametrize("lead_db, words", [(1.0, "above zero (2 of 2)"), (-1.0, "below zero")])
 def test_the_verdict_has_the_sign_of_the_rows(tmp_path, lead_db, words):
     found = recorded(tmp_path, {"integrated": lead_db, "trilinear": 0.0})
-    line = pages.headlines(found.pairs).iloc[0]
+    table = pages.headlines(found.pairs).set_index("First − second (dB)")
+    line = table.loc["LTE − trilinear at 1 mm"]
     assert line["Verdict"].startswith(words)
     assert line["with shortcut, equal steps"].startswith(f"{lead_db * 1.1:+.1f}"[:4])
     assert line["without shortcut, equal steps"] == ""
@@ -113,3 +114,20 @@ def test_the_forest_has_both_budgets_and_the_largest_lead_first(tmp_path):
     assert len(drawn) == len(chosen[chosen["shortcut"] == "with the shortcut"])
     near_zero = [line for line in right.lines if line.get_marker() == "o"][-1]
     assert near_zero.get_markerfacecolor() == "w"  # LTE and LIIF are level there: undecided
+
+
+def test_three_sentences_answer_the_title_whatever_is_recorded(tmp_path):
+    found = recorded(tmp_path, {"integrated": 1.0, "trilinear": 0.0, "literal/learned": -2.0,
+                                "trilinear/learned": 0.0})  # fmt: skip
+    paper, release, limits = found.answers
+    assert "nothing is recorded yet" in paper and "literal LTE − trilinear at 1 mm" in paper
+    assert "below zero, -2." in paper
+    assert "LTE − trilinear at 1 mm is above zero, +1." in release and "best linear" in release
+    assert "600 steps" in limits and "nothing says who levelled off" in limits
+
+
+def test_the_paper_s_answer_is_about_both_ends_once_they_are_recorded(tmp_path):
+    arms = {"literal-skip-both/learned": 0.5, "trilinear-both/learned": 0.0}
+    paper, release, _ = recorded(tmp_path, arms).answers
+    assert "LTE with a skip at both ends − trilinear at both ends at 1 mm is above zero" in paper
+    assert "nothing is recorded yet" not in paper and "nothing is recorded yet" in release

@@ -1,0 +1,67 @@
+"""Is LTE worth it? Three sentences from rows: the paper's recipe, the release's, the limits."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from eval.ablation.blocks import NATIVE
+from eval.ablation.curve import levels_off
+from eval.ablation.report import BEST_LINEAR, contest, pair_of, role_of
+from eval.ablation.verdict import recipes
+from eval.arms.catalogue import LEARNED
+from eval.pairs import counted, interval
+
+PAPER = ("literal-skip-both" + LEARNED, "trilinear-both" + LEARNED)  # at both ends, all learned
+NEAREST = ("literal" + LEARNED, "trilinear" + LEARNED)  # its nearest relative: the decoder alone
+RELEASE = ("integrated", "trilinear")
+
+
+def answers(pairs: pd.DataFrame, runs: pd.DataFrame, curve: pd.DataFrame) -> list[str]:
+    """What the page's title asks, answered by rows alone.
+
+    Args:
+        pairs: Of `eval.ablation.report.pairs_table`.
+        runs: Facts of the runs that are compared.
+        curve: Of `eval.ablation.curve.curve_of`.
+    """
+    return [of_paper(pairs), of_release(pairs), limits(runs, curve)]
+
+
+def of_paper(pairs: pd.DataFrame) -> str:
+    """The paper's claim, both ends learned; its nearest relative where that is not recorded."""
+    found = [pair for where in ("1 mm", NATIVE) if (pair := pair_of(pairs, *PAPER, where))]
+    if found:
+        return f"For the paper's recipe, LTE at both ends, all learned: {_said(found)}."
+    near = pair_of(pairs, *NEAREST, "1 mm")
+    known = f"; at the decoder alone, without a skip, {_said([near])}" if near else ""
+    return f"For the paper's recipe, LTE at both ends, all learned, nothing is recorded yet{known}."
+
+
+def of_release(pairs: pd.DataFrame) -> str:
+    """The default LTE beside the closed-form shortcut, against interpolation and against codes."""
+    rivals = (RELEASE, (RELEASE[0], BEST_LINEAR))
+    found = [pair for names in rivals if (pair := pair_of(pairs, *names, "1 mm"))]
+    said = _said(found) if found else "nothing is recorded yet"
+    return f"For the release's recipe, our LTE beside the closed-form shortcut: {said}."
+
+
+def limits(runs: pd.DataFrame, curve: pd.DataFrame) -> str:
+    """How small the budget was, and whether the curves had levelled off."""
+    size = runs.loc[runs["metric"] == "parameters", "value"]
+    low, high = size.min() / 1e6, size.max() / 1e6
+    weights = f" of {low:.1f} to {high:.1f} million weights" if len(size) else ""
+    level, trained = levels_off(curve), " and ".join(recipes(runs))
+    return f"This is about models{weights} after {trained}: {level[0].lower()}{level[1:]}"
+
+
+def _said(pairs: list) -> str:
+    return "; ".join(
+        f"{contest(p.first, p.second, p.spacing)} is {_judged(p)} "
+        f"({counted(p.n_subjects, 'subject')} × {counted(p.n_seeds, 'seed')}, {role_of(p)})"
+        for p in pairs
+    )
+
+
+def _judged(pair) -> str:
+    settled = "above zero" if pair.low > 0 else "below zero" if pair.high < 0 else "undecided"
+    return f"{settled}, {interval(pair)} dB"
