@@ -68,7 +68,7 @@ def _bars(ax, scores: Scores, arms: Sequence[str], condition: str, band: str) ->
 def fsc_curves(block: Block, rendered: Mapping[str, Mapping[str, np.ndarray]]):
     """Shell correlation with the truth: a panel a condition, a curve a coder.
 
-    Lines are at 0.5 and 0.143, and at the limit of 1 mm voxels. `rendered` holds condition ->
+    Lines are at 0.5, and at the limit of 1 mm voxels. `rendered` holds condition ->
     title -> [D, H, W] on the rendered voxels.
     """
     figure, axes = panels(1, len(rendered), panel_in=(3.6, 2.9))
@@ -83,8 +83,7 @@ def fsc_curves(block: Block, rendered: Mapping[str, Mapping[str, np.ndarray]]):
             ax.plot(
                 shells.frequency_per_mm, shells.correlation, style, color=COLOURS[i], label=title
             )
-        for threshold in (0.5, 0.143):
-            ax.axhline(threshold, color="#777777", lw=0.8, ls=":")
+        ax.axhline(0.5, color="#777777", lw=0.8, ls=":")
         ax.axvline(BANDS["beyond"][0], color="#777777", lw=0.8)
         ax.text(BANDS["beyond"][0], 1.02, " limit of 1 mm voxels", fontsize=7, ha="center")
         ax.set(xlabel="cycles per mm", ylim=(-0.05, 1.12), xlim=(0, 0.5 / out_mm))

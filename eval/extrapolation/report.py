@@ -34,7 +34,6 @@ HEADINGS = {
     "ssim": "SSIM",
     "hfen": "HFEN",
     "fsc_05_mm": "resolution at FSC 0.5",
-    "fsc_0143_mm": "resolution at FSC 0.143",
     **{f"detail_{part}_{band}": f"{part}, {band}" for part in PARTS for band in BANDS},
 }
 COMPARED = ("psnr", "detail_kept_fine", "detail_invented_fine", "fsc_05_mm", "handles_per_cm3")
@@ -178,7 +177,7 @@ def tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     )
     details = [f"detail_{part}_{band}" for band in BANDS for part in PARTS if part != "error"]
     made = {
-        "errors": wide(heads, ("psnr", "ssim", "hfen", "fsc_05_mm", "fsc_0143_mm", MISMATCH)),
+        "errors": wide(heads, ("psnr", "ssim", "hfen", "fsc_05_mm", MISMATCH)),
         "detail": wide(heads, details),
         "surface": false_table(frame),
         "pairs": pairs_table(heads),

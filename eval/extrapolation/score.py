@@ -24,7 +24,7 @@ BANDS = {  # cycles per mm; the latent's own cells hold little beyond 0.25
     "beyond": (0.5, 1.0),  # to what smaller voxels can hold; no training voxel held it
 }
 PARTS = ("kept", "smoothed", "invented", "error")
-ERRORS = ("psnr", "ssim", "hfen", "fsc_05_mm", "fsc_0143_mm")
+ERRORS = ("psnr", "ssim", "hfen", "fsc_05_mm")
 SURFACE = ("handles_per_cm3", "components_per_cm3")
 MISMATCH = "input_mismatch"
 UNITS = {
@@ -32,7 +32,6 @@ UNITS = {
     "ssim": "1",
     "hfen": "1",
     "fsc_05_mm": "mm",
-    "fsc_0143_mm": "mm",
     **{f"detail_{part}_{band}": "1" for part in PARTS for band in BANDS},
     **dict.fromkeys(SURFACE, "1/cm3"),
     MISMATCH: "%",
@@ -59,7 +58,6 @@ def scores(block: Block, condition: str, estimate: np.ndarray) -> dict[str, floa
         "ssim": metrics.ssim(truth, estimate, mask, peak),
         "hfen": metrics.hfen(truth, estimate, mask, spacing_mm),
         "fsc_05_mm": effective_resolution_mm(shells, 0.5),
-        "fsc_0143_mm": effective_resolution_mm(shells, 0.143),
     }
     for band, limits in bands_of(condition).items():
         detail = detail_split(truth, estimate, mask, spacing_mm, limits)

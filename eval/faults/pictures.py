@@ -88,9 +88,8 @@ def shells_beside(measured: Mapping[str, Shells], formula: Mapping[str, np.ndarr
     for colour, (title, shells) in zip(COLOURS, measured.items(), strict=False):
         ax.plot(shells.frequency_per_mm, shells.correlation, "o", ms=3.5, color=colour, label=title)
         ax.plot(shells.frequency_per_mm, formula[title], color=colour, lw=1.2)
-    for threshold in (0.5, 0.143):
-        ax.axhline(threshold, color="0.45", ls=":", lw=1)
-        ax.annotate(f"{threshold:g}", (0.004, threshold + 0.015), color="0.35", fontsize=8)
+    ax.axhline(0.5, color="0.45", ls=":", lw=1)
+    ax.annotate("0.5", (0.004, 0.515), color="0.35", fontsize=8)
     ax.set(xlabel="spatial frequency (cycles/mm)", ylabel="shell correlation", ylim=(-0.08, 1.04))
     ax.set_xlim(0, None)
     ax.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0.0, 0.24))

@@ -121,7 +121,7 @@ def all_metrics(
         (("nrmse",), lambda: (nrmse(*case),)),
         (("hfen",), lambda: (hfen(*case, spacing_mm),)),
         (("gradient_error",), lambda: (gradient_error(*case, spacing_mm),)),
-        (("fsc_05_mm", "fsc_0143_mm"), lambda: _resolutions(*case, spacing_mm)),
+        (("fsc_05_mm",), lambda: (_resolution(*case, spacing_mm),)),
         (("edge_width_mm",), lambda: (edge_width_mm(*case, spacing_mm),)),
         (("dice_csf", "dice_grey", "dice_white"), lambda: tuple(tissue_dice(*case).values())),
         (("components_per_cm3", "handles_per_cm3"), lambda: _white_matter(*case, spacing_mm)),
@@ -138,13 +138,12 @@ def all_metrics(
     return values
 
 
-def _resolutions(
+def _resolution(
     truth: np.ndarray, estimate: np.ndarray, mask: np.ndarray, spacing_mm: Triple
-) -> tuple[float, float]:
+) -> float:
     if np.ptp(truth[mask]) == 0:
-        return math.nan, math.nan
-    shells = fsc(truth, estimate, mask, spacing_mm)
-    return effective_resolution_mm(shells, 0.5), effective_resolution_mm(shells, 0.143)
+        return math.nan
+    return effective_resolution_mm(fsc(truth, estimate, mask, spacing_mm), 0.5)
 
 
 def _white_matter(

@@ -71,11 +71,6 @@ _OF_VOLUMES = (
         "what is only weakened still correlates.",
     ),
     Metric(
-        "fsc_0143_mm", "Resolution at FSC 0.143", "mm", 0, inf, False, None,
-        "Rosenthal and Henderson 2003",
-        "The same with a looser threshold: where hardly anything true is left.",
-    ),
-    Metric(
         "edge_width_mm", "Edge width", "mm", 0, 2 * REACH_MM, False, None,
         "10 to 90 % rise (ISO 12233) at the truth's strongest edges",
         "Blur, in mm; noise narrows it, and what was added between the edges does not count.",

@@ -28,7 +28,6 @@ METRICS = {  # metric in the rows -> header, decimals
 STRUCTURE = {  # those of the second table, about detail and anatomy
     "ms_ssim": ("MS-SSIM", 3),
     "fsc_05_mm": ("Resolution, FSC 0.5 (mm)", 2),
-    "fsc_0143_mm": ("Resolution, FSC 0.143 (mm)", 2),
     "edge_width_mm": ("Edge width (mm)", 2),
     "dice_grey": ("Dice, grey", 3),
     "dice_white": ("Dice, white", 3),
