@@ -26,13 +26,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from eval import rows
+from eval.coders import neighbours
 from eval.subjects import INTERPOLATED
 from medil.config import PRESETS
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.model.autoencoder import MedIL
 from medil.model.codecs import CODECS, LINEAR_CODECS
-from medil.model.weights import load_model, load_release, weights_sha256
+from medil.model.weights import load_model, load_release, tensors_sha256, weights_sha256
 from medil.regrid import resample
 from medil.volume import Volume
 
@@ -43,10 +44,12 @@ TITLES = {
     "dct_cube": "DCT, lowest cube",
     "dct_ball": "DCT, lowest ball",
     "bspline": "B-spline, least squares",
+    neighbours.NAME: "B-spline, decoder sees neighbours",
     "dct_best": "DCT, largest (oracle)",
     "interpolation": "Cubic interpolation of every voxel",
     "scan": "The scan itself",
 }
+LINEAR = (*LINEAR_CODECS, neighbours.NAME)  # arms that are linear codes: the bar of every table
 SUFFIX = ".safetensors"  # of weights in a file
 T = TypeVar("T")
 KINDS = ("learned", "network left out", "linear codec", "oracle, not a rival", "no compression")
@@ -188,8 +191,8 @@ def kind_of(arm: str) -> str:
     """One of `KINDS`; ``other`` for an arm that is neither a release nor in `TITLES`."""
     if models([arm.removesuffix(SPLINES)]):
         return "network left out" if arm.endswith(SPLINES) else "learned"
-    if arm in CODECS:
-        return "linear codec" if arm in LINEAR_CODECS else "oracle, not a rival"
+    if arm in (*LINEAR, *CODECS):
+        return "linear codec" if arm in LINEAR else "oracle, not a rival"
     return "no compression" if arm in TITLES else "other"
 
 
@@ -257,6 +260,29 @@ class CodecCoder(_Voxels):
         return Kept((coded.reconstruction, volume.grid), coded.numbers_kept)
 
 
+class NeighboursCoder(Coder):
+    """The linear code of `eval.coders.neighbours`, of the one latent size that it is fitted for."""
+
+    name, title, kind = neighbours.NAME, TITLES[neighbours.NAME], "linear codec"
+
+    def __init__(self) -> None:
+        size = neighbours.PITCH_MM, neighbours.CHANNELS
+        self.config = dict(zip(("latent_spacing_mm", "latent_channels"), size, strict=True))
+        self.config |= {"roughness": neighbours.ROUGHNESS}
+        self.weights_sha256 = tensors_sha256({"weight": neighbours.fitted()})
+
+    def encode(self, volume: Volume) -> Kept:
+        """The least-squares splines, and the latent cells over them."""
+        cells = neighbours.cells_of(volume.grid)
+        kept = neighbours.coefficients(_numbers(volume), volume.grid, cells)
+        return Kept((kept, cells), kept.numel())
+
+    def decode(self, kept: Kept, grid: Grid) -> np.ndarray:
+        """The rendering on any grid; [D, H, W] float64."""
+        latent, cells = kept.what
+        return neighbours.render(latent, cells, neighbours.fitted(), grid)
+
+
 class Interpolation(_Voxels):
     """Cubic interpolation of every voxel: no compression, a rival where detail is missing."""
 
@@ -300,11 +326,17 @@ def codec_coders(
     return [CodecCoder(name, latent_spacing_mm, channels) for name in names]
 
 
+def linear_coders(release: str = "tiny") -> list[Coder]:
+    """Every code without a network that keeps as many numbers as a release's latent."""
+    config = loaded(release).config
+    size = config.latent_spacing_mm, config.latent_channels
+    fits = size == (neighbours.PITCH_MM, neighbours.CHANNELS)
+    return [*codec_coders(*size), *([NeighboursCoder()] if fits else [])]
+
+
 def all_coders(release: str = "tiny") -> list[Coder]:
     """Every arm that is compared with a release."""
-    config = loaded(release).config
-    codecs = codec_coders(config.latent_spacing_mm, config.latent_channels)
-    return [*release_coders(release), *codecs, Interpolation(), Scan()]
+    return [*release_coders(release), *linear_coders(release), Interpolation(), Scan()]
 
 
 def coders_from(text: str) -> list[Coder]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from eval.coders.base import Coder, Interpolation, codec_coders, coders_from, loaded, release_coders
+from eval.coders.base import Coder, Interpolation, coders_from, linear_coders, release_coders
 from eval.evaluate.inputs import Plan
 from eval.evaluate.report import COARSER, FROM_HALF, NATIVE
 from eval.subjects import Case, Scan, coarser, from_coarser, same
@@ -52,9 +52,3 @@ def arms(plan: Plan) -> list[Coder]:
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"two arms are called {', '.join(sorted(twice))}; rename your coder.")
     return found
-
-
-def linear_coders(release: str) -> list[Coder]:
-    """Codecs that keep as many numbers as a release's latent."""
-    config = loaded(release).config
-    return codec_coders(config.latent_spacing_mm, config.latent_channels)

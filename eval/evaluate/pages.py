@@ -11,16 +11,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from eval.coders.base import Coder, coders_from, release_coders, title_of
+from eval.coders.base import LINEAR, Coder, coders_from, linear_coders, release_coders, title_of
 from eval.evaluate import EXPERIMENT
-from eval.evaluate.cases import linear_coders
 from eval.evaluate.inputs import PLAN, RULES, Checked, Plan, read, read_plan
 from eval.evaluate.report import NATIVE, scores
 from eval.metrics.spectra import detail_split, fsc
 from eval.pictures.hero import along_axes_mm, mask_ends, point_of_interest
 from eval.subjects import Scan
 from medil.errors import InputError
-from medil.model.codecs import LINEAR_CODECS
 from medil.plots import COLOURS, PLANES, draw_plane, panels
 from medil.volume import Volume
 
@@ -70,7 +68,7 @@ def open_page(folder: Path, name: str) -> Page:
 def shown_coders(plan: Plan, rows: pd.DataFrame) -> list[Coder]:
     """The release, the linear code that did best on this scan, and the user's own."""
     table = scores(rows[rows["condition"] == NATIVE]).set_index("arm")["psnr"]
-    linear = table[table.index.isin(LINEAR_CODECS)]
+    linear = table[table.index.isin(LINEAR)]
     best = [c for c in linear_coders(plan.release) if len(linear) and c.name == linear.idxmax()]
     own = [coder for text in plan.coders for coder in coders_from(text)]
     return [release_coders(plan.release)[0], *best, *own]

@@ -11,11 +11,10 @@ from itertools import product
 
 import pandas as pd
 
-from eval.coders.base import SPLINES, TITLES, models, title_of
+from eval.coders.base import LINEAR, SPLINES, TITLES, models, title_of
 from eval.metrics.catalogue import METRICS
 from eval.stats import bootstrap_interval
 from eval.tables import signed_db
-from medil.model.codecs import LINEAR_CODECS
 
 NAME = "evaluate"
 NATIVE = "native -> native"
@@ -85,7 +84,7 @@ def compressed(frame: pd.DataFrame) -> pd.DataFrame:
     A scan with fewer voxels than the latent has numbers is no test of a code on its own grid;
     from half its resolution it still is one.
     """
-    kept = frame[frame["arm"].isin(LINEAR_CODECS) & frame["condition"].isin((NATIVE, COARSER))]
+    kept = frame[frame["arm"].isin(LINEAR) & frame["condition"].isin((NATIVE, COARSER))]
     kept_all = set(kept.loc[kept["numbers_per_voxel"] >= KEEPS_ALL, "subject"])
     dropped = frame["subject"].isin(kept_all) & frame["condition"].isin((NATIVE, COARSER))
     return frame[~dropped]
@@ -99,7 +98,7 @@ def gains(frame: pd.DataFrame, metric: str, arm: str, condition: str) -> pd.Seri
     part = compressed(frame)
     part = part[(part["metric"] == metric) & (part["condition"] == condition)]
     table = part.pivot_table(index="subject", columns="arm", values="value", aggfunc="last")
-    rivals = (*LINEAR_CODECS, "interpolation") if condition in FROM_COARSER else LINEAR_CODECS
+    rivals = (*LINEAR, "interpolation") if condition in FROM_COARSER else LINEAR
     linear = [name for name in rivals if name in table]
     if arm not in table or not linear:
         return pd.Series(dtype=float)
@@ -193,7 +192,7 @@ def _resolution(table: pd.DataFrame, arms: Sequence[str]) -> list[str]:
     if "fsc_05_mm" not in native:
         return []
     medians = native.groupby("arm")["fsc_05_mm"].median()
-    linear = medians[medians.index.isin(LINEAR_CODECS)]
+    linear = medians[medians.index.isin(LINEAR)]
     texts = [f"{title_of(a)} {medians[a]:.1f} mm" for a in arms if a in medians]
     texts += [f"{title_of(linear.idxmin())} {linear.min():.1f} mm"] if len(linear) else []
     return [

@@ -7,17 +7,23 @@ import math
 import pandas as pd
 
 from eval import rows
-from eval.coders.base import MEDIL, SPLINES, TITLES, kind_of, models, title_of
+from eval.coders.base import LINEAR, MEDIL, SPLINES, TITLES, kind_of, models, title_of
 from eval.pairs import compared, interval
 from eval.reconstruction import curve
 from eval.reconstruction.measure import NAME, RELEASE
 from eval.subjects import CONDITIONS
 from eval.tables import decimals, plain, scan_name, signed_db, times, with_sign
-from medil.model.codecs import LINEAR_CODECS
+from medil.model.weights import short_digest
 
 NATIVE = "native -> native"
 SCAN = "scan"  # the arm that is no code: the scan itself
-SHORT = {"cubic": "cubic", "dct_cube": "cube", "dct_ball": "ball", "bspline": "B-spline"}
+SHORT = {
+    "cubic": "cubic",
+    "dct_cube": "cube",
+    "dct_ball": "ball",
+    "bspline": "B-spline",
+    "bspline_neighbours": "neighbours",
+}
 METRICS = {  # metric in the rows -> header, decimals
     "psnr": ("PSNR (dB)", 2),
     "ssim": ("SSIM", 3),
@@ -75,7 +81,7 @@ def _best_linear(table: pd.DataFrame) -> pd.DataFrame:
     # A codec can keep no more numbers than there are voxels, a small latent on coarse ones can.
     table = table.assign(size=table["numbers_kept"] / table["numbers_per_voxel"].clip(lower=1))
     keys = ["subject", "condition"]
-    linear = table[table["arm"].isin(LINEAR_CODECS)].dropna(subset="psnr")
+    linear = table[table["arm"].isin(LINEAR)].dropna(subset="psnr")
     linear = linear[[*keys, "arm", "size", "psnr"]]
     pairs = table.reset_index(names="line").merge(linear, on=keys, suffixes=("", "_linear"))
     apart = (pairs["size_linear"] / pairs["size"]).map(math.log).abs()
@@ -160,7 +166,7 @@ def renderings_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def codecs_table(table: pd.DataFrame) -> pd.DataFrame:
     """The codecs over all volumes on their own grids: mean, spread and n."""
-    native = table[(table["condition"] == NATIVE) & table["arm"].isin([*LINEAR_CODECS, "dct_best"])]
+    native = table[(table["condition"] == NATIVE) & table["arm"].isin([*LINEAR, "dct_best"])]
     lines = []
     for arm, group in sorted(native.groupby("arm"), key=lambda pair: -pair[1]["psnr"].mean()):
         lines.append(
@@ -188,7 +194,8 @@ def release_table(frame: pd.DataFrame) -> pd.DataFrame:
         measured = frame[frame["arm"] == own["arm"].iloc[0]]
         for title, column in (("weights, SHA-256", "weights_sha256"),
                               ("measured at commit", "commit")):  # fmt: skip
-            lines += [(name, title, v[:12], "first 12 digits") for v in measured[column].unique()]
+            lines += [(name, title, short_digest(v), "first 12 digits")
+                      for v in measured[column].unique()]  # fmt: skip
     return pd.DataFrame(lines, columns=["Release", "Quantity", "Value", "Unit"])
 
 

@@ -11,6 +11,7 @@ import torch
 
 from eval.coders import base as coders
 from eval.coders.base import CodecCoder, Interpolation, Kept
+from eval.coders.neighbours import NAME as NEIGHBOURS
 from medil.config import preset
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
@@ -45,13 +46,13 @@ def test_weights_of_a_rival_are_refused(tmp_path):
 
 def test_every_codec_keeps_at_least_as_many_numbers_as_the_latent(weights, ball):
     arms = {a.name: a for a in coders.all_coders(weights)}
-    assert set(arms) == {"medil_m", "medil_m_splines", *CODECS, "interpolation", "scan"}
+    assert set(arms) == {"medil_m", "medil_m_splines", *CODECS, NEIGHBOURS, "interpolation", "scan"}
     kept = {name: arm.encode(ball).numbers for name, arm in arms.items()}
     assert kept["medil_m"] == 8 * 7 * 6 * 6  # ceil of 25, 22, 23 mm over 4 mm, 8 channels
     assert kept["interpolation"] == ball.grid.n_voxels
     for name in CODECS:
         assert kept["medil_m"] <= kept[name] <= 1.1 * kept["medil_m"]
-    assert kept["dct_ball"] == kept["dct_cube"] == kept["medil_m"]
+    assert kept["dct_ball"] == kept["dct_cube"] == kept[NEIGHBOURS] == kept["medil_m"]
     assert all(arm.kind in coders.KINDS and arm.title for arm in arms.values())
 
 

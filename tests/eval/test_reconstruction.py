@@ -126,7 +126,7 @@ def test_tasks_name_the_rows_they_give_and_a_second_run_computes_nothing(
     path, arms = tmp_path / "reconstruction.jsonl", all_coders(weights)
     todo = reconstruction.subject_tasks([subject], arms, set(), provenance)
     added = runner.run(todo, path, workers=0)
-    n_pairs = len(BLOCKS) * (2 + len(CODECS)) + len(set(BLOCKS) & set(INTERPOLATED)) + 1
+    n_pairs = len(BLOCKS) * (3 + len(CODECS)) + len(set(BLOCKS) & set(INTERPOLATED)) + 1
     assert added == len(metrics.scored()) * n_pairs
     recorded = rows.recorded_identities(path)
     assert todo[0].wanted == recorded
