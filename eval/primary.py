@@ -13,7 +13,8 @@ import pandas as pd
 from eval.stats import holm
 
 FILE = Path(__file__).with_suffix(".toml")
-ROLES = PRIMARY, EXPLORATORY = "primary", "exploratory"
+ALPHA = 0.05
+PRIMARY, EXPLORATORY = "primary", "exploratory"
 
 
 @dataclass(frozen=True)
@@ -58,3 +59,8 @@ def corrected(p_values: Mapping[Comparison, float]) -> dict[Comparison, float]:
     every = comparisons()
     adjusted = holm([p_values.get(c, 1.0) for c in every])
     return {c: float(p) for c, p in zip(every, adjusted, strict=True) if c in p_values}
+
+
+def can_reject(n_subjects: int) -> bool:
+    """Whether Wilcoxon's smallest p of so many subjects stays below 0.05 after the correction."""
+    return 2 / 2**n_subjects * len(comparisons()) < ALPHA

@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from eval import rows
+from eval import primary, rows
 from eval.coders.base import LINEAR, MEDIL, SPLINES, TITLES, kind_of, models, title_of
 from eval.pairs import compared, interval
 from eval.reconstruction import curve
@@ -230,6 +230,9 @@ def verdict(frame: pd.DataFrame) -> str:
             "many numbers as the volume has voxels."
         )
     sentences += [_beside(table, arms[0], other) for other in arms[1:]]
+    measured = frame[(frame["experiment"] == NAME) & (frame["arm"] == arms[0])]
+    if measured["recorded_at"].min() >= primary.named_on():
+        sentences.append(_primary(native[smaller]))
     return " ".join(filter(None, sentences))
 
 
@@ -268,6 +271,20 @@ def _over_all(native: pd.DataFrame) -> list[str]:
         f"codec is {interval(mean)} dB [95 % interval over volumes], from {low} to {high}.",
         curve.NOT_RECORDED,
     ]
+
+
+def _primary(native: pd.DataFrame) -> str:
+    """The gain over the best linear code, person by person; empty where too few could tell."""
+    [named] = primary.comparisons(NAME)
+    person = native["subject"].str.replace(r"_study\d+", "", regex=True)
+    gain = compared(native.groupby(person)[["gain_db"]].mean())
+    if gain is None or not primary.can_reject(gain.n_subjects):
+        return ""
+    p = primary.corrected({named: gain.p})[named]
+    return (
+        f"Primary comparison, named on {primary.named_on():%Y-%m-%d}: over n = {gain.n_subjects} "
+        f"people and synthetic heads its gain is {interval(gain)} dB (Holm p = {p:.2g})."
+    )
 
 
 def _beside(table: pd.DataFrame, arm: str, other: str) -> str:

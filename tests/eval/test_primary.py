@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from eval import primary
@@ -10,7 +11,7 @@ from eval.ablation.codecs import BEST_LINEAR
 from eval.ablation.measure import PROFILES, run_config
 from eval.ablation.scored import AVERAGED, OF_BRAINS, subject_tasks
 from eval.experiments import EXPERIMENTS
-from eval.stats import holm
+from eval.stats import compare, holm
 from medil.data import manifest
 
 
@@ -46,5 +47,12 @@ def test_there_are_enough_subjects_for_holm_to_reject(monkeypatch, tmp_path):
     assert sum(not name.startswith("made_") for name in names) == 7
     for comparison in primary.comparisons("ablation"):
         n = sum(comparison.spacing in conditions(name) for name in names)
-        smallest = 2 / 2**n  # of Wilcoxon's p, when every subject gains
-        assert smallest * len(primary.comparisons()) < 0.05
+        assert primary.can_reject(n)
+
+
+def test_few_subjects_cannot_reject_and_the_bound_is_that_of_wilcoxon():
+    bound = next(n for n in range(1, 20) if primary.can_reject(n))
+    for n, rejects in ((bound - 1, False), (bound, True)):
+        p = compare(np.arange(1.0, n + 1)[:, None]).p  # every subject gains
+        [named, *_] = primary.comparisons()
+        assert (primary.corrected({named: p})[named] < 0.05) == rejects

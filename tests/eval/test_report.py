@@ -111,6 +111,17 @@ def test_verdict_says_below_when_the_model_loses(tmp_path):
     assert "2.25 dB below the best linear codec" in told
 
 
+@pytest.mark.parametrize(("day", "primary"), [("2026-11-30", True), ("2026-11-01", False)])
+def test_the_primary_comparison_is_said_of_rows_newer_than_its_naming(tmp_path, day, primary):
+    at = f"{day}T00:00:00.000000+00:00"
+    twice = ["patient01_study1_T1W", "patient01_study2_T1W"]  # one person
+    names = [*twice, *(f"sub-{k}" for k in range(9))]
+    parts = [recorded(n, gain_db=0.1 * k, recorded_at=at) for k, n in enumerate(names)]
+    told = of_rows.verdict(record(tmp_path, *parts))
+    assert ("over n = 10 people and synthetic heads its gain is +2." in told) == primary
+    assert ("Holm p = 0.0098" in told) == primary
+
+
 def test_rows_of_older_weights_do_not_mix_with_newer_ones(tmp_path):
     later = "2026-02-01T00:00:00.000000+00:00"
     newer = recorded(gain_db=1.0, weights_sha256="v" * 64, recorded_at=later)
