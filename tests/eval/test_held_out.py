@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 import torch
 
 from eval import subjects
+from eval.ablation import scored
+from eval.ablation.measure import PROFILES as ABLATION
 from eval.extrapolation import blocks
 from eval.extrapolation.measure import PROFILES as EXTRAPOLATION
 from eval.latent_consistency import heads as of_latents
@@ -25,17 +28,31 @@ from medil.volume import Volume
 FEWEST, FEWEST_PEOPLE = 10, 6  # subjects of a ``gpu`` profile, and real people among them
 
 
-def of_extrapolation(profile: str) -> list[blocks.Source]:
+Readers = dict[str, Callable[[], object]]  # a subject's name -> what reads it
+
+
+def loaded(people: Iterable) -> Readers:
+    return {subject.name: subject.load for subject in people}
+
+
+def of_extrapolation(profile: str) -> Readers:
     plan = EXTRAPOLATION[profile]
-    return blocks.sources(plan.subjects, plan.phantoms, plan.brains)
+    sources = blocks.sources(plan.subjects, plan.phantoms, plan.brains)
+    return {source.name: source.draw for source in sources}
 
 
-SUBJECTS: dict[str, Callable[[str], Iterable]] = {  # experiment -> its subjects in a profile
-    "reconstruction": subjects.subjects,
-    "latent_consistency": of_latents.heads,
-    "robustness": of_damage.heads,
-    "patch_vs_whole": patch_vs_whole.heads,
+def of_ablation(profile: str) -> Readers:
+    tasks = scored.subject_tasks(Path())[: ABLATION[profile]().subjects]
+    return {path.stem: draw for path, draw in tasks}
+
+
+SUBJECTS: dict[str, Callable[[str], Readers]] = {  # experiment -> its subjects in a profile
+    "reconstruction": lambda profile: loaded(subjects.subjects(profile)),
+    "latent_consistency": lambda profile: loaded(of_latents.heads(profile)),
+    "robustness": lambda profile: loaded(of_damage.heads(profile)),
+    "patch_vs_whole": lambda profile: loaded(patch_vs_whole.heads(profile)),
     "extrapolation": of_extrapolation,
+    "ablation": of_ablation,
 }
 each_experiment = pytest.mark.parametrize("name", SUBJECTS)
 
@@ -57,18 +74,17 @@ def files_of(monkeypatch) -> Callable[[str, str], dict[str, list[Entry]]]:
         raise Asked
 
     monkeypatch.setattr(manifest, "available", lambda entry: True)
-    monkeypatch.setattr("eval.subjects.fetch", note)
-    monkeypatch.setattr("medil.data.samples.fetch", note)
+    for module in ("eval.subjects", "eval.ablation.scored", "medil.data.samples"):
+        monkeypatch.setattr(f"{module}.fetch", note)
 
-    def of_one(subject) -> list[Entry]:
+    def of_one(name: str, read: Callable[[], object]) -> list[Entry]:
         asked.clear()
-        if not subject.name.startswith("cortex_phantom"):  # is made of nothing
-            read = subject.draw if isinstance(subject, blocks.Source) else subject.load
+        if not name.startswith("cortex_phantom"):  # is made of nothing
             with pytest.raises(Asked):
                 read()
         return list(asked)
 
-    return lambda name, profile: {s.name: of_one(s) for s in SUBJECTS[name](profile)}
+    return lambda name, profile: {n: of_one(n, r) for n, r in SUBJECTS[name](profile).items()}
 
 
 @pytest.fixture
