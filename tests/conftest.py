@@ -29,6 +29,12 @@ def no_downloaded_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medil.data.perceptual.download", refuse)
 
 
+@pytest.fixture(autouse=True)
+def exact_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests compare numbers, so "auto" is float32 on every processor."""
+    monkeypatch.setattr("medil.system.device.has_bfloat16", lambda: False)
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """A seeded generator."""

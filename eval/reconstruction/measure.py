@@ -12,7 +12,7 @@ import numpy as np
 
 from eval import metrics, rows
 from eval.coders.base import Coder, Renderer, all_coders, loaded, release_arm
-from eval.reconstruction import sizes
+from eval.reconstruction import precision, sizes
 from eval.runner import Task
 from eval.subjects import CONDITIONS, Case, Scan, Subject, subjects
 from medil.errors import InputError
@@ -110,20 +110,25 @@ def release_rows(model: MedIL, name: str, provenance: rows.Provenance) -> list[r
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """``--arms``: some arms alone."""
+    """``--arms``: some arms alone; ``--precision``: nothing but what bfloat16 costs."""
+    parser.add_argument("--precision", action="store_true",
+                        help="measure what bfloat16 costs, and nothing else")  # fmt: skip
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="some arms, as in the rows (all)")
 
 
 def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task]:
-    """One task a subject, and one that records what the release is."""
+    """Tasks of every subject, and one that records what the release is."""
+    people, recorded = subjects(options.profile), rows.recorded_identities(options.path)
+    in_half = precision.tasks(people, options.release, recorded, provenance)
+    if options.precision:
+        return in_half
     coders = chosen(all_coders(options.release), options.arms)
     about = release_rows(loaded(options.release), options.release, provenance)
     release = Task.of_rows("release", about)
-    recorded = rows.recorded_identities(options.path)
-    people = subjects(options.profile)
     if options.profile != "quick":
         people = [sizes.asked(subject) for subject in people]
-    return [release, *subject_tasks(people, coders, recorded, provenance)]
+    scored = subject_tasks(people, coders, recorded, provenance)
+    return [release, *scored, *([] if options.arms else in_half)]
 
 
 def subject_tasks(

@@ -9,7 +9,7 @@ import pandas as pd
 from eval import primary, rows
 from eval.coders.base import LINEAR, MEDIL, SPLINES, TITLES, kind_of, models, title_of
 from eval.pairs import compared, interval
-from eval.reconstruction import curve
+from eval.reconstruction import curve, precision
 from eval.reconstruction.measure import NAME, RELEASE
 from eval.subjects import CONDITIONS
 from eval.tables import decimals, plain, scan_name, signed_db, times, with_sign
@@ -51,7 +51,7 @@ def newest(frame: pd.DataFrame) -> pd.DataFrame:
     A table must not mix two versions of a release: rows of older weights are left out even
     where the newer ones were not measured. Codecs of two sizes stay apart.
     """
-    frame = frame[frame["experiment"].isin([NAME, RELEASE])]
+    frame = frame[frame["experiment"].isin([NAME, RELEASE, precision.NAME])]
     return rows.newest(frame, ("weights_sha256",), (*rows.WHAT, "numbers_kept"))
 
 
@@ -212,6 +212,7 @@ def tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "codecs": codecs_table(table),
         f"{NAME}_sizes": curve.curve_table(every[averaged]),
         "release": release_table(frame),
+        f"{NAME}_precision": precision.precision_table(frame),
     }
 
 
@@ -233,6 +234,7 @@ def verdict(frame: pd.DataFrame) -> str:
     measured = frame[(frame["experiment"] == NAME) & (frame["arm"] == arms[0])]
     if measured["recorded_at"].min() >= primary.named_on():
         sentences.append(_primary(native[smaller]))
+    sentences.append(precision.sentence(frame))
     return " ".join(filter(None, sentences))
 
 

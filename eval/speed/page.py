@@ -48,13 +48,14 @@ def parts_apart(model: MedIL, latent: Latent, grid: Grid, cut: int) -> dict[str,
 
     The grid is cut in two at index `cut` of the first axis, and rendered in slabs along each axis.
     """
-    whole = model.decode(latent, grid).data
+    field = model.field(latent, precision="float32")
+    whole = field.on(grid).data
     first, last = (cut, *grid.shape[1:]), (grid.shape[0] - cut, *grid.shape[1:])
     parts = [grid.crop((0, 0, 0), first), grid.crop((cut, 0, 0), last)]
-    joined = torch.cat([model.decode(latent, part).data for part in parts])
+    joined = torch.cat([field.on(part).data for part in parts])
     again = {"two parts, each rendered alone": joined}
     for axis in range(3):
-        slabs = sorted(model.field(latent).slabs(grid, axis, descending=True), key=itemgetter(0))
+        slabs = sorted(field.slabs(grid, axis, descending=True), key=itemgetter(0))
         joined = torch.cat([slab for _, slab in slabs], dim=axis)
         again[f"slabs along axis {axis}, from its end"] = joined
     return {name: float((v - whole).abs().max() / whole.std()) for name, v in again.items()}

@@ -26,6 +26,7 @@ from medil.cli.options import (
     machine_options,
     model_options,
     output,
+    precision,
     render_to_file,
     report,
     seed,
@@ -125,6 +126,7 @@ def encode(
 @like
 @model_options
 @machine_options
+@precision
 def decode(
     latent: Path,
     output: Path,
@@ -135,6 +137,7 @@ def decode(
     weights: Path | None,
     memory_bytes: int | None,
     device: str,
+    precision: str,
 ) -> None:
     """Render a latent file on any grid.
 
@@ -150,7 +153,7 @@ def decode(
     check_room(output, grid)
     model = load_weights(preset, weights, device)
     report("decoding ...")
-    render_to_file(model, encoded, grid, resembled, output, force, memory_bytes)
+    render_to_file(model, encoded, grid, resembled, output, force, memory_bytes, precision)
 
 
 @medil.command(epilog="Example: medil reconstruct scan.nii.gz -o fine.nii.gz --spacing 1 1 1")
@@ -163,6 +166,7 @@ def decode(
 @like
 @model_options
 @machine_options
+@precision
 def reconstruct(
     file: Path,
     output: Path,
@@ -175,6 +179,7 @@ def reconstruct(
     weights: Path | None,
     memory_bytes: int | None,
     device: str,
+    precision: str,
 ) -> None:
     """Encode an image and render it on any grid.
 
@@ -192,7 +197,7 @@ def reconstruct(
     latent = model.encode(volume, intensity, memory_bytes=memory_bytes)
     del volume  # what it held is free for the rendering
     report("decoding ...")
-    render_to_file(model, latent, grid, resembled, output, force, memory_bytes)
+    render_to_file(model, latent, grid, resembled, output, force, memory_bytes, precision)
 
 
 @medil.command(epilog="Example: medil phantom ball -o ball.nii.gz --spacing 1 1 3")

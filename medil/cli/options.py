@@ -48,6 +48,13 @@ like = click.option("--like", type=FILE, metavar="IMAGE", help="Render on the gr
 preset = click.option("--preset", metavar="NAME", help="Released model [default: tiny].")
 
 
+precision = click.option(
+    "--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto",
+    show_default=True,
+    help="Precision of the networks that render; auto is bfloat16 where the machine has it.",
+)  # fmt: skip
+
+
 def model_options(verb: Callable) -> Callable:
     """Add --preset and --weights to a verb."""
     weights = click.option("--weights", type=FILE, help="Weights of a model that you trained.")
@@ -95,13 +102,14 @@ def render_to_file(
     output: Path,
     force: bool,
     memory_bytes: int | None,
+    precision: str = "auto",
 ) -> None:
     """Decode into a file, slab by slab, with a progress bar on a terminal."""
     from medil.volume import save_slabs
 
-    make_slabs = partial(
-        model.field(latent).slabs, grid, memory_bytes=memory_bytes, progress=sys.stderr.isatty()
-    )
+    field = model.field(latent, precision=precision)
+    progress = sys.stderr.isatty()
+    make_slabs = partial(field.slabs, grid, memory_bytes=memory_bytes, progress=progress)
     save_slabs(output, grid, like, make_slabs, force, memory_bytes)
 
 

@@ -238,7 +238,7 @@ class MedIL(LatentAutoencoder):
 
         course = Course(0)
         coded = self.encoder(map(features, cuts(cells.shape[0], planes)), course)
-        coded = under(lambda: network_precision(self.device), coded)
+        coded = under(lambda: network_precision(self.device, of_latents=True), coded)
         mean, log_var = self.distribution(course.join(list(coded)), projected)
         return Latent(
             mean[0].cpu(), log_var[0].cpu(), cells, volume.grid, scale, volume.source,

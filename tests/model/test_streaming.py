@@ -130,6 +130,15 @@ def test_a_part_of_the_target_is_that_part_of_the_whole(model):
     torch.testing.assert_close(model.decode(latent, part).data, whole, atol=1e-5, rtol=0)
 
 
+def test_a_processor_with_bfloat16_renders_in_it_and_keeps_its_latents(model, monkeypatch):
+    volume = noisy(GRIDS["uneven"])
+    latent = model.encode(volume, UNIT)
+    exact, fast = (model.decode(latent, precision=p).data for p in ("float32", "bfloat16"))
+    monkeypatch.setattr("medil.system.device.has_bfloat16", lambda: True)
+    assert torch.equal(model.decode(latent).data, fast) and not torch.equal(fast, exact)
+    assert torch.equal(model.encode(volume, UNIT).mean, latent.mean)
+
+
 def test_networks_in_bfloat16_render_nearly_the_same(model):
     latent = model.encode(noisy(GRIDS["uneven"]), UNIT)
     exact, fast = (model.decode(latent, precision=p).data for p in ("float32", "bfloat16"))
@@ -271,7 +280,7 @@ def slow(*_, **__):
     print("rendering", flush=True)
     time.sleep(60)
 
-MedIL.field = lambda model, latent: SimpleNamespace(slabs=slow)
+MedIL.field = lambda model, latent, **_: SimpleNamespace(slabs=slow)
 main(["decode", sys.argv[1], "-o", sys.argv[2]])
 """
 
