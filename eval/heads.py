@@ -124,7 +124,7 @@ def training_heads(files: Sequence[tuple[Path, Head, float]], workers: int = 1) 
     Existing files are reused, so a file's name changes with anything that the scan depends on.
     """
     call_each(_scan_once, [f for f in files if not f[0].exists()], workers, "training heads")
-    return [_read_scan(path, mm, 1 / len(files)) for path, _, mm in files]
+    return [read_scan(path, mm, 1 / len(files)) for path, _, mm in files]
 
 
 def head_file(index: int, recipe: Sequence) -> str:
@@ -143,7 +143,8 @@ def _scan_once(path: Path, head: Head, spacing_mm: float) -> None:
     write(path, {"data": head.scan(subject, grid)}, {"spacing_mm": spacing_mm})
 
 
-def _read_scan(path: Path, spacing_mm: float, weight: float) -> Scan:
+def read_scan(path: Path, spacing_mm: float, weight: float) -> Scan:
+    """A training scan from a file that holds its voxels as ``data``."""
     data = read(path)[0]["data"]
     volume = Volume(data, Grid.from_spacing(data.shape, spacing_mm))
     prepared = prepare_scan(volume, weight, name=path.stem)

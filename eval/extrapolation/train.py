@@ -7,6 +7,7 @@ depends on, so what is there is not trained again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -80,6 +81,10 @@ class Run:
         model, settings = asdict(config.model), asdict(config.train)
         return digest([VERSION, model, settings, self.seed, self.steps, of_heads])
 
+    def scans(self, folder: Path = FOLDER, workers: int = 1) -> list[Scan]:
+        """What it trains on; made once."""
+        return training_heads(self.heads, folder, workers)
+
     def path(self, folder: Path = FOLDER) -> Path:
         """Where the weights lie."""
         name = self.arm.replace("/", "-")
@@ -99,7 +104,7 @@ def train_run(run: Run, folder: Path = FOLDER) -> Path:
     path = run.path(folder)
     if run.done(folder):
         return path
-    scans = training_heads(run.heads, folder)
+    scans = run.scans(folder)
     title = f"{run.arm}, seed {run.seed}"
     try:
         trained = train_arm(run.config, scans, run.seed, run.steps, None, title=title)
@@ -120,9 +125,9 @@ def train_run(run: Run, folder: Path = FOLDER) -> Path:
     return save_weights(trained.by_steps.model, run.config, path, facts, half=False, force=True)
 
 
-def train_all(runs: list[Run], folder: Path = FOLDER, workers: int = 1) -> None:
+def train_all(runs: Sequence[Run], folder: Path = FOLDER, workers: int = 1) -> None:
     """Train what is not there yet, a process each; the heads are drawn first."""
     missing = [run for run in runs if not run.done(folder)]
     if missing:
-        training_heads(max(run.heads for run in missing), folder, workers)
+        max(missing, key=lambda run: run.heads).scans(folder, workers)
     call_each(train_run, [(run, folder) for run in missing], workers, "runs")

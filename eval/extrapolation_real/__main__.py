@@ -1,0 +1,3 @@
+from eval.extrapolation_real import EXPERIMENT
+
+raise SystemExit(EXPERIMENT.main())
