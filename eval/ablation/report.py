@@ -78,6 +78,8 @@ def lead(psnr: Scores, first: str, second: str, spacing: str, budget: str) -> Pa
     if spacing == ALL_GRIDS:
         native = {(arm, NATIVE, budget) for arm in (first, second)} & psnr.keys
         grids = [grid for grid in SCORED_MM if native or grid != NATIVE]
+    if not {(arm, grid, budget) for arm in (first, second) for grid in grids} <= psnr.keys:
+        return None
     found = [difference(*(psnr.table(a, grid, budget) for a in (first, second))) for grid in grids]
     if any(table.empty for table in found):  # a mean of other grids would be another quantity
         return None
