@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from medil.grid import Grid
 Block = tuple[slice, slice, slice]
 
 
+@lru_cache(maxsize=256)
 def support(source: Grid, target: Grid, reach_cells: float) -> tuple[Block, Grid]:
     """The block of `source` that values on `target` depend on.
 
