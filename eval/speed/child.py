@@ -16,7 +16,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,13 @@ def peak_rss_bytes(status: Path = Path("/proc/self/status")) -> int:
         return peak if sys.platform == "darwin" else peak * 1024
 
 
-def run_job(name: str, threads: int, /, **arguments: Any) -> dict[str, float]:
+def run_job(
+    name: str, threads: int, environment: Mapping[str, str] | None = None, /, **arguments: Any
+) -> dict[str, float]:
     """Run a job of `JOBS` in a child process: its values, `peak_rss_mb` and `process_s`.
 
-    `threads` limits torch and BLAS there; `arguments` must fit into JSON.
+    `threads` limits torch and BLAS there, `environment` adds variables; `arguments` must fit
+    into JSON.
 
     Raises:
         RuntimeError: The child failed; with the end of its error output.
@@ -48,7 +51,7 @@ def run_job(name: str, threads: int, /, **arguments: Any) -> dict[str, float]:
     command = [sys.executable, "-P", __file__, name, json.dumps(arguments)]
     begun = time.perf_counter()
     ran = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **settings}, text=True,
+        command, cwd=ROOT, env={**os.environ, **settings, **(environment or {})}, text=True,
         capture_output=True,
     )  # fmt: skip
     process_s = time.perf_counter() - begun

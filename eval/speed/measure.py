@@ -12,7 +12,7 @@ import torch
 
 from eval import rows
 from eval.runner import Task
-from eval.speed import model, patches, rendering, whole
+from eval.speed import busy, model, patches, rendering, whole
 from eval.speed.timing import NAME, PLANS, Plan, Timing
 from medil.errors import InputError
 
@@ -26,6 +26,7 @@ PARTS: dict[str, dict[str, Part]] = {  # device -> name -> part, in the order of
         "store": patches.measure,
         "whole": whole.compare,
         "growth": whole.grow,
+        "busy": busy.measure,
     },
     "cuda": {**OF_OPERATORS, "brain": model.brain},
 }
@@ -36,7 +37,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_const", const="quick", dest="profile",
                         help="the same as --profile quick")  # fmt: skip
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    names = "rendering, training, tiles, store, whole, growth; on a GPU brain"
+    names = "rendering, training, tiles, store, whole, growth, busy; on a GPU brain"
     parser.add_argument("--parts", nargs="+", default=(), metavar="PART", help=f"some of {names}")
 
 

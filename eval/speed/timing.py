@@ -17,10 +17,11 @@ from eval import rows
 
 NAME = "speed"
 LITERAL, INTEGRATED, WHOLE, GROWTH = "literal LTE", "cell-integrated LTE", "whole brain", "growth"
-GPU_BRAIN = "whole brain on a GPU"
+GPU_BRAIN, BUSY = "whole brain on a GPU", "whole brain beside a busy process"
 TILES, STORE, TRAINING, CEILING = "tiled encode", "patch store", "training step", "ceiling"
 RATIOS = (
     *(f"ratio_to_{peer}" for peer in ("naive", "subpixel", "integrated", "monai", "files")),
+    "ratio_to_spinning",
     *(f"peak_ratio_to_{peer}" for peer in ("monai", "1_mm")),
 )
 UNITS = {

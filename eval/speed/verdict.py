@@ -8,7 +8,7 @@ import pandas as pd
 
 from eval.speed.bars import ratios_table
 from eval.speed.report import value, wide
-from eval.speed.timing import CEILING, GROWTH, INTEGRATED, LITERAL
+from eval.speed.timing import BUSY, CEILING, GROWTH, INTEGRATED, LITERAL
 from eval.tables import aligned, three_digits
 
 FLAT = 1.3  # times the memory: less is called hardly growing
@@ -18,7 +18,8 @@ PROPORTIONAL = 0.5  # of the exponent of growth: more is called growth with the 
 def verdict(rows: pd.DataFrame) -> str:
     """Growth with the output, the limit on each device, and the lead over literal LTE."""
     devices = sorted(set(rows["where"]))
-    lines = [growth(rows), *(binding(rows, where) for where in devices), against_literal(rows)]
+    lines = [growth(rows), *(binding(rows, where) for where in devices)]
+    lines += [against_literal(rows), beside_another(rows)]
     return "\n".join(line for line in lines if line)
 
 
@@ -82,4 +83,17 @@ def against_literal(rows: pd.DataFrame) -> str:
         "naive literal layer in the same run, and "
         f"{three_digits(times / forms)} times faster than the fastest literal "
         "form measured."
+    )
+
+
+def beside_another(rows: pd.DataFrame) -> str:
+    """What sleeping threads gain beside another busy process; empty if unmeasured."""
+    own = wide(rows, BUSY).dropna(subset="ratio_to_spinning")
+    if own.empty:
+        return ""
+    last = own.iloc[-1]
+    return (
+        f"Beside another busy process, encoding and decoding a brain on {last['where']} takes "
+        f"{three_digits(last['seconds'])} s, {three_digits(last['ratio_to_spinning'])} times less "
+        "than with threads that spin while they wait."
     )

@@ -17,6 +17,7 @@ from eval import rows
 from eval.speed import (
     EXPERIMENT,
     bars,
+    busy,
     ceilings,
     child,
     clock,
@@ -25,6 +26,7 @@ from eval.speed import (
     rendering,
     report,
     verdict,
+    whole,
 )
 from eval.speed import timing as kinds
 from eval.speed.bars import MET, NOT_MET, UNKNOWN
@@ -374,6 +376,39 @@ def test_tables_are_written_from_rows(tmp_path):
 )
 def test_numbers_read_well(value, said):
     assert three_digits(value) == said
+
+
+def test_waiting_threads_are_timed_in_turns_beside_a_busy_process(tmp_path, monkeypatch):
+    seen = []
+
+    def run_job(name, threads, environment, /, **job):
+        policy = environment["OMP_WAIT_POLICY"]
+        seen.append((name, threads, policy, len(running)))
+        return {"encode_s": 4.0, "decode_s": 8.0 if policy == "active" else 2.0}
+
+    running = []
+
+    class Other:
+        def __init__(self, command):
+            running.append(self)
+
+        def kill(self):
+            running.remove(self)
+
+        def wait(self):
+            pass
+
+    monkeypatch.setattr(busy.child, "run_job", run_job)
+    monkeypatch.setattr(busy.subprocess, "Popen", Other)
+    grid = Grid.from_spacing((4, 5, 6), 1.0)
+    brain = whole.Brain(tmp_path / "brain.nii", "made", grid, "tiny", "0" * 64)
+    frame = recorded(tmp_path / "speed.jsonl", *busy.beside_another(brain, 2))
+    jobs = [("release", whole.THREADS, policy, 1) for policy in ("active", "passive")]
+    assert seen == 2 * jobs and not running
+    own = report.wide(frame, kinds.BUSY).set_index("arm")
+    assert own.loc["threads sleep", ["seconds", "ratio_to_spinning"]].tolist() == [6.0, 2.0]
+    assert own.loc["threads spin", "seconds"] == 12.0
+    assert "2 threads takes 6 s, 2 times less than" in EXPERIMENT.verdict(frame)
 
 
 # The command
