@@ -22,12 +22,15 @@ from eval.reconstruction import EXPERIMENT
 from eval.reconstruction.measure import NAME
 from eval.reconstruction.report import GAIN, NATIVE, wide
 from eval.rows import RESULTS
+from eval.subjects import name_of
+from medil.config import DataConfig
 from medil.data.manifest import entries
 from medil.data.releases import RELEASES, release_path
 from medil.errors import InputError
 from medil.model.autoencoder import MedIL
 from medil.model.weights import load_release, release_config, short_digest, weights_sha256
 from medil.system.files import atomic_output
+from medil.training.dataset import REAL
 
 if TYPE_CHECKING:
     from medil.diffusion.flow import LatentFlow
@@ -66,8 +69,10 @@ Data: {data.subjects} synthetic T1w heads painted on {label_maps} SynthSeg label
 {data.near_1mm_share:.0%} of them at 0.9 to 1.1 mm, the rest from 0.7 to 2 mm or in slices of up to
 {data.slice_mm[1]:g} mm, their axes tilted by up to {data.max_tilt_deg:g} degrees; with \
 {data.real_share:.0%} of the
-patches from raw T1w scans of patients 04 and 12 of the longitudinal open MS data (CC-BY,
-Lesjak et al. 2016).
+patches from real scans:
+
+{real}
+
 Files, addresses and hashes are in `data_manifests/`. Skull-stripped and raw heads were seen, no
 CT.
 
@@ -75,6 +80,8 @@ CT.
 
 Native grid in and out, in the brain or head of subjects it never saw. "Best linear" is the
 best linear codec that keeps as many numbers (the low-pass DCT ball counts, the oracle not).
+
+{kinds}
 
 {table}
 
@@ -88,13 +95,23 @@ Recorded at commit `{newest.commit}`, {newest.device}, {newest.recorded_at:%Y-%m
   well was not measured.
 - Detail finer than the encoded voxels is a guess of the network, not a measurement.
 - The closed-form projection does most of the work; `linear_only=True` shows what it does alone.
-- Few people, one site, one disease among the real scans: nothing here speaks of fairness over
-  ages, scanners or populations.
+- Few people on few scanners among the real scans: nothing here speaks of fairness over ages,
+  scanners or populations.
 """
 
-EARLIER = (
+SHALLOWER = (
     ", begun from the weights of a shallower model ({step:,} steps in {minutes:.0f} minutes, "
     "commit `{commit}`)"
+)
+CONTINUED = (
+    ", continued from {count} earlier runs of {steps:,} steps and {minutes:.0f} minutes in all, "
+    "the first of which began at commit `{commit}`"
+)
+KINDS = {"brain": "skull-stripped brains", "head": "raw heads"}
+SCANS = "- {count} {what} of `{name}` ({share:.0%}; {licence}; {cite})"
+THICK = (
+    "- {data.thick_share:.0%} of patches of thin voxels were averaged to slices of "
+    "{data.thick_mm[0]:g} to {data.thick_mm[1]:g} mm along a random axis"
 )
 
 
@@ -112,6 +129,30 @@ def results_table(frame: pd.DataFrame, arm: str) -> str:
     return "\n".join(lines)
 
 
+def kinds_table(frame: pd.DataFrame, arm: str) -> str:
+    """One Markdown row per kind of scan: mean PSNR of a release and mean gain over its subjects."""
+    table = wide(frame)
+    table = table[(table["condition"] == NATIVE) & (table["arm"] == arm)]
+    kinds = table["subject"].map(_kinds()).fillna("synthetic heads")
+    lines = [
+        f"| kind | scans | MedIL PSNR (dB) | best linear (dB) | {GAIN} |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for kind, own in table.groupby(kinds, sort=False):
+        means = own[["psnr", "rival_db", "gain_db"]].mean()
+        lines.append(
+            f"| {kind} | {len(own)} | {means.psnr:.2f} | {means.rival_db:.2f} "
+            f"| {means.gain_db:+.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _kinds() -> dict[str, str]:
+    """Kind and data set of each real test scan, by its public name."""
+    every = [entry for name in REAL for entry in entries(name, "test")]
+    return {name_of(e): f"{KINDS[e.kind]} of `{e.dataset}`" for e in every}
+
+
 def trained_on(facts: dict, threads: int) -> str:
     """The hardware of the run; early runs on one CPU thread did not record it."""
     devices = dict.fromkeys(call["device"] for call in facts.get("calls", ()))
@@ -126,6 +167,46 @@ def earlier_run(facts: dict, sentence: str) -> str:
         return ""
     which = "All networks" if earlier.get("whole") else "The coarser networks"
     return sentence.format(which=which, **earlier)
+
+
+def chain(facts: dict) -> list[dict]:
+    """The facts of every run behind some weights, the last run first."""
+    return [facts, *chain(facts["earlier"])] if facts.get("earlier") else [facts]
+
+
+def earlier_runs(facts: dict) -> str:
+    """How the runs before the last one led to its weights; empty if there was none."""
+    _, *before = chain(facts)
+    if not before:
+        return ""
+    if len(before) == 1:
+        return earlier_run(facts, SHALLOWER)
+    steps, minutes = (sum(run[name] for run in before) for name in ("step", "minutes"))
+    commit = before[-1]["commit"]
+    return CONTINUED.format(count=len(before), steps=steps, minutes=minutes, commit=commit)
+
+
+def real_scans(data: DataConfig) -> str:
+    """Markdown items: real scans by kind, with their share of real patches, source and licence."""
+    if not data.mix:  # weights from before kinds were told apart
+        return SCANS.format(what="raw heads", share=1.0, **_source("open_ms_t1", "head"))
+    weights, lines = data.weights(), []
+    for kind, weight in weights.items():
+        share = weight / sum(weights.values())
+        for name in REAL:
+            source = _source(name, kind)
+            if source["count"]:
+                lines.append(SCANS.format(what=KINDS[kind], share=share, **source))
+    if data.thick_share:
+        lines.append(THICK.format(data=data))
+    return "\n".join(lines)
+
+
+def _source(name: str, kind: str) -> dict[str, object]:
+    """Count, name, licence and citation of a data set's train scans of a kind."""
+    found = [entry for entry in entries(name, "train") if entry.kind == kind]
+    first = entries(name, "train")[0]
+    return {"count": len(found), "name": name, "licence": first.licence, "cite": first.citation}
 
 
 def about_weights(model: MedIL | LatentFlow, file: str, threads: int) -> dict[str, object]:
@@ -158,7 +239,9 @@ def card(name: str, model: MedIL, frame: pd.DataFrame) -> str:
         run=config.train,
         data=config.data,
         patch_mm=" or ".join(f"{side:g}" for side in config.train.patch_sides_mm),
-        earlier=earlier_run(model.facts, EARLIER),
+        earlier=earlier_runs(model.facts),
+        real=real_scans(config.data),
+        kinds=kinds_table(frame, release_arm(name)),
         table=results_table(frame, release_arm(name)),
         newest=own.sort_values("recorded_at").iloc[-1],
         **about_weights(model, name, config.train.threads),
