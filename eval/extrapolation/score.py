@@ -17,7 +17,7 @@ from eval.metrics.tissue import thresholds
 from eval.metrics.topology import per_cm3, topology, white_surface
 from medil.regrid import cell_average
 
-VERSION = 1  # part of every hash: raise it when scoring itself changes
+VERSION = 2  # part of every hash: raise it when scoring itself changes
 BANDS = {  # cycles per mm; the latent's own cells hold little beyond 0.25
     "middle": (0.125, 0.25),
     "fine": (0.25, 0.5),  # to what 1 mm voxels can hold

@@ -53,7 +53,7 @@ from medil.errors import InputError
 from medil.grid import Triple
 
 DEFINITION = {  # what the numbers of `all_metrics` mean; another meaning is another hash
-    "version": 2,
+    "version": 3,
     "peak_percentile": PEAK_PERCENTILE,
     "ssim_sigma_vox": SSIM_SIGMA_VOX,
     "ms_ssim_weights": MS_SSIM_WEIGHTS,

@@ -2,7 +2,7 @@
 
 A volume is cut into shells of equal spatial frequency |f|, in cycles per mm along physical
 axes, so that grids of any voxel size are compared on one scale. Both volumes are first
-multiplied by one soft mask, faded at its rim.
+multiplied by one soft mask, which is smooth enough not to be detail itself.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import fft
+from scipy import fft, ndimage
 
 from eval.metrics.checks import bounding_box, checked, depth_mm
 from medil.errors import InputError
 from medil.grid import Triple
 
 SHELL_WIDTH_PER_MM = 0.01
-RIM_MM = 4.0  # over which the mask fades, inwards
+RIM_MM = 4.0  # by which the mask is eroded, then blurred outwards again
 
 
 @dataclass(frozen=True)
@@ -65,17 +65,16 @@ def fsc(
     ``FSC(f) = Re sum T conj(E) / sqrt(sum |T|^2 sum |E|^2)`` over the modes of a shell
     (van Heel 1986; Harauz and van Heel 1986). It does not see a gain per shell: a blur
     without noise leaves it at 1 (`detail_split` sees it), until so little is left in a
-    shell that what leaks into it through the mask's rim counts for more. White noise of
+    shell that what leaks into it from stronger shells counts for more. White noise of
     power N against a blurred signal of power g^2 S gives ``1 / sqrt(1 + N / (g^2 S))``.
 
-    Our choices: each volume loses its mean under the mask, and the mask fades inwards over
-    4 mm (two voxels where they are larger) by a sine squared, at the faces of the volume
-    too. Without both the mask's own rim correlates: of two unrelated noises under one
-    ellipsoid of 60 mm that share an offset, the shells below 0.1 /mm correlate by more
-    than 0.9 under a hard mask that keeps the offset, and by 0.00 to within their scatter
-    as done here (`test_metrics_spectra.py`). Two brains do share more than a mask:
-    dark fluid near its rim correlates in the lowest shells, and should. Shells are 0.01
-    per mm wide, or one over the longest side of small boxes.
+    Our choices: each volume loses its mean under the mask, and the mask is soft (`soft_mask`), at
+    the faces of the volume too. Without the first, two unrelated noises with one offset correlate
+    by more than 0.9 in the lowest shells. Without the second, all volumes share the detail
+    of the mask: its rim follows voxels, so codes without detail below 3.2 mm would correlate with
+    a brain to the limit of 1 mm voxels. Two brains do share more than a mask: dark fluid near its
+    rim correlates in the lowest shells, and should. Shells are 0.01 per mm wide, or one over the
+    longest side of small boxes.
 
     Returns:
         Shells of rising frequency, empty ones left out; a shell in which either volume is zero
@@ -98,10 +97,9 @@ def effective_resolution_mm(shells: Shells, threshold: float = 0.5) -> float:
 
     Against a truth without noise, the noise of the estimate at 0.5 has 3 times the power of its
     signal. Our choice: no score uses the 0.143 of electron microscopy (Rosenthal and Henderson
-    2003), which belongs to two noisy halves of the data. What the common mask alone correlates
-    exceeds it: a cosine ball that ends at 3.2 mm would resolve 2.0 mm on 1 mm voxels. Linear
-    between shells, starting from 1 at frequency 0. In mm, lower is better; never
-    below twice the largest voxel, which is also the value where no shell falls below.
+    2003), which belongs to two noisy halves of the data. Linear between shells, starting from 1 at
+    frequency 0. In mm, lower is better; never below twice the largest voxel, which is also the
+    value where no shell falls below.
 
     Raises:
         InputError: The threshold is not between 0 and 1.
@@ -132,7 +130,7 @@ def detail_split(
     Shell by shell, the estimate is ``E = gain T + R`` with R orthogonal to the truth T:
     gain is the least-squares fit, R is what no gain explains: noise, ghosts, folds that are
     not there, and true detail in the wrong place. A gain that differs by direction within
-    a shell counts as R too. The mask fades at its rim as in `fsc`; each shell belongs to the
+    a shell counts as R too. The mask is soft, as in `fsc`; each shell belongs to the
     band (cycles per mm) in which its mean frequency lies. Amplitudes are pooled over shells by
     the truth's power, so that ``error**2 = smoothed**2 + invented**2`` exactly.
 
@@ -159,9 +157,22 @@ def detail_split(
 
 
 def soft_mask(mask: np.ndarray, spacing_mm: Triple) -> np.ndarray:
-    """[D, H, W] weights: 0 outside, rising to 1 by a sine squared over the rim, inwards."""
-    rim_mm = max(RIM_MM, 2 * max(spacing_mm))
-    return np.sin(np.pi / 2 * np.minimum(depth_mm(mask, spacing_mm) / rim_mm, 1)) ** 2
+    """[D, H, W] weights from 0 to 1: the mask, eroded by its rim and blurred by a Gaussian.
+
+    The rim is 4 mm, along an axis of larger voxels two voxels, and less in a mask that is nowhere
+    so deep. The Gaussian ends at the rim, at its third sigma, so nothing lies outside the mask.
+    Its width, in mm and not in voxels, decides how little detail the weights have: a rim that
+    follows the mask's voxels instead (a function of the depth, say) gives both volumes the same
+    detail, down to the grid's limit.
+    """
+    rim_vox = np.maximum(RIM_MM / np.array(spacing_mm), 2)
+    depth = depth_mm(mask, 1 / rim_vox)  # in rims
+    reach = min(1, depth.max())
+    core = (depth >= reach - 1e-9) & mask
+    blurred = ndimage.gaussian_filter(
+        core.astype(float), reach * rim_vox / 3, mode="constant", truncate=3
+    )
+    return blurred * mask
 
 
 def _shell_sums(

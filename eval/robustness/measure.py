@@ -40,7 +40,7 @@ INPUT, CLEAN, RENDERED = "against the input", "against the clean block", "betwee
 SCORES = {"psnr": "dB", "ssim": "1", "hfen": "1", "fsc_05_mm": "mm"}
 UNITS = {**SCORES, "nearer": "dB", "change": "%", "passed_on": "1"}
 DEFINITION = {
-    "version": 1,
+    "version": 2,
     "block_mm": BLOCK_MM,
     "spacing_mm": SPACING_MM,
     "near_mm": NEAR_MM,

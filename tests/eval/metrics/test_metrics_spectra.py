@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.special import ndtr
 
 from eval.metrics.spectra import (
     Shells,
@@ -135,6 +136,39 @@ def test_the_mask_does_not_correlate_by_itself_but_a_hard_one_with_an_offset_doe
     assert product / np.prod([np.linalg.norm(s[chosen]) for s in spectra]) > 0.9
 
 
+def stripped_head(rng, shape, spacing_mm) -> tuple[np.ndarray, np.ndarray]:
+    """An uneven blob of voxels, darker near its surface, with little fine detail; zeros around."""
+    places = [(np.arange(n) - (n - 1) / 2) * mm for n, mm in zip(shape, spacing_mm, strict=True)]
+    radius_mm = np.sqrt(sum(a**2 for a in np.meshgrid(*places, indexing="ij", sparse=True)))
+    dents, fine, coarse = (blurred(rng.normal(size=shape), mm, spacing_mm) for mm in (5, 1, 3))
+    radius_mm = radius_mm + 2 * dents / dents.std()
+    detail = fine / fine.std() + coarse / coarse.std() + 0.1 * rng.normal(size=shape)
+    mask = radius_mm < 27
+    return np.where(mask, 5 - 3 * ndtr(radius_mm - 24) + detail, 0.0), mask
+
+
+def low_pass(volume: np.ndarray, spacing_mm, shortest_mm: float) -> np.ndarray:
+    """The volume without waves shorter than that, exact in the Fourier domain (periodic)."""
+    axes = [np.fft.fftfreq(n, mm) for n, mm in zip(volume.shape, spacing_mm, strict=True)]
+    radius = np.sqrt(sum(f**2 for f in np.meshgrid(*axes, indexing="ij", sparse=True)))
+    return np.fft.ifftn(np.fft.fftn(volume) * (radius < 1 / shortest_mm)).real
+
+
+@pytest.mark.parametrize("spacing_mm", [(1, 1, 1), (1.0, 0.8, 1.25)])
+def test_what_holds_no_fine_detail_has_none_by_the_mask(rng, spacing_mm):
+    shape = tuple(round(64 / mm) for mm in spacing_mm)
+    truth, mask = stripped_head(rng, shape, spacing_mm)
+    coarse = low_pass(truth, spacing_mm, 4.0)
+    shells = fsc(truth, coarse, mask, spacing_mm)
+    assert effective_resolution_mm(shells, 0.5) == pytest.approx(4.0, rel=0.06)
+    assert effective_resolution_mm(shells, 0.143) > 2.9  # the grid's limit by a stepped rim
+    beyond = shells.frequency_per_mm > 1 / 3.2
+    shared = np.average(shells.correlation[beyond], weights=shells.n_modes[beyond])
+    assert abs(shared) < 0.12  # above 0.24 by a rim that follows the voxels
+    split = detail_split(truth, coarse, mask, spacing_mm, (1 / 3.2, shells.limit_per_mm))
+    assert split.kept < 0.03 and split.invented < 0.15
+
+
 def test_modes_are_counted_once_and_cover_the_spectrum(rng):
     truth = rng.normal(size=(20, 18, 16))
     shells = fsc(truth, truth, np.ones(truth.shape, bool), (1, 1, 1), beyond_coarsest=True)
@@ -183,12 +217,43 @@ def test_a_constant_estimate_correlates_with_nothing(rng):
         detail_split(truth, truth, np.ones(truth.shape, bool), (1, 1, 1), (3.0, 4.0))
 
 
-def test_the_soft_mask_fades_inwards_over_mm_on_any_grid():
-    for spacing in (0.5, 1.0):
-        mask = np.ones((round(20 / spacing), 40, 40), bool)
-        along = soft_mask(mask, (spacing, 1.0, 1.0))[:, 20, 20]
-        for voxel in range(round(4 / spacing)):
-            depth_mm = (voxel + 1) * spacing
-            expected = np.sin(np.pi / 2 * min(depth_mm / 4, 1)) ** 2
-            assert along[voxel] == pytest.approx(expected)
-    assert soft_mask(np.zeros((5, 5, 5), bool), (1, 1, 1)).max() == 0
+@pytest.mark.parametrize("spacing_mm", [(0.5, 1, 1), (1, 1, 1), (0.87, 0.87, 1), (1, 1, 6)])
+def test_the_soft_mask_fades_inwards_over_mm_on_any_grid(spacing_mm):
+    mask = np.ones([round(48 / mm) for mm in spacing_mm], bool)
+    weights = soft_mask(mask, spacing_mm)
+    for axis, mm in enumerate(spacing_mm):
+        rim_mm = max(4, 2 * mm)
+        other = [n // 2 for n in mask.shape]
+        along = weights[tuple(slice(None) if a == axis else other[a] for a in range(3))]
+        depth_mm = np.minimum(np.arange(len(along)) + 1, np.arange(len(along), 0, -1)) * mm
+        core_mm = np.ceil(rim_mm / mm - 1e-9) * mm - mm / 2  # faces of the eroded mask
+        expected = ndtr((depth_mm - core_mm) / (rim_mm / 3))  # a step, blurred
+        np.testing.assert_allclose(along, expected, atol=0.06 if mm == 6 else 0.01)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing_mm"),
+    [
+        ((24, 24, 24), (1, 1, 1)),
+        ((24, 24, 4), (1, 1, 6)),
+        ((32, 32, 1), (1, 1, 6)),
+        ((1,) * 3, (1,) * 3),
+    ],
+)
+def test_no_soft_mask_is_empty_and_none_reaches_beyond_its_mask(shape, spacing_mm):
+    mask = np.pad(np.ones(shape, bool), 5)
+    weights = soft_mask(mask, spacing_mm)
+    assert weights[~mask].max() == 0 and weights.min() >= 0
+    assert 0.5 < weights.max() <= 1 + 1e-12
+    np.testing.assert_array_equal(
+        weights[mask].reshape(shape), soft_mask(mask[(slice(5, -5),) * 3], spacing_mm)
+    )
+    assert soft_mask(~mask & mask, spacing_mm).max() == 0
+
+
+def test_the_soft_mask_holds_nothing_of_the_voxels_of_its_rim(rng):
+    spacing_mm = (1, 1, 1)
+    _, mask = stripped_head(rng, (64, 64, 64), spacing_mm)
+    weights = soft_mask(mask, spacing_mm)
+    fine = weights - low_pass(weights, spacing_mm, 3.0)
+    assert np.abs(fine).max() < 0.01
