@@ -65,7 +65,8 @@ class Truth(BlockCoder):
 
     def decode(self, kept: Kept, grid: Grid) -> np.ndarray:
         """What the block is on one of its own grids; [D, H, W] float64."""
-        return self.block.volumes[round(grid.spacing_mm[0], 6)].double().numpy()
+        volumes = self.block.volumes.values()
+        return next(v.data.double().numpy() for v in volumes if v.grid.is_close(grid))
 
 
 class PhasedCoder(BlockCoder):
@@ -86,7 +87,7 @@ class PhasedCoder(BlockCoder):
         self.splines_alone, self.seed = splines_alone, run.seed if run else 0
         self.config = asdict(model.config) | {"splines_alone": splines_alone, "phase": "block's"}
         if run:
-            self.config |= {"steps": run.steps, "heads": run.heads}
+            self.config |= {"steps": run.steps, run.material: run.count}
         self.weights_sha256 = weights_sha256(model)
 
     @property
@@ -132,7 +133,7 @@ def _render(
 
 def arm_coder(run: Run, folder: Path) -> PhasedCoder:
     """A trained arm."""
-    return PhasedCoder(run.path(folder), run.arm, run)
+    return PhasedCoder(run.path(folder), run.name, run)
 
 
 def release_coders(release: str) -> list[PhasedCoder]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from eval import rows
 from eval.arms.catalogue import size_of
 from eval.coders.base import Coder, Renderer
-from eval.extrapolation.blocks import CONDITIONS, Source, draw_all, load_block, sources
+from eval.extrapolation.blocks import BRAIN, CONDITIONS, Source, draw_all, load_block, sources
 from eval.extrapolation.coders import (
     TRUTH,
     Truth,
@@ -32,7 +32,17 @@ from eval.extrapolation.score import (
     bands_of,
     scores,
 )
-from eval.extrapolation.train import FOLDER, TITLES, Run, train_all
+from eval.extrapolation.train import (
+    BRAIN_TITLES,
+    BRAINS,
+    FOLDER,
+    HEADS,
+    MATERIALS,
+    TITLES,
+    Run,
+    brains_are_here,
+    train_all,
+)
 from eval.runner import Task
 
 NAME = "extrapolation"
@@ -48,27 +58,29 @@ class Plan:
     seeds: int
     steps: int
     heads: int  # to train on
+    brains: int  # to train on, in runs of their own
     subjects: int  # synthetic heads to score
     phantoms: int  # to score
-    brains: int = 0  # real ones to score, at most
+    people: int = 0  # real brains to score, at most
     conditions: tuple[str, ...] = tuple(CONDITIONS)
 
-    def runs(self) -> list[Run]:
+    def runs(self, materials: Sequence[str] = MATERIALS) -> list[Run]:
         """Every run; all arms of one seed first, so that an interrupted night holds pairs."""
+        counts = {HEADS: self.heads, BRAINS: self.brains}
         return [
-            Run(arm, seed, self.steps, self.heads)
+            Run(arm, seed, self.steps, counts[material], material)
+            for material in materials
             for seed in range(self.seeds)
             for arm in self.arms
         ]
 
 
+OF_QUICK = ("1 -> 1", "0.8 -> 0.8", "1 -> 0.8", "1 -> native")
 PROFILES = {
-    #             arms, seeds, steps, training heads, scored heads, phantoms, brains
-    "quick": Plan(
-        ("integrated", "trilinear"), 1, 100, 3, 3, 1, 0, ("1 -> 1", "0.8 -> 0.8", "1 -> 0.8")
-    ),
-    "gpu": Plan(tuple(TITLES), 3, 600, 16, 6, 2, 20),
-    "paper": Plan(tuple(TITLES), 5, 10_000, 16, 20, 4, 20),
+    #             arms, seeds, steps; heads, brains to train on; heads, phantoms, brains to score
+    "quick": Plan(("integrated", "trilinear"), 1, 100, 3, 2, 3, 1, 2, OF_QUICK),
+    "gpu": Plan(tuple(TITLES), 3, 600, 16, 16, 6, 2, 20),
+    "paper": Plan(tuple(TITLES), 5, 10_000, 16, 40, 20, 4, 20),
 }
 
 
@@ -76,29 +88,34 @@ def options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this experiment."""
     parser.add_argument("--train-only", action="store_true", help="train, score nothing")
     parser.add_argument("--data", type=Path, default=FOLDER, help="folder of heads and weights")
+    what = "what arms are trained on and scored with (both; brains where they are on this computer)"
+    parser.add_argument("--trained-on", nargs="+", choices=MATERIALS, help=what)
 
 
 def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task]:
     """One task a block and group of coders; arms are trained and blocks drawn first."""
     plan, folder = PROFILES[options.profile], options.data
+    materials = options.trained_on or [m for m in MATERIALS if m == HEADS or brains_are_here()]
+    runs = plan.runs(materials)
     processes = (os.cpu_count() if options.workers is None else options.workers) or 1
-    train_all(plan.runs(), folder, processes)
+    train_all(runs, folder, processes)
     if options.train_only:
         return []
-    blocks = sources(plan.subjects, plan.phantoms, plan.brains)
+    made = (plan.subjects, plan.phantoms) if HEADS in materials else (0, 0)
+    blocks = sources(*made, plan.people)
     draw_all(blocks, folder, processes)
-    groups = coders(plan, options.release, folder)
+    groups = coders(runs, options.release, folder)
     return block_tasks(blocks, groups, plan.conditions, folder, provenance)
 
 
-def coders(plan: Plan, release: str, folder: Path) -> dict[str, Sequence[Coder]]:
+def coders(runs: Sequence[Run], release: str, folder: Path) -> dict[str, Sequence[Coder]]:
     """Coders that share a task: each trained run, the release, and what learns nothing."""
     trained = {
-        f"{run.arm}, seed {run.seed}": [arm_coder(run, folder)]
-        for run in plan.runs()
+        f"{run.name}, seed {run.seed}": [arm_coder(run, folder)]
+        for run in runs
         if run.path(folder).exists()
     }
-    sizes = [*map(size_of, plan.arms), release_size(release)]
+    sizes = [*(size_of(run.arm) for run in runs), release_size(release)]
     fixed: list[Coder] = [Truth(), *fixed_coders(sizes)]
     return {"fixed": fixed, release: release_coders(release), **trained}
 
@@ -111,7 +128,7 @@ def block_tasks(
 
     Each block answers those of `conditions` that it can; each row gets its coder's seed.
     """
-    return [
+    tasks = [
         Task(
             f"{source.name}, {name}",
             rows.identities(
@@ -124,6 +141,7 @@ def block_tasks(
         for source in blocks
         for name, coders in groups.items()
     ]
+    return [task for task in tasks if task.wanted]
 
 
 def metrics_of(condition: str, arm: str) -> tuple[str, ...]:
@@ -137,8 +155,11 @@ def metrics_of(condition: str, arm: str) -> tuple[str, ...]:
 def answered(coder: Coder, source: Source, conditions: Sequence[str]) -> list[str]:
     """The conditions of a block in which a coder is a rival.
 
-    Interpolation is one only where voxels have to be made.
+    Interpolation is one only where voxels have to be made, and what was trained on real brains
+    only on real brains.
     """
+    if coder.name in BRAIN_TITLES and not source.name.startswith(BRAIN):
+        return []
     possible = [c for c in conditions if c in source.conditions]
     if coder.name != "interpolation":
         return possible
@@ -155,15 +176,13 @@ def measure(
     provenance: rows.Provenance,
 ) -> list[rows.Row]:  # fmt: skip
     """Rows of one block by some coders; coders of one encoding encode a scan once."""
-    block, renderer = load_block(source, folder), Renderer()
-    scans, made = {mm: block.volume(mm) for mm in block.volumes}, []
+    block, renderer, made = load_block(source, folder), Renderer(), []
     for coder in coders:
         of_block = for_block(coder, block)
         seeded = replace(provenance, seed=getattr(coder, "seed", 0))
         for condition in answered(coder, source, conditions):
-            in_mm, out_mm = CONDITIONS[condition]
-            target = block.grid(out_mm)
-            estimate, sampling, time_s = renderer.render(of_block, scans[in_mm], target)
+            encoded, target = (block.volumes[voxels] for voxels in CONDITIONS[condition])
+            estimate, sampling, time_s = renderer.render(of_block, encoded, target.grid)
             values = scores(block, condition, estimate)
             values = {name: values[name] for name in metrics_of(condition, coder.name)}
             about = measurement(source, coder, condition)

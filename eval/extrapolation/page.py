@@ -36,17 +36,16 @@ def trained_now(arms: Sequence[str], steps: int, folder: Path = FOLDER) -> list[
 
 def render(block: Block, coders: Sequence[Coder], condition: str) -> dict[str, np.ndarray]:
     """Arm -> [D, H, W], what each coder renders of a block under a condition."""
-    in_mm, out_mm = CONDITIONS[condition]
-    renderer, volume, target = Renderer(), block.volume(in_mm), block.grid(out_mm)
-    return {c.name: renderer.render(for_block(c, block), volume, target)[0] for c in coders}
+    renderer, (volume, target) = Renderer(), (block.volumes[v] for v in CONDITIONS[condition])
+    return {c.name: renderer.render(for_block(c, block), volume, target.grid)[0] for c in coders}
 
 
-def band_shares(block: Block, spacing_mm: float) -> dict[str, float]:
+def band_shares(block: Block, voxels: str) -> dict[str, float]:
     """The share of a block's variance, under its soft mask, that each band of `BANDS` holds."""
-    weights = soft_mask(block.mask(spacing_mm), (spacing_mm,) * 3)
-    truth = block.volumes[spacing_mm].double().numpy()
+    truth, spacing_mm = block.truth(voxels), block.volumes[voxels].grid.spacing_mm
+    weights = soft_mask(block.mask(voxels), spacing_mm)
     power = np.abs(np.fft.fftn(weights * (truth - np.average(truth, weights=weights)))) ** 2
-    axes_per_mm = [np.fft.fftfreq(n, spacing_mm) for n in truth.shape]
+    axes_per_mm = [np.fft.fftfreq(n, mm) for n, mm in zip(truth.shape, spacing_mm, strict=True)]
     squares = np.meshgrid(*(f**2 for f in axes_per_mm), indexing="ij", sparse=True)
     radius_per_mm = np.sqrt(sum(squares))
     return {

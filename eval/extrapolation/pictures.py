@@ -14,6 +14,7 @@ from eval.metrics.spectra import fsc
 from eval.metrics.tissue import thresholds
 from eval.metrics.topology import topology, white_surface
 from eval.pairs import Scores
+from medil.grid import Grid
 from medil.plots import COLOURS, draw_plane, panels
 from medil.volume import Volume
 
@@ -74,11 +75,12 @@ def fsc_curves(block: Block, rendered: Mapping[str, Mapping[str, np.ndarray]]):
     figure, axes = panels(1, len(rendered), panel_in=(3.6, 2.9))
     titles = list(dict.fromkeys(title for data in rendered.values() for title in data))
     for ax, (condition, by_title) in zip(axes[0], rendered.items(), strict=True):
-        out_mm = CONDITIONS[condition][1]
-        truth, mask = block.volumes[out_mm].double().numpy(), block.mask(out_mm)
+        rendered_on = CONDITIONS[condition][1]
+        truth, mask = block.truth(rendered_on), block.mask(rendered_on)
+        spacing_mm = block.volumes[rendered_on].grid.spacing_mm
         for title, data in by_title.items():
             i = titles.index(title)
-            shells = fsc(truth, data, mask, (out_mm,) * 3)
+            shells = fsc(truth, data, mask, spacing_mm)
             style = "-" if i % 2 == 0 else "--"
             ax.plot(
                 shells.frequency_per_mm, shells.correlation, style, color=COLOURS[i], label=title
@@ -86,7 +88,7 @@ def fsc_curves(block: Block, rendered: Mapping[str, Mapping[str, np.ndarray]]):
         ax.axhline(0.5, color="#777777", lw=0.8, ls=":")
         ax.axvline(BANDS["beyond"][0], color="#777777", lw=0.8)
         ax.text(BANDS["beyond"][0], 1.02, " limit of 1 mm voxels", fontsize=7, ha="center")
-        ax.set(xlabel="cycles per mm", ylim=(-0.05, 1.12), xlim=(0, 0.5 / out_mm))
+        ax.set(xlabel="cycles per mm", ylim=(-0.05, 1.12), xlim=(0, 0.5 / max(spacing_mm)))
         ax.set_title(f"{condition} mm", loc="left")
     axes[0, 0].set_ylabel("shell correlation with the truth")
     handles, titles = axes[0, -1].get_legend_handles_labels()
@@ -94,26 +96,25 @@ def fsc_curves(block: Block, rendered: Mapping[str, Mapping[str, np.ndarray]]):
     return figure
 
 
-def white_matter(block: Block, out_mm: float, rendered: Mapping[str, np.ndarray]):
+def white_matter(block: Block, voxels: str, rendered: Mapping[str, np.ndarray]):
     """One axial plane: the truth, then each rendering with its false and its lost white matter.
 
     The plane is the one where the first rendering has most false white matter; titles count
-    pieces and handles of the whole block. `rendered` holds title -> [D, H, W] on voxels of
-    `out_mm`.
+    pieces and handles of the whole block. `rendered` holds title -> [D, H, W] on `voxels`.
     """
-    truth, mask = block.volumes[out_mm].double().numpy(), block.mask(out_mm)
+    truth, mask, grid = block.truth(voxels), block.mask(voxels), block.volumes[voxels].grid
     shown = {"truth": truth, **rendered}
     border = thresholds(truth, mask)[1]
     white = {
-        title: white_surface(data, mask, (out_mm,) * 3, border) for title, data in shown.items()
+        title: white_surface(data, mask, grid.spacing_mm, border) for title, data in shown.items()
     }
     first = white[next(iter(rendered))] & ~white["truth"]
     plane_vox = int(np.argmax(first.sum(axis=(0, 1))))
-    middle_mm = np.full(3, block.side_mm / 2)
-    middle_mm[2] = (plane_vox + 0.5) * out_mm
+    middle_mm = grid.centre_mm
+    middle_mm[2] = grid.index_to_ras(np.full(3, plane_vox))[2]
     figure, axes = panels(1, len(shown), panel_in=(3.1, 3.4))
     for ax, (title, data) in zip(axes[0], shown.items(), strict=True):
-        _surface_panel(ax, block, out_mm, data, white[title], white["truth"], middle_mm, plane_vox)
+        _surface_panel(ax, grid, data, white[title], white["truth"], middle_mm, plane_vox)
         count = topology(white[title])
         ax.set_title(f"{title}\n{count.components} pieces, {count.handles} handles")
         ax.label_outer()
@@ -122,21 +123,21 @@ def white_matter(block: Block, out_mm: float, rendered: Mapping[str, np.ndarray]
 
 
 def _surface_panel(
-    ax, block: Block, out_mm: float, data: np.ndarray, white: np.ndarray, true_white: np.ndarray,
+    ax, grid: Grid, data: np.ndarray, white: np.ndarray, true_white: np.ndarray,
     point_mm: np.ndarray, plane_vox: int,
 ) -> None:  # fmt: skip
     import torch
     from matplotlib.colors import to_rgba
 
-    grid = block.grid(out_mm)
     draw_plane(ax, Volume(torch.from_numpy(data), grid), "axial", point_mm, (0.0, 1.1))
     here, true_here = white[:, :, plane_vox], true_white[:, :, plane_vox]
     for wrong, colour in ((here & ~true_here, FALSE), (~here & true_here, LOST)):
         overlay = np.zeros((*wrong.shape, 4))
         overlay[wrong] = to_rgba(colour, 0.85)
         ax.imshow(
-            overlay.transpose(1, 0, 2), extent=(0, block.side_mm, 0, block.side_mm),
+            overlay.transpose(1, 0, 2), extent=grid.bounds_mm.T[:2].ravel(),
             origin="lower", interpolation="nearest",
         )  # fmt: skip
-    centres_mm = (np.arange(len(here)) + 0.5) * out_mm
-    ax.contour(centres_mm, centres_mm, true_here.T, [0.5], colors="#E69F00", linewidths=0.8)
+    first_mm = grid.index_to_ras(np.zeros(3))
+    places_mm = [first_mm[axis] + grid.axis_offsets_mm(axis, grid) for axis in (0, 1)]
+    ax.contour(*places_mm, true_here.T, [0.5], colors="#E69F00", linewidths=0.8)

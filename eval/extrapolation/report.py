@@ -1,7 +1,7 @@
 """From prepared rows to the tables of this experiment.
 
-Statistics are over synthetic heads. Phantoms, of which there are few, and real brains, of which
-only 1 mm is known, have tables of their own.
+Statistics are over synthetic heads. Phantoms, of which there are few, and real brains, whose truth
+is a scan with its noise, have tables of their own.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from eval.extrapolation.blocks import CONDITIONS
+from eval.extrapolation.blocks import AT_1_MM, BRAIN, CONDITIONS, FOLDED, NATIVE
 from eval.extrapolation.coders import RELEASE, SPLINES, TRUTH
-from eval.extrapolation.score import BANDS, MISMATCH, PARTS, SURFACE, UNITS
-from eval.extrapolation.train import TITLES
+from eval.extrapolation.score import BANDS, ERRORS, MISMATCH, PARTS, SURFACE, UNITS
+from eval.extrapolation.train import BRAIN_TITLES, TITLES
 from eval.pairs import NO_SEED, Scores, interval
 from eval.stats import Paired, holm
 
-NAMES = TITLES | {
+TRAINED = TITLES | BRAIN_TITLES
+NAMES = TRAINED | {
     RELEASE: "release, many voxel sizes",
     SPLINES: "release, splines alone",
     "dct_ball": "DCT, lowest ball",
@@ -26,9 +27,9 @@ NAMES = TITLES | {
     "interpolation": "cubic interpolation",
     TRUTH: "the truth",
 }
-FIRST = "integrated"
+FIRST, FIRST_OF_BRAINS = "integrated", "integrated @brains"
 RIVALS = ("trilinear", "subpixel", "conv-1mm", "dct_ball", "bspline")
-CONTROL, FINER = "1 -> 1", "0.8 -> 0.8"
+CONTROL, FINER, REAL = "1 -> 1", "0.8 -> 0.8", "1 -> native"
 HEADINGS = {
     "psnr": "PSNR",
     "ssim": "SSIM",
@@ -36,13 +37,19 @@ HEADINGS = {
     "fsc_05_mm": "resolution at FSC 0.5",
     **{f"detail_{part}_{band}": f"{part}, {band}" for part in PARTS for band in BANDS},
 }
+DETAILS = [f"detail_{part}_{band}" for band in BANDS for part in PARTS if part != "error"]
 COMPARED = ("psnr", "detail_kept_fine", "detail_invented_fine", "fsc_05_mm", "handles_per_cm3")
 Answer = tuple[str, str]  # arm, condition
 
 
 def of_heads(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of synthetic heads."""
-    return frame[~frame["subject"].str.startswith(("cortex_phantom", "real_"))]
+    return frame[~frame["subject"].str.startswith((FOLDED, BRAIN))]
+
+
+def of_brains(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of real brains."""
+    return frame[frame["subject"].str.startswith(BRAIN)]
 
 
 def arms_of(frame: pd.DataFrame) -> list[str]:
@@ -66,7 +73,7 @@ def heading(metric: str) -> str:
 
 def scores_of(frame: pd.DataFrame) -> Scores:
     """Values by (arm, condition, metric); only trained arms have seeds of their own."""
-    seeds = frame["seed"].where(frame["arm"].isin(TITLES), NO_SEED)
+    seeds = frame["seed"].where(frame["arm"].isin(TRAINED), NO_SEED)
     return Scores(frame.assign(seed=seeds), ["arm", "condition", "metric"])
 
 
@@ -92,7 +99,7 @@ def pairs_table(heads: pd.DataFrame) -> pd.DataFrame:
     """
     scores, lines = scores_of(heads), []
     contests = [((FIRST, c), (rival, c)) for rival in RIVALS for c in CONDITIONS]
-    finer = {c: f"1 -> {mm:g}" for c, (in_mm, mm) in CONDITIONS.items() if in_mm == mm != 1}
+    finer = {c: f"1 -> {b}" for c, (a, b) in CONDITIONS.items() if a == b != AT_1_MM}
     contests += [
         ((arm, condition), (arm, other))
         for arm in arms_of(heads)
@@ -171,17 +178,20 @@ def excess_table(frame: pd.DataFrame, conditions: Sequence[str]) -> pd.DataFrame
 
 def tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Tables by file stem, from prepared rows."""
-    heads = of_heads(frame)
-    phantoms, brains = (
-        frame[frame["subject"].str.startswith(kind)] for kind in ("cortex_phantom", "real_")
-    )
-    details = [f"detail_{part}_{band}" for band in BANDS for part in PARTS if part != "error"]
+    heads, phantoms = of_heads(frame), frame[frame["subject"].str.startswith(FOLDED)]
     made = {
-        "errors": wide(heads, ("psnr", "ssim", "hfen", "fsc_05_mm", MISMATCH)),
-        "detail": wide(heads, details),
+        "errors": wide(heads, (*ERRORS, MISMATCH)),
+        "detail": wide(heads, DETAILS),
         "surface": false_table(frame),
         "pairs": pairs_table(heads),
-        "phantoms": wide(phantoms, ("psnr", *details[3:6], *SURFACE), 3),
-        "brains": wide(brains, ("psnr", "ssim", "hfen", "fsc_05_mm", *details[3:6], *SURFACE), 3),
+        "phantoms": wide(phantoms, ("psnr", *DETAILS[3:6], *SURFACE), 3),
+        "brains": wide(of_brains(frame), (*ERRORS, *DETAILS[3:], *SURFACE), 3),
     }
     return {f"extrapolation_{name}": table for name, table in made.items()}
+
+
+def real_detail(frame: pd.DataFrame) -> pd.DataFrame:
+    """What became of the detail of real brains whose own voxels are the truth."""
+    brains = of_brains(frame)
+    own = brains["condition"].isin([c for c, voxels in CONDITIONS.items() if NATIVE in voxels])
+    return wide(brains[own], ("psnr", *DETAILS[3:]))

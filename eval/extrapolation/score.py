@@ -8,13 +8,16 @@ and whether white matter has the truth's pieces and handles.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from eval import metrics
-from eval.extrapolation.blocks import CONDITIONS, HEAD_CONTENT_MM, MARGIN_MM, Block
+from eval.extrapolation.blocks import AT_1_MM, CONDITIONS, HEAD_CONTENT_MM, MARGIN_MM, Block
 from eval.metrics.spectra import detail_split, effective_resolution_mm, fsc
 from eval.metrics.tissue import thresholds
 from eval.metrics.topology import per_cm3, topology, white_surface
+from medil.grid import Triple
 from medil.regrid import cell_average
 
 VERSION = 2  # part of every hash: raise it when scoring itself changes
@@ -39,19 +42,23 @@ UNITS = {
 DEFINITION = [VERSION, BANDS, MARGIN_MM, HEAD_CONTENT_MM]
 
 
-def bands_of(condition: str) -> dict[str, tuple[float, float]]:
-    """The bands that the rendered voxels can hold, each up to their limit."""
-    limit_per_mm = 0.5 / CONDITIONS[condition][1]
-    return {n: (a, min(b, limit_per_mm)) for n, (a, b) in BANDS.items() if a < limit_per_mm - 1e-9}
+def bands_of(condition: str) -> list[str]:
+    """The bands that the rendered voxels can hold: beyond 1 mm voxels only smaller ones."""
+    return [band for band in BANDS if band != "beyond" or CONDITIONS[condition][1] != AT_1_MM]
 
 
 def scores(block: Block, condition: str, estimate: np.ndarray) -> dict[str, float]:
-    """Every metric of one rendering, [D, H, W] on the block's grid of the rendered voxel size."""
-    in_mm, out_mm = CONDITIONS[condition]
-    truth, mask = block.volumes[out_mm].double().numpy(), block.mask(out_mm)
-    values = surface(truth, estimate, mask, out_mm)
-    values[MISMATCH] = mismatch(block, in_mm, out_mm, estimate)
-    spacing_mm, peak = (out_mm,) * 3, metrics.peak_intensity(truth, mask)
+    """Every metric of one rendering, [D, H, W] on the block's grid of the rendered voxel size.
+
+    The last band ends where the smallest voxels do. Where the truth is a scan, its noise counts as
+    detail, so nothing can keep all of it.
+    """
+    rendered = CONDITIONS[condition][1]
+    truth, mask = block.truth(rendered), block.mask(rendered)
+    spacing_mm = block.volumes[rendered].grid.spacing_mm
+    values = surface(truth, estimate, mask, spacing_mm)
+    values[MISMATCH] = mismatch(block, condition, estimate)
+    peak, limit_per_mm = metrics.peak_intensity(truth, mask), 0.5 / min(spacing_mm)
     shells = fsc(truth, estimate, mask, spacing_mm)
     values |= {
         "psnr": metrics.psnr(truth, estimate, mask, peak),
@@ -59,24 +66,26 @@ def scores(block: Block, condition: str, estimate: np.ndarray) -> dict[str, floa
         "hfen": metrics.hfen(truth, estimate, mask, spacing_mm),
         "fsc_05_mm": effective_resolution_mm(shells, 0.5),
     }
-    for band, limits in bands_of(condition).items():
+    for band in bands_of(condition):
+        limits = BANDS[band][0], min(BANDS[band][1], limit_per_mm)
         detail = detail_split(truth, estimate, mask, spacing_mm, limits)
         values |= {f"detail_{part}_{band}": getattr(detail, part) for part in PARTS}
     return values
 
 
 def surface(
-    truth: np.ndarray, shown: np.ndarray, mask: np.ndarray, spacing_mm: float
+    truth: np.ndarray, shown: np.ndarray, mask: np.ndarray, spacing_mm: Triple
 ) -> dict[str, float]:
     """Pieces and handles of white matter per cm3, at the truth's border between grey and white."""
     level = thresholds(truth, mask)[1]
-    white = white_surface(shown, mask, (spacing_mm,) * 3, level)
-    return per_cm3(topology(white), mask.sum() * spacing_mm**3 / 1000)
+    white = white_surface(shown, mask, spacing_mm, level)
+    return per_cm3(topology(white), float(mask.sum()) * math.prod(spacing_mm) / 1000)
 
 
-def mismatch(block: Block, in_mm: float, out_mm: float, shown: np.ndarray) -> float:
+def mismatch(block: Block, condition: str, shown: np.ndarray) -> float:
     """RMS of the rendering, averaged back to the scan's voxels, less the scan; % of its peak."""
-    scan, mask = block.volumes[in_mm].double().numpy(), block.mask(in_mm)
-    back = cell_average(shown, block.grid(out_mm), block.grid(in_mm))
+    encoded, rendered = CONDITIONS[condition]
+    scan, mask = block.truth(encoded), block.mask(encoded)
+    back = cell_average(shown, block.volumes[rendered].grid, block.volumes[encoded].grid)
     rms = np.sqrt(np.mean((back - scan)[mask] ** 2))
     return float(100 * rms / metrics.peak_intensity(scan, mask))

@@ -9,10 +9,13 @@ from eval.extrapolation.report import (
     CONTROL,
     FINER,
     FIRST,
+    FIRST_OF_BRAINS,
+    REAL,
     RIVALS,
     Answer,
     codec_beside,
     name_of,
+    of_brains,
     of_heads,
     scores_of,
 )
@@ -22,6 +25,7 @@ from eval.pairs import Scores, compared, counted, difference, interval
 from eval.stats import Paired
 
 SHOWN = (FIRST, "trilinear", RELEASE)
+SHOWN_OF_BRAINS = (FIRST_OF_BRAINS, "trilinear @brains", FIRST, RELEASE, "interpolation")
 
 
 def headline(frame: pd.DataFrame) -> str:
@@ -47,7 +51,18 @@ def verdict(frame: pd.DataFrame) -> str:
         lines += [_gaps(scores, finer, (arm, FINER), (arm, "1 -> 0.8"), PSNR, KEPT_BEYOND)]
     for condition in (CONTROL, FINER, "0.5 -> 0.5", "1 -> 0.8", "1 -> 0.5"):
         lines += [_false(scores, arm, condition) for arm in SHOWN]
-    return "\n".join(line for line in [*lines, _caution(heads)] if line)
+    return "\n".join(line for line in [*lines, _caution(heads), real(frame)] if line)
+
+
+def real(frame: pd.DataFrame) -> str:
+    """The answers about real brains, whose truth is the scan; empty where there are none."""
+    brains = of_brains(frame)
+    scores = scores_of(brains)
+    lines = [_detail(scores, arm, REAL, "brains") for arm in SHOWN_OF_BRAINS]
+    rivals = [FIRST, "trilinear @brains"]
+    rivals += [codec_beside(brains, (FIRST_OF_BRAINS, REAL), c) for c in ("bspline", "dct_ball")]
+    lines += [_rival(scores, rival, (FIRST_OF_BRAINS, REAL), "brains") for rival in rivals]
+    return "\n".join(line for line in lines if line)
 
 
 def _answer(heads: pd.DataFrame, scores: Scores, arm: str) -> str:
@@ -79,38 +94,40 @@ def _caution(heads: pd.DataFrame) -> str:
     return f"Beware: {', and '.join(few)}." if few else ""
 
 
-def _detail(scores: Scores, arm: str) -> str:
+def _detail(scores: Scores, arm: str, condition: str = FINER, of: str = "heads") -> str:
     names = ("kept_fine", "smoothed_fine", "invented_fine", "kept_beyond", "invented_beyond")
-    levels = [scores.level(arm, FINER, f"detail_{name}") for name in names]
+    levels = [scores.level(arm, condition, f"detail_{name}") for name in names]
     kept, smoothed, invented, kept_beyond, invented_beyond = levels
     if not (kept and smoothed and invented and kept_beyond and invented_beyond):
         return ""
     share = "most" if kept.low > 0.5 else "less than half" if kept.high < 0.5 else "about half"
     worth = "more" if kept_beyond.mean > invented_beyond.mean else "less"
     return (
-        f"{FINER} mm, {_who(arm)}: between 2 and 4 mm it keeps {share} of the amplitude, "
+        f"{_asked(condition)}, {_who(arm)}: between 2 and 4 mm it keeps {share} of the amplitude, "
         f"{interval(kept, 2, False)}; smoothed {interval(smoothed, 2, False)}, "
         f"invented {interval(invented, 2, False)}. "
         f"Below 2 mm, finer than any 1 mm voxel holds, it keeps "
         f"{interval(kept_beyond, 2, False)} and invents {interval(invented_beyond, 2, False)}: "
-        f"{worth} of the detail that it shows there is true than false ({_n(kept)})."
+        f"{worth} of the detail that it shows there is true than false ({_n(kept, of)})."
     )
 
 
 # Metric, what it is called, and its interval's format
 PSNR = ("psnr", "PSNR", 2, " dB")
 KEPT_FINE = ("detail_kept_fine", "amplitude kept between 2 and 4 mm", 3, "")
+INVENTED_FINE = ("detail_invented_fine", "invented", 3, "")
 KEPT_BEYOND = ("detail_kept_beyond", "amplitude kept below 2 mm", 3, "")
 
 
-def _rival(scores: Scores, rival: str) -> str:
-    about = f"{FINER} mm, {name_of(FIRST)} − {name_of(rival)}"
-    return _gaps(scores, about, (FIRST, FINER), (rival, FINER), PSNR, KEPT_FINE)
+def _rival(scores: Scores, rival: str, first: Answer = (FIRST, FINER), of: str = "heads") -> str:
+    arm, condition = first
+    about = f"{_asked(condition)}, {name_of(arm)} − {name_of(rival)}"
+    return _gaps(scores, about, first, (rival, condition), PSNR, KEPT_FINE, INVENTED_FINE, of=of)
 
 
 def _gaps(
     scores: Scores, about: str, first: Answer, second: Answer,
-    *metrics: tuple[str, str, int, str],
+    *metrics: tuple[str, str, int, str], of: str = "heads",
 ) -> str:  # fmt: skip
     """The differences of two answers in some metrics; empty where one is not recorded."""
     parts = []
@@ -119,7 +136,7 @@ def _gaps(
         if pair is None:
             return ""
         parts.append(f"{name} {interval(pair, digits)}{unit}, {_side(pair)}")
-        n = _n(pair)
+        n = _n(pair, of)
     return f"{about}: {'; '.join(parts)} ({n})."
 
 
@@ -141,6 +158,11 @@ def _who(arm: str) -> str:
     return f"{name_of(arm)}, trained at 1 mm alone" if arm in TITLES else name_of(arm)
 
 
+def _asked(condition: str) -> str:
+    """Such as ``0.8 -> 0.8 mm`` or ``1 mm -> native``."""
+    return "1 mm -> native" if condition == REAL else f"{condition} mm"
+
+
 def _more(pair: Paired) -> str:
     """Such as ``0.010 less of the amplitude (-0.010 [-0.012, -0.008], below zero)``."""
     word = "less" if pair.mean < 0 else "more"
@@ -153,5 +175,5 @@ def _side(pair: Paired) -> str:
     return "below zero" if pair.high < 0 else "no difference shown"
 
 
-def _n(pair: Paired) -> str:
-    return f"{pair.n_subjects} heads × {counted(pair.n_seeds, 'seed')}"
+def _n(pair: Paired, of: str = "heads") -> str:
+    return f"{pair.n_subjects} {of} × {counted(pair.n_seeds, 'seed')}"

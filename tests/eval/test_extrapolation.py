@@ -12,7 +12,18 @@ from eval import heads as synthetic
 from eval import rows, runner
 from eval.arms.catalogue import OWN
 from eval.extrapolation import EXPERIMENT, blocks, measure, report, score, train, verdict
-from eval.extrapolation.blocks import CONDITIONS, Block, Source, block_grid
+from eval.extrapolation.blocks import (
+    AT_1_MM,
+    BRAIN_MM,
+    CONDITIONS,
+    NATIVE,
+    OF_BRAINS,
+    OF_HEADS,
+    Block,
+    Source,
+    block_grid,
+    brain_block,
+)
 from eval.extrapolation.coders import (
     TRUTH,
     PhasedCoder,
@@ -23,6 +34,7 @@ from eval.extrapolation.coders import (
     release_size,
 )
 from eval.extrapolation.measure import answered, metrics_of
+from eval.subjects import Scan
 from medil.config import RunConfig
 from medil.errors import InputError
 from medil.grid import Grid
@@ -64,7 +76,7 @@ def block() -> Block:
     rng = np.random.default_rng(5)
     grid = block_grid(SIDE_MM, 0.25)
     content = torch.from_numpy(brain_like(rng, grid.shape))
-    return blocks._scans("toy", "a" * 64, content, grid, SIDE_MM, tuple(CONDITIONS), rng)
+    return blocks._scans("toy", "a" * 64, content, grid, SIDE_MM, OF_HEADS, rng)
 
 
 @pytest.fixture
@@ -133,9 +145,15 @@ def test_the_same_run_gives_the_same_weights_and_another_seed_others(training, t
 
 def test_a_run_is_named_after_all_that_it_depends_on():
     run = train.Run("integrated", 0, 100, 3)
-    changes = ({"arm": "trilinear"}, {"seed": 1}, {"steps": 101}, {"heads": 4})
+    changes = (
+        {"arm": "trilinear"},
+        {"seed": 1},
+        {"steps": 101},
+        {"count": 4},
+        {"material": train.BRAINS},
+    )
     others = [replace(run, **change) for change in changes]
-    assert len({r.path() for r in [run, *others]}) == 5
+    assert len({r.path() for r in [run, *others]}) == 6
     assert run.config.train.coarser_share == run.config.train.global_share == 0
 
 
@@ -151,7 +169,7 @@ def test_a_run_that_diverges_leaves_a_note_and_is_not_repeated(training, tmp_pat
     assert run.done(tmp_path)
 
 
-@pytest.mark.parametrize("wrong", [{"arm": "fourier"}, {"steps": 0}, {"heads": 0}, {"seed": -1}])
+@pytest.mark.parametrize("wrong", [{"arm": "fourier"}, {"steps": 0}, {"count": 0}, {"seed": -1}])
 def test_a_run_that_cannot_be_is_refused(wrong):
     with pytest.raises(InputError):
         replace(train.Run("integrated", 0, 2, 2), **wrong)
@@ -184,21 +202,20 @@ def test_training_heads_are_scanned_at_1_mm_once(toy_anatomy, tmp_path):
 
 
 def test_every_scan_of_a_block_is_the_mean_of_one_object(block):
-    fine = block.volumes[0.5].double().numpy()
-    averaged = cell_average(fine, block.grid(0.5), block.grid(1.0))
-    np.testing.assert_allclose(block.volumes[1.0], averaged, atol=1e-6)
-    for mm, data in block.volumes.items():
-        assert float(data.double().mean()) == pytest.approx(fine.mean(), abs=1e-6)
-        np.testing.assert_allclose(block.grid(mm).bounds_mm, [[0] * 3, [SIDE_MM] * 3], atol=1e-9)
+    fine = block.truth("0.5")
+    averaged = cell_average(fine, block.volumes["0.5"].grid, block.volumes["1"].grid)
+    np.testing.assert_allclose(block.truth("1"), averaged, atol=1e-6)
+    for voxels, volume in block.volumes.items():
+        assert block.truth(voxels).mean() == pytest.approx(fine.mean(), abs=1e-6)
+        np.testing.assert_allclose(volume.grid.bounds_mm, [[0] * 3, [SIDE_MM] * 3], atol=1e-9)
 
 
 def test_one_region_is_scored_at_every_voxel_size(block):
-    volumes_mm3 = {mm: block.mask(mm).sum() * mm**3 for mm in block.volumes}
     inner_mm3 = (SIDE_MM - 2 * blocks.MARGIN_MM) ** 3
-    for mm, volume_mm3 in volumes_mm3.items():
-        assert volume_mm3 == pytest.approx(inner_mm3, rel=3 * mm / SIDE_MM)
-        kept = np.argwhere(block.mask(mm))
-        first_mm = block.grid(mm).index_to_ras(kept.min(0))
+    for voxels, volume in block.volumes.items():
+        mm, mask = float(voxels), block.mask(voxels)
+        assert mask.sum() * mm**3 == pytest.approx(inner_mm3, rel=3 * mm / SIDE_MM)
+        first_mm = volume.grid.index_to_ras(np.argwhere(mask).min(0))
         assert first_mm.min() > blocks.MARGIN_MM
 
 
@@ -215,10 +232,12 @@ def test_a_made_head_is_drawn_once_and_comes_back_as_it_was(toy_anatomy, tmp_pat
     drawn = blocks.load_block(source, tmp_path)
     monkeypatch.setattr(blocks, "_head_block", None)
     kept = blocks.load_block(source, tmp_path)
-    assert kept.phase == drawn.phase and set(kept.volumes) == {1.0, 0.8, 0.7, 0.5}
-    assert all(torch.equal(kept.volumes[mm], drawn.volumes[mm]) for mm in drawn.volumes)
-    brain = kept.volumes[1.0][kept.volumes[1.0] > 0]
-    assert 0.2 < float(brain.median()) < 1.2
+    assert kept.phase == drawn.phase and set(kept.volumes) == {"1", "0.8", "0.7", "0.5"}
+    for voxels, volume in drawn.volumes.items():
+        assert torch.equal(kept.volumes[voxels].data, volume.data)
+        assert kept.volumes[voxels].grid.is_close(volume.grid)
+    data = kept.volumes["1"].data
+    assert 0.2 < float(data[data > 0].median()) < 1.2
 
 
 def test_voxels_that_do_not_fill_a_box_are_refused():
@@ -226,21 +245,21 @@ def test_voxels_that_do_not_fill_a_box_are_refused():
         block_grid(40.0, 0.7)
 
 
-@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("condition", OF_HEADS)
 def test_the_truth_itself_keeps_all_and_invents_nothing(block, condition):
-    in_mm, out_mm = CONDITIONS[condition]
-    values = score.scores(block, condition, block.volumes[out_mm].double().numpy())
+    encoded, rendered = CONDITIONS[condition]
+    values = score.scores(block, condition, block.truth(rendered))
     assert values["psnr"] == np.inf
-    assert values["fsc_05_mm"] == pytest.approx(2 * out_mm)
+    assert values["fsc_05_mm"] == pytest.approx(2 * float(rendered))
     for band in score.bands_of(condition):
         assert values[f"detail_kept_{band}"] == pytest.approx(1, abs=1e-9)
         assert values[f"detail_error_{band}"] == pytest.approx(0, abs=1e-6)
-    exact = in_mm == out_mm or out_mm == 0.5  # else voxels of the one straddle the other's
+    exact = encoded == rendered or rendered == "0.5"  # else voxels of the one straddle the other's
     assert (values["input_mismatch"] < 1e-4) == exact
 
 
 def test_a_blur_smooths_and_noise_invents(block, rng):
-    truth = block.volumes[0.8].double().numpy()
+    truth = block.truth("0.8")
     blurred = score.scores(block, "0.8 -> 0.8", ndimage.gaussian_filter(truth, 1.0))
     noisy = score.scores(block, "0.8 -> 0.8", truth + rng.normal(0, 0.05, truth.shape))
     assert blurred["detail_kept_fine"] < 0.5 and blurred["detail_invented_fine"] < 0.1
@@ -259,33 +278,35 @@ def test_a_bridge_that_the_truth_lacks_is_one_handle():
     bridged, mask = truth.copy(), np.ones(truth.shape, bool)
     bridged[8:22, 12:15, 18:21] = 0.9  # from wall to wall
     cm3 = truth.size * 0.8**3 / 1000
-    plain, false = (score.surface(truth, shown, mask, 0.8) for shown in (truth, bridged))
+    plain, false = (score.surface(truth, shown, mask, (0.8,) * 3) for shown in (truth, bridged))
     assert plain == {"handles_per_cm3": 0.0, "components_per_cm3": pytest.approx(1 / cm3)}
     assert false == plain | {"handles_per_cm3": pytest.approx(1 / cm3)}
 
 
 def test_what_disagrees_with_the_scan_is_seen_in_percent(block):
-    shown = block.volumes[0.5].double().numpy() + 0.01
-    peak = score.metrics.peak_intensity(block.volumes[1.0].double().numpy(), block.mask(1.0))
-    assert score.mismatch(block, 1.0, 0.5, shown) == pytest.approx(1 / peak, rel=1e-4)
+    peak = score.metrics.peak_intensity(block.truth("1"), block.mask("1"))
+    assert score.mismatch(block, "1 -> 0.5", block.truth("0.5") + 0.01) == pytest.approx(
+        1 / peak, rel=1e-4
+    )
 
 
-def test_bands_end_where_voxels_do():
-    assert score.bands_of("1 -> 1") == {"middle": (0.125, 0.25), "fine": (0.25, 0.5)}
-    assert score.bands_of("0.8 -> 0.8")["beyond"] == (0.5, 0.625)
-    assert score.bands_of("1 -> 0.5")["beyond"] == (0.5, 1.0)
+def test_only_voxels_below_1_mm_hold_the_last_band():
+    assert score.bands_of("1 -> 1") == ["middle", "fine"]
+    for condition in ("0.8 -> 0.8", "1 -> 0.5", "1 -> native"):
+        assert score.bands_of(condition) == list(score.BANDS)
 
 
 def test_a_model_encodes_at_the_blocks_phase_and_renders_any_voxel(block, coder):
     """A ramp in mm is one at every voxel size, wherever the latent's cells begin."""
     axis_mm = (np.arange(28) + 0.5) / SIDE_MM
     ramp = torch.from_numpy(0.3 + 0.4 * axis_mm).float()[:, None, None].expand(28, 28, 28)
-    placed = replace(block, volumes={1.0: ramp.contiguous()}, phase=(0.3, 0.7, 0.1))
+    volume = Volume(ramp.contiguous(), block.volumes["1"].grid)
+    placed = replace(block, volumes={"1": volume}, phase=(0.3, 0.7, 0.1))
     told = for_block(coder, placed)
-    kept = told.encode(placed.volume(1.0))
+    kept = told.encode(volume)
     assert kept.what[1] == placed.latent_grid(4.0)
     assert kept.numbers == 8 * 8**3
-    shown = told.decode(kept, placed.grid(0.5))
+    shown = told.decode(kept, block.volumes["0.5"].grid)
     wanted = 0.3 + 0.4 * (np.arange(56) + 0.5) * 0.5 / SIDE_MM
     inner = slice(12, -12)
     np.testing.assert_allclose(shown[inner, 28, 28], wanted[inner], atol=2e-3)
@@ -312,23 +333,35 @@ def test_tasks_give_the_rows_that_they_announce(source, coder, tmp_path):
 def test_interpolation_answers_only_where_voxels_have_to_be_made():
     interpolation = fixed_coders()[-1]
     everywhere = Source("toy", "a" * 64, tuple(CONDITIONS), lambda: None)
-    finer = ["1 -> 0.8", "1 -> 0.7", "1 -> 0.5"]
+    finer = ["1 -> 0.8", "1 -> 0.7", "1 -> 0.5", "1 -> native"]
     assert answered(interpolation, everywhere, list(CONDITIONS)) == finer
     assert "psnr" not in metrics_of("1 -> 1", TRUTH)
 
 
 def test_profiles_train_each_arm_with_every_seed_first_seeds_first():
-    runs = measure.PROFILES["gpu"].runs()
-    assert [run.seed for run in runs] == sorted(run.seed for run in runs)
-    assert {(run.arm, run.seed) for run in runs} == {(a, s) for a in train.TITLES for s in range(3)}
+    for material in train.MATERIALS:
+        runs = measure.PROFILES["gpu"].runs([material])
+        assert [run.seed for run in runs] == sorted(run.seed for run in runs)
+        arms = {(run.arm, run.seed, run.material) for run in runs}
+        assert arms == {(arm, seed, material) for arm in train.TITLES for seed in range(3)}
 
 
 def test_train_only_scores_nothing(training, tmp_path, monkeypatch):
-    plan = measure.Plan(("integrated",), 1, 2, 2, 1, 0)
+    plan = measure.Plan(("integrated",), 1, 2, 2, 2, 1, 0)
     monkeypatch.setitem(measure.PROFILES, "quick", plan)
-    arguments = ["--train-only", "--data", str(tmp_path), "--workers", "0", "--out", str(tmp_path)]
+    arguments = [
+        "--train-only",
+        "--trained-on",
+        "heads",
+        "--data",
+        str(tmp_path),
+        "--workers",
+        "0",
+        "--out",
+        str(tmp_path),
+    ]
     assert EXPERIMENT.main(arguments) == 0
-    assert [run.done(tmp_path) for run in plan.runs()] == [True]
+    assert [run.done(tmp_path) for run in plan.runs()] == [True, False]
     assert not list(tmp_path.glob("*.jsonl"))
 
 
@@ -431,3 +464,125 @@ def test_rows_of_an_older_recipe_do_not_count(tmp_path):
     frame = EXPERIMENT.recorded(tmp_path)
     assert set(frame["config_hash"]) == {"c"}
     assert frame["subject"].nunique() == 8
+
+
+# Real brains
+
+
+@pytest.fixture(scope="module")
+def scan() -> Volume:
+    """A ball of smooth noise in air, on the voxels of ds002748."""
+    grid = Grid.from_spacing((128, 124, 112), (0.868, 0.868, 1.0), (-60, 10, 5))
+    noise = np.random.default_rng(3).normal(size=grid.shape)
+    data = 500 + 800 * ndimage.gaussian_filter(noise, 0.8)
+    axes = [(np.arange(n) - n / 2) * s for n, s in zip(grid.shape, grid.spacing_mm, strict=True)]
+    far_mm = np.sqrt(sum(a**2 for a in np.meshgrid(*axes, indexing="ij", sparse=True)))
+    return Volume(torch.from_numpy(np.where(far_mm < 48, data.clip(1), 0)).float(), grid)
+
+
+def block_of(scan: Volume, seed: int) -> Block:
+    return brain_block("real_toy", "b" * 64, scan, np.random.default_rng(seed))
+
+
+@pytest.fixture(scope="module")
+def brain(scan) -> Block:
+    return block_of(scan, 1)
+
+
+def test_both_voxel_sizes_of_a_brain_show_one_place_of_the_scan(brain, scan):
+    native, coarse = brain.volumes[NATIVE], brain.volumes[AT_1_MM]
+    assert coarse.grid.shape == (BRAIN_MM,) * 3 and native.grid.shape == (92, 92, 80)
+    assert native.grid.bounds_mm.min() >= 0 and native.grid.bounds_mm.max() <= BRAIN_MM
+    again = cell_average(brain.truth(NATIVE), native.grid, coarse.grid)
+    inside = (slice(2, -2),) * 3  # cells that the native block fills
+    np.testing.assert_allclose(again[inside], brain.truth(AT_1_MM)[inside], atol=1e-5)
+    voxels = np.unique(scan.data.numpy()[scan.data.numpy() > 0])
+    ratio = voxels.max() / voxels.min()
+    own = brain.truth(NATIVE)[brain.truth(NATIVE) > 0.01]
+    assert own.max() / own.min() <= ratio * 1.001  # voxels as scanned, none interpolated
+
+
+def test_the_latent_covers_a_brain_at_a_phase_of_its_own(brain, scan):
+    low, high = brain.latent_grid(4.0).bounds_mm
+    assert (low <= 1e-6).all() and (high >= BRAIN_MM - 1e-6).all()
+    assert block_of(scan, 2).phase != brain.phase == block_of(scan, 1).phase
+
+
+def test_the_scan_keeps_all_of_itself_and_a_blur_smooths(brain):
+    data = brain.truth(NATIVE)
+    own, blurred = (
+        score.scores(brain, "native -> native", x) for x in (data, ndimage.gaussian_filter(data, 1))
+    )
+    assert own["detail_kept_beyond"] == pytest.approx(1)
+    assert own["detail_invented_fine"] == pytest.approx(0, abs=1e-6)
+    assert own["input_mismatch"] == pytest.approx(0, abs=1e-6)
+    assert blurred["detail_smoothed_fine"] > 0.5 > 0.2 > blurred["detail_invented_fine"]
+    assert not brain.mask(NATIVE)[:4].any() and brain.mask(NATIVE).any()
+
+
+def test_rows_of_a_brain_are_those_that_its_task_announces(brain, monkeypatch, tmp_path):
+    monkeypatch.setattr(measure, "load_block", lambda source, folder: brain)
+    source = Source("real_toy", "b" * 64, OF_BRAINS, lambda: brain)
+    groups = {"fixed": [Truth(), *fixed_coders()]}
+    asked = ("1 -> native", "1 -> 0.8")
+    (task,) = measure.block_tasks([source], groups, asked, tmp_path, rows.Provenance.now("quick"))
+    found = task.measure()
+    assert {row.identity for row in found} == task.wanted
+    assert {row.condition for row in found} == {"1 -> native"}
+    kept = {row.arm: row.value for row in found if row.metric == "detail_kept_fine"}
+    assert 1.1 > kept["interpolation"] > kept["dct_ball"] > 0
+
+
+def test_arms_that_were_trained_on_brains_answer_about_brains_alone(coder, source):
+    coder.name = train.Run("integrated", 0, 40, 2, train.BRAINS).name
+    assert coder.name == report.FIRST_OF_BRAINS
+    brains = replace(source, name="real_toy", conditions=OF_BRAINS)
+    assert answered(coder, source, list(CONDITIONS)) == []
+    assert set(answered(coder, brains, list(CONDITIONS))) == set(OF_BRAINS)
+
+
+def test_training_on_brains_sees_1_mm_and_train_people_alone(scan, tmp_path, monkeypatch):
+    people = []
+
+    def loaded(entry):
+        people.append(entry)
+        return type("Of", (), {"load": staticmethod(lambda: Scan(scan, scan.data.numpy() > 0))})
+
+    monkeypatch.setattr(train, "real", loaded)
+    run = train.Run("integrated", 0, 40, 2, train.BRAINS)
+    scans = run.scans(tmp_path)
+    assert len(people) == 2 and {entry.split for entry in people} == {"train"}
+    assert {s.spacing_mm for s in scans} == {(1.0, 1.0, 1.0)}
+    for number in range(20):
+        step = draw_step(run.config, scans, number / 20, np.random.default_rng([0, number]))
+        assert step.grid.spacing_mm == step.target_grid.spacing_mm == (1.0, 1.0, 1.0)
+    assert len(run.scans(tmp_path)) == len(people)  # made once
+
+
+def test_runs_of_other_brains_have_other_names_and_too_many_are_refused():
+    one, two = (train.Run("integrated", 0, 40, n, train.BRAINS).digest for n in (1, 2))
+    assert one != two
+    with pytest.raises(InputError, match="40 training brains, not 41"):
+        train.Run("integrated", 0, 40, 41, train.BRAINS)
+
+
+def test_the_verdict_on_brains_says_what_the_rows_hold(tmp_path):
+    made = []
+    arms = {"integrated @brains": 0.8, "trilinear @brains": 0.7, "integrated": 0.6, "bspline": 0.5}
+    for number in range(6):
+        for arm, kept in arms.items():
+            hashes = "c", "d", "w" * (arm != "bspline")
+            about = rows.Measurement("extrapolation", f"real_{number}", arm, "1 -> native", *hashes)
+            values = dict.fromkeys(metrics_of(about.condition, arm), 0.1)
+            values |= {"detail_kept_fine": kept + 0.02 * number}
+            sampling = rows.Sampling("1", "0.87 x 0.87 x 1", 8, 64)
+            made += about.rows(values, score.UNITS, sampling, 0.0, rows.Provenance.now("quick"))
+    rows.append_rows(tmp_path / "extrapolation.jsonl", made)
+    frame = EXPERIMENT.recorded(tmp_path)
+    words = verdict.real(frame)
+    assert "it keeps most of the amplitude, 0.85" in words
+    assert "trained on brains − B-spline, least squares: PSNR +0.00" in words
+    assert "kept between 2 and 4 mm +0.300 [+0.300, +0.300]" in words
+    assert "trained on brains − integrated LTE: PSNR" in words and "6 brains × 1 seed" in words
+    assert words in verdict.verdict(frame)
+    assert report.real_detail(frame)["Arm"].tolist()[-1] == "B-spline, least squares"

@@ -37,7 +37,7 @@ def loaded(people: Iterable) -> Readers:
 
 def of_extrapolation(profile: str) -> Readers:
     plan = EXTRAPOLATION[profile]
-    sources = blocks.sources(plan.subjects, plan.phantoms, plan.brains)
+    sources = blocks.sources(plan.subjects, plan.phantoms, plan.people)
     return {source.name: source.draw for source in sources}
 
 

@@ -1,3 +1,0 @@
-from eval.extrapolation_real import EXPERIMENT
-
-raise SystemExit(EXPERIMENT.main())
