@@ -290,7 +290,22 @@ class Grid:
         if sorted(codes.translate(str.maketrans("LPI", "RAS"))) != ["A", "R", "S"]:
             raise InputError(f"orientation codes name R/L, A/P and S/I once each, not {codes!r}.")
         now = orientations.io_orientation(self.affine_vox2ras)
-        transform = orientations.ornt_transform(now, orientations.axcodes2ornt(codes))
+        return self._turned(orientations.ornt_transform(now, orientations.axcodes2ornt(codes)))
+
+    def aligned(self, other: Grid) -> tuple[Grid, np.ndarray]:
+        """The same voxels with their axes permuted and flipped to run as those of another grid.
+
+        Exact for a grid that was turned with `reoriented`: codes do not lead back where two voxel
+        axes are equally near to one world axis, as in a double oblique of 45 degrees.
+
+        Returns:
+            As `reoriented`.
+        """
+        in_other = np.eye(4)
+        in_other[:3, :3] = np.linalg.solve(other.directions, self.affine_vox2ras[:3, :3])
+        return self._turned(orientations.io_orientation(in_other))
+
+    def _turned(self, transform: np.ndarray) -> tuple[Grid, np.ndarray]:
         shape = np.empty(3, dtype=int)
         shape[transform[:, 0].astype(int)] = self.shape
         affine = self.affine_vox2ras @ orientations.inv_ornt_aff(transform, self.shape)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -175,6 +177,20 @@ def test_reorientation_there_and_back_is_lossless(oblique_grid, rng, codes):
     again = orientations.apply_orientation(orientations.apply_orientation(data, there), back)
     np.testing.assert_array_equal(again, data)
     np.testing.assert_allclose(old.affine_vox2ras, oblique_grid.affine_vox2ras, atol=1e-12)
+
+
+def test_axes_lead_back_where_two_are_equally_near_to_a_world_axis(rng):
+    lost = 0
+    for angles in itertools.product(np.arange(4) * np.pi / 4, repeat=3):  # 64 rotations
+        affine = np.eye(4)
+        affine[:3, :3] = nib.eulerangles.euler2mat(*angles) * (1.0, 1.5, 3.0)
+        grid = Grid((5, 6, 7), affine)
+        new, _ = grid.reoriented("RAS")
+        old, _ = new.aligned(grid)
+        assert old.shape == grid.shape
+        np.testing.assert_allclose(old.affine_vox2ras, affine, atol=1e-9)
+        lost += new.reoriented(grid.orientation)[0].shape != grid.shape
+    assert lost > 0  # codes do not lead back
 
 
 @pytest.mark.parametrize("codes", ["RAX", "RRS", "RA", "rasl", ""])

@@ -141,7 +141,7 @@ def target(
                 raise InputError(
                     f"--spacing {size:g} mm is larger than the image, which is {extent:g} mm wide."
                 )
-        grid, _ = on_disk.with_spacing(spacing_mm).reoriented("RAS")
+        grid, _ = on_disk.with_spacing(spacing_mm).aligned(native)
     return grid, source
 
 

@@ -228,7 +228,7 @@ def renderings(
     """
     box, source = (observation.latent_grid if observation else flow.known.grid), None
     if scan and scan.source:
-        in_file, _ = box.reoriented(scan.source.orientation)
+        in_file, _ = box.aligned(scan.source.grid)
         source = replace(scan.source, grid=in_file)
     if scan and spacing is None:
         first, _ = target(scan.grid, scan.source, None, None)

@@ -11,7 +11,7 @@ import torch
 
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.volume import Volume, load, save
+from medil.volume import Volume, load, save, save_slabs
 from tests.images import MARK, marked, write_nifti
 
 nrrd = pytest.importorskip("nrrd", reason="pynrrd (extra nrrd) is not installed")
@@ -204,6 +204,35 @@ def test_a_made_volume_is_written_in_ras(tmp_path, oblique_grid, rng, suffix):
     np.testing.assert_array_equal(again.data, volume.data)
     assert again.grid.is_close(volume.grid, 1e-4)
     assert again.source.orientation == "RAS"
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mgz", ".nrrd"])
+@pytest.mark.parametrize("angles", [(1, 1, 0), (1, 0, 1), (1, 1, 1), (3, 1, 1), (1, 3, 0)])
+def test_a_double_oblique_of_45_degrees_keeps_the_axes_of_its_file(tmp_path, rng, angles, suffix):
+    affine = np.eye(4)
+    affine[:3, :3] = nib.eulerangles.euler2mat(*np.multiply(angles, np.pi / 4)) * 2
+    placed = Grid((5, 6, 7), affine)
+    data = rng.integers(0, 99, size=placed.shape).astype(np.int16)
+    path = save(load(write_nifti(tmp_path / "in.nii", data, affine)), tmp_path / f"a{suffix}")
+    volume = load(path)
+    assert volume.source.grid.is_close(placed, 1e-4)
+    rendered = volume.with_data(volume.data.float())
+    slabs = save_slabs(tmp_path / f"b{suffix}", volume.grid, volume.source, in_slabs(rendered.data))
+    for out in (save(volume, tmp_path / f"c{suffix}"), save(rendered, tmp_path / "d.nii"), slabs):
+        again = load(out)
+        assert again.source.grid.is_close(placed, 1e-4)
+        np.testing.assert_array_equal(again.data, volume.data)
+
+
+def in_slabs(data: torch.Tensor):
+    """What `save_slabs` takes: the planes of a volume, one by one, along any axis."""
+
+    def make_slabs(axis, descending):
+        order = range(data.shape[axis])
+        for k in reversed(order) if descending else order:
+            yield k, data.narrow(axis, k, 1)
+
+    return make_slabs
 
 
 def test_a_trailing_axis_of_one_is_accepted_and_given_back(tmp_path, oblique_grid, rng):
