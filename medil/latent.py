@@ -20,6 +20,7 @@ from torch import Tensor
 
 from medil.errors import InputError
 from medil.grid import Grid
+from medil.io.nifti import place_from_json, place_to_json
 from medil.system.files import atomic_output
 from medil.volume import Intensity, Source
 
@@ -104,7 +105,7 @@ class Latent:
     def load(cls, path: str | Path) -> Latent:
         """Read what `save` wrote.
 
-        The source comes back as a NIfTI-1 file of the same orientation, codes and units.
+        The source comes back as a NIfTI file of the same orientation, qform, sform and units.
 
         Raises:
             InputError: Missing, unreadable, or not a latent of this project.
@@ -144,14 +145,18 @@ def grid_from_json(raw: dict) -> Grid:
 def _source_to_json(source: Source | None) -> dict | None:
     if source is None:
         return None
-    codes = source.codes or (1, 1)
-    return {"grid": grid_to_json(source.grid), "codes": codes, "time_unit": source.units[1]}
+    if source.codes is not None:
+        fields = place_to_json(source)
+        return {"grid": grid_to_json(source.grid), "kind": source.kind, "place": fields}
+    return {"grid": grid_to_json(source.grid), "codes": (1, 1), "time_unit": source.units[1]}
 
 
 def _source_from_json(raw: dict | None) -> Source | None:
     if raw is None:
         return None
     grid, header = grid_from_json(raw["grid"]), nib.Nifti1Header()
+    if "place" in raw:
+        return place_from_json(raw["kind"], grid, raw["place"])
     header.set_data_shape(grid.shape)
     header.set_qform(grid.affine_vox2ras, code=raw["codes"][0])
     header.set_sform(grid.affine_vox2ras, code=raw["codes"][1])

@@ -21,9 +21,10 @@ from torch import Tensor
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.io.intensity import Intensity, replace_nonfinite, robust_intensity
-from medil.io.nifti import Deflated, full_shape, nifti_image, read_nibabel, write_nibabel
+from medil.io.nifti import full_shape, nifti_image, read_nibabel, write_nibabel
 from medil.io.nrrd import read_nrrd, write_nrrd
 from medil.io.source import Source, suffix_of, written_suffix
+from medil.io.streams import Deflated
 from medil.system.files import atomic_output
 from medil.system.memory import GB, choose
 

@@ -125,6 +125,7 @@ def target(
         other: Value of --like.
     """
     from medil.grid import as_triple
+    from medil.io.nifti import place_of
     from medil.volume import load
 
     if spacing_mm and other:
@@ -132,7 +133,7 @@ def target(
     grid = native
     if other:
         resembled = load(other, volume_index=0)
-        grid, source = resembled.grid, resembled.source
+        grid, source = resembled.grid, resembled.source and place_of(resembled.source)
     if spacing_mm:
         on_disk = source.grid if source else native
         spacing_mm = as_triple(spacing_mm, "--spacing")

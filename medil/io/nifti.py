@@ -8,61 +8,133 @@ from __future__ import annotations
 
 import io
 import math
-import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.freesurfer.mghformat import DATA_OFFSET, footer_dtype, header_dtype
+from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import array_from_file
 
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.io.source import Source, check_dtype, native, spatial_shape, suffix_of
+from medil.io.source import (
+    Source,
+    check_dtype,
+    native,
+    nifti_units,
+    spatial_shape,
+    suffix_of,
+)
+from medil.io.streams import opened, read_to_end
 from medil.system.memory import require_memory
 
 MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
-GZIP_HEADER = zlib.MAX_WBITS + 16  # how zlib is told to write one, without a time
 MAX_NIFTI1_SIZE = 32767  # its header counts voxels in int16
+MGH_SUFFIXES = (".mgz", ".mgh")
+PLACE = (  # header fields that say where voxels are
+    "pixdim", "xyzt_units", "qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x",
+    "qoffset_y", "qoffset_z", "sform_code", "srow_x", "srow_y", "srow_z",
+)  # fmt: skip
+SLICES = ("slice_start", "slice_end", "slice_code", "slice_duration")  # fields of their timing
 
 
 def read_nibabel(path: Path, volume_index: int | None) -> tuple[np.ndarray, Source]:
     """Stored values of a NIfTI or MGH file, of one volume if it is 4-D.
+
+    The file is read once, to its end, so that damage to a gzip file is noticed.
 
     Returns:
         [i, j, k] in the order and (native) dtype of the file, and its `Source`.
 
     Raises:
         InputError: What is wrong with the file, without its name.
+        Exception: Whatever nibabel and gzip raise on damaged bytes.
     """
-    image = nib.load(path)
-    if not isinstance(image, nib.Nifti1Image | nib.Nifti2Image | nib.MGHImage):
-        raise InputError("this is not a NIfTI or MGH image.")
-    on_disk = image.header.get_data_dtype()
-    check_dtype(on_disk)
-    sizes = tuple(int(n) for n in image.shape)  # MGH gives int32, whose product overflows
-    shape, tail, index = spatial_shape(sizes, volume_index)
-    source = _nibabel_source(image, shape, tail)
-    require_memory(math.prod(sizes), 2 * on_disk.itemsize, "the image")
-    proxy: Any = image.dataobj
-    stored = np.asanyarray(proxy.get_unscaled())
-    stored = stored.reshape(*shape, -1, order="F")[..., index]
-    return stored.astype(native(on_disk), copy=False), source
+    is_mgh = suffix_of(path) in MGH_SUFFIXES
+    notes: list[str] = []
+    with opened(path) as file:
+        header, start = (_mgh_header if is_mgh else _nifti_header)(file, notes)
+        dtype = header.get_data_dtype()
+        check_dtype(dtype)
+        sizes = tuple(int(n) for n in header.get_data_shape())  # MGH's int32 would overflow
+        sizes = (*sizes[:3], *(n or 1 for n in sizes[3:]))  # an absent axis is 0 to some writers
+        shape, tail, index = spatial_shape(sizes, volume_index)
+        grid, slope, inter = _meaning(header, shape, notes)
+        n_bytes = math.prod(shape) * dtype.itemsize
+        require_memory(math.prod(shape), 2 * dtype.itemsize, "the image")
+        stored = array_from_file(shape, dtype, file, start + index * n_bytes)
+        end = start + math.prod(sizes) * dtype.itemsize
+        if is_mgh:
+            file.seek(end)
+            end += len(footer := file.read(footer_dtype.itemsize))
+            header = nib.MGHImage.header_class(header.binaryblock[: header_dtype.itemsize] + footer)
+        behind = read_to_end(file, end)
+    if behind and not is_mgh:  # which has tags there
+        notes.append(f"the file holds {behind:,} bytes behind its last voxel, which are left out.")
+    kind = "mgh" if is_mgh else "nifti2" if isinstance(header, nib.Nifti2Header) else "nifti1"
+    stored = stored.astype(native(dtype), copy=False)
+    return stored, Source(kind, grid, stored.dtype, header, slope, inter, tail, tuple(notes))
 
 
-def _nibabel_source(image: Any, shape: tuple[int, int, int], tail: tuple[int, ...]) -> Source:
-    kind = "mgh" if isinstance(image, nib.MGHImage) else "nifti1"
-    kind = "nifti2" if isinstance(image, nib.Nifti2Image) else kind
-    header, notes = image.header.copy(), []
-    affine = np.array(image.affine, dtype=np.float64)
-    if kind != "mgh":
-        affine[:3] *= MM_PER_UNIT[header.get_xyzt_units()[0]]
-        if not (header["qform_code"] or header["sform_code"]):
-            notes.append(
-                "the header has no qform and no sform: position and handedness are assumed."
-            )
-    slope, inter = float(image.dataobj.slope), float(image.dataobj.inter)
-    dtype = native(header.get_data_dtype())
-    return Source(kind, Grid(shape, affine), dtype, header, slope, inter, tail, tuple(notes))
+def _mgh_header(file: io.BufferedIOBase, notes: list[str]) -> tuple[Any, int]:
+    """The header of an MGH file without its footer, and the byte at which voxels begin."""
+    header = nib.MGHImage.header_class(file.read(header_dtype.itemsize))
+    if not header["goodRASFlag"]:
+        notes.append("the header names no orientation: coronal slices are assumed.")
+    return header, DATA_OFFSET
+
+
+def _nifti_header(file: io.BufferedIOBase, notes: list[str]) -> tuple[Any, int]:
+    """The header of a NIfTI file, mended as other readers do, and where voxels begin."""
+    start = file.read(nib.Nifti2Header.sizeof_hdr)
+    file.seek(0)
+    kinds = [k for k in (nib.Nifti1Header, nib.Nifti2Header) if k.may_contain_header(start)]
+    if not kinds:
+        raise ValueError("it has no NIfTI header")
+    header = kinds[0].from_fileobj(file)
+    if header["magic"].item() == header.pair_magic:
+        raise InputError("the voxels are in another file (.img); write both as one .nii first.")
+    if not (header["qform_code"] or header["sform_code"]):
+        notes.append("the header has no qform and no sform: position and handedness are assumed.")
+    quaternion = [header[name].item() for name in ("quatern_b", "quatern_c", "quatern_d")]
+    length = math.hypot(*quaternion)
+    if header["qform_code"] and 1 < length < math.inf:
+        for name, value in zip(("quatern_b", "quatern_c", "quatern_d"), quaternion, strict=True):
+            header[name] = value / length * (1 - 1e-7)  # nibabel refuses those longer than 1
+        if length > 1 + 1e-5:
+            notes.append(f"the qform's quaternion has length {length:g}: 1 is assumed.")
+    return header, max(header.get_data_offset(), header.single_vox_offset)
+
+
+def _meaning(header: Any, shape: tuple, notes: list[str]) -> tuple[Grid, float, float]:
+    """The grid in mm, slope and intercept of a header; adds what had to be assumed."""
+    if isinstance(header, nib.MGHImage.header_class):
+        return Grid(shape, header.get_affine()), 1.0, 0.0
+    unit = nifti_units(header)[0]
+    if unit == "unknown" and header["xyzt_units"] % 8:
+        notes.append("the header names no known unit of length: mm is assumed.")
+    try:
+        grid = Grid(shape, _in_mm(header.get_best_affine(), unit))
+    except InputError:
+        if not (header["sform_code"] and header["qform_code"]):
+            raise
+        grid = Grid(shape, _in_mm(header.get_qform(), unit))
+        notes.append("the sform cannot be used: the qform is used instead.")
+    try:
+        slope, inter = header.get_slope_inter()
+    except HeaderDataError:
+        slope, inter = header["scl_slope"].item(), 0.0
+        notes.append("the intercept of the header is not finite: 0 is assumed.")
+    return grid, float(slope or 1.0), float(inter or 0.0)
+
+
+def _in_mm(affine: np.ndarray, unit: str) -> np.ndarray:
+    affine = np.array(affine, dtype=np.float64)
+    affine[:3] *= MM_PER_UNIT[unit]
+    return affine
 
 
 def write_nibabel(
@@ -85,33 +157,32 @@ def write_nibabel(
     nib.save(image, path)
 
 
-class Deflated(io.RawIOBase):
-    """A gzip file of float32 voxels, written once from its begin to its end.
+def place_to_json(source: Source) -> dict[str, Any]:
+    """The header fields of a NIfTI source that say where voxels are, as JSON-able values."""
+    return {name: source.header[name].tolist() for name in PLACE}
 
-    The last bits of rendered voxels are noise, in which a search for repeated strings finds next
-    to nothing and costs several times what coding single bytes and their runs costs.
+
+def place_from_json(kind: str, grid: Grid, fields: dict[str, Any]) -> Source:
+    """A source that is a place alone: its grid and forms, and nothing about an image.
+
+    Args:
+        kind: ``nifti1`` or ``nifti2``.
+        grid: In the order of the file.
+        fields: What `place_to_json` gave.
     """
+    header = (nib.Nifti2Header if kind == "nifti2" else nib.Nifti1Header)()
+    header.set_data_shape(grid.shape)
+    for name, value in fields.items():
+        header[name] = value
+    header["pixdim"][4:] = 1
+    return Source(kind, grid, np.dtype(np.float32), header)
 
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.file = open(path, "wb")  # noqa: SIM115
-        self.deflate = zlib.compressobj(1, zlib.DEFLATED, GZIP_HEADER, 8, zlib.Z_RLE)
 
-    def writable(self) -> bool:
-        """Always."""
-        return True
-
-    def write(self, data) -> int:
-        """Compress bytes behind those before."""
-        self.file.write(self.deflate.compress(data))
-        return len(data)
-
-    def close(self) -> None:
-        """End the file; it stays incomplete unless this is called."""
-        if not self.closed:
-            self.file.write(self.deflate.flush())
-            self.file.close()
-        super().close()
+def place_of(source: Source) -> Source:
+    """A file as a place for another image: without what its header says about its own image."""
+    if source.codes is None:  # MGH and NRRD are written from the grid alone
+        return replace(source, kind="", header=None, tail=(), notes=())
+    return place_from_json(source.kind, source.grid, place_to_json(source))
 
 
 def full_shape(grid: Grid, source: Source | None) -> tuple[int, ...]:
@@ -131,30 +202,53 @@ def nifti_image(
 
     `stored` has the shape of `full_shape`; only that and its dtype matter for the header.
     """
-    header = source.header if source and source.kind.startswith("nifti") else None
+    known = source if source and source.kind.startswith("nifti") else None
+    header = known.header if known else None
     wide = max(grid.shape) > MAX_NIFTI1_SIZE or isinstance(header, nib.Nifti2Header)
     image_class = nib.Nifti2Image if wide else nib.Nifti1Image
-    if header is not None and _keeps_grid(grid, source):
+    if known and _keeps_grid(grid, known):
         image = image_class(stored, None, header)
     else:
-        affine = grid.affine_vox2ras.copy()
-        image = image_class(stored, affine, header, dtype=stored.dtype)
-        if header is None:
-            image.header.set_xyzt_units("mm")
-        affine[:3] /= MM_PER_UNIT[image.header.get_xyzt_units()[0]]
-        _set_forms(image, affine, source.codes if source else None)
+        image = image_class(stored, grid.affine_vox2ras, header, dtype=stored.dtype)
+        _set_place(image, grid, known)
     image.header.set_data_dtype(stored.dtype)
     image.header.set_slope_inter(slope, inter)
     return image
 
 
-def _set_forms(image: Any, affine: np.ndarray, codes: tuple[int, int] | None) -> None:
-    """Set qform and sform of a new grid, with the codes of the old one."""
-    q_code, s_code = codes or (1, 1)
+def _set_place(image: Any, grid: Grid, known: Source | None) -> None:
+    """Put a new grid into the header of an image, which is that of `known`.
+
+    qform and sform keep their codes and each its own space: both move with the voxels. A qform
+    cannot hold shear and then gives way to the sform. No time is known of slices that are new.
+    """
+    header, (q_code, s_code) = image.header, (known and known.codes) or (1, 1)
+    if known is None:
+        header.set_xyzt_units("mm")
+    unit = known.units[0] if known else "mm"
+    to_header = np.diag([*[1 / MM_PER_UNIT[unit]] * 3, 1])
+    affine = q_affine = to_header @ grid.affine_vox2ras
     if not (q_code or s_code):
         q_code = s_code = 2  # the old header named no coordinate space: "aligned to something"
+    elif known and q_code and s_code:
+        old = to_header @ known.grid.affine_vox2ras
+        if np.allclose(old, known.header.get_sform(), atol=1e-5):
+            q_affine = known.header.get_qform() @ np.linalg.solve(old, affine)
+        else:
+            s_code = 0  # the old sform could not be used
+    # Two forms of one code name one space, so that one without the shear would contradict.
+    if not _is_rigid(q_affine) or (q_code == s_code and not _is_rigid(affine)):
+        q_affine, q_code, s_code = affine, 0, s_code or q_code
+    image.set_qform(q_affine, q_code)
+    image.set_sform(affine, s_code)
+    for name in SLICES:
+        header[name] = 0
+
+
+def _is_rigid(affine: np.ndarray) -> bool:
+    """Whether voxel axes stand at right angles, as a quaternion needs."""
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if not spacing.all():
+        return False
     directions = affine[:3, :3] / spacing
-    is_sheared = not np.allclose(directions.T @ directions, np.eye(3), atol=1e-5)
-    image.set_qform(affine, q_code)  # loses shear, if there is any
-    image.set_sform(affine, s_code or (q_code if is_sheared else 0))
+    return np.allclose(directions.T @ directions, np.eye(3), atol=1e-5)

@@ -6,7 +6,11 @@ the affine needs no half-voxel step: only the signs of the world axes and the un
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +19,17 @@ import numpy as np
 from medil.errors import InputError, needs
 from medil.grid import Grid
 from medil.io.source import Source, check_dtype, native, spatial_shape
+from medil.io.streams import MOST_BEHIND
 from medil.system.memory import require_memory
 
 SIGNS_TO_RAS = {
     "right-anterior-superior": (1, 1, 1),
     "left-anterior-superior": (-1, 1, 1),
     "left-posterior-superior": (-1, -1, 1),
+}
+INFLATE: dict[str, Any] = {  # compressed encodings
+    **dict.fromkeys(("gzip", "gz"), lambda file: gzip.GzipFile(fileobj=file)),
+    **dict.fromkeys(("bzip2", "bz2"), bz2.BZ2File),
 }
 LPS = "left-posterior-superior"
 MM_PER_UNIT = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 1e-3, "µm": 1e-3}
@@ -42,11 +51,13 @@ def read_nrrd(path: Path, volume_index: int | None) -> tuple[np.ndarray, Source]
         InputError: What is wrong with the file, without its name.
     """
     nrrd = _pynrrd()
-    header = nrrd.read_header(str(path))
-    if header["type"] == "block":
-        raise InputError("the image holds blocks of bytes; medil reads one number per voxel.")
-    require_memory(math.prod(int(n) for n in header["sizes"]), 8, "the image")
-    data, header = nrrd.read(str(path))
+    with open(path, "rb") as file:
+        header = nrrd.read_header(file)
+        if header["type"] == "block":
+            raise InputError("the image holds blocks of bytes; medil reads one number per voxel.")
+        require_memory(math.prod(int(n) for n in header["sizes"]), 8, "the image")
+        packed = header["encoding"] in INFLATE
+        data = (_read_packed if packed else nrrd.read_data)(header, file, str(path))
     check_dtype(data.dtype)
     data, header = _space_first(data, header)
     shape, tail, index = spatial_shape(data.shape, volume_index)
@@ -56,6 +67,22 @@ def read_nrrd(path: Path, volume_index: int | None) -> tuple[np.ndarray, Source]
         header, tail = _only_space(header), ()
     source = Source("nrrd", Grid(shape, affine), stored.dtype, header, tail=tail, notes=notes)
     return stored, source
+
+
+def _read_packed(header: dict, file: io.BufferedIOBase, path: str) -> np.ndarray:
+    """Compressed voxels, whose check sum and length pynrrd does not verify to the end."""
+    most = 8 * math.prod(int(n) for n in header["sizes"]) + MOST_BEHIND
+    name = header.get("data file", header.get("datafile"))
+    with open(Path(path).parent / name, "rb") if name else nullcontext(file) as packed:
+        for _ in range(header.get("line skip", header.get("lineskip", 0))):
+            packed.readline()
+        with INFLATE[header["encoding"]](packed) as inflated:
+            content = inflated.read(most)
+            if inflated.read(1):
+                raise InputError("the file inflates to far more than its header says.")
+    left_out = ("data file", "datafile", "line skip", "lineskip")
+    header = {k: v for k, v in header.items() if k not in left_out} | {"encoding": "raw"}
+    return _pynrrd().read_data(header, io.BytesIO(content))
 
 
 def _is_spatial(header: dict) -> list[bool]:

@@ -24,7 +24,7 @@ class Source:
     """Metadata of an image file, with which it can be written again unchanged.
 
     Args:
-        kind: ``nifti1``, ``nifti2``, ``mgh`` or ``nrrd``.
+        kind: ``nifti1``, ``nifti2``, ``mgh`` or ``nrrd``; empty for a grid without a header.
         grid: The grid in the order of the file, in mm.
         dtype: Type of the stored numbers, in native byte order.
         header: A copy of the header, in the format's own type.
@@ -63,7 +63,15 @@ class Source:
     @property
     def units(self) -> tuple[str, str]:
         """Units of space and time as the file names them."""
-        return self.header.get_xyzt_units() if self.kind.startswith("nifti") else ("mm", "unknown")
+        return nifti_units(self.header) if self.kind.startswith("nifti") else ("mm", "unknown")
+
+
+def nifti_units(header: Any) -> tuple[str, str]:
+    """Units of space and time; unknown where the header holds a number that means nothing."""
+    try:
+        return header.get_xyzt_units()
+    except KeyError:
+        return "unknown", "unknown"
 
 
 def suffix_of(path: str | Path) -> str:
