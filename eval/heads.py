@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from eval.rows import digest
@@ -25,7 +23,7 @@ from medil.data.samples import anatomy_of, label_maps, map_sha256
 from medil.grid import Grid
 from medil.synth.cohort import scan
 from medil.synth.subject import CohortConfig, Subject, draw_subject
-from medil.system.files import atomic_output
+from medil.system.tensors import read_tensors, write_tensors
 from medil.system.workers import call_each
 from medil.training.patches import Scan, prepare_scan
 from medil.volume import Volume
@@ -156,13 +154,10 @@ def read_scan(path: Path, spacing_mm: float, weight: float) -> Scan:
 
 def write(path: Path, tensors: dict[str, Tensor], facts: object) -> None:
     """Write tensors and facts that JSON can hold, as one whole file."""
-    whole = {name: data.contiguous() for name, data in tensors.items()}
-    with atomic_output(path, force=True) as temporary:
-        save_file(whole, temporary, {"facts": json.dumps(facts)})
+    write_tensors(path, tensors, {"facts": json.dumps(facts)}, force=True)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], Any]:
     """The tensors and facts of a file that `write` wrote."""
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return tensors, json.loads(file.metadata()["facts"])
+    tensors, meta = read_tensors(path)
+    return tensors, json.loads(meta["facts"])

@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 
 import medil
-from medil.errors import InputError
+from medil.errors import InputError, WriteError
 from medil.grid import Grid
 from medil.system.checkout import checkout
 from medil.system.files import atomic_output
@@ -175,6 +175,7 @@ def append_rows(path: str | Path, rows: Iterable[Row]) -> int:
 
     Raises:
         InputError: A row breaks the schema, or the folder does not exist.
+        WriteError: The disk refused the write.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -182,14 +183,19 @@ def append_rows(path: str | Path, rows: Iterable[Row]) -> int:
     lines = [json.dumps(r.to_record(), sort_keys=True, allow_nan=False) for r in rows]
     if not lines:
         return 0
-    with path.open("a+b") as file:  # closing releases the lock
+    with path.open("a+b", buffering=0) as file:  # closing releases the lock
         fcntl.flock(file, fcntl.LOCK_EX)
         size = file.seek(0, os.SEEK_END)
         torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
         text = ("\n" if torn else "") + "".join(line + "\n" for line in lines)
-        file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
+        left = memoryview(text.encode())
+        try:
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except OSError as error:
+            os.ftruncate(file.fileno(), size)
+            raise WriteError(f"{path} could not be written: {error.strerror}.") from error
     return len(lines)
 
 

@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from eval import rows
-from medil.errors import InputError
+from medil.errors import InputError, of_system
 
 PROFILES = ("quick", "gpu", "paper")
 STOPPED = 130
@@ -138,7 +138,7 @@ def command(
     options: argparse.ArgumentParser,
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """Parse and run: 0, 2 after one sentence about bad input, 130 after Ctrl-C."""
+    """Parse and run: 0, 2 after one sentence about bad input or a bad disk, 130 after Ctrl-C."""
     try:
         parsed = options.parse_args(arguments)
         if parsed.workers is not None and parsed.workers < 0:
@@ -147,6 +147,9 @@ def command(
         return body(parsed) or 0
     except InputError as error:
         print(error, file=sys.stderr)
+        return 2
+    except OSError as error:  # a full or broken disk is no bug
+        print(of_system(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; recorded rows are kept, and the same command resumes", file=sys.stderr)

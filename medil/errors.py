@@ -15,6 +15,16 @@ class InputError(ValueError):
     """
 
 
+class WriteError(InputError):
+    """The disk refused a write: it is full, read-only or gone, for whatever comes next too."""
+
+
+def of_system(error: OSError) -> str:
+    """What the system refused, as one sentence."""
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror or error}."
+
+
 @contextmanager
 def needs(extra: str, what: str) -> Iterator[None]:
     """Packages of an extra are imported inside this block.

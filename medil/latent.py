@@ -14,14 +14,12 @@ import nibabel as nib
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.io.nifti import place_from_json, place_to_json
-from medil.system.files import atomic_output
+from medil.system.tensors import read_tensors, write_tensors
 from medil.volume import Intensity, Source
 
 FORMAT = "medil-latent-1"
@@ -96,10 +94,8 @@ class Latent:
             "source": _source_to_json(self.source),
             "weights_id": self.weights_id,
         }
-        tensors = {"mean": self.mean.contiguous(), "log_var": self.log_var.contiguous()}
-        with atomic_output(path, force) as temporary:
-            save_file(tensors, temporary, {"format": FORMAT, "facts": json.dumps(facts)})
-        return Path(path)
+        tensors = {"mean": self.mean, "log_var": self.log_var}
+        return write_tensors(path, tensors, {"format": FORMAT, "facts": json.dumps(facts)}, force)
 
     @classmethod
     def load(cls, path: str | Path) -> Latent:
@@ -112,24 +108,24 @@ class Latent:
         """
         if not Path(path).is_file():
             raise InputError(f"{path} is not a file; make a latent with `medil encode`.")
+        tensors, meta = read_tensors(path)
+        if meta.get("format") != FORMAT:
+            raise InputError(f"{path} is not a latent; make one with `medil encode`.")
         try:
-            with safe_open(path, framework="pt") as file:
-                meta = file.metadata() or {}
-                if meta.get("format") != FORMAT:
-                    raise InputError(f"{path} is not a latent; make one with `medil encode`.")
-                facts = json.loads(meta["facts"])
-                mean, log_var = file.get_tensor("mean"), file.get_tensor("log_var")
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path} is not a whole safetensors file ({error}).") from error
-        return cls(
-            mean,
-            log_var,
-            grid_from_json(facts["grid"]),
-            grid_from_json(facts["native"]),
-            Intensity(*facts["intensity"]),
-            _source_from_json(facts["source"]),
-            facts["weights_id"],
-        )
+            facts = json.loads(meta["facts"])
+            return cls(
+                tensors["mean"],
+                tensors["log_var"],
+                grid_from_json(facts["grid"]),
+                grid_from_json(facts["native"]),
+                Intensity(*facts["intensity"]),
+                _source_from_json(facts["source"]),
+                facts["weights_id"],
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{path} is damaged: its metadata cannot be read ({error})."
+            ) from error
 
 
 def grid_to_json(grid: Grid) -> dict:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+from contextlib import contextmanager
+
 import nibabel as nib
 import numpy as np
 import torch
@@ -49,6 +52,17 @@ def refused(result: tuple[int, str, str], words: str) -> None:
     assert err.startswith("medil: ") and err.count("\n") == 1 and err.endswith("\n")
     assert "Traceback" not in err
     assert words in err
+
+
+@contextmanager
+def full_disk(most_bytes: int = 0):
+    """Within the block no file can be written beyond a size: the system refuses, as a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 LABELS_SHAPE, LABELS_ORIGIN_MM = (62, 70, 58), np.array([-33.0, -31.0, -25.0])

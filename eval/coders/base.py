@@ -33,8 +33,9 @@ from medil.errors import InputError
 from medil.grid import Grid
 from medil.model.autoencoder import MedIL
 from medil.model.codecs import CODECS, LINEAR_CODECS
-from medil.model.weights import load_model, load_release, tensors_sha256, weights_sha256
+from medil.model.weights import load_model, load_release, weights_sha256
 from medil.regrid import resample
+from medil.system.tensors import tensors_sha256
 from medil.volume import Volume
 
 MEDIL, DEFAULT = "medil", "tiny"  # the arm of the release that comes first, and that release

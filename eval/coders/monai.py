@@ -29,8 +29,8 @@ from torch import nn
 from eval.coders.base import Coder, Kept
 from medil.errors import InputError, needs
 from medil.grid import Grid
-from medil.model.weights import tensors_sha256
 from medil.regrid import resample
+from medil.system.tensors import tensors_sha256
 from medil.volume import Volume, robust_intensity
 
 

@@ -30,6 +30,7 @@ from eval.pages.results import pack_rows
 from eval.rows import IDENTITY
 from eval.tables import markdown
 from medil.errors import InputError
+from medil.system.files import atomic_output
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = Path(__file__).resolve().parent / "template"
@@ -69,7 +70,8 @@ def build(out: Path, plan: Plan, wanted: frozenset[tuple[str, ...]], profile: st
         pack_rows(rows, html / "rows")
         swap(tables, out / "tables")
         swap(html, out / "html")
-    (out / "index.html").write_text(REDIRECT, encoding="utf-8")
+    with atomic_output(out / "index.html", force=True) as temporary:
+        temporary.write_text(REDIRECT, encoding="utf-8")
     return out / "index.html"
 
 

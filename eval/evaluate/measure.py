@@ -17,6 +17,7 @@ from eval.evaluate.report import NAME
 from eval.reconstruction import measure as reconstruction
 from medil.errors import InputError
 from medil.grid import Grid
+from medil.system.files import atomic_output, make_folder
 
 MARK = "report.json"  # says that a folder is a report
 
@@ -112,8 +113,9 @@ def run(options: argparse.Namespace) -> None:
 
 def prepare(out: Path, force: bool) -> Path:
     """The rows file of a report, whose folder is made and marked."""
-    (out / "rows").mkdir(parents=True, exist_ok=True)
-    (out / MARK).write_text(json.dumps({"made_by": "medil evaluate"}) + "\n", encoding="utf-8")
+    make_folder(out / "rows")
+    with atomic_output(out / MARK, force=True) as temporary:
+        temporary.write_text(json.dumps({"made_by": "medil evaluate"}) + "\n", encoding="utf-8")
     path = out / "rows" / f"{NAME}.jsonl"
     if force:
         path.unlink(missing_ok=True)

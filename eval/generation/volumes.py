@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from eval.generation.autoencoders import FOLDER, autoencoder
 from eval.generation.flows import flow, render
@@ -27,7 +25,7 @@ from medil.diffusion.latents import VERSION, box_grid, draw_heads, encode_heads,
 from medil.diffusion.sampling import check_pair, sample_means
 from medil.grid import Grid
 from medil.regrid import apply_separable, box_weights
-from medil.system.files import atomic_output
+from medil.system.tensors import read_tensors, write_tensors
 
 KEPT_LATENTS = 4  # of a set, to be rendered on other grids
 NOISE_SEEDS = 100_000  # between sets of samples
@@ -150,15 +148,13 @@ def _kept(about: list[Any], make: Callable[[], Heads]) -> Heads:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(make(), path)
-    with safe_open(path, framework="pt") as file:
-        names, known = file.keys(), json.loads(file.metadata()["known"])
-        held = {name: file.get_tensor(name).float().numpy() for name in names}
-    return Heads(held["volumes"], known, held.get("latents"))
+    tensors, meta = read_tensors(path)
+    held = {name: value.float().numpy() for name, value in tensors.items()}
+    return Heads(held["volumes"], json.loads(meta["known"]), held.get("latents"))
 
 
 def _write(heads: Heads, path: Path) -> None:
     tensors = {"volumes": torch.from_numpy(heads.volumes).half().contiguous()}
     if heads.latents is not None:
         tensors["latents"] = torch.from_numpy(heads.latents).half().contiguous()
-    with atomic_output(path, force=True) as temporary:
-        save_file(tensors, temporary, {"known": json.dumps(heads.known)})
+    write_tensors(path, tensors, {"known": json.dumps(heads.known)}, force=True)

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from medil.errors import InputError
+from medil.errors import InputError, of_system
 from medil.system.memory import give_back_freed_blocks
 from medil.system.threads import wait_passively
 
@@ -52,6 +52,8 @@ def run(arguments: Sequence[str]) -> int:
         return _say(with_options(str(error), medil))
     except (click.Abort, KeyboardInterrupt):
         return _say("stopped; nothing half-written was kept.", STOPPED)
+    except OSError as error:  # a full or broken disk is no bug
+        return _say(of_system(error))
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "allocate memory" in str(error):
             return _say("the memory ran out; choose larger voxels or a smaller image.")

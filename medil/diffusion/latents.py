@@ -15,8 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -31,7 +29,7 @@ from medil.synth.anatomy import label_anatomy
 from medil.synth.attributes import ATTRIBUTES, attributes
 from medil.synth.cohort import scan
 from medil.synth.subject import CohortConfig, draw_subject
-from medil.system.files import atomic_output
+from medil.system.tensors import read_tensors, write_tensors
 from medil.system.workers import grouped, share_out
 
 UNIT_MM = 32.0  # the box is 5 x 6 x 5 of these; each holds a whole number of voxels
@@ -161,14 +159,14 @@ def _draw_on_one_map(
         data = scan(head, box.shifted(head.head_mm.mean(0)), seed, index, style())
         data = robust_intensity(data).forward(data)
         facts = {"known": attributes(head, anatomy, size_mm), "source": anatomy.name}
-        with atomic_output(head_path(folder, split, index, spacing_mm), force=True) as temporary:
-            save_file({"data": data.half()}, temporary, {"facts": json.dumps(facts)})
+        path = head_path(folder, split, index, spacing_mm)
+        write_tensors(path, {"data": data.half()}, {"facts": json.dumps(facts)}, force=True)
 
 
 def read_head(path: Path) -> Head:
     """The head in a file of `draw_heads`."""
-    with safe_open(path, framework="pt") as file:
-        data, facts = file.get_tensor("data").float(), json.loads(file.metadata()["facts"])
+    tensors, meta = read_tensors(path)
+    data, facts = tensors["data"].float(), json.loads(meta["facts"])
     return Head(data, box_grid(UNIT_MM * BOX_UNITS[0] / data.shape[0]), **facts)
 
 
@@ -208,11 +206,9 @@ def encode_heads(model: LatentAutoencoder, heads: Sequence[Path], folder: Path) 
             data = head.data[None, None].to(model.device)
             mean, _ = model.encode_tensor(data, head.grid, grid)
             facts = {"known": head.known, "source": head.source}
-            with atomic_output(kept, force=True) as temporary:
-                tensors = {"mean": mean[0].half().cpu().contiguous()}
-                save_file(tensors, temporary, {"facts": json.dumps(facts)})
-        with safe_open(kept, framework="pt") as file:
-            latents.append(file.get_tensor("mean").float())
-            facts = json.loads(file.metadata()["facts"])
+            write_tensors(kept, {"mean": mean[0].half()}, {"facts": json.dumps(facts)}, force=True)
+        tensors, meta = read_tensors(kept)
+        latents.append(tensors["mean"].float())
+        facts = json.loads(meta["facts"])
         known.append([facts["known"][name] for name in ATTRIBUTES])
     return LatentSet(torch.stack(latents), grid, torch.tensor(known), model.weights_id)

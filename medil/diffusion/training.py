@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from medil.config import FLOW_PRESETS, FlowConfig, FlowRun, FlowTraining, flow_preset
@@ -34,7 +33,7 @@ from medil.model.base import LatentAutoencoder
 from medil.model.weights import (
     load_model,
     load_release,
-    read_tensors,
+    readable,
     short_digest,
     weights_sha256,
     with_weights,
@@ -42,6 +41,7 @@ from medil.model.weights import (
 from medil.synth.attributes import ATTRIBUTES, Spread
 from medil.system.device import place_model
 from medil.system.files import atomic_output, make_folder
+from medil.system.tensors import read_tensors, write_tensors
 from medil.training.run import Learner, Run
 from medil.training.update import parts
 
@@ -111,6 +111,11 @@ class FlowLearner(Learner):
         optimiser.step()
         voxels = sum(level[0].numel() for level in levels)
         return {"loss": value, "gradient_norm": norm, "voxels": voxels}
+
+    @classmethod
+    def check_weights(cls, config: Any, path: Path) -> None:
+        """Refuse weights that are no flow's."""
+        load_flow(path)
 
     def warm_start(self, run: Run, path: Path) -> None:
         """Start from another run's averaged weights, for the coarsest networks that fit.
@@ -222,9 +227,7 @@ def save_flow(flow: Any, config: FlowRun, path: Path, facts: dict) -> Path:
     }
     meta = {"format": FORMAT, "config": config.to_json(), "known": json.dumps(about)}
     tensors = {k: v.to(torch.float16).contiguous() for k, v in flow.state_dict().items()}
-    with atomic_output(path, force=True) as temporary:
-        save_file(tensors, temporary, {**meta, "facts": json.dumps(facts)})
-    return path
+    return write_tensors(path, tensors, {**meta, "facts": json.dumps(facts)}, force=True)
 
 
 def load_flow(path: str | Path) -> LatentFlow:
@@ -234,9 +237,10 @@ def load_flow(path: str | Path) -> LatentFlow:
         InputError: Unreadable, of another format, or not fitting its own configuration.
     """
     tensors, meta = read_tensors(path, FORMAT)
-    config, about = FlowRun.from_json(meta["config"]), json.loads(meta["known"])
-    spreads = {name: Spread(**spread) for name, spread in about["spreads"].items()}
-    grid, source = grid_from_json(about), about["autoencoder_id"]
+    with readable(path):
+        config, about = FlowRun.from_json(meta["config"]), json.loads(meta["known"])
+        spreads = {name: Spread(**spread) for name, spread in about["spreads"].items()}
+        grid, source = grid_from_json(about), about["autoencoder_id"]
     known = _read_statistics(tensors, "", config.model, grid, spreads, source)
     flow = with_weights(LatentFlow(config.model, known), tensors, meta, path)
     flow.settings = config

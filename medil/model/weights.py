@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from medil.config import RunConfig, text_digest
@@ -21,7 +20,7 @@ from medil.layers.blocks import ResidualBlock, zero_init
 from medil.model.autoencoder import MedIL
 from medil.model.base import LatentAutoencoder
 from medil.model.rivals import build
-from medil.system.files import atomic_output
+from medil.system.tensors import read_tensors, tensors_sha256, write_tensors
 
 FORMAT = "medil-weights-1"
 M = TypeVar("M", bound=nn.Module)
@@ -46,16 +45,6 @@ def weights_sha256(module: nn.Module) -> str:
     return tensors_sha256(module.state_dict())
 
 
-def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """`weights_sha256` of tensors by name."""
-    digest = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        flat = value.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
-    return digest.hexdigest()
-
-
 def short_digest(sha256: str) -> str:
     """The first twelve digits of `weights_sha256`: how it is shown wherever people read it."""
     return sha256[:12]
@@ -72,28 +61,7 @@ def save_weights(
     kind = torch.float16 if half else torch.float32
     tensors = {name: value.to(kind).contiguous() for name, value in model.state_dict().items()}
     meta = {"format": FORMAT, "config": config.to_json(), "facts": json.dumps(facts)}
-    with atomic_output(path, force) as temporary:
-        save_file(tensors, temporary, meta)
-    return Path(path)
-
-
-def read_tensors(path: str | Path, expected: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file of one of our formats.
-
-    Raises:
-        InputError: Missing, unreadable or of another format.
-    """
-    if not Path(path).is_file():
-        raise InputError(f"{path} is not a file; name weights made by `medil train`.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            meta = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a whole safetensors file ({error}).") from error
-    if meta.get("format") != expected:
-        raise InputError(f"{path} does not hold what is needed here ({expected}).")
-    return tensors, meta
+    return write_tensors(path, tensors, meta, force)
 
 
 def load_model(path: str | Path, preset: str | None = None) -> LatentAutoencoder:
@@ -110,26 +78,55 @@ def load_model(path: str | Path, preset: str | None = None) -> LatentAutoencoder
         InputError: Unreadable, of another preset, or not fitting its own configuration.
     """
     tensors, meta = read_tensors(path, FORMAT)
-    config = RunConfig.from_json(meta["config"])
+    with readable(path):
+        config = RunConfig.from_json(meta["config"])
     if preset is not None and config.preset != preset:
         raise InputError(f"{path} holds weights of preset {config.preset!r}, not {preset!r}.")
     return with_weights(build(config.model), tensors, meta, path)
+
+
+@contextmanager
+def readable(path: str | Path) -> Iterator[None]:
+    """What the metadata of a weights file says is read inside this block.
+
+    Raises:
+        InputError: It does not say it, or says what cannot be.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged: its metadata cannot be read ({error}).") from error
 
 
 def with_weights(model: M, tensors: dict[str, Tensor], meta: dict[str, str], path: str | Path) -> M:
     """The model, in evaluation mode, with the tensors of a weights file, its digest and facts.
 
     Raises:
-        InputError: The tensors do not fit.
+        InputError: The tensors do not fit, or hold NaN or Inf.
     """
+    check_finite(tensors, path)
     try:
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
     except RuntimeError as error:
         raise InputError(f"{path} does not fit the model that its configuration names.") from error
     model.weights_id = weights_id(model)  # type: ignore[assignment]
-    facts = {**json.loads(meta["facts"]), "config_hash": text_digest(meta["config"])}
+    with readable(path):
+        facts = {**json.loads(meta["facts"]), "config_hash": text_digest(meta["config"])}
     model.facts = facts  # type: ignore[assignment]
     return model.eval()
+
+
+def check_finite(tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Refuse weights that would make every voxel NaN.
+
+    Raises:
+        InputError: Says in which tensor.
+    """
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise InputError(f"{path} is damaged: its weights {name} hold NaN or Inf.")
 
 
 def start_from(model: nn.Module, path: str | Path) -> dict:
@@ -145,6 +142,7 @@ def start_from(model: nn.Module, path: str | Path) -> dict:
         InputError: Unreadable, or of another shape than depth.
     """
     tensors, meta = read_tensors(path, FORMAT)
+    check_finite(tensors, path)
     refusal = InputError(f"{path} holds weights of another model than the one to be trained.")
     try:
         keys = model.load_state_dict({n: t.float() for n, t in tensors.items()}, strict=False)

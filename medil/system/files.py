@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from medil.errors import InputError
+from medil.errors import InputError, WriteError
 
 
 def check_output(path: str | Path, force: bool = False) -> Path:
@@ -38,7 +38,8 @@ def atomic_output(path: str | Path, force: bool = False) -> Iterator[Path]:
     (so writers that look at the name choose the same format).
 
     Raises:
-        InputError: As `check_output`, or the disk refused the write.
+        InputError: As `check_output`.
+        WriteError: The disk refused the write.
 
     Example:
         >>> import tempfile
@@ -57,7 +58,7 @@ def atomic_output(path: str | Path, force: bool = False) -> Iterator[Path]:
         temporary.chmod(usual_mode)
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError(f"{path} could not be written: {error.strerror or error}.") from error
+        raise WriteError(f"{path} could not be written: {error.strerror or error}.") from error
     finally:  # also on Ctrl-C
         temporary.unlink(missing_ok=True)
 
@@ -72,7 +73,8 @@ def make_folder(path: str | Path) -> Path:
     """Create a folder for several outputs, with its parents, unless it exists; returns its path.
 
     Raises:
-        InputError: It is a file, or it cannot be created.
+        InputError: It is a file.
+        WriteError: It cannot be created.
     """
     path = Path(path)
     if path.exists() and not path.is_dir():
@@ -80,5 +82,5 @@ def make_folder(path: str | Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{path} could not be created: {error.strerror or error}.") from error
+        raise WriteError(f"{path} could not be created: {error.strerror or error}.") from error
     return path

@@ -116,6 +116,11 @@ class AutoencoderLearner(Learner):
         step = draw_step(self.config, self.scans, 0.0 if stage == 1 else 1.0, rng)
         return step, int(rng.integers(2**31))
 
+    @classmethod
+    def check_weights(cls, config: RunConfig, path: Path) -> None:
+        """Refuse weights that do not fit the model."""
+        start_from(build(config.model), path)
+
     def warm_start(self, run: Run, path: Path) -> None:
         """Start from another run's averaged weights, perhaps of a shallower model."""
         earlier = start_from(run.bare, path)

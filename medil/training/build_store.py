@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from medil.errors import InputError
+from medil.errors import InputError, WriteError
 from medil.io.intensity import Intensity, replace_nonfinite, robust_intensity
 from medil.io.source import suffix_of
 from medil.regrid import box_average
 from medil.system.files import file_sha256, make_folder
 from medil.training.patches import prepare_scan
-from medil.training.store import FORMAT, Coding, read_facts, store_facts, zarr_3
+from medil.training.store import FORMAT, META, Coding, read_facts, store_facts, zarr_3
 from medil.volume import Volume, load
 
 CHUNK = 64  # voxels per axis: with 32, a 40 mm patch would read more and smaller pieces
@@ -73,6 +73,7 @@ def build_store(
 
     Raises:
         InputError: No Zarr 3, a folder of something else, or a store of another window.
+        WriteError: The disk refused a write; volumes that were written stay.
     """
     zarr_3()
     builder = _Builder(Path(folder), Intensity(*window) if window else None)
@@ -81,6 +82,8 @@ def build_store(
         try:
             written = builder.add(path, (subjects or {}).get(str(path), ""), kind)
             new, kept = new + written, kept + (not written)
+        except WriteError:
+            raise
         except InputError as error:
             text = str(error)
             failed.append(text if str(path) in text else f"{path}: {text}")
@@ -174,7 +177,11 @@ def claim(folder: Path, intensity: Intensity | None) -> None:
                 f"the store {folder} was scaled by {named}; use the same window or another folder."
             )
         return
-    zarr_3().create_group(str(folder), attributes={"format": FORMAT, "window": window})
+    try:
+        zarr_3().create_group(str(folder), attributes={"format": FORMAT, "window": window})
+    except OSError as error:
+        (folder / META).unlink(missing_ok=True)
+        raise WriteError(f"{folder} could not be written: {error.strerror or error}.") from error
 
 
 @contextmanager
@@ -185,7 +192,7 @@ def _whole(final: Path) -> Iterator[Path]:
         yield temporary
         os.rename(temporary, final)
     except OSError as error:
-        raise InputError(f"{final} could not be written: {error.strerror or error}.") from error
+        raise WriteError(f"{final} could not be written: {error.strerror or error}.") from error
     finally:  # also on Ctrl-C
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -224,11 +231,13 @@ def _write(
 def _write_array(group: Any, name: str, values: np.ndarray, side: int) -> None:
     """One file: a shard of chunks of this side, or a single chunk."""
     chunks = tuple(min(side, n) for n in values.shape)
+    codecs = zarr_3().codecs
     shard = tuple(-(-n // c) * c for n, c in zip(values.shape, chunks, strict=True))
     array = group.create_array(
         name, shape=values.shape, dtype=values.dtype, chunks=chunks,
         shards=shard if shard != chunks else None,
-        compressors=zarr_3().codecs.BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"),
+        compressors=[codecs.BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"),
+                     codecs.Crc32cCodec()],  # Blosc has no check sum
         config={"write_empty_chunks": True},  # so that a missing file is an error
     )  # fmt: skip
     array[...] = values

@@ -24,6 +24,7 @@ from medil.config import Recipe
 from medil.errors import InputError
 from medil.system.checkout import commit
 from medil.system.device import place_model
+from medil.system.files import atomic_output
 from medil.training.launch import Interruption, check_batch, launch
 from medil.training.log import RunLog
 from medil.training.losses import Adversary
@@ -94,6 +95,15 @@ class Learner(ABC):
 
         Raises:
             InputError: A loss or gradient that is not finite; the weights are as before.
+        """
+
+    @classmethod
+    @abstractmethod
+    def check_weights(cls, config: Any, path: Path) -> None:
+        """Check weights to start from, before minutes are spent on the training set.
+
+        Raises:
+            InputError: They are damaged or do not fit the model.
         """
 
     @abstractmethod
@@ -257,7 +267,8 @@ def _to_the_end(run: Run, resumed: bool, time_budget_s: float, began: float) -> 
     check_batch(settings, run.fabric.world_size)
     run.note_call()
     if run.fabric.is_global_zero:
-        (out / CONFIG).write_text(run.learner.config.to_json() + "\n")
+        with atomic_output(out / CONFIG, force=True) as temporary:
+            temporary.write_text(run.learner.config.to_json() + "\n", "utf-8")
         if not resumed:
             run.save()  # so that a run killed at any time can be resumed
     silent = not run.fabric.is_global_zero

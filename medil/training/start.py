@@ -77,6 +77,8 @@ def start(
         if (out / STATE).exists():
             raise InputError(f"{out} holds a run already; resume it or choose another folder.")
         config = changed(named(kind.presets, preset or "tiny"), changes)
+        if warm_start_from:
+            kind.check_weights(config, warm_start_from)
     fabric = launch(processes, device)
     check_batch(config.train, fabric.world_size)
     learner = kind.from_source(config, out, source, seed or 0, earlier, fabric, workers)

@@ -6,12 +6,10 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from medil.errors import InputError
-from medil.model.weights import read_tensors
-from medil.system.files import atomic_output
+from medil.system.tensors import read_tensors, write_tensors
 from medil.training.losses import Adversary
 
 STATE_FORMAT = "medil-training-2"
@@ -37,9 +35,7 @@ def save_state(
     if adversary:
         tensors |= {f"adversary.net.{k}": v for k, v in adversary.net.state_dict().items()}
         tensors |= _optimiser_tensors("adversary.optimiser", adversary.optimiser)
-    with atomic_output(path, force=True) as temporary:
-        meta = {"format": STATE_FORMAT, "facts": json.dumps(facts)}
-        save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, temporary, meta)
+    write_tensors(path, tensors, {"format": STATE_FORMAT, "facts": json.dumps(facts)}, force=True)
 
 
 def read_facts(path: Path) -> dict:

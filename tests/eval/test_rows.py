@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from eval import rows
-from medil.errors import InputError
+from medil.errors import InputError, WriteError
 from medil.system import checkout
+from tests.images import full_disk
 
 
 @pytest.fixture
@@ -120,6 +121,18 @@ def test_a_row_that_breaks_the_schema_is_refused_and_nothing_is_written(
     with pytest.raises(InputError, match=named):
         rows.append_rows(path, [row, replace(row, **change)])
     assert not path.exists()
+
+
+@pytest.mark.parametrize("room", [0, 10, 900])
+def test_a_full_disk_leaves_the_rows_that_were_there(tmp_path, row, room):
+    path = tmp_path / "a.jsonl"
+    rows.append_rows(path, [row])
+    before = path.read_bytes()
+    many = [replace(row, subject=name) for name in "bcd"]
+    with full_disk(len(before) + room), pytest.raises(WriteError, match="could not be written"):
+        rows.append_rows(path, many)
+    assert path.read_bytes() == before
+    assert rows.append_rows(path, many) == 3
 
 
 def test_an_unbounded_metric_is_null_and_reads_as_nan(tmp_path, row):

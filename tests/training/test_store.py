@@ -289,6 +289,23 @@ def test_damage_is_noticed_and_named(made):
             random_block(scan, 9.0, rng_of(0))
 
 
+def test_no_damaged_byte_of_a_volume_passes(images, tmp_path, rng):
+    build_store(images[:1], tmp_path / "s")
+    made = Store(tmp_path / "s")
+    (key,) = made.facts
+    expected = made.read(key, "data", ...)
+    shard = next(p for p in (tmp_path / "s" / key / "data" / "c").rglob("*") if p.is_file())
+    whole = shard.read_bytes()
+    for place in rng.integers(0, len(whole), 40):
+        damaged = bytearray(whole)
+        damaged[place] ^= 255
+        shard.write_bytes(damaged)
+        with pytest.raises(InputError, match="is damaged"):
+            Store(tmp_path / "s").read(key, "data", ...)
+    shard.write_bytes(whole)
+    assert (Store(tmp_path / "s").read(key, "data", ...) == expected).all()
+
+
 def test_no_store_and_no_zarr_are_one_sentence(images, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="not a patch store"):
         Store(tmp_path / "nothing")
