@@ -37,6 +37,7 @@ class Latent:
         intensity: From the 0 ... 1 scale to the volume's units.
         source: The file the volume came from.
         weights_id: Digest of the weights that encoded it.
+        missing: [D, H, W] bool on `native`: voxels that had no value, or None.
     """
 
     mean: Tensor
@@ -46,6 +47,7 @@ class Latent:
     intensity: Intensity
     source: Source | None = None
     weights_id: str = ""
+    missing: Tensor | None = None
 
     @property
     def n_numbers(self) -> int:
@@ -95,6 +97,8 @@ class Latent:
             "weights_id": self.weights_id,
         }
         tensors = {"mean": self.mean, "log_var": self.log_var}
+        if self.missing is not None:
+            tensors["missing"] = torch.from_numpy(np.packbits(self.missing.numpy()))
         return write_tensors(path, tensors, {"format": FORMAT, "facts": json.dumps(facts)}, force)
 
     @classmethod
@@ -113,19 +117,27 @@ class Latent:
             raise InputError(f"{path} is not a latent; make one with `medil encode`.")
         try:
             facts = json.loads(meta["facts"])
+            native = grid_from_json(facts["native"])
             return cls(
                 tensors["mean"],
                 tensors["log_var"],
                 grid_from_json(facts["grid"]),
-                grid_from_json(facts["native"]),
+                native,
                 Intensity(*facts["intensity"]),
                 _source_from_json(facts["source"]),
                 facts["weights_id"],
+                _unpacked(tensors["missing"], native) if "missing" in tensors else None,
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{path} is damaged: its metadata cannot be read ({error})."
             ) from error
+
+
+def _unpacked(bits: Tensor, grid: Grid) -> Tensor:
+    """[D, H, W] bool from the bytes that hold it."""
+    flat = np.unpackbits(bits.numpy(), count=grid.n_voxels)
+    return torch.from_numpy(flat.astype(bool).reshape(grid.shape))
 
 
 def grid_to_json(grid: Grid) -> dict:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import ndimage
 
 from eval.metrics import brain_mask, head_mask
@@ -23,6 +24,7 @@ from medil.data.manifest import datasets, entries
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.io.listing import list_images
+from medil.io.notices import notices
 from medil.io.source import suffix_of
 from medil.system.files import file_sha256
 from medil.system.memory import require_memory
@@ -36,6 +38,7 @@ UNEVEN = 2.0  # largest over smallest voxel side above which a page says so
 AIR_HU = -500.0
 RULES = {
     "given": "the given mask",
+    "finite": "what is a number",
     "zeros": "what is not zero",
     "threshold": "the head, by threshold",
 }
@@ -113,15 +116,16 @@ def check(entry: Input) -> Checked:
     Raises:
         InputError: The file, and what is wrong with it.
     """
-    volume = load(entry.path)
+    loaded = load(entry.path)
     try:
-        volume, n_replaced = _finite(volume)
+        volume, finite = _finite(loaded)
         if min(volume.grid.shape) < LEAST_VOXELS:
             sizes = " x ".join(map(str, volume.grid.shape))
             raise InputError(f"{sizes} voxels are too few; {LEAST_VOXELS} an axis are needed.")
         require_memory(volume.grid.n_voxels, VOXEL_BYTES, "this volume")
-        robust_intensity(volume.data)
-        mask, rule = mask_of(volume, entry.mask)
+        scale = robust_intensity(loaded.data)
+        scale.check(volume.data)
+        mask, rule = mask_of(volume, entry.mask, finite)
     except InputError as error:
         text = str(error)
         raise InputError(text if str(entry.path) in text else f"{entry.path}: {text}") from error
@@ -139,15 +143,18 @@ def check(entry: Input) -> Checked:
         mask_cm3=float(mask.sum() * voxel_mm3 / 1000),
         mask_share=float(mask.mean()),
         warnings=(
-            *warnings_about(data, mask, rule, volume.grid, n_replaced),
+            *(loaded.source.notes if loaded.source else ()),
+            *notices(volume.data, volume.grid.spacing_mm, scale),
+            *warnings_about(data, mask, rule, volume.grid, int((~finite).sum())),
             *seen_in_training(file_sha256(entry.path)),
         ),
     )
 
 
-def _finite(volume: Volume) -> tuple[Volume, int]:
-    data, n_replaced = replace_nonfinite(volume.data)
-    return volume.with_data(data), n_replaced
+def _finite(volume: Volume) -> tuple[Volume, np.ndarray]:
+    """The volume, continued into voxels without a value, and [D, H, W] bool where it has one."""
+    data, _ = replace_nonfinite(volume.data)
+    return volume.with_data(data), torch.isfinite(volume.data).numpy()
 
 
 def _digest(entry: Input) -> str:
@@ -167,20 +174,27 @@ def seen_in_training(sha256: str) -> list[str]:
     return ["The release may have seen this very scan in training, which flatters its numbers."]
 
 
-def mask_of(volume: Volume, given: Path | None = None) -> tuple[np.ndarray, str]:
+def mask_of(
+    volume: Volume, given: Path | None = None, finite: np.ndarray | None = None
+) -> tuple[np.ndarray, str]:
     """[D, H, W] bool: where a finite volume is scored, and by which of `RULES`.
 
-    A given mask's file lies on the volume's grid; what is not zero counts.
+    A given mask's file lies on the volume's grid; what is not zero counts. Voxels that had no
+    value (`finite` is False) never count; where they surround the object, they alone do not.
 
     Raises:
         InputError: The mask is empty or lies on another grid, or there is no object to find.
     """
+    finite = np.ones(volume.grid.shape, bool) if finite is None else finite
     if given is None:
-        return content_mask(volume.data.double().numpy())
+        if is_stripped(finite):
+            return finite, "finite"
+        content, rule = content_mask(volume.data.double().numpy())
+        return content & finite, rule
     mask = load(given)
     if not mask.grid.shape == volume.grid.shape or not mask.grid.is_close(volume.grid, 1e-2):
         raise InputError(f"its mask {given.name} lies on another grid; give one on the same.")
-    inside = mask.data.numpy() != 0
+    inside = (mask.data.numpy() != 0) & finite
     if not inside.any():
         raise InputError(f"its mask {given.name} is empty.")
     return inside, "given"
@@ -227,7 +241,7 @@ def warnings_about(
             "detail along their length was never acquired."
         )
     if n_replaced:
-        found.append(f"{n_replaced:,} voxels were NaN or Inf and count as background.")
+        found.append(f"{n_replaced:,} voxels were NaN or Inf and are not scored.")
     if data.min() < AIR_HU:
         found.append(
             f"Intensities reach down to {data.min():.0f}, as in CT. The release was trained on "
@@ -267,8 +281,8 @@ def inside_over_rim(data: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[flo
 
 def read(checked: Checked) -> Scan:
     """A checked volume and its mask, as the experiments take them."""
-    volume, _ = _finite(load(checked.path))
-    mask, _ = mask_of(volume, Path(checked.mask) if checked.mask else None)
+    volume, finite = _finite(load(checked.path))
+    mask, _ = mask_of(volume, Path(checked.mask) if checked.mask else None, finite)
     return Scan(volume, mask)
 
 

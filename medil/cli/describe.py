@@ -6,6 +6,7 @@ import torch
 
 from medil.errors import InputError
 from medil.grid import Grid
+from medil.io.notices import notices
 from medil.volume import Volume, robust_intensity
 
 
@@ -36,7 +37,15 @@ def describe(
         facts.append(("dtype", f"{source.dtype.name} ({source.kind}){scaled}"))
     facts += _intensity(volume.data)
     facts.append(("latent", _latent(volume.grid, latent_spacing_mm, latent_channels)))
-    return facts + [("note", note) for note in (source.notes if source else ())]
+    return facts + [("note", note) for note in (*(source.notes if source else ()), *_odd(volume))]
+
+
+def _odd(volume: Volume) -> list[str]:
+    try:
+        scale = robust_intensity(volume.data)
+    except InputError:  # said under intensity
+        return []
+    return notices(volume.data, volume.grid.spacing_mm, scale)
 
 
 def _times(numbers: tuple) -> str:

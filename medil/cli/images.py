@@ -33,6 +33,7 @@ from medil.cli.options import (
     spacing,
     target,
     volume_index,
+    warn_about,
     window,
 )
 from medil.cli.sample import sample
@@ -114,6 +115,7 @@ def encode(
     intensity = Intensity(*window) if window else None
     volume = load(file, volume_index)
     model = load_weights(preset, weights, device)
+    warn_about(volume, intensity)
     report("encoding ...")
     model.encode(volume, intensity, memory_bytes=memory_bytes).save(output, force=force)
 
@@ -193,6 +195,7 @@ def reconstruct(
     grid, resembled = target(volume.grid, volume.source, spacing, like)
     check_room(output, grid)
     model = load_weights(preset, weights, device)
+    warn_about(volume, intensity)
     report("encoding ...")
     latent = model.encode(volume, intensity, memory_bytes=memory_bytes)
     del volume  # what it held is free for the rendering

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from medil.grid import Grid
     from medil.latent import Latent
     from medil.model.autoencoder import MedIL
-    from medil.volume import Source
+    from medil.volume import Intensity, Source, Volume
 
 Spacing = tuple[float, float, float]
 Window = tuple[float, float]
@@ -152,6 +152,17 @@ def check_image_output(path: Path, replace: bool) -> None:
 
     written_suffix(path)
     check_output(path, replace)
+
+
+def warn_about(volume: Volume, intensity: Intensity | None = None) -> None:
+    """Print what is odd about an image, one line each, on stderr; refuses one without a scale."""
+    from medil.io.notices import notices
+    from medil.volume import robust_intensity
+
+    scale = intensity or robust_intensity(volume.data)
+    assumed = volume.source.notes if volume.source else ()
+    for text in (*assumed, *notices(volume.data, volume.grid.spacing_mm, scale)):
+        click.echo(f"warning: {text}", err=True)
 
 
 def report(text: str) -> None:

@@ -170,8 +170,8 @@ def observe(
     Raises:
         InputError: A constant scan, or no voxel inside the box.
     """
-    data, _ = replace_nonfinite(volume.data)
-    intensity = robust_intensity(data)
+    intensity = robust_intensity(volume.data)
+    data, _ = replace_nonfinite(volume.data, background=intensity.low)
     x = intensity.forward(data)
     grid = volume.grid
     middle_mm = head_middle_mm(x, grid) if centre_mm is None else np.asarray(centre_mm, float)

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from medil.errors import InputError
 
 MAX_SAMPLES = 2_000_000  # enough for a percentile to 1e-3 of the range
+OFFSET_SHARE = 0.75  # of the high end, above which the darkest voxels are no background
+FLOAT32_STEPS = 2.0**-13  # width of a range whose float32 numbers are 1024 steps apart or more
+FARTHEST = 1e9  # on the 0 ... 1 scale; networks square their numbers
+MOST = 1e32  # of either end; float32 ends at 3e38
+LEAST_WIDTH = 1e-32  # of a range; float32 has no numbers for the fractions of smaller ones
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,8 @@ class Intensity:
         high: Intensity that becomes 1.
 
     Raises:
-        InputError: Not finite, or ``high`` not above ``low``.
+        InputError: Not finite, ``high`` not above ``low``, or a range that float32, in which
+            images are rendered, cannot resolve.
 
     Example:
         >>> hu = Intensity(-1000, 1000)  # a window for CT
@@ -40,6 +47,25 @@ class Intensity:
             raise InputError(
                 f"an intensity range needs finite low < high, not {self.low} to {self.high}."
             )
+        reach, width = max(abs(self.low), abs(self.high)), self.high - self.low
+        if reach > MOST or width < max(LEAST_WIDTH, FLOAT32_STEPS * reach):
+            raise InputError(
+                f"intensities of {self.low} to {self.high} cannot be rendered in float32; subtract "
+                "an offset or change their unit first."
+            )
+
+    def check(self, x: Tensor) -> None:
+        """Refuse finite values that lie too far beyond the range for a network in float32.
+
+        Raises:
+            InputError: States the values and the range.
+        """
+        low, high = float(x.min()), float(x.max())
+        if max(high - self.low, self.high - low) > FARTHEST * (self.high - self.low):
+            raise InputError(
+                f"the image reaches from {low:g} to {high:g}, immensely beyond its range of "
+                f"{self.low:g} to {self.high:g}; clip it, or make such voxels NaN."
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Image units to about 0 ... 1, computed in float64, returned as float32."""
@@ -50,25 +76,46 @@ class Intensity:
         return (x.to(torch.float64) * (self.high - self.low) + self.low).to(torch.float32)
 
 
-def replace_nonfinite(data: Tensor) -> tuple[Tensor, int]:
+def replace_nonfinite(data: Tensor, background: float | None = None) -> tuple[Tensor, int]:
     """Replace NaN and Inf, which would spread through every convolution; also returns how many.
 
-    NaN and -Inf become the lowest finite value (the background), +Inf the highest. Integers pass
-    unchanged.
+    Args:
+        data: [D, H, W]; integers pass unchanged.
+        background: What they become. When None, the image is continued into them, so that a mask
+            of NaN makes no edge: each becomes the mean of the finite voxels in the smallest block
+            of 2, 4, 8 ... voxels that holds one (as the pyramid of The Lumigraph, Gortler 1996).
 
     Raises:
         InputError: No value is finite.
     """
-    if not data.is_floating_point():
+    if not data.is_floating_point() or _all_finite(data):
         return data, 0
-    if _all_finite(data):
-        return data, 0
-    finite = torch.isfinite(data)
-    n_bad = int(data.numel() - finite.sum())
-    if n_bad == data.numel():
+    missing = ~torch.isfinite(data)
+    n_missing = int(missing.sum())
+    if n_missing == data.numel():
         raise InputError("the image holds no finite value (all are NaN or Inf).")
-    low, high = (float(v) for v in torch.aminmax(data[finite]))
-    return torch.nan_to_num(data, nan=low, neginf=low, posinf=high), n_bad
+    if background is None:
+        return _continued(data, missing), n_missing
+    return data.masked_fill(missing, background), n_missing
+
+
+def _continued(data: Tensor, missing: Tensor) -> Tensor:
+    """[D, H, W] with the means of blocks around them in place of missing voxels."""
+    sums, counts = (_block_sums(x) for x in (data.masked_fill(missing, 0), (~missing).to(data)))
+    means = sums / counts.clamp(min=1)
+    if not bool(counts.all()):
+        means = _continued(means, counts == 0)
+    for axis, size in enumerate(data.shape):
+        means = means.repeat_interleave(2, axis).narrow(axis, 0, size)
+    return torch.where(missing, means, data)
+
+
+def _block_sums(data: Tensor) -> Tensor:
+    """The sum over blocks of 2 x 2 x 2 voxels; an odd axis is padded by a zero."""
+    depth, height, width = (n % 2 for n in data.shape)
+    even = functional.pad(data, (0, width, 0, height, 0, depth))
+    blocks = [part for n in even.shape for part in (n // 2, 2)]
+    return even.reshape(blocks).sum((1, 3, 5))
 
 
 def _all_finite(data: Tensor) -> bool:
@@ -81,8 +128,9 @@ def robust_intensity(data: Tensor) -> Intensity:
 
     ``low`` is 0 where no voxel is negative (magnitude images), else the 0.5th percentile
     of all voxels; ``high`` is the 99.5th percentile of the voxels above ``low``
-    (the foreground), so that a wide black margin does not change the scale of a head. NaN and
-    Inf are left out.
+    (the foreground), so that a wide black margin does not change the scale of a head. Where that
+    would put nearly all voxels of an image without a background above 3/4 of the range, as an
+    offset of its values does, ``low`` is the percentile too. NaN and Inf are left out.
 
     Raises:
         InputError: The image is constant or has no finite value.
@@ -96,12 +144,19 @@ def robust_intensity(data: Tensor) -> Intensity:
     if lowest == highest:
         raise InputError(f"the image is constant (every voxel is {lowest:g}); nothing to scale.")
     values = values[:: max(1, math.ceil(values.numel() / MAX_SAMPLES))].to(torch.float64)
-    low = 0.0 if lowest >= 0 else _percentile(values, 0.5)
-    if low >= highest:  # all but a few voxels share the highest value
-        low = lowest
+    floor = _percentile(values, 0.5)
+    if lowest >= 0:
+        high = _high_end(values, 0.0, highest)
+        if floor <= OFFSET_SHARE * high:
+            return Intensity(0.0, high)
+    low = floor if floor < highest else lowest  # all but a few voxels share the highest value
+    return Intensity(low, _high_end(values, low, highest))
+
+
+def _high_end(values: Tensor, low: float, highest: float) -> float:
+    """The 99.5th percentile of the values above the low end."""
     foreground = values[values > low]
-    high = _percentile(foreground, 99.5) if foreground.numel() else highest
-    return Intensity(low, high)
+    return _percentile(foreground, 99.5) if foreground.numel() else highest
 
 
 def _percentile(values: Tensor, percent: float) -> float:

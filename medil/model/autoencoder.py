@@ -204,7 +204,8 @@ class MedIL(LatentAutoencoder):
         """Encode a volume at its native grid (paper: implicit encoder), slab by slab.
 
         Args:
-            volume: Any shape, spacing and orientation; NaN and Inf become background.
+            volume: Any shape, spacing and orientation. Voxels of NaN and Inf do not count: the
+                image is continued into them, and they are NaN where the latent is rendered.
             intensity: Its scaling; `robust_intensity` when None (`Intensity(-1000, 1000)` for CT).
             memory_bytes: Budget of the process; a share of what is free when None.
             tile: Thickness of the slabs in latent cells; from the budget when None.
@@ -213,12 +214,14 @@ class MedIL(LatentAutoencoder):
             The latent; it does not depend on the thickness.
 
         Raises:
-            InputError: A constant image, no finite value, or not enough memory.
+            InputError: A constant image, no finite value, values that no network can take, or not
+                enough memory.
         """
         cells = self.latent_grid(volume.grid)
         planes = tile or planes_to_encode(self, volume.grid, cells, memory_bytes)
-        data, _ = replace_nonfinite(volume.data)
-        scale = intensity or robust_intensity(data)
+        scale = intensity or robust_intensity(volume.data)
+        data, n_missing = replace_nonfinite(volume.data)
+        scale.check(data)
 
         def read(block: Block) -> Tensor:
             return scale.forward(data[block])[None, None].to(self.device)  # [1, 1, d, h, w]
@@ -242,7 +245,7 @@ class MedIL(LatentAutoencoder):
         mean, log_var = self.distribution(course.join(list(coded)), projected)
         return Latent(
             mean[0].cpu(), log_var[0].cpu(), cells, volume.grid, scale, volume.source,
-            self.weights_id,
+            self.weights_id, ~torch.isfinite(volume.data) if n_missing else None,
         )  # fmt: skip
 
     def field(self, latent: Latent, linear_only: bool = False, precision: str = "auto") -> Field:

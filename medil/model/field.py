@@ -6,7 +6,7 @@ over the voxels of any grid, or read at any point.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ class Field:
     """An image at every point of space; `MedIL.field` makes it.
 
     Values are in the units of the encoded image. Outside the encoded box nothing is known, and
-    they are `latent.intensity.low`.
+    they are `latent.intensity.low`. They are NaN where the nearest voxel of the image had no value.
 
     Args:
         model: The `MedIL` whose decoder renders.
@@ -167,14 +167,20 @@ class Field:
         return residual
 
     def _in_units(self, x: Tensor, slab: Grid) -> Tensor:
-        """[1, 1, D, H, W], 0 ... 1 scale -> [D, H, W]; beyond the encoded box the background."""
+        """[1, 1, D, H, W], 0 ... 1 scale -> [D, H, W]; beyond the encoded box the background.
+
+        NaN where the image had no value.
+        """
         if x.device.type == "mps":
             x = x.cpu()  # it has no float64
         values = self.latent.intensity.inverse(x[0, 0])
-        if is_inside(self.latent.grid, slab):
-            return values
-        outside = ~inside_box(self.latent.grid, slab).to(values.device)
-        return values.masked_fill_(outside, self.latent.intensity.low)
+        if not is_inside(self.latent.grid, slab):
+            outside = ~inside_box(self.latent.grid, slab).to(values.device)
+            values.masked_fill_(outside, self.latent.intensity.low)
+        if self.latent.missing is not None:
+            gone = nearest(self.latent.missing, index_in(self.latent.native, slab))
+            values.masked_fill_(gone.to(values.device), torch.nan)
+        return values
 
     # At points
 
@@ -227,7 +233,12 @@ class Field:
         sizes = torch.tensor(grid.shape, device=points.device)
         outside = (index_vox < -0.5 - EDGE_CELLS) | (index_vox > sizes - 0.5 + EDGE_CELLS)
         low, high = self.latent.intensity.low, self.latent.intensity.high
-        return (x[0, 0] * (high - low) + low).masked_fill(outside.any(-1), low)
+        values = (x[0, 0] * (high - low) + low).masked_fill(outside.any(-1), low)
+        if self.latent.missing is None:
+            return values
+        in_native = points_to_index(self.latent.native, points.detach()).cpu()
+        gone = nearest(self.latent.missing, in_native.unbind(-1))
+        return values.masked_fill(gone.to(values.device), torch.nan)
 
 
 def _watched(
@@ -253,11 +264,26 @@ def is_inside(box: Grid, grid: Grid) -> bool:
 
 def inside_box(box: Grid, grid: Grid) -> Tensor:
     """Which voxel centres of `grid` lie in the box that another grid fills: [D, H, W] bool."""
-    to_box = np.linalg.inv(box.affine_vox2ras) @ grid.affine_vox2ras  # index to index
-    depth, height, width = grid.shape
-    i, j, k = (torch.from_numpy(n) for n in np.ogrid[:depth, :height, :width])
     inside = torch.ones(grid.shape, dtype=torch.bool)
-    for row, size in zip(to_box[:3].tolist(), box.shape, strict=True):
-        index_vox = row[0] * i + row[1] * j + row[2] * k + row[3]
+    for index_vox, size in zip(index_in(box, grid), box.shape, strict=True):
         inside &= (index_vox > -0.5 - EDGE_CELLS) & (index_vox < size - 0.5 + EDGE_CELLS)
     return inside
+
+
+def index_in(box: Grid, grid: Grid) -> list[Tensor]:
+    """Where the voxels of `grid` lie in another grid: its i, j and k, each [D, H, W] float64."""
+    to_box = np.linalg.inv(box.affine_vox2ras) @ grid.affine_vox2ras  # index to index
+    depth, height, width = grid.shape
+    i, j, k = (torch.from_numpy(n).double() for n in np.ogrid[:depth, :height, :width])
+    return [row[0] * i + row[1] * j + row[2] * k + row[3] for row in to_box[:3].tolist()]
+
+
+def nearest(values: Tensor, index_vox: Sequence[Tensor]) -> Tensor:
+    """[D, H, W] bool at the voxels nearest to fractional indices i, j, k; False beyond them."""
+    inside = torch.ones_like(index_vox[0], dtype=torch.bool)
+    flat = torch.zeros_like(index_vox[0], dtype=torch.int64)
+    for index, size in zip(index_vox, values.shape, strict=True):
+        whole = (index + 0.5 + EDGE_CELLS).floor().long()  # no rounding decides between two
+        inside &= (whole >= 0) & (whole < size)
+        flat = flat * size + whole.clamp(0, size - 1)
+    return values.reshape(-1)[flat] & inside

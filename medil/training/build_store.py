@@ -201,8 +201,8 @@ def _write(
     folder: Path, volume: Volume, facts: dict[str, Any], intensity: Intensity | None
 ) -> dict[str, Any]:
     """Write a volume's group; returns its attributes."""
-    data, n_replaced = replace_nonfinite(volume.data)
-    intensity = intensity or robust_intensity(data)
+    intensity = intensity or robust_intensity(volume.data)
+    data, n_replaced = replace_nonfinite(volume.data, background=intensity.low)
     places = prepare_scan(volume.with_data(data), intensity=intensity).foreground
     source, spacing_mm = volume.source, volume.grid.spacing_mm
     lattice = source is not None and source.is_scaled and source.dtype.kind in "iu"

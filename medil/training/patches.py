@@ -93,7 +93,7 @@ def prepare_scan(
     name: str = "",
     intensity: Intensity | None = None,
 ) -> Scan:
-    """Scale a volume and list voxels that are not air.
+    """Scale a volume and list voxels that are not air; voxels of NaN and Inf become air.
 
     Args:
         volume: Native voxels.
@@ -104,8 +104,9 @@ def prepare_scan(
     Raises:
         InputError: A constant image, or one that lies below `intensity` everywhere.
     """
-    data, _ = replace_nonfinite(volume.data)
-    data = (intensity or robust_intensity(data)).forward(data)
+    scale = intensity or robust_intensity(volume.data)
+    data, _ = replace_nonfinite(volume.data, background=scale.low)
+    data = scale.forward(data)
     places = torch.nonzero(data > FOREGROUND).numpy()
     if not len(places):
         raise InputError("no voxel lies above the low end of the intensity window.")

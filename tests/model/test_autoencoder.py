@@ -7,7 +7,7 @@ from medil.errors import InputError
 from medil.grid import Grid, centres_mm
 from medil.model.autoencoder import MedIL
 from medil.model.field import inside_box
-from medil.volume import Intensity, Volume
+from medil.volume import Intensity, Volume, robust_intensity
 
 UNIT = Intensity(0.0, 1.0)
 
@@ -143,10 +143,42 @@ def test_latent_of_other_weights_is_refused(model):
         other.decode(latent)
 
 
-def test_nan_voxels_become_background_and_do_not_spread(spline):
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_voxels_without_a_value_come_back_as_nan_and_do_not_spread(spline, value):
     volume = blobs(GRIDS["uneven"])
-    volume.data[0, 0, 0] = float("nan")
-    assert spline.decode(spline.encode(volume)).data.isfinite().all()
+    whole = spline.decode(spline.encode(volume, UNIT)).data
+    volume.data[0, 0, 0] = volume.data[3, 4, 5] = value
+    rendered = spline.decode(spline.encode(volume, UNIT)).data
+    assert torch.equal(rendered.isnan(), ~volume.data.isfinite())
+    kept = ~rendered.isnan()
+    assert (rendered - whole)[kept].abs().max() < 0.1
+
+
+@pytest.mark.parametrize("low", [-8.0, 3.0])
+def test_a_mask_of_nan_moves_neither_the_scale_nor_the_edge(spline, low):
+    volume = blobs(GRIDS["uneven"])
+    volume = volume.with_data(low + 16 * volume.data)  # a map whose zero is nowhere special
+    mask = torch.zeros(volume.grid.shape, dtype=torch.bool)
+    mask[2:-2, 2:-2, 2:-2] = True
+    errors = {}
+    for name, outside in (("nan", torch.nan), ("zero", 0.0)):
+        masked = volume.with_data(torch.where(mask, volume.data, outside))
+        rendered = spline.decode(spline.encode(masked)).data
+        errors[name] = float((rendered - volume.data)[mask].square().mean().sqrt())
+    masked = torch.where(mask, volume.data, torch.nan)
+    latent = spline.encode(volume.with_data(masked))
+    assert latent.intensity == robust_intensity(volume.data[mask])
+    assert errors["nan"] < errors["zero"]
+
+
+def test_values_that_no_network_can_take_are_refused(spline):
+    volume = blobs(GRIDS["uneven"])
+    data = volume.data.double()
+    data[1, 2, 3] = 1e12
+    with pytest.raises(InputError, match="immensely beyond its range"):
+        spline.encode(volume.with_data(data))
+    with pytest.raises(InputError, match="cannot be rendered in float32"):
+        spline.encode(volume.with_data(volume.data.double() + 1e10))
 
 
 def test_constant_and_all_nan_images_are_refused(spline):

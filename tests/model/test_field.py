@@ -163,3 +163,30 @@ def test_weights_keep_the_names_that_released_files_hold():
             parameter.zero_()
     model.load_state_dict(state | {"from_latent.bias": torch.ones_like(state["from_latent.bias"])})
     assert (model.decoder.into.bias == 1).all()
+
+
+def test_the_field_is_nan_where_the_nearest_voxel_had_no_value(tmp_path):
+    model = awake()
+    latent = latent_of(model)
+    native = latent.native
+    missing = torch.zeros(native.shape, dtype=torch.bool)
+    missing[3:6, 2:4, 1:] = True
+    holed = replace(latent, mean=latent.mean.float(), log_var=latent.log_var.float())
+    holed = Latent.load(replace(holed, missing=missing).save(tmp_path / "a.safetensors"))
+    assert torch.equal(holed.missing, missing)
+    field, whole = model.field(holed), model.field(latent)
+    for grid in (
+        native,
+        native.with_spacing(1.0),
+        native.rotated((1, 0, 2), 30).shifted((3, 1, 0)),
+    ):
+        index = np.rint(native.ras_to_index(centres_mm(grid).numpy())).astype(int)
+        inside = ((index >= 0) & (index < native.shape)).all(-1)
+        i, j, k = np.moveaxis(np.where(inside[..., None], index, 0), -1, 0)
+        expected = missing.numpy()[i, j, k] & inside
+        values = field.on(grid).data
+        np.testing.assert_array_equal(values.isnan(), expected)
+        kept = ~values.isnan()
+        torch.testing.assert_close(values[kept], whole.on(grid).data[kept], atol=1e-4, rtol=0)
+        points = centres_mm(grid)[::3, ::2, ::4]
+        np.testing.assert_array_equal(field.at(points).isnan(), expected[::3, ::2, ::4])
