@@ -24,6 +24,7 @@ NAMES = {  # in the order in which tables and verdict name them
     "dct_cube": "DCT, lowest cube",
     "dct_ball": "DCT, lowest ball",
     "bspline": "B-spline, least squares",
+    "bspline_neighbours": "B-spline, decoder sees neighbours",
     "lapped": "lapped cosine",
     "dct_best": "DCT, largest (oracle)",
 }

@@ -10,7 +10,7 @@ import pandas as pd
 
 from eval import primary
 from eval.ablation.blocks import PLACES
-from eval.ablation.codecs import BEST_LINEAR, CODECS, INTERPOLATION, codec_hash
+from eval.ablation.codecs import BEST_LINEAR, CODED, INTERPOLATION, codec_hash
 from eval.ablation.measure import CURVE, NAME, RUN
 from eval.arms.catalogue import ARMS, OWN, all_learned, size_of
 from medil.errors import InputError
@@ -93,4 +93,4 @@ def _answered(runs: pd.DataFrame) -> int:
 
 def _codec_hashes(places: int) -> set[str]:
     sizes = {OWN, *map(size_of, ARMS)}
-    return {codec_hash(name, size, places) for name in (*CODECS, INTERPOLATION) for size in sizes}
+    return {codec_hash(name, size, places) for name in (*CODED, INTERPOLATION) for size in sizes}

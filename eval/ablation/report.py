@@ -19,13 +19,14 @@ from eval.ablation.curve import curve_of, curve_table
 from eval.ablation.measure import BUDGETS, NAME, RUN
 from eval.ablation.names import NAMES, base_of, name_of, shortcut_of
 from eval.arms.catalogue import LEARNED, all_learned, size_of, sized
+from eval.coders import neighbours
 from eval.pairs import NO_SEED, Scores, compared, counted, difference, interval
 from eval.stats import Paired
 from eval.tables import decimals
 from medil.model.codecs import LINEAR_CODECS
 
 LTES = ("integrated", "integrated-j5", "literal", "literal-skip", "literal-skip-both")
-LINEAR = (*LINEAR_CODECS, "lapped")
+LINEAR = (*LINEAR_CODECS, "lapped", neighbours.NAME)
 ALL_GRIDS = "mean of grids"
 HEADLINES = ("1 mm", NATIVE, "1.5 mm", ALL_GRIDS)
 CONTEST = ["family", "first", "second", "shortcut", "spacing", "budget"]

@@ -35,7 +35,6 @@ from medil.model.autoencoder import MedIL
 from medil.model.codecs import CODECS, LINEAR_CODECS
 from medil.model.weights import load_model, load_release, weights_sha256
 from medil.regrid import resample
-from medil.system.tensors import tensors_sha256
 from medil.volume import Volume
 
 MEDIL, DEFAULT = "medil", "tiny"  # the arm of the release that comes first, and that release
@@ -267,10 +266,10 @@ class NeighboursCoder(Coder):
     name, title, kind = neighbours.NAME, TITLES[neighbours.NAME], "linear codec"
 
     def __init__(self) -> None:
-        size = neighbours.PITCH_MM, neighbours.CHANNELS
-        self.config = dict(zip(("latent_spacing_mm", "latent_channels"), size, strict=True))
+        names = "latent_spacing_mm", "latent_channels"
+        self.config = dict(zip(names, neighbours.SIZE, strict=True))
         self.config |= {"roughness": neighbours.ROUGHNESS}
-        self.weights_sha256 = tensors_sha256({"weight": neighbours.fitted()})
+        self.weights_sha256 = neighbours.fitted_sha256()
 
     def encode(self, volume: Volume) -> Kept:
         """The least-squares splines, and the latent cells over them."""
@@ -321,18 +320,21 @@ def release_coders(release: str = "tiny") -> list[Coder]:
 
 
 def codec_coders(
-    latent_spacing_mm: float, channels: int, names: Sequence[str] = tuple(CODECS)
+    latent_spacing_mm: float, channels: int, names: Sequence[str] = (*CODECS, neighbours.NAME)
 ) -> list[Coder]:
-    """Codecs with as many numbers as a latent of this pitch and width."""
-    return [CodecCoder(name, latent_spacing_mm, channels) for name in names]
+    """Codes without a network with as many numbers as a latent of this pitch and width.
+
+    `neighbours` is left out where the latent's size is not the one that it is fitted for.
+    """
+    size = latent_spacing_mm, channels
+    found = [name for name in names if name != neighbours.NAME or size == neighbours.SIZE]
+    return [NeighboursCoder() if n == neighbours.NAME else CodecCoder(n, *size) for n in found]
 
 
 def linear_coders(release: str = "tiny") -> list[Coder]:
     """Every code without a network that keeps as many numbers as a release's latent."""
     config = loaded(release).config
-    size = config.latent_spacing_mm, config.latent_channels
-    fits = size == (neighbours.PITCH_MM, neighbours.CHANNELS)
-    return [*codec_coders(*size), *([NeighboursCoder()] if fits else [])]
+    return codec_coders(config.latent_spacing_mm, config.latent_channels)
 
 
 def all_coders(release: str = "tiny") -> list[Coder]:

@@ -30,12 +30,14 @@ from medil.layers.blocks import depth_to_space, space_to_depth
 from medil.layers.projection import least_squares, synthesise
 from medil.regrid import cell_average
 from medil.system.checkout import commit
+from medil.system.tensors import tensors_sha256
 from medil.volume import Volume, load
 
 NAME = "bspline_neighbours"  # the arm
 PITCH_MM, CHANNELS = 4.0, 8  # of the latent that it is fitted for
 KEPT, ADDED = 2, 4  # splines a cell and axis: those that are kept, those that are added
 ROUGHNESS = 1e-4  # penalty on second differences: joins voxels coarser than the splines
+SIZE = (PITCH_MM, CHANNELS)
 RIDGE = 1e-6  # of the mean diagonal; the regression has far more cells than numbers
 DATA = "ds002748"
 FILE = Path(__file__).with_suffix(".safetensors")
@@ -135,6 +137,11 @@ def _own_mean() -> Tensor:
 def fitted() -> Tensor:
     """[64, 8, 3, 3, 3] float32, fitted on the people of `DATA` that may be trained on."""
     return heads.read(FILE)[0]["weight"]
+
+
+def fitted_sha256() -> str:
+    """The digest of those numbers."""
+    return tensors_sha256({"weight": fitted()})
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from eval.arms.catalogue import OWN, Size, sized
+from eval.coders import neighbours
 from eval.coders.base import SUFFIX, Coder, Interpolation, Kept, codec_coders, release_arm
 from eval.extrapolation.blocks import Block
 from eval.extrapolation.train import Run
@@ -28,7 +29,7 @@ from medil.model.tiles import slabs
 from medil.model.weights import load_model, weights_sha256
 from medil.volume import Volume
 
-CODECS = ("dct_ball", "bspline")
+CODECS = ("dct_ball", "bspline", neighbours.NAME)
 SLAB_VOXELS = 2**20  # rendered at a time, by models that can
 RELEASE, SPLINES = "medil", "medil_splines"
 TRUTH = "truth"

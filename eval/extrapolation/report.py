@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from eval.coders import neighbours
 from eval.extrapolation.blocks import AT_1_MM, BRAIN, CONDITIONS, FOLDED, NATIVE
-from eval.extrapolation.coders import RELEASE, SPLINES, TRUTH
+from eval.extrapolation.coders import CODECS, RELEASE, SPLINES, TRUTH
 from eval.extrapolation.score import BANDS, ERRORS, MISMATCH, PARTS, SURFACE, UNITS
 from eval.extrapolation.train import BRAIN_TITLES, TITLES
 from eval.pairs import NO_SEED, Scores, interval
@@ -24,11 +25,12 @@ NAMES = TRAINED | {
     SPLINES: "release, splines alone",
     "dct_ball": "DCT, lowest ball",
     "bspline": "B-spline, least squares",
+    neighbours.NAME: "B-spline, decoder sees neighbours",
     "interpolation": "cubic interpolation",
     TRUTH: "the truth",
 }
 FIRST, FIRST_OF_BRAINS = "integrated", "integrated @brains"
-RIVALS = ("trilinear", "subpixel", "conv-1mm", "dct_ball", "bspline")
+RIVALS = ("trilinear", "subpixel", "conv-1mm", *CODECS)
 CONTROL, FINER, REAL = "1 -> 1", "0.8 -> 0.8", "1 -> native"
 HEADINGS = {
     "psnr": "PSNR",

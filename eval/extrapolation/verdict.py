@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from eval.extrapolation.coders import RELEASE, TRUTH
+from eval.extrapolation.coders import CODECS, RELEASE, TRUTH
 from eval.extrapolation.report import (
     CONTROL,
     FINER,
@@ -60,7 +60,7 @@ def real(frame: pd.DataFrame) -> str:
     scores = scores_of(brains)
     lines = [_detail(scores, arm, REAL, "brains") for arm in SHOWN_OF_BRAINS]
     rivals = [FIRST, "trilinear @brains"]
-    rivals += [codec_beside(brains, (FIRST_OF_BRAINS, REAL), c) for c in ("bspline", "dct_ball")]
+    rivals += [codec_beside(brains, (FIRST_OF_BRAINS, REAL), c) for c in CODECS]
     lines += [_rival(scores, rival, (FIRST_OF_BRAINS, REAL), "brains") for rival in rivals]
     return "\n".join(line for line in lines if line)
 

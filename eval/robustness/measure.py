@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from eval import metrics, rows
+from eval.coders import neighbours
 from eval.coders.base import Coder, Renderer, codec_coders, loaded, release_coders
 from eval.metrics import spectra
 from eval.robustness import damage as damages
@@ -35,7 +36,7 @@ from eval.runner import Task
 from eval.subjects import Scan, Subject, cut_box
 
 NAME = "robustness"
-CODECS = ("dct_ball", "bspline")
+CODECS = ("dct_ball", "bspline", neighbours.NAME)
 INPUT, CLEAN, RENDERED = "against the input", "against the clean block", "between renderings"
 SCORES = {"psnr": "dB", "ssim": "1", "hfen": "1", "fsc_05_mm": "mm"}
 UNITS = {**SCORES, "nearer": "dB", "change": "%", "passed_on": "1"}

@@ -11,9 +11,9 @@ from eval import tables as shared
 from eval.coders.base import TITLES
 from eval.robustness import damage as damages
 from eval.robustness.damage import BRAIN, DAMAGES, FAR, NEAR
-from eval.robustness.measure import CLEAN, INPUT, NAME, RENDERED
+from eval.robustness.measure import CLEAN, CODECS, INPUT, NAME, RENDERED
 
-MODEL, SPLINES, LINEAR = "medil", "medil_splines", ("dct_ball", "bspline")
+MODEL, SPLINES, LINEAR = "medil", "medil_splines", CODECS
 ARMS = {MODEL: "MedIL", SPLINES: "MedIL, splines alone", **{c: TITLES[c] for c in LINEAR}}
 ABSORBED_PERCENT = 0.1  # of the peak: a smaller change cannot be seen
 COLUMNS = {  # header -> compared with, metric, decimals

@@ -202,6 +202,24 @@ def test_a_new_arm_of_the_main_recipe_joins_its_tables_by_its_own_name(recorded,
     assert "LTE − nearest at 1 mm" in (tmp_path / "ablation_verdict.txt").read_text()
 
 
+def test_the_linear_decoder_with_neighbours_is_a_linear_codec_of_the_size_that_it_fits(recorded):
+    wanted = [question("made_0")], [(3.0, 8), OWN], 2, rows.Provenance.now("quick")
+    [task] = [task for task in codec_tasks(*wanted) if task.name.startswith("bspline_neighbours")]
+    measured = task.measure()
+    assert {r.identity for r in measured} == task.wanted and task.name in ablation_report.LINEAR
+    alone = next(task for task in codec_tasks(*wanted) if task.name == "bspline").measure()
+    assert {r.numbers_kept for r in measured} == {r.numbers_kept for r in alone}
+    psnr = [next(r.value for r in found if r.metric == "psnr") for found in (measured, alone)]
+    assert psnr[0] == pytest.approx(psnr[1], abs=3)  # the same splines, and a little more
+    path = recorded(codec_db=-50.0)
+    rows.append_rows(path, measured)
+    scores = ablation_report.scores_of(EXPERIMENT.recorded(path.parent))
+    best = ablation_report.psnr_of(scores).table(
+        ablation_report.BEST_LINEAR, "1 mm", scores["budget"].max()
+    )
+    assert best.loc["made_0"].max() == pytest.approx(psnr[0])
+
+
 def test_an_arm_with_another_latent_meets_codecs_of_its_own_size(monkeypatch, recorded):
     wide = replace(TEST, latent_spacing_mm=3.0)
     monkeypatch.setitem(ablation.ARMS, "integrated-3mm", wide)

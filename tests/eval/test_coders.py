@@ -56,6 +56,11 @@ def test_every_codec_keeps_at_least_as_many_numbers_as_the_latent(weights, ball)
     assert all(arm.kind in coders.KINDS and arm.title for arm in arms.values())
 
 
+def test_a_code_that_is_fitted_for_one_size_is_left_out_at_others():
+    own, other = ({c.name for c in coders.codec_coders(mm, 8)} for mm in (4.0, 3.0))
+    assert own == {*CODECS, NEIGHBOURS} and other == {*CODECS}
+
+
 @pytest.mark.parametrize("spacing_mm", [0.8, 1.0, 2.0])
 def test_every_arm_renders_the_ball_where_it_lies(weights, ball, spacing_mm):
     target = ball.grid.with_spacing(spacing_mm)

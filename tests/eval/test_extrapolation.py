@@ -425,7 +425,8 @@ def test_the_verdict_says_what_the_rows_hold(tmp_path):
 def test_a_release_with_another_latent_meets_codecs_of_its_own_size(tmp_path):
     coders = {coder.name: coder for coder in fixed_coders([OWN, (3.0, 8), OWN])}
     assert list(coders) == [
-        "dct_ball", "bspline", "dct_ball (3 mm, 8)", "bspline (3 mm, 8)", "interpolation",
+        "dct_ball", "bspline", "bspline_neighbours", "dct_ball (3 mm, 8)", "bspline (3 mm, 8)",
+        "interpolation",
     ]  # fmt: skip
     grid = block_grid(28.0, 1.0)
     kept = coders["bspline (3 mm, 8)"].encode(Volume(torch.rand(grid.shape), grid))
