@@ -175,12 +175,10 @@ def test_the_field_is_nan_where_the_nearest_voxel_had_no_value(tmp_path):
     holed = Latent.load(replace(holed, missing=missing).save(tmp_path / "a.safetensors"))
     assert torch.equal(holed.missing, missing)
     field, whole = model.field(holed), model.field(latent)
-    for grid in (
-        native,
-        native.with_spacing(1.0),
-        native.rotated((1, 0, 2), 30).shifted((3, 1, 0)),
-    ):
-        index = np.rint(native.ras_to_index(centres_mm(grid).numpy())).astype(int)
+    turned = native.rotated((1, 0, 2), 30).shifted((3, 1, 0))
+    for grid in (native, native.with_spacing(1.0), turned):
+        index_vox = native.ras_to_index(centres_mm(grid).numpy())
+        index = np.floor(index_vox + 0.5 + 1e-6).astype(int)
         inside = ((index >= 0) & (index < native.shape)).all(-1)
         i, j, k = np.moveaxis(np.where(inside[..., None], index, 0), -1, 0)
         expected = missing.numpy()[i, j, k] & inside
