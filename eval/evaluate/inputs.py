@@ -82,19 +82,25 @@ class Plan:
 # Finding
 
 
-def find(places: Sequence[str | Path]) -> list[Input]:
+def find(places: Sequence[str | Path]) -> tuple[list[Input], list[str]]:
     """The volumes of `medil.io.listing.list_images`, each named by its subject or else by its file.
 
+    Returns:
+        The volumes, and a sentence for each file that is left out.
+
     Raises:
-        InputError: What `list_images` refuses, an unknown format, or two volumes of one name.
+        InputError: What `list_images` refuses, an unknown format, two volumes of one name, or none.
     """
+    found = list_images(places)
+    if not found.images:
+        raise InputError(" ".join(found.left_out) or "no volume is named.")
     inputs = [
         Input(
             name or path.name[: -len(suffix_of(path))] or path.name,
             path.absolute(),
             mask and mask.absolute(),
         )
-        for path, name, mask in list_images(places)
+        for path, name, mask in found.images
     ]
     by_name: dict[str, Input] = {}
     for entry in inputs:
@@ -104,7 +110,7 @@ def find(places: Sequence[str | Path]) -> list[Input]:
                 f"two volumes are called {entry.name!r}: {other.path} and {entry.path}; name them "
                 "in the column 'subject' of a CSV table."
             )
-    return inputs
+    return inputs, found.left_out
 
 
 # Checking

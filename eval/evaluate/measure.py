@@ -65,7 +65,9 @@ def plan_of(options: argparse.Namespace) -> Plan:
     for text in options.coder:
         path, colon, name = text.rpartition(":")
         coders.append(f"{Path(path).absolute()}{colon}{name}" if path else text)
-    inputs = find(options.inputs)
+    inputs, left_out = find(options.inputs)
+    for sentence in left_out:
+        print(f"Left out: {sentence}")
     arms(Plan(release, tuple(coders), ()))
     found = [check(entry) for entry in tqdm(inputs, desc="reading", unit="scan")]
     return Plan(release, tuple(coders), tuple(with_size(f, release) for f in found))

@@ -36,13 +36,14 @@ def store(inputs: tuple[str, ...], output: Path, window: Window | None, kind: st
     from medil.training.build_store import build_store
     from medil.training.store import Store
 
-    subjects = {str(image.path): image.subject for image in list_images(inputs)}
+    found = list_images(inputs)
+    subjects = {str(image.path): image.subject for image in found.images}
     built = build_store(subjects, output, window, subjects, kind, progress=sys.stderr.isatty())
-    if built.failed:
-        for sentence in built.failed[:-1]:
+    if failed := [*found.left_out, *built.failed]:
+        for sentence in failed[:-1]:
             click.echo(sentence, err=True)
-        count = f"{len(built.failed)} of {len(subjects)} files were left out"
-        raise InputError(f"{built.failed[-1].rstrip('.')}; {count}.")
+        count = f"{len(failed)} of {len(subjects) + len(found.left_out)} files were left out"
+        raise InputError(f"{failed[-1].rstrip('.')}; {count}.")
     volumes = len(Store(output).facts)
     size_mb = sum(p.stat().st_size for p in output.rglob("*") if p.is_file()) / 1e6
     click.echo(f"{output} holds {volumes} volumes ({built.new} new) in {size_mb:.1f} MB")

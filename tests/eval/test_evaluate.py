@@ -81,7 +81,7 @@ def recorded(tmp_path_factory) -> tuple[Path, Plan]:
     place = tmp_path_factory.mktemp("evaluate")
     save(head((16, 16, 16)), place / "one.nii")
     (place / "own.py").write_text(OWN)
-    found = evaluate_inputs.check(evaluate_inputs.find([place / "one.nii"])[0])
+    found = evaluate_inputs.check(evaluate_inputs.find([place / "one.nii"])[0][0])
     plan = Plan("tiny", (f"{place / 'own.py'}:make",), (found,))
     path = place / "evaluate.jsonl"
     few = [c for c in evaluate_cases.arms(plan) if c.name in ("dct_ball", "copy")]
