@@ -121,6 +121,16 @@ def sample_trilinear(values: Tensor, grid: Grid, points_mm: Tensor) -> Tensor:
     return sampled.reshape(*values.shape[:2], *points_mm.shape[:-1])
 
 
+def sample_nearest(values: Tensor, grid: Grid, points_mm: Tensor) -> Tensor:
+    """Values of [D, H, W] at the voxels nearest to points [..., 3] (R, A, S) mm; 0 outside."""
+    index = torch.from_numpy(grid.ras_to_index(points_mm.cpu().double().numpy())).round().long()
+    sizes = torch.tensor(grid.shape)
+    inside = ((index >= 0) & (index < sizes)).all(-1).to(values.device)
+    index = index.clamp(torch.zeros(3, dtype=torch.long), sizes - 1).to(values.device)
+    nearest = values[index[..., 0], index[..., 1], index[..., 2]]
+    return torch.where(inside, nearest, torch.zeros_like(nearest))
+
+
 def box_average(data: Tensor, shape: Sequence[int]) -> Tensor:
     """Average [D, H, W] float32 to fewer voxels [d, h, w] of the same box.
 

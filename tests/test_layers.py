@@ -12,7 +12,18 @@ CORE = {"torch", "numpy", "scipy", "nibabel", "psutil", "safetensors", "tqdm"}
 # A room, or a file at the top, imports from itself and from its left.
 ROOMS = (
     *("errors", "dials", "config", "system", "grid", "io", "regrid", "volume", "latent", "synth"),
-    *("data", "layers", "model", "training", "diffusion", "tutorial", "plots", "cli", "__main__"),
+    *(
+        "data",
+        "layers",
+        "model",
+        "training",
+        "anatomy",
+        "diffusion",
+        "tutorial",
+        "plots",
+        "cli",
+        "__main__",
+    ),
 )
 
 

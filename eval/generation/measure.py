@@ -17,7 +17,8 @@ from eval.generation.parts import Piece
 from eval.generation.sizes import Sizes, sizes
 from eval.generation.volumes import grid
 from eval.runner import Task
-from medil.diffusion.latents import SEEDS, VERSION, label_maps
+from medil.data.samples import label_map_paths
+from medil.diffusion.latents import SEEDS, VERSION
 from medil.errors import InputError
 
 NAME = "generation"
@@ -61,8 +62,8 @@ def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task
     profile, size = options.profile, sizes(options.profile)
     arms = tuple(options.arms) or size.arms
     _check(options.release, arms, size, options.parts)
-    maps = [path.name for path in label_maps("test")]
-    label_maps("train")
+    maps = [path.name for path in label_map_paths("test")]
+    label_map_paths("train")
     data_sha256 = rows.digest([maps, SEEDS, VERSION, size.held_out])
     weights = {
         arm: rows.digest((autoencoder(arm, profile).weights_id, flow(arm, profile).weights_id))

@@ -17,7 +17,7 @@ from eval.generation.rulers import brain_mask, measure_attributes
 from eval.heads import Head
 from eval.metrics.sets import ms_ssim_diversity, standardised
 from medil.diffusion.flow import FLOOR, LatentFlow, block_means
-from medil.diffusion.latents import LatentSet, box_grid, style
+from medil.diffusion.latents import LatentSet, style
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.io.intensity import Intensity, robust_intensity
@@ -25,6 +25,7 @@ from medil.latent import Latent
 from medil.model.autoencoder import MedIL
 from medil.model.tiles import slabs
 from medil.synth.attributes import Spread
+from medil.synth.box import box_grid
 from medil.volume import Volume
 
 SEED = 4711  # of the heads drawn here: in no training set

@@ -29,8 +29,8 @@ from eval.generation.volumes import (
     spread_values,
     training,
 )
-from medil.diffusion.latents import box_grid
 from medil.synth.attributes import ATTRIBUTES
+from medil.synth.box import box_grid
 
 VERSION = 1  # raise it when a measurement changes
 HELD_OUT, TRAINING, RULER = "held-out", "training", "ruler"

@@ -18,9 +18,9 @@ from eval.generation.autoencoders import RELEASE, TITLES
 from eval.generation.page import untrained
 from eval.generation.report import NAMES, agreement, control_pairs, wide
 from medil.diffusion.flow import FLOOR
-from medil.diffusion.latents import box_grid
 from medil.plots import COLOURS, PLANES, draw_plane, panels
 from medil.synth.attributes import ATTRIBUTES
+from medil.synth.box import box_grid
 from medil.volume import Volume
 
 POINT_MM = (4.0, 0.0, 4.0)  # beside the midplane, through the lateral ventricles

@@ -21,10 +21,11 @@ from eval.generation.flows import flow, render
 from eval.generation.rulers import VOXEL_MM
 from eval.generation.sizes import sizes
 from eval.rows import digest
-from medil.diffusion.latents import VERSION, box_grid, draw_heads, encode_heads, read_head
+from medil.diffusion.latents import VERSION, draw_heads, encode_heads, read_head
 from medil.diffusion.sampling import check_pair, sample_means
 from medil.grid import Grid
 from medil.regrid import apply_separable, box_weights
+from medil.synth.box import box_grid
 from medil.system.tensors import read_tensors, write_tensors
 
 KEPT_LATENTS = 4  # of a set, to be rendered on other grids

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from medil.data.manifest import Entry, entries, fetch, local_entries, reachable
+from medil.errors import InputError
 from medil.grid import Grid
 from medil.synth.anatomy import Anatomy, label_anatomy, mni152_datasets, tissue_anatomy
 from medil.volume import Volume, load
@@ -59,6 +60,21 @@ def label_maps(split: str) -> list[Entry | None]:
     Without any, the list holds one None, which stands for the tissue maps of MNI152.
     """
     return [*local_entries(LABEL_MAPS, split)] or [None]
+
+
+def label_map_paths(split: str) -> list[Path]:
+    """The files of the published label maps of a split.
+
+    Raises:
+        InputError: There are no label maps here.
+    """
+    maps = [fetch(entry) for entry in local_entries(LABEL_MAPS, split)]
+    if not maps:
+        raise InputError(
+            "heads are drawn on label maps, and none is on this computer; "
+            "set MEDIL_DATA_MIRROR to a folder that holds them, or fetch them first."
+        )
+    return maps
 
 
 def anatomy_of(label_map: Entry | None) -> Anatomy:

@@ -19,40 +19,24 @@ from torch import Tensor
 from tqdm import tqdm
 
 from medil.config import DataConfig
-from medil.data.manifest import fetch, local_entries
-from medil.data.samples import LABEL_MAPS
+from medil.data.samples import label_map_paths
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.io.intensity import robust_intensity
 from medil.model.base import LatentAutoencoder
 from medil.synth.anatomy import label_anatomy
 from medil.synth.attributes import ATTRIBUTES, attributes
+from medil.synth.box import BOX_UNITS, UNIT_MM, box_grid
 from medil.synth.cohort import scan
 from medil.synth.subject import CohortConfig, draw_subject
 from medil.system.tensors import read_tensors, write_tensors
 from medil.system.workers import grouped, share_out
 
-UNIT_MM = 32.0  # the box is 5 x 6 x 5 of these; each holds a whole number of voxels
-BOX_UNITS = (5, 6, 5)
 CELLS = 8  # the number of latent cells along each axis is a multiple of this
 PARTS = (16, 36)  # voxels per unit, fewest and most: 32/16 = 2 mm to 32/36 = 0.9 mm
 NEAR_1MM_SHARE = 0.6  # of heads on voxels of 1 mm
 SEEDS = {"train": 5000, "test": 5007}
 VERSION = 1  # raise it when other heads are drawn
-
-
-def box_grid(spacing_mm: float) -> Grid:
-    """The box of 160 x 192 x 160 mm around (0, 0, 0), RAS+, in voxels that divide 32 mm.
-
-    Raises:
-        InputError: The voxels do not fill the box.
-    """
-    parts = round(UNIT_MM / spacing_mm)
-    if parts < 1 or abs(parts * spacing_mm - UNIT_MM) > 1e-6 * UNIT_MM:
-        raise InputError(f"voxels of {spacing_mm:g} mm do not fill a box of {UNIT_MM:g} mm units.")
-    shape = [n * parts for n in BOX_UNITS]
-    first_mm = [-0.5 * (n - 1) * UNIT_MM / parts for n in shape]
-    return Grid.from_spacing(shape, UNIT_MM / parts, first_mm)
 
 
 def latent_box(pitch_mm: float) -> Grid:
@@ -97,21 +81,6 @@ def head_spacing_mm(seed: int, index: int) -> float:
     return UNIT_MM / int(rng.integers(PARTS[0], PARTS[1] + 1))
 
 
-def label_maps(split: str) -> list[Path]:
-    """The label maps of a split that are on this computer.
-
-    Raises:
-        InputError: There are no label maps here.
-    """
-    maps = [fetch(entry) for entry in local_entries(LABEL_MAPS, split)]
-    if not maps:
-        raise InputError(
-            "heads for sampling are drawn on label maps, and none is on this computer; "
-            "set MEDIL_DATA_MIRROR to a folder that holds them, or fetch them first."
-        )
-    return maps
-
-
 def draw_heads(
     split: str,
     numbers: Sequence[int],
@@ -131,7 +100,7 @@ def draw_heads(
     Raises:
         InputError: No label maps.
     """
-    maps = label_maps(split)
+    maps = label_map_paths(split)
     folder.mkdir(parents=True, exist_ok=True)
     paths = {k: head_path(folder, split, k, spacing_mm) for k in numbers}
     missing = [k for k, path in paths.items() if not path.exists()]
@@ -150,7 +119,7 @@ def _draw_on_one_map(
     split: str, folder: Path, spacing_mm: float | None, numbers: Sequence[int]
 ) -> None:
     """Draw heads that share a label map, which is read once."""
-    maps, seed = label_maps(split), SEEDS[split]
+    maps, seed = label_map_paths(split), SEEDS[split]
     anatomy = label_anatomy(maps[numbers[0] % len(maps)])
     for index in numbers:
         head = draw_subject(anatomy, seed, index, style())

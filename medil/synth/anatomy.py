@@ -71,6 +71,7 @@ FREESURFER: dict[str, tuple[int, ...]] = {
     "white matter lesion": (25, 57, 77, 78, 79),
     "vessel": (30, 62),
 }
+WHITE_PARCELS = (range(3000, 5000), (5001, 5002), range(13100, 13200), range(14100, 14200))
 TISSUE_OF = {label: tissue for tissue, labels in FREESURFER.items() for label in labels}
 OUTER_CSF = 24
 VENTRICLES = (4, 5, 43, 44)
@@ -220,7 +221,7 @@ def label_anatomy(path: str | Path, skull_stripped: bool = True) -> Anatomy:
     labels = np.where(tissue | (not skull_stripped), labels, 0)[box]
     grid = whole.crop([s.start for s in box], labels.shape)
     numbers = np.unique(np.append(labels, 0))
-    tissues = tuple(_tissue_of(int(n)) for n in numbers)
+    tissues = tuple(tissue_of(int(n)) for n in numbers)
     outer = outline(brain[box]) if skull_stripped else open_faces(torch.ones(labels.shape))
     ventricles = torch.from_numpy(np.isin(labels, VENTRICLES).astype(np.float32))
     return Anatomy(
@@ -257,12 +258,14 @@ def load_labels(path: str | Path) -> tuple[np.ndarray, Grid]:
     return labels, volume.grid
 
 
-def _tissue_of(label: int) -> str:
-    """The tissue of a FreeSurfer number: cortical parcels from 1000, unknown ones as cortex."""
+def tissue_of(label: int) -> str:
+    """The tissue of a FreeSurfer number: parcels from 1000, unknown ones as cortex."""
     if label == 0:
         return "air"
     if 500 <= label < 1000:
         return "head"
+    if any(label in parcels for parcels in WHITE_PARCELS):
+        return "white matter"
     return TISSUE_OF.get(label, "cortex")
 
 

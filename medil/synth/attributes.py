@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
-from medil.regrid import sample_trilinear
+from medil.regrid import sample_nearest, sample_trilinear
 from medil.synth.anatomy import OUTER_CSF, VENTRICLES, Anatomy
 from medil.synth.subject import Subject
 
@@ -66,22 +65,12 @@ def _volumes_ml(head: Subject, anatomy: Anatomy) -> tuple[float, float]:
     shape = [int(n) + 1 for n in (high - low) / COUNT_MM]
     points_mm = centres_mm(Grid.from_spacing(shape, COUNT_MM, low)).to(head.fields.device)
     source_mm = sample_trilinear(head.fields[:, :3], head.lattice, points_mm)[0].movedim(0, -1)
-    labels = _nearest(anatomy.labels, head.painted_grid, source_mm)
+    labels = sample_nearest(anatomy.labels, head.painted_grid, source_mm)
     numbers = torch.tensor(anatomy.numbers, device=labels.device)[labels.int()]
     voxel_ml = COUNT_MM**3 / 1000
     ventricles = torch.isin(numbers, torch.tensor(VENTRICLES, device=labels.device))
     brain = (numbers > 0) & (numbers < 500) & (numbers != OUTER_CSF)
     return float(ventricles.sum()) * voxel_ml, float(brain.sum()) * voxel_ml
-
-
-def _nearest(values: Tensor, grid: Grid, points_mm: Tensor) -> Tensor:
-    """Values of [D, H, W] at the voxels nearest to points [..., 3] (R, A, S) mm; 0 outside."""
-    index = torch.from_numpy(grid.ras_to_index(points_mm.cpu().double().numpy())).round().long()
-    sizes = torch.tensor(grid.shape)
-    inside = ((index >= 0) & (index < sizes)).all(-1).to(values.device)
-    index = index.clamp(torch.zeros(3, dtype=torch.long), sizes - 1).to(values.device)
-    nearest = values[index[..., 0], index[..., 1], index[..., 2]]
-    return torch.where(inside, nearest, torch.zeros_like(nearest))
 
 
 def _mean(head: Subject, anatomy: Anatomy, tissue: str) -> float:

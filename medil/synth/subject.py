@@ -63,6 +63,7 @@ class CohortConfig:
 DEFAULT = CohortConfig()
 # Displacement: (standard deviation, blur of the white noise), both in mm.
 WARPS = ((4.0, 22.0), (2.0, 10.0), (0.8, 5.0))
+SQUARINGS = 4  # halvings of a velocity before it is integrated
 
 
 @dataclass(frozen=True)
@@ -190,27 +191,14 @@ def _lattice(anatomy: Anatomy) -> Grid:
 def _draw_warp(
     anatomy: Anatomy, lattice: Grid, rng: np.random.Generator, config: CohortConfig
 ) -> tuple[Tensor, dict[str, float]]:
-    """The anatomy's point at each lattice point, [..., 3] (R, A, S) mm, and the drawn facts.
-
-    Smooth velocities are integrated by scaling and squaring, so that tissue does not fold
-    (Arsigny et al. 2006, doi:10.1007/11866565_113).
-    """
+    """The anatomy's point at each lattice point, [..., 3] (R, A, S) mm, and the drawn facts."""
     device = anatomy.inside.device
     amplitude, growth = rng.uniform(*config.warp_mm), rng.uniform(*config.ventricles)
-
-    def displacement() -> Tensor:
-        parts = [a * smooth_noise(lattice.shape, s / LATTICE_MM, rng, device) for a, s in WARPS]
-        return torch.stack(parts).sum(0)
-
-    velocity = torch.stack([displacement() for _ in range(3)]) * amplitude  # [3, ...] in mm
+    velocity = draw_velocity(lattice, rng, device) * amplitude
     velocity += growth * _ventricle_gradient(anatomy, lattice)
+    step = integrate(velocity, lattice)
     points_mm = centres_mm(lattice).to(device)
-    squarings = 4
-    step = velocity / 2**squarings
-    for _ in range(squarings):
-        there_mm = points_mm + step.movedim(0, -1)
-        step = step + sample_trilinear(step[None], lattice, there_mm)[0]
-    turn, scale = _draw_pose(rng, config)
+    turn, scale = draw_pose(rng, config)
     centre_mm = torch.from_numpy(anatomy.grid.centre_mm).to(device)
     posed_mm = (points_mm - centre_mm) @ torch.from_numpy(turn).to(device).T + centre_mm
     warped_mm = posed_mm + sample_trilinear(step[None], lattice, posed_mm)[0].movedim(0, -1)
@@ -218,7 +206,33 @@ def _draw_warp(
     return warped_mm, facts
 
 
-def _draw_pose(rng: np.random.Generator, config: CohortConfig) -> tuple[np.ndarray, np.ndarray]:
+def draw_velocity(
+    lattice: Grid, rng: np.random.Generator, device: torch.device | str = "cpu"
+) -> Tensor:
+    """A smooth random velocity, [3, ...] (R, A, S) mm, of the sizes of `WARPS`."""
+
+    def component() -> Tensor:
+        parts = [a * smooth_noise(lattice.shape, s / LATTICE_MM, rng, device) for a, s in WARPS]
+        return torch.stack(parts).sum(0)
+
+    return torch.stack([component() for _ in range(3)])
+
+
+def integrate(velocity: Tensor, lattice: Grid) -> Tensor:
+    """The displacement, [3, ...] mm, of a velocity [3, ...] mm on a lattice after unit time.
+
+    By scaling and squaring, so that tissue does not fold (Arsigny et al. 2006,
+    doi:10.1007/11866565_113).
+    """
+    points_mm = centres_mm(lattice).to(velocity.device)
+    step = velocity / 2**SQUARINGS
+    for _ in range(SQUARINGS):
+        there_mm = points_mm + step.movedim(0, -1)
+        step = step + sample_trilinear(step[None], lattice, there_mm)[0]
+    return step
+
+
+def draw_pose(rng: np.random.Generator, config: CohortConfig) -> tuple[np.ndarray, np.ndarray]:
     """[3, 3] head point to anatomy point (turn, shear, shrink), and the three scales."""
     scale = rng.uniform(*config.scale) ** 0.7 * rng.uniform(*config.scale, size=3) ** 0.3
     angles = np.radians(rng.normal(0, config.rotation_deg / 2, size=3))

@@ -10,7 +10,6 @@ from torch.nn import functional
 from medil.config import preset
 from medil.diffusion import latents as latentset
 from medil.diffusion.latents import (
-    box_grid,
     draw_heads,
     encode_heads,
     head_spacing_mm,
@@ -21,6 +20,7 @@ from medil.errors import InputError
 from medil.grid import centres_mm
 from medil.model.autoencoder import MedIL
 from medil.synth.attributes import ATTRIBUTES
+from medil.synth.box import box_grid
 from tests.images import LABELS_ORIGIN_MM, toy_labels, write_nifti
 from tests.synth.test_attributes import VENTRICLE_MM
 
@@ -32,7 +32,7 @@ def head(tmp_path_factory):
     affine[:3, 3] = LABELS_ORIGIN_MM
     labels = write_nifti(folder / "toy.nii.gz", toy_labels(VENTRICLE_MM, 7.0), affine)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latentset, "label_maps", lambda split: [labels])
+        patch.setattr(latentset, "label_map_paths", lambda split: [labels])
         (path,) = draw_heads("train", [0], folder / "drawn", spacing_mm=4.0)
         again = path.stat().st_mtime_ns
         assert draw_heads("train", [0], folder / "drawn", spacing_mm=4.0) == [path]

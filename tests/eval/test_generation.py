@@ -10,10 +10,10 @@ from eval.generation import flows, measure, parts, rulers, sets, sizes, volumes
 from eval.generation.report import agreement
 from eval.rows import Provenance
 from medil.config import preset
-from medil.diffusion.latents import box_grid
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
 from medil.model.autoencoder import MedIL
+from medil.synth.box import box_grid
 
 SMALL = (40, 48, 40)
 
@@ -223,7 +223,7 @@ def made_up(monkeypatch, brains):
     for module in (parts, measure):
         monkeypatch.setattr(module, "autoencoder", lambda *_: model)
         monkeypatch.setattr(module, "flow", lambda *_: model)
-    monkeypatch.setattr(measure, "label_maps", lambda split: [SimpleNamespace(name=split)])
+    monkeypatch.setattr(measure, "label_map_paths", lambda split: [SimpleNamespace(name=split)])
     few_sizes = sizes.Sizes(
         ("release", "integrated"), 6, 6, 6, 6, 2, 1, 3, 2, (1.0, 2.0), ("brain",), 1
     )

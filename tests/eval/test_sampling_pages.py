@@ -7,13 +7,13 @@ import torch
 
 from eval.generation import page as pages
 from medil.config import FLOW_PRESETS, PRESETS, FlowConfig
-from medil.diffusion.latents import box_grid
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
 from medil.io.intensity import Intensity
 from medil.latent import Latent
 from medil.model.autoencoder import MedIL
 from medil.synth.attributes import Spread
+from medil.synth.box import box_grid
 from medil.volume import Volume
 
 SPREADS = {"brain": Spread(1000.0, 100.0, 800.0, 1200.0)}

@@ -109,7 +109,7 @@ def heads(monkeypatch, tmp_path):
     affine = torch.eye(4).numpy()
     affine[:3, 3] = LABELS_ORIGIN_MM
     path = write_nifti(tmp_path / "toy.nii.gz", labels, affine)
-    monkeypatch.setattr(head_latents, "label_maps", lambda split: [path])
+    monkeypatch.setattr(head_latents, "label_map_paths", lambda split: [path])
     monkeypatch.setattr(head_latents, "head_spacing_mm", lambda seed, index: 4.0)
 
 

@@ -1,0 +1,1 @@
+"""Tissue maps of brains: their classes, drawn anatomies, and a segmenter of T1w scans."""
