@@ -74,7 +74,7 @@ def test_the_wheel_holds_every_file_of_the_package_but_the_larger_weights(wheel)
 
 
 def test_the_wheel_is_small(wheel):
-    assert Path(wheel.filename).stat().st_size < 6e6
+    assert Path(wheel.filename).stat().st_size < 6.5e6
 
 
 def test_the_wheel_needs_the_core_dependencies_alone(wheel):

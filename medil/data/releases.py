@@ -1,7 +1,7 @@
-"""Released weights: from the package, a local mirror, the cache, or by download.
+"""Released weights and anatomies: from the package, a local mirror, the cache, or by download.
 
-The wheel carries `tiny` alone, a checkout every release. `releases/manifest.toml` holds the
-SHA-256 of each file, which is checked every time.
+The wheel carries `tiny` and the anatomies, a checkout every release. `releases/manifest.toml`
+holds the SHA-256 of each file, which is checked every time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def releases() -> dict[str, PublishedFile]:
     table = tomllib.loads((RELEASES / "manifest.toml").read_text(encoding="utf-8"))
     repository = os.environ.get("MEDIL_REPOSITORY_URL", "").rstrip("/")
     return {
-        Path(row["path"]).stem: PublishedFile(
+        row["path"].split(".")[0]: PublishedFile(
             path=f"releases/{row['path']}",
             url=repository
             and table["url"].format(
@@ -40,11 +40,11 @@ def releases() -> dict[str, PublishedFile]:
 
 
 def release_path(name: str) -> Path:
-    """Return a verified local copy of released weights; download them if there is none.
+    """Return a verified local copy of a released file; download it if there is none.
 
-    The safetensors file is looked for in the package, in `MEDIL_DATA_MIRROR` (at the top or in
-    ``releases/``) and in the cache. It is named by a preset, with ``-ldm`` for the latent
-    diffusion model.
+    It is looked for in the package, in `MEDIL_DATA_MIRROR` (at the top or in ``releases/``) and in
+    the cache. Weights are named by a preset, with ``-ldm`` for the latent diffusion model and
+    ``-segmenter`` for the tissue segmenter; ``anatomies`` are the packed tissue maps.
 
     Raises:
         InputError: No such release, other bytes than published, or no copy and no address.
@@ -55,7 +55,7 @@ def release_path(name: str) -> Path:
     """
     known = releases()
     if name not in known:
-        alike = ", ".join(n for n in known if n.endswith("-ldm") == name.endswith("-ldm"))
+        alike = ", ".join(n for n in known if _kind(n) == _kind(name))
         raise InputError(f"the release {name!r} has not been trained yet; there is: {alike}.")
     published = known[name]
     file = Path(published.path).name
@@ -64,8 +64,13 @@ def release_path(name: str) -> Path:
         nearby.append(Path(mirror) / file)
     if not (published.url or available(published, nearby)):
         raise InputError(
-            f"the installed package does not carry the weights of {name!r}; set MEDIL_DATA_MIRROR "
+            f"the installed package does not carry the release {name!r}; set MEDIL_DATA_MIRROR "
             "to the folder medil/releases of a checkout, or MEDIL_REPOSITORY_URL to the address "
             "of the repository."
         )
     return fetch(published, nearby)
+
+
+def _kind(name: str) -> str:
+    """What follows the name of the preset; a release without one is of its own kind."""
+    return name if name == "anatomies" else name.partition("-")[2]
