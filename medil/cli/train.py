@@ -1,4 +1,4 @@
-"""The verbs that train: `medil train` and `medil train-ldm`, which share their options."""
+"""The verbs that train: `train`, `train-ldm` and `train-segmenter`, which share their options."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class TrainingCommand(click.Command):
 
 
 def training_options(verb: Callable) -> Callable:
-    """Add the options that both verbs share."""
+    """Add the options that these verbs share."""
     for option in reversed(OPTIONS):
         verb = option(verb)
     return verb
@@ -126,6 +126,28 @@ def train_ldm(autoencoder: Path | None, **options: Any) -> None:
     from medil.diffusion.training import FlowLearner
 
     _train(FlowLearner, source=autoencoder, **options)
+
+
+@click.command(
+    "train-segmenter",
+    cls=TrainingCommand,
+    epilog="Example: medil train-segmenter -o runs/seg --time-budget 9m",
+)
+@training_options
+@click.option(
+    "--painted", type=FILE, metavar="FOLDER",
+    help="Folder of the painted heads, which runs can share [default: in the run's].",
+)  # fmt: skip
+@click.option("--heads", type=COUNT, help="Synthetic heads to train on [default: the preset's].")
+def train_segmenter(painted: Path | None, **options: Any) -> None:
+    """Train the segmenter of tissue classes on painted heads, whose maps are exact.
+
+    Heads are drawn once, into a folder; then the network trains on patches of them.
+    Ctrl-C saves and stops the run; --resume continues it, up to a longer --minutes or --steps.
+    """
+    from medil.anatomy.training import SegmenterLearner
+
+    _train(SegmenterLearner, source=painted, **options)
 
 
 def _train(

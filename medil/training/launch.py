@@ -9,7 +9,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-from medil.config import FlowTraining, TrainConfig
+from medil.config import Schedule
 from medil.errors import InputError, needs
 from medil.system.device import find_device
 
@@ -49,7 +49,7 @@ def started_processes() -> tuple[int, int]:
     return max(1, env.get("SLURM_NTASKS", 1) // nodes), nodes
 
 
-def check_batch(settings: TrainConfig | FlowTraining, processes: int) -> None:
+def check_batch(settings: Schedule, processes: int) -> None:
     """Refuse a batch that cannot be split into equal parts.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from medil.config import FlowTraining, TrainConfig
+from medil.config import Schedule
 from medil.system.files import atomic_output
 
 LOG = "log.jsonl"
@@ -32,7 +32,7 @@ class RunLog:
     def __init__(
         self,
         out: Path,
-        settings: TrainConfig | FlowTraining,
+        settings: Schedule,
         step: int = 0,
         progress: float = 0,
         silent: bool = False,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medil.config import FlowTraining, ModelConfig, RunConfig, TrainConfig
+from medil.config import ModelConfig, RunConfig, Schedule, TrainConfig
 from medil.errors import InputError
 from medil.training.losses import Adversary, Perceptual, total_loss
 from medil.training.patches import Scan, Step, global_step, patch_step
@@ -43,13 +43,13 @@ def draw_noise(config: ModelConfig, step: Step, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def learning_rate(settings: TrainConfig | FlowTraining, progress: float, step: int) -> float:
+def learning_rate(settings: Schedule, progress: float, step: int) -> float:
     """Linear warm-up, then half a cosine over the run."""
     warm = min(1.0, (step + 1) / settings.warmup_steps)
     return settings.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
-def new_optimiser(model: nn.Module, settings: TrainConfig | FlowTraining) -> torch.optim.AdamW:
+def new_optimiser(model: nn.Module, settings: Schedule) -> torch.optim.AdamW:
     """AdamW over all weights."""
     return torch.optim.AdamW(
         model.parameters(), settings.learning_rate, (0.9, settings.beta2),

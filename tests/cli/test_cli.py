@@ -25,6 +25,7 @@ VERBS = (
     "cohort",
     "sample",
     "train-ldm",
+    "train-segmenter",
     "train",
     "evaluate",
     "book",

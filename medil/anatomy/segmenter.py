@@ -1,0 +1,128 @@
+"""Tissue classes of a T1w brain: the segmenter, and its weights in and out.
+
+It was trained on painted heads alone, whose tissue maps are exact. A scan is averaged to 1 mm
+along its axes; the network then gives every voxel of the brain a class.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional
+
+from medil.anatomy.classes import NUMBER, SPACING_MM, LabelMap
+from medil.anatomy.network import TissueNet, positions
+from medil.config import SegmenterRun
+from medil.data.releases import release_path
+from medil.errors import InputError
+from medil.grid import Grid
+from medil.io.intensity import replace_nonfinite, robust_intensity
+from medil.model.weights import read_tensors, with_weights
+from medil.regrid import cell_average, resample
+from medil.system.files import atomic_output
+from medil.volume import Volume
+
+FORMAT = "medil-segmenter-1"
+RELEASE_NAME = "{}-segmenter"  # name of a preset's released weights
+MARGIN_VOX = 4  # air around the brain that the network sees
+
+
+@torch.inference_mode()
+def segment(volume: Volume, network: TissueNet | None = None) -> LabelMap:
+    """The tissue map of a skull-stripped T1w brain.
+
+    Args:
+        volume: Intensities of any scale; 0, or the lowest value, is air.
+        network: The released one when None.
+
+    Returns:
+        The map in voxels of 1 mm over the scan's box, along its axes. Air is air of the scan.
+
+    Raises:
+        InputError: The scan is constant, not finite, or has no air, as a raw head that fills
+            its box has not.
+    """
+    network = network or load_segmenter_release()
+    data, grid, brain = at_one_mm(volume)
+    box = ndimage.find_objects(brain.numpy().astype(np.uint8))[0]
+    start = [s.start - MARGIN_VOX for s in box]
+    unit = network.unit
+    shape = [-(-(s.stop - s.start + 2 * MARGIN_VOX) // unit) * unit for s in box]
+    pads = [(-a, a + n - whole) for a, n, whole in zip(start, shape, grid.shape, strict=True)]
+    flat = [p for pair in reversed(pads) for p in pair]  # negative ones cut off
+    scores = _scores(network, functional.pad(data, flat), functional.pad(brain, flat), grid)
+    labels = functional.pad(scores.argmax(0).to(torch.uint8), [-p for p in flat])
+    return LabelMap(torch.where(brain, labels, 0), grid)
+
+
+def _scores(network: TissueNet, data: Tensor, brain: Tensor, grid: Grid) -> Tensor:
+    """[classes, D, H, W] of a box whose voxels have 1 mm; air is never the answer."""
+    middle = torch.from_numpy(np.array(ndimage.center_of_mass(brain.numpy())))
+    axes = torch.from_numpy(grid.directions.copy())
+    place = positions(tuple(data.shape), -(axes @ middle), axes)
+    scores = network(data[None, None], place[None])[0]
+    scores[NUMBER["air"]] = -torch.inf
+    return scores
+
+
+def at_one_mm(volume: Volume) -> tuple[Tensor, Grid, Tensor]:
+    """A scan in voxels of 1 mm along its axes, 0 ... 1, and where it is not air.
+
+    Returns:
+        [D, H, W] float32, its grid, and [D, H, W] bool.
+
+    Raises:
+        InputError: As `segment`.
+    """
+    data, _ = replace_nonfinite(volume.data)
+    data = data.float()
+    air = 0.0 if float(data.min()) >= 0 else float(data.flatten().mode().values)
+    is_brain = data != air
+    if bool(is_brain.all()):
+        raise InputError("the scan has no air of one value; give a skull-stripped brain.")
+    scaled = robust_intensity(data - air).forward(data - air) * is_brain
+    grid = volume.grid.covering(SPACING_MM)
+    if volume.grid.is_close(grid):
+        return scaled, volume.grid, is_brain
+    share = torch.from_numpy(cell_average(is_brain.numpy(), volume.grid, grid))
+    mean = torch.from_numpy(resample(scaled.numpy(), volume.grid, grid))
+    brain = share > 0.5
+    return torch.where(brain, mean.clamp(min=1e-3), 0.0).float(), grid, brain
+
+
+# Weights in and out
+
+
+def save_segmenter(network: TissueNet, config: SegmenterRun, path: Path, facts: dict) -> Path:
+    """Write weights in half precision, with configuration and facts; replaces what is there."""
+    meta = {"format": FORMAT, "config": config.to_json(), "facts": json.dumps(facts)}
+    tensors = {k: v.to(torch.float16).contiguous() for k, v in network.state_dict().items()}
+    with atomic_output(path, force=True) as temporary:
+        save_file(tensors, temporary, meta)
+    return path
+
+
+def load_segmenter(path: str | Path) -> TissueNet:
+    """The network of a file of `save_segmenter`, in evaluation mode.
+
+    Raises:
+        InputError: Unreadable, of another format, or not fitting its own configuration.
+    """
+    tensors, meta = read_tensors(path, FORMAT)
+    config = SegmenterRun.from_json(meta["config"])
+    return with_weights(TissueNet(config.model), tensors, meta, path)
+
+
+def load_segmenter_release(name: str = "tiny") -> TissueNet:
+    """A released segmenter by the name of its preset; see `medil.data.releases.release_path`.
+
+    Raises:
+        InputError: No such release, or no copy of its weights.
+    """
+    return load_segmenter(release_path(RELEASE_NAME.format(name)))
