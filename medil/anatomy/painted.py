@@ -15,8 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
@@ -29,7 +27,7 @@ from medil.regrid import box_average, sample_nearest, sample_trilinear
 from medil.synth.anatomy import Anatomy, gaussian, label_anatomy, outline
 from medil.synth.appearance import Range, smooth_noise
 from medil.synth.subject import CohortConfig, Subject, draw_subject
-from medil.system.files import atomic_output
+from medil.system.tensors import read_tensors, write_tensors
 from medil.system.workers import grouped, share_out
 
 VERSION = 1  # raise it when other heads are drawn
@@ -108,15 +106,13 @@ def _draw_on_one_map(split: str, paths: dict[int, Path], numbers: Sequence[int])
     for index in numbers:
         head = painted_head(draw_subject(anatomy, SEEDS[split], index, STYLE), anatomy)
         tensors = {"data": head.data, "labels": head.labels, "inside": head.inside}
-        with atomic_output(paths[index], force=True) as temporary:
-            save_file(tensors, temporary, {"source": head.source})
+        write_tensors(paths[index], tensors, {"source": head.source}, force=True)
 
 
 def read_painted_head(path: Path) -> PaintedHead:
     """The head in a file of `draw_painted_heads`."""
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in ("data", "labels", "inside")}
-        return PaintedHead(**tensors, source=file.metadata()["source"])
+    tensors, meta = read_tensors(path)
+    return PaintedHead(**tensors, source=meta["source"])
 
 
 def roomy(anatomy: Anatomy) -> Anatomy:

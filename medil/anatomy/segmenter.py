@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
@@ -23,9 +22,9 @@ from medil.data.releases import release_path
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.io.intensity import replace_nonfinite, robust_intensity
-from medil.model.weights import read_tensors, with_weights
+from medil.model.weights import readable, with_weights
 from medil.regrid import cell_average, resample
-from medil.system.files import atomic_output
+from medil.system.tensors import read_tensors, write_tensors
 from medil.volume import Volume
 
 FORMAT = "medil-segmenter-1"
@@ -38,7 +37,8 @@ def segment(volume: Volume, network: TissueNet | None = None) -> LabelMap:
     """The tissue map of a skull-stripped T1w brain.
 
     Args:
-        volume: Intensities of any scale; 0, or the lowest value, is air.
+        volume: Intensities of any scale. Air is 0, or where some are negative the commonest value,
+            or NaN.
         network: The released one when None.
 
     Returns:
@@ -80,9 +80,11 @@ def at_one_mm(volume: Volume) -> tuple[Tensor, Grid, Tensor]:
     Raises:
         InputError: As `segment`.
     """
-    data, _ = replace_nonfinite(volume.data)
-    data = data.float()
-    air = 0.0 if float(data.min()) >= 0 else float(data.flatten().mode().values)
+    data = volume.data.float()
+    finite = data[torch.isfinite(data)]
+    is_magnitude = not len(finite) or float(finite.min()) >= 0
+    air = 0.0 if is_magnitude else float(finite.mode().values)
+    data, _ = replace_nonfinite(data, background=air)
     is_brain = data != air
     if bool(is_brain.all()):
         raise InputError("the scan has no air of one value; give a skull-stripped brain.")
@@ -103,9 +105,7 @@ def save_segmenter(network: TissueNet, config: SegmenterRun, path: Path, facts: 
     """Write weights in half precision, with configuration and facts; replaces what is there."""
     meta = {"format": FORMAT, "config": config.to_json(), "facts": json.dumps(facts)}
     tensors = {k: v.to(torch.float16).contiguous() for k, v in network.state_dict().items()}
-    with atomic_output(path, force=True) as temporary:
-        save_file(tensors, temporary, meta)
-    return path
+    return write_tensors(path, tensors, meta, force=True)
 
 
 def load_segmenter(path: str | Path) -> TissueNet:
@@ -115,7 +115,8 @@ def load_segmenter(path: str | Path) -> TissueNet:
         InputError: Unreadable, of another format, or not fitting its own configuration.
     """
     tensors, meta = read_tensors(path, FORMAT)
-    config = SegmenterRun.from_json(meta["config"])
+    with readable(path):
+        config = SegmenterRun.from_json(meta["config"])
     return with_weights(TissueNet(config.model), tensors, meta, path)
 
 

@@ -87,15 +87,20 @@ class SegmenterLearner(Learner):
         optimiser.step()
         return {"loss": value, "gradient_norm": norm, "voxels": tensors[0].numel()}
 
+    @classmethod
+    def check_weights(cls, config: SegmenterRun, path: Path) -> None:
+        """Refuse weights that are no segmenter's, or of another shape."""
+        if load_segmenter(path).config != config.model:
+            raise InputError(f"{path} holds weights of another network; begin without it.")
+
     def warm_start(self, run: Run, path: Path) -> None:
         """Start from another run's averaged weights.
 
         Raises:
             InputError: Unreadable weights, or of a network of another shape.
         """
+        self.check_weights(self.config, path)
         earlier = load_segmenter(path)
-        if earlier.config != self.config.model:
-            raise InputError(f"{path} holds weights of another network; begin without it.")
         run.bare.load_state_dict(earlier.state_dict())
         run.ema.load_state_dict(earlier.state_dict())
         facts: Any = earlier.facts

@@ -152,6 +152,16 @@ def test_a_resumed_run_ends_as_if_it_had_not_stopped(tmp_path):
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
+def test_a_run_can_start_from_the_weights_of_another_of_its_shape(trained, tmp_path):
+    config = replace(SMALL, train=replace(SMALL.train, steps=1, bf16=False))
+    weights = trained[0] / "weights.safetensors"
+    train(SegmenterLearner(config, [striped_head()]), tmp_path, warm_start_from=weights)
+    assert load_segmenter(tmp_path / "weights.safetensors").facts["earlier"]["step"] == 60
+    wider = replace(config, model=SegmenterConfig((16, 8), (1, 1), 8))
+    with pytest.raises(InputError, match="another network"):
+        SegmenterLearner.check_weights(wider, weights)
+
+
 @pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (0.8, 0.8, 1.2)])
 def test_a_scan_gets_a_map_at_one_mm_over_its_box(trained, spacing_mm):
     network, head = trained[1], striped_head()
@@ -167,6 +177,8 @@ def test_a_scan_gets_a_map_at_one_mm_over_its_box(trained, spacing_mm):
         assert mapped.volumes_ml()[name] == pytest.approx(ml, rel=0.45), name
     if spacing_mm == (1.0, 1.0, 1.0):
         assert torch.equal(mapped.labels == 0, data == 0)  # air of the scan, and no other
+        masked = Volume(torch.where(data == 0, torch.nan, data), mapped.grid)
+        assert torch.equal(segment(masked, network).labels, mapped.labels)
 
 
 def test_what_cannot_be_segmented_is_refused(trained, grid):
@@ -174,5 +186,7 @@ def test_what_cannot_be_segmented_is_refused(trained, grid):
         segment(Volume(torch.rand(grid.shape) + 1, grid), trained[1])
     with pytest.raises(InputError, match="constant"):
         segment(Volume(torch.zeros(grid.shape), grid), trained[1])
+    with pytest.raises(InputError, match="no finite value"):
+        segment(Volume(torch.full(grid.shape, torch.nan), grid), trained[1])
     with pytest.raises(InputError, match="no multiple of"):
         SegmenterRun("tiny", train=replace(SMALL.train, side_vox=36))
