@@ -21,6 +21,7 @@ from torch import Tensor
 from medil.errors import InputError
 
 Triple = tuple[float, float, float]
+FLOAT32_ROUNDING = 2e-6  # of an extent; most of the scans at hand have less than 1e-6
 MAX_AXIS_VOXELS = 2.0**40  # beyond it even the index of a voxel loses its fractions
 
 
@@ -160,6 +161,21 @@ class Grid:
         farthest_mm = max(gap.min(0).max(), gap.min(1).max())
         return bool(farthest_mm <= tolerance_mm * math.sqrt(3))
 
+    def overlaps(self, other: Grid) -> bool:
+        """Whether the boxes of two grids, parallel or oblique, share any space.
+
+        Two convex bodies are apart where some plane separates them, and for boxes one that is
+        spanned by two of their edges (the separating axis theorem).
+        """
+        edges = [*self.directions.T, *other.directions.T]
+        for one, two in itertools.combinations(edges, 2):
+            normal = np.cross(one, two)
+            here, there = self.corners_mm @ normal, other.corners_mm @ normal
+            apart = max(there.min() - here.max(), here.min() - there.max())
+            if np.linalg.norm(normal) > 1e-6 and apart >= -1e-6:
+                return False
+        return True
+
     def is_parallel_to(self, other: Grid) -> bool:
         """Whether the voxel axes i, j, k of both grids have the same directions."""
         return bool(np.abs(self.directions - other.directions).max() <= 1e-5)
@@ -227,9 +243,11 @@ class Grid:
 
     def covering(self, spacing_mm: float | Sequence[float]) -> Grid:
         """The smallest grid of this spacing whose box holds this box, sharing its middle."""
-        # 1e-6: an extent that is a whole number of voxels must not gain one by rounding.
+        # An extent that is a whole number of voxels must not gain one by the rounding of an affine
+        # that was stored in float32.
         return self._covering(
-            as_triple(spacing_mm, "spacing_mm"), lambda n: max(1, math.ceil(n - 1e-6))
+            as_triple(spacing_mm, "spacing_mm"),
+            lambda n: max(1, math.ceil(n - max(1e-6, FLOAT32_ROUNDING * n))),
         )
 
     def covering_from_corner(self, spacing_mm: float | Sequence[float]) -> Grid:

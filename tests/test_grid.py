@@ -152,6 +152,40 @@ def test_shifting_moves_every_point_by_as_many_mm(oblique_grid):
     )
 
 
+def test_boxes_overlap_where_they_share_space(grid, oblique_grid):
+    for one, two in itertools.product(
+        (grid, oblique_grid, oblique_grid.reoriented("LIA")[0]), repeat=2
+    ):
+        assert one.overlaps(two)
+    width = grid.extent_mm[0]
+    assert grid.overlaps(grid.shifted((width - 0.01, 0, 0)))
+    assert not grid.overlaps(grid.shifted((width, 0, 0)))  # they touch
+    assert not grid.overlaps(oblique_grid.shifted((0, 0, 1000)))
+    small = Grid.from_spacing((1, 1, 1), 0.1, grid.centre_mm)
+    assert grid.overlaps(small) and small.overlaps(grid)
+
+
+def test_boxes_may_be_apart_though_their_bounds_are_not():
+    bar = Grid.from_spacing((40, 1, 1), 1.0).rotated((0, 0, 1), 45)
+    other = bar.shifted((10, -10, 0))
+    low, high = (
+        np.maximum(bar.bounds_mm[0], other.bounds_mm[0]),
+        np.minimum(bar.bounds_mm[1], other.bounds_mm[1]),
+    )
+    assert (low < high).all() and not bar.overlaps(other)
+    assert bar.overlaps(bar.rotated((0, 0, 1), 90))
+
+
+@pytest.mark.parametrize(("n", "size_mm"), [(256, 0.9375), (240, 1.0), (192, 1.25), (160, 0.8)])
+def test_an_affine_in_float32_adds_no_layer_of_cells(n, size_mm):
+    rng = np.random.default_rng(0)
+    for axis in rng.normal(size=(50, 3)):
+        turned = Grid.from_spacing((n, n, 4), (size_mm, size_mm, 4.0)).rotated(axis, 33)
+        stored = Grid(turned.shape, turned.affine_vox2ras.astype(np.float32))
+        assert stored.covering(4.0).shape == turned.covering(4.0).shape
+        assert turned.covering(4.0).shape == (n * size_mm / 4, n * size_mm / 4, 4)
+
+
 # Orientation
 
 

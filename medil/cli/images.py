@@ -19,6 +19,7 @@ from medil.cli.options import (
     Spacing,
     Window,
     check_image_output,
+    check_overlap,
     folder,
     force,
     like,
@@ -229,6 +230,7 @@ def phantom(
 
     Phantoms are formulas, so every voxel is the average of a known function over its cell.
     """
+    from medil.io.nifti import place_of
     from medil.synth.phantoms import render
     from medil.volume import Volume, load, save
 
@@ -237,9 +239,12 @@ def phantom(
     if spacing and like:
         raise InputError("--spacing and --like both name the output's grid; name only one.")
     resembled = load(like, volume_index=0) if like else None
-    grid = resembled.grid if resembled else drawn.grid(spacing or 1.0)
+    grid = drawn.grid(spacing or 1.0)
+    if like and resembled:
+        check_overlap(resembled.grid, grid, like)
+        grid = resembled.grid
     require_memory(grid.n_voxels, RENDER_BYTES, "this phantom")
-    source = resembled.source if resembled else None
+    source = place_of(resembled.source) if resembled and resembled.source else None
     save(Volume(render(drawn, grid, supersample), grid), output, like=source, force=force)
 
 

@@ -134,6 +134,7 @@ def target(
     if other:
         resembled = load(other, volume_index=0)
         grid, source = resembled.grid, resembled.source and place_of(resembled.source)
+        check_overlap(grid, native, other)
     if spacing_mm:
         on_disk = source.grid if source else native
         spacing_mm = as_triple(spacing_mm, "--spacing")
@@ -144,6 +145,16 @@ def target(
                 )
         grid, _ = on_disk.with_spacing(spacing_mm).aligned(native)
     return grid, source
+
+
+def check_overlap(grid: Grid, box: Grid, like: Path) -> None:
+    """Refuse the grid of --like if nothing of what is drawn would lie on it."""
+    if not grid.overlaps(box):
+        places = [", ".join(f"{a:.0f} to {b:.0f}" for a, b in g.bounds_mm.T) for g in (grid, box)]
+        raise InputError(
+            f"{like} fills R, A, S {places[0]} mm and shares nothing with what is rendered, which "
+            f"fills {places[1]} mm; register one to the other first."
+        )
 
 
 def check_image_output(path: Path, replace: bool) -> None:

@@ -216,3 +216,18 @@ def test_the_library_never_names_an_option():
         tree = ast.parse(path.read_text("utf-8")) if "cli" not in path.parts else ast.Module([], [])
         for raised in (node for node in ast.walk(tree) if isinstance(node, ast.Raise)):
             assert not re.search(r"(^|[ '])--[a-z]", ast.unparse(raised)), path
+
+
+@pytest.mark.parametrize("verb", ["reconstruct", "decode", "phantom"])
+def test_a_grid_that_shares_nothing_with_the_image_is_refused(run_medil, scan, tmp_path, verb):
+    image = load(scan)
+    far = image.grid.shifted((1000, 0, 0))
+    save(image.with_data(image.data, far), tmp_path / "far.nii")
+    first = scan
+    if verb == "decode":
+        first = tmp_path / "a.safetensors"
+        assert run_medil("encode", scan, "-o", first)[0] == 0
+    first = "ball" if verb == "phantom" else first
+    out = tmp_path / "out.nii"
+    refused(run_medil(verb, first, "-o", out, "--like", tmp_path / "far.nii"), "shares nothing")
+    assert not out.exists()
