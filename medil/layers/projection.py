@@ -23,6 +23,8 @@ from medil.layers.bases import Basis, cell_average
 from medil.layers.blocks import at_least_float
 
 POINTS_PER_CHUNK = 2**14
+LONG_NODES = 1536  # along an axis, beyond which it is inverted run by run
+RUN, RUN_MARGIN = 512, 96  # nodes
 NEGLIGIBLE = 1e-10  # relative to a least-squares matrix's largest entry: smaller ones become 0
 
 
@@ -196,14 +198,54 @@ def analyse(values: Tensor, basis: Basis, voxels: Grid, nodes: Grid) -> Tensor:
 def _least_squares_band(basis: Basis, place: Place, ridge: float) -> Band:
     n_nodes, n_voxels = place[:2]
     matrix = _axis_matrix(basis, *place).reshape(n_voxels, -1)
+    if n_nodes > LONG_NODES:
+        return Band(_long_inverse(basis, matrix, place, ridge)[:, None])
     gram = matrix.T @ matrix
-    bend = np.diff(np.eye(n_nodes), n=min(2, n_nodes - 1), axis=0)  # second differences
     # Without a ridge, values inside a block must not depend on its size: `medil.model.tiles`.
     scale = np.trace(gram) / n_nodes if ridge else np.median(np.diag(gram))
-    penalty = ridge * (bend.T @ bend) + 1e-4 * np.eye(n_nodes)
-    inverse = np.linalg.solve(gram + scale * penalty, matrix.T)  # decays away from the node
+    inverse = _regularised_inverse(matrix, gram, scale, ridge)
     inverse[np.abs(inverse) < NEGLIGIBLE * np.abs(inverse).max()] = 0
     return Band(inverse[:, None])
+
+
+def _regularised_inverse(
+    matrix: np.ndarray, gram: np.ndarray, scale: float, ridge: float
+) -> np.ndarray:
+    """[n_nodes, n_voxels]; it decays away from the node."""
+    n_nodes = len(gram)
+    bend = np.diff(np.eye(n_nodes), n=min(2, n_nodes - 1), axis=0)  # second differences
+    penalty = ridge * (bend.T @ bend) + 1e-4 * np.eye(n_nodes)
+    return np.linalg.solve(gram + scale * penalty, matrix.T)
+
+
+def _long_inverse(basis: Basis, matrix: np.ndarray, place: Place, ridge: float) -> np.ndarray:
+    """The inverse of a long axis, run by run with a margin: the time does not grow as n^3."""
+    n_nodes, n_voxels, _, step = place
+    reach = basis.radius + step / 2 + 1
+    inverse = np.zeros((n_nodes, n_voxels))  # takes no memory where it stays zero
+    squares = [_run(matrix, a, a + RUN, place, reach)[0] for a in range(0, n_nodes, RUN)]
+    scale = sum(float((part**2).sum()) for part in squares) / n_nodes
+    for first in range(0, n_nodes, RUN):
+        low, high = max(0, first - RUN_MARGIN), min(n_nodes, first + RUN + RUN_MARGIN)
+        part, voxels = _run(matrix, low, high, place, reach)
+        solved = _regularised_inverse(part, part.T @ part, scale, ridge)
+        solved[np.abs(solved) < NEGLIGIBLE * np.abs(solved).max()] = 0
+        inverse[first : first + RUN, voxels] = solved[first - low : first - low + RUN]
+    return inverse
+
+
+def _run(
+    matrix: np.ndarray, low: int, high: int, place: Place, reach: float
+) -> tuple[np.ndarray, slice]:
+    """The part of an axis matrix for a run of nodes, and the voxels that it depends on."""
+    _, n_voxels, start, step = place
+    ends = [math.floor((low - reach - start) / step), math.ceil((high + reach - start) / step)]
+    if low == 0:  # voxels beyond the first node depend on it
+        ends[0] = 0
+    if high >= matrix.shape[1]:
+        ends[1] = n_voxels
+    voxels = slice(max(0, ends[0]), min(n_voxels, ends[1]))
+    return matrix[voxels, low:high], voxels
 
 
 @lru_cache(maxsize=64)

@@ -32,7 +32,7 @@ from medil.layers.blocks import (
 from medil.layers.operators import make_operator
 from medil.layers.projection import analyse
 from medil.model.base import LatentAutoencoder
-from medil.model.budget import SLAB_VOXELS, planes_to_encode, stem_nodes
+from medil.model.budget import SLAB_VOXELS, check_axes, planes_to_encode, stem_nodes
 from medil.model.field import Field
 from medil.model.streaming_conv import WHOLE, Course, convolve, roll, under, whole_cells
 from medil.model.tiles import Block, cuts, support
@@ -214,10 +214,11 @@ class MedIL(LatentAutoencoder):
             The latent; it does not depend on the thickness.
 
         Raises:
-            InputError: A constant image, no finite value, values that no network can take, or not
-                enough memory.
+            InputError: A constant image, no finite value, values that no network can take, a line
+                instead of a volume, or not enough memory.
         """
         cells = self.latent_grid(volume.grid)
+        check_axes(volume.grid, self.fine_grid(cells))
         planes = tile or planes_to_encode(self, volume.grid, cells, memory_bytes)
         scale = intensity or robust_intensity(volume.data)
         data, n_missing = replace_nonfinite(volume.data)

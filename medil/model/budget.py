@@ -4,21 +4,41 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from medil.config import ModelConfig
+from medil.errors import InputError
 from medil.grid import Grid
 from medil.model.streaming_conv import course_of
 from medil.model.tiles import slab_of, support
 from medil.system.memory import choose
 
 PLANES = 2  # most planes of the latent grid that the networks take at a time
+STEPS = 512  # pieces of a long axis: its planes are small, and more are taken at a time
+MOST_NODES = 2**14  # voxels, and cells of the fine grid, along an axis
+MOST_ROWS = 2048  # rendered at a time, since maps along an axis grow with its square
 SLAB_VOXELS = 2**19  # most voxels that are rendered or read at a time
 # Bytes alive at once, fitted to the resident memory of whole runs.
 VOXEL_BYTES = 32  # for each voxel that is rendered or read
 CELL_MAPS = 6  # feature maps (4 bytes a channel) in a cell that the networks take
 KEPT_PLANES = 4  # planes of a feature map that a rolling residual block keeps
 FIXED_BYTES = 220e6  # chunks of the operators, libraries' own buffers, the allocator's holes
+
+
+def check_axes(grid: Grid, nodes: Grid) -> None:
+    """Refuse an image along whose axis no volume extends, such as a surface overlay.
+
+    Raises:
+        InputError: States the longest axis.
+    """
+    if max(*grid.shape, *nodes.shape) > MOST_NODES:
+        axis = int(np.argmax(nodes.shape))
+        raise InputError(
+            f"the image has {max(grid.shape):,} voxels along an axis and is "
+            f"{nodes.extent_mm[axis]:,.0f} mm long, which is no volume; medil takes up to "
+            f"{MOST_NODES:,} voxels an axis, and {MOST_NODES * nodes.spacing_mm[0]:,.0f} mm."
+        )
 
 
 def stem_nodes(model: Any, latent_grid: Grid, start: int, length: int) -> tuple[Grid, int, int]:
@@ -48,7 +68,7 @@ def planes_to_encode(model: Any, grid: Grid, latent_grid: Grid, memory_bytes: in
             + _network_bytes(c, latent_grid, 0, planes, c.width_encoder)
         )
 
-    candidates = _halved(min(PLANES, size))
+    candidates = _halved(min(_most_planes(size), size))
     return choose(candidates, bytes_of, memory_bytes, "encoding this image")
 
 
@@ -83,9 +103,14 @@ def planes_and_rows(
             + _network_bytes(c, cells, along, planes, c.width_fine)
         )
 
-    most = max(1, min(size, SLAB_VOXELS * size // target.n_voxels))
-    pairs = zip(_halved(PLANES), _halved(most), strict=True)
+    most = max(1, min(size, SLAB_VOXELS * size // target.n_voxels, MOST_ROWS))
+    pairs = zip(_halved(_most_planes(cells.shape[along])), _halved(most), strict=True)
     return choose(list(dict.fromkeys(pairs)), bytes_of, memory_bytes, "this output")
+
+
+def _most_planes(size: int) -> int:
+    """Planes that the networks take at a time, of an axis of `size` latent cells."""
+    return max(PLANES, size // STEPS)
 
 
 def _network_bytes(c: ModelConfig, cells: Grid, axis: int, planes: int, width: int) -> float:

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from medil.grid import Grid, centres_mm
+from medil.layers import projection
 from medil.layers.bases import cubic_bspline, local_fourier
 from medil.layers.projection import (
     analyse,
@@ -118,3 +119,17 @@ def test_batch_equals_loop():
     together = least_squares(values, basis, voxels, NODES, 1e-2)
     apart = torch.cat([least_squares(v[None], basis, voxels, NODES, 1e-2) for v in values])
     torch.testing.assert_close(together, apart)
+
+
+@pytest.mark.parametrize(
+    ("n_voxels", "start", "step"), [(900, 0.0, 1.0), (320, 0.9, 2.8), (1801, -0.25, 0.5)]
+)
+def test_a_long_axis_is_inverted_run_by_run_as_at_once(monkeypatch, n_voxels, start, step):
+    place = (900, n_voxels, start, step)
+    invert = projection._least_squares_band.__wrapped__  # without its cache
+    whole = invert(cubic_bspline(), place, 2e-3).matrix
+    monkeypatch.setattr(projection, "LONG_NODES", 500)
+    monkeypatch.setattr(projection, "RUN", 200)
+    runs = invert(cubic_bspline(), place, 2e-3).matrix
+    assert runs.shape == whole.shape
+    np.testing.assert_allclose(runs, whole, atol=1e-8 * np.abs(whole).max())

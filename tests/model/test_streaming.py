@@ -374,3 +374,24 @@ def test_memory_does_not_grow_with_the_output():
         result = subprocess.run(arguments, cwd=root, capture_output=True, text=True, check=True)
         peaks.append(int(result.stdout))
     assert peaks[1] < 1.3 * peaks[0]  # the output itself grows from 16 MB to 131 MB
+
+
+def test_a_line_of_values_is_refused_as_no_volume(spline_model):
+    line = Grid.from_spacing((163_842, 1, 1), 1.0)
+    volume = Volume(torch.linspace(0, 1, 163_842).reshape(line.shape), line)
+    with pytest.raises(InputError, match=r"163,842 voxels along an axis .* no volume"):
+        spline_model.encode(volume)
+    far = Grid.from_spacing((40, 2, 2), 1000.0)
+    with pytest.raises(InputError, match="40,000 mm long, which is no volume"):
+        spline_model.encode(Volume(torch.rand(far.shape), far))
+
+
+def test_a_long_volume_is_encoded_and_rendered_in_more_planes_at_a_time(spline_model, monkeypatch):
+    grid = Grid.from_spacing((150, 3, 4), 2.0)
+    volume = Volume(torch.rand(grid.shape, generator=torch.Generator().manual_seed(0)), grid)
+    unit = Intensity(0, 1)
+    usual = spline_model.decode(spline_model.encode(volume, unit)).data
+    monkeypatch.setattr("medil.model.budget.STEPS", 8)
+    monkeypatch.setattr("medil.model.budget.MOST_ROWS", 40)
+    long = spline_model.decode(spline_model.encode(volume, unit)).data
+    torch.testing.assert_close(long, usual, atol=1e-5, rtol=0)
