@@ -41,6 +41,7 @@ SCALE: Range = (0.75, 1.3)  # isotropic size of a brain against its packed map, 
 RIM_MM: Range = (0.5, 3.0)  # outer CSF around the brain's outline, as in skull-stripped scans
 RIM_NOISE_MM = 0.4  # standard deviation of the rim over the surface
 TOLERANCE = 0.005  # relative error of what is asked for, at which solving ends
+NEAR: Range = (0.4, 1.6)  # share of a map's own ventricles that growth reaches as a rule
 MOST_CORRECTIONS, MOST_STEPS = 4, 24  # maps drawn, and estimates for each, at most
 EDGE_MM = 3.0  # air between the brain's rim and the faces of the box, at least
 ROOM_MM = 16.0  # beyond the box of a packed map, where a shape of scale 1 can reach
@@ -87,13 +88,21 @@ def draw_anatomy(
     maps = packed_maps() if maps is None else maps
     order = np.random.default_rng([seed, index, 31]).permutation(len(maps))
     refusals = []
-    for k in order:
+    for k in sorted(order, key=lambda k: not _is_near(maps[k], asked)):
         shape = draw_shape(maps[k], np.random.default_rng([seed, index, 32, int(k)]))
         try:
             return _solved(shape, asked, {"seed": seed, "index": index})
         except OutOfReachError as error:
             refusals.append(error)
     raise min(refusals, key=lambda refusal: refusal.gap)
+
+
+def _is_near(packed: PackedMap, asked: Mapping[str, float]) -> bool:
+    """Whether a map's own ventricles are near those asked for, so that it probably reaches them."""
+    volumes = packed.tissues.volumes_ml()
+    own, brain = volumes["lateral ventricles"], sum(volumes[name] for name in BRAIN)
+    wanted = asked.get("ventricles", own) * brain / asked.get("brain", brain)
+    return NEAR[0] * own < wanted < NEAR[1] * own
 
 
 def _check_asked(asked: Mapping[str, float]) -> None:
