@@ -457,3 +457,12 @@ def flow_preset(name: str) -> FlowRun:
         InputError: No such preset; the message lists all presets.
     """
     return named(FLOW_PRESETS, name)
+
+
+def segmenter_preset(name: str) -> SegmenterRun:
+    """The training configuration of a tissue segmenter, by the name of its preset.
+
+    Raises:
+        InputError: No such preset; the message lists all presets.
+    """
+    return named(SEGMENTER_PRESETS, name)

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from medil.anatomy.classes import NUMBER, SPACING_MM, LabelMap
 from medil.anatomy.network import TissueNet, positions
-from medil.config import SegmenterRun
+from medil.config import SegmenterRun, segmenter_preset
 from medil.data.releases import release_path
 from medil.errors import InputError
 from medil.grid import Grid
@@ -124,6 +124,7 @@ def load_segmenter_release(name: str = "tiny") -> TissueNet:
     """A released segmenter by the name of its preset; see `medil.data.releases.release_path`.
 
     Raises:
-        InputError: No such release, or no copy of its weights.
+        InputError: No such preset, one that has not been trained yet, or no copy of its weights.
     """
+    segmenter_preset(name)
     return load_segmenter(release_path(RELEASE_NAME.format(name)))

@@ -10,14 +10,18 @@ from eval.card import about_weights
 from eval.coders.base import ReleaseCoder
 from eval.pages.results import origin
 from eval.tables import provenance
+from medil.anatomy.segmenter import load_segmenter
 from medil.data.releases import RELEASES
 from medil.model.weights import load_model, load_release, short_digest, weights_sha256
 from tests.recorded_rows import recorded
 
-MANIFEST = tomllib.loads((RELEASES / "manifest.toml").read_text("utf-8"))["file"]
+FILES = tomllib.loads((RELEASES / "manifest.toml").read_text("utf-8"))["file"]
+MANIFEST = [row for row in FILES if row["path"].endswith(".safetensors")]
 
 
 def loaded(path: str):
+    if "-segmenter" in path:
+        return load_segmenter(RELEASES / path)
     if "-ldm" not in path:
         return load_model(RELEASES / path)
     pytest.importorskip("einops", reason="needs the extra `sample`")
