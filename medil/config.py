@@ -351,7 +351,65 @@ class SegmenterRun(Recipe):
             raise InputError(f"side_vox = {self.train.side_vox} is no multiple of {unit}.")
 
 
-Schedule = TrainConfig | FlowTraining | SegmenterTraining  # the length of a run and its steps
+# The latent flow that is given a tissue map
+
+
+@dataclass(frozen=True)
+class AppearanceConfig:
+    """The network's shape (all: ours)."""
+
+    classes: int = 11  # of the maps, air among them
+    voxels: int = 4  # of the map in a latent cell, along each axis
+    width: int = 96  # channels
+    blocks: int = 6  # residual blocks of two convolutions
+    covariates: tuple[str, ...] = ("contrast", "age", "real")
+
+    def __post_init__(self) -> None:
+        if min(self.classes - 1, self.voxels, self.width, self.blocks) < 1:
+            raise InputError("classes, voxels, width and blocks must be above zero.")
+
+
+@dataclass(frozen=True)
+class AppearanceTraining:
+    """How it is trained; names as in `TrainConfig`."""
+
+    minutes: float = 60.0  # wall time of the run, unless `steps` is set
+    steps: int = 0  # length of the run in steps; 0: `minutes` decide
+    patch: int = 16  # latent cells along each axis
+    batch: int = 2  # patches per step, over all processes
+    accumulate: int = 1  # gradient accumulation: parts of a process's share of a batch
+    hidden_share: float = 0.3  # probability that a covariate is hidden
+    clip_norm: float = 1.0
+    learning_rate: float = 1e-3
+    beta2: float = 0.99
+    weight_decay: float = 1e-4
+    warmup_steps: int = 100
+    ema_decay: float = 0.998
+    log_every: int = 25
+    save_every: int = 200
+    bf16: bool = True
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        _check_schedule(self)
+        _check_share("hidden_share", self.hidden_share)
+        if self.patch < 1:
+            raise InputError(f"a patch has at least one latent cell, not {self.patch}.")
+
+
+@dataclass(frozen=True)
+class AppearanceRun(Recipe):
+    """One training run of an appearance flow."""
+
+    preset: str
+    model: AppearanceConfig = field(default_factory=AppearanceConfig)
+    train: AppearanceTraining = field(default_factory=AppearanceTraining)
+    heads: int = 64  # synthetic heads beside the real train scans
+    real_share: float = 0.7  # share of patches from real scans
+
+
+# Length and steps of any run
+Schedule = TrainConfig | FlowTraining | SegmenterTraining | AppearanceTraining
 
 TEST = ModelConfig(
     width_encoder=16, width_latent=16, width_fine=16, depth_latent=1, depth_fine=1, frequencies=4,
@@ -432,6 +490,17 @@ SEGMENTER_PRESETS: dict[str, SegmenterRun] = {
     ),
     "tiny": SegmenterRun("tiny"),  # the CPU-trained release
 }
+
+
+APPEARANCE_PRESETS: dict[str, AppearanceRun] = {
+    "test": AppearanceRun(  # seconds on a CPU
+        "test",
+        AppearanceConfig(width=8, blocks=1),
+        AppearanceTraining(minutes=0.2, patch=8, log_every=5),
+        heads=2, real_share=0.0,
+    ),
+    "tiny": AppearanceRun("tiny"),  # the CPU-trained release, on latents of `tiny`
+}  # fmt: skip
 
 
 def named(presets: Mapping[str, P], name: str) -> P:

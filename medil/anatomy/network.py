@@ -37,6 +37,7 @@ class TissueNet(nn.Module):
     def __init__(self, config: SegmenterConfig) -> None:
         super().__init__()
         self.config = config
+        self.weights_id = ""  # digest of trained weights
         widths, depths, voxel = config.widths, config.depths, config.width_voxel
         self.unit = FOLD * 2 ** (len(widths) - 1)  # sides must be multiples of it
         self.stem = Conv3d(FOLD**3 + 3, widths[0], 3, padding=1)

@@ -129,18 +129,24 @@ def painted_head(head: Subject, anatomy: Anatomy) -> PaintedHead:
     low, high = head.head_mm
     grid = Grid.from_spacing([math.ceil(n) for n in high - low], 1.0, low + 0.5)
     signal = head.render(grid)
-    fields = sample_trilinear(head.fields, head.lattice, centres_mm(grid))[0]
-    labels = sample_nearest(anatomy.labels, head.painted_grid, fields[:3].movedim(0, -1))
-    table = torch.tensor([NUMBER[freesurfer_class(n)] for n in anatomy.numbers])
-    classes = table[labels.int()].clamp(min=NUMBER["csf"]).to(torch.uint8)
+    classes = tissues_at(head, anatomy, grid)
+    inside = sample_trilinear(head.fields[:, 4:], head.lattice, centres_mm(grid))[0, 0]
     is_head = signal > 0.5 * head.darkest
     data = torch.where(is_head, signal, 0.0)
     return PaintedHead(
         robust_intensity(data).forward(data).half(),
         torch.where(is_head, classes, 0),
-        (255 * fields[4]).clamp(0, 255).round().to(torch.uint8),
+        (255 * inside).clamp(0, 255).round().to(torch.uint8),
         anatomy.name,
     )
+
+
+def tissues_at(head: Subject, anatomy: Anatomy, grid: Grid) -> Tensor:
+    """[D, H, W] uint8: the class at each voxel's centre, CSF wherever the anatomy has air."""
+    source_mm = sample_trilinear(head.fields[:, :3], head.lattice, centres_mm(grid))[0]
+    labels = sample_nearest(anatomy.labels, head.painted_grid, source_mm.movedim(0, -1))
+    table = torch.tensor([NUMBER[freesurfer_class(n)] for n in anatomy.numbers])
+    return table[labels.int()].clamp(min=NUMBER["csf"]).to(torch.uint8)
 
 
 # Variation

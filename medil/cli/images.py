@@ -39,7 +39,7 @@ from medil.cli.options import (
 )
 from medil.cli.sample import sample
 from medil.cli.store import store
-from medil.cli.train import train, train_ldm, train_segmenter
+from medil.cli.train import train, train_appearance, train_ldm, train_segmenter
 from medil.errors import InputError
 from medil.system.files import check_output, make_folder
 from medil.system.memory import require_memory
@@ -304,3 +304,4 @@ medil.add_command(store)
 medil.add_command(train)
 medil.add_command(train_ldm)
 medil.add_command(train_segmenter)
+medil.add_command(train_appearance)

@@ -150,6 +150,29 @@ def train_segmenter(painted: Path | None, **options: Any) -> None:
     _train(SegmenterLearner, source=painted, **options)
 
 
+@click.command(
+    "train-appearance",
+    cls=TrainingCommand,
+    epilog="Example: medil train-appearance -o runs/look --time-budget 9m",
+)
+@training_options
+@click.option(
+    "--autoencoder", type=FILE, metavar="WEIGHTS",
+    help="Learn the latents of these weights, from `medil train` [default: the released ones].",
+)  # fmt: skip
+@click.option("--heads", type=COUNT, help="Synthetic heads to train on [default: the preset's].")
+def train_appearance(autoencoder: Path | None, **options: Any) -> None:
+    """Train the latent flow that is given a tissue map: how an anatomy looks.
+
+    Synthetic heads are drawn, real train scans segmented, and all encoded once, into the run's
+    folder; then the flow trains on patches of latents with their maps.
+    Ctrl-C saves and stops the run; --resume continues it, up to a longer --minutes or --steps.
+    """
+    from medil.diffusion.appearance_training import AppearanceLearner
+
+    _train(AppearanceLearner, source=autoencoder, **options)
+
+
 def _train(
     kind: type[Learner], output: Path, preset: str | None, config: Path | None,
     settings: tuple[str, ...], time_budget: str | None, resume: bool, **options: Any,

@@ -46,6 +46,8 @@ class Entry(PublishedFile):
     subject: str  # the person, unique within the data set
     citation: str  # what to cite when using it
     kind: str = ""  # what a scan shows: brain (skull-stripped) or head; empty for others
+    age: float | None = None  # years, where published
+    sex: str = ""  # m or f, where published
 
 
 def manifest_folder() -> Path:

@@ -1,7 +1,8 @@
-"""The training set of a latent diffusion model: synthetic heads, drawn and encoded once.
+"""The training set of a latent diffusion model: heads, drawn or scanned, encoded once.
 
-Every head is centred in one box, in voxels that fill the box; so all latents share one
-grid, and a sample has a position in mm.
+Every head is centred in one box; so all latents share one grid, and a sample has a position in
+mm. Its tissue map has voxels of 1 mm in the same box: exact for synthetic heads, the segmenter's
+for real scans.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,17 +19,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from medil.anatomy.painted import tissues_at
 from medil.config import DataConfig
 from medil.data.samples import label_map_paths
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.io.intensity import robust_intensity
 from medil.model.base import LatentAutoencoder
+from medil.regrid import cell_average
 from medil.synth.anatomy import label_anatomy
 from medil.synth.attributes import ATTRIBUTES, attributes
 from medil.synth.box import BOX_UNITS, UNIT_MM, box_grid
 from medil.synth.cohort import scan
-from medil.synth.subject import CohortConfig, draw_subject
+from medil.synth.subject import CohortConfig, Subject, draw_subject
 from medil.system.tensors import read_tensors, write_tensors
 from medil.system.workers import grouped, share_out
 
@@ -69,6 +72,7 @@ class Head:
 
     data: Tensor  # [D, H, W] float32
     grid: Grid  # a `box_grid`
+    labels: Tensor  # [160, 192, 160] uint8 tissue classes, on `box_grid(1.0)`
     known: dict[str, float]  # values of `ATTRIBUTES`
     source: str  # name of the label map
 
@@ -112,7 +116,7 @@ def draw_heads(
 def head_path(folder: Path, split: str, index: int, spacing_mm: float | None = None) -> Path:
     """The file of a head of `draw_heads`."""
     ending = "" if spacing_mm is None else f"_{spacing_mm:g}mm"
-    return folder / f"{split}_v{VERSION}_{index:04d}{ending}.safetensors"
+    return folder / f"{split}_v{VERSION}_{index:04d}{ending}_mapped.safetensors"
 
 
 def _draw_on_one_map(
@@ -127,16 +131,30 @@ def _draw_on_one_map(
         box = box_grid(size_mm)
         data = scan(head, box.shifted(head.head_mm.mean(0)), seed, index, style())
         data = robust_intensity(data).forward(data)
+        labels = stripped_as(data, box, tissues_at(head, anatomy, around(head)))
         facts = {"known": attributes(head, anatomy, size_mm), "source": anatomy.name}
+        tensors = {"data": data.half(), "labels": labels}
         path = head_path(folder, split, index, spacing_mm)
-        write_tensors(path, {"data": data.half()}, {"facts": json.dumps(facts)}, force=True)
+        write_tensors(path, tensors, {"facts": json.dumps(facts)}, force=True)
+
+
+def around(head: Subject) -> Grid:
+    """`box_grid(1.0)` around the middle of a head."""
+    return box_grid(1.0).shifted(head.head_mm.mean(0).tolist())
+
+
+def stripped_as(data: Tensor, box: Grid, labels: Tensor) -> Tensor:
+    """Labels on `box_grid(1.0)`, air where a scan on another grid of the box is air."""
+    kept = cell_average((data > 0).double().numpy(), box, box_grid(1.0)) >= 0.5
+    return torch.where(torch.from_numpy(kept), labels, 0)
 
 
 def read_head(path: Path) -> Head:
     """The head in a file of `draw_heads`."""
     tensors, meta = read_tensors(path)
     data, facts = tensors["data"].float(), json.loads(meta["facts"])
-    return Head(data, box_grid(UNIT_MM * BOX_UNITS[0] / data.shape[0]), **facts)
+    grid = box_grid(UNIT_MM * BOX_UNITS[0] / data.shape[0])
+    return Head(data, grid, tensors["labels"], **facts)
 
 
 # Latents
@@ -144,17 +162,50 @@ def read_head(path: Path) -> Head:
 
 @dataclass(frozen=True)
 class LatentSet:
-    """Latents of one autoencoder on one grid, and the attributes of their heads."""
+    """Latents of one autoencoder on one grid, and what is known of their heads."""
 
     latents: Tensor  # [N, C, d, h, w] float32, the means
     grid: Grid  # of every latent
     known: Tensor  # [N, attributes], in the order of `ATTRIBUTES`
     weights_id: str  # digest of the autoencoder's weights
+    labels: tuple[Tensor, ...] = ()  # N of [160, 192, 160] uint8, on `box_grid(1.0)`
+    ages: tuple[float | None, ...] = ()  # N, years; None of synthetic heads
+    real: int = 0  # how many are real scans: the last ones
+
+    def with_scans(self, scans: LatentSet) -> LatentSet:
+        """This set of synthetic heads, followed by real scans.
+
+        Raises:
+            InputError: The latents are of different autoencoders.
+        """
+        if scans.weights_id != self.weights_id:
+            raise InputError("latents of different autoencoders cannot be one training set.")
+        return LatentSet(
+            torch.cat([self.latents, scans.latents]), self.grid,
+            torch.cat([self.known, scans.known]), self.weights_id,
+            self.labels + scans.labels, self.ages + scans.ages, len(scans.latents),
+        )  # fmt: skip
 
 
-@torch.inference_mode()
-def encode_heads(model: LatentAutoencoder, heads: Sequence[Path], folder: Path) -> LatentSet:
+@dataclass(frozen=True)
+class Encoded:
+    """One latent and what is known of its head."""
+
+    mean: Tensor  # [C, d, h, w]
+    known: dict[str, float]
+    labels: Tensor
+
+
+def encode_heads(
+    model: LatentAutoencoder, heads: Sequence[Path], folder: Path, with_maps: bool = False
+) -> LatentSet:
     """Encode files of `draw_heads`, each once; latents are cached in a folder, beside the digest.
+
+    Args:
+        model: The autoencoder.
+        heads: The files.
+        folder: Of the cached latents.
+        with_maps: Read the tissue maps too: 5 MB a head.
 
     Returns:
         The latents, in the order of the heads.
@@ -162,22 +213,46 @@ def encode_heads(model: LatentAutoencoder, heads: Sequence[Path], folder: Path) 
     Raises:
         InputError: The autoencoder has no trained weights.
     """
+    cache = cache_of(model, folder)
+    grid = latent_box(model.config.latent_spacing_mm)
+
+    def encoded(path: Path) -> Encoded:
+        head = read_head(path)
+        with torch.inference_mode():
+            mean, _ = model.encode_tensor(head.data[None, None].to(model.device), head.grid, grid)
+        return Encoded(mean[0], head.known, head.labels)
+
+    made = [(cache / path.name, functools.partial(encoded, path)) for path in heads]
+    latents, known = latents_in(made, keep_maps=False)
+    labels = tuple(read_head(path).labels for path in heads) if with_maps else ()
+    return LatentSet(latents, grid, known, model.weights_id, labels, (None,) * len(heads))
+
+
+def cache_of(model: LatentAutoencoder, folder: Path) -> Path:
+    """The folder of an autoencoder's latents.
+
+    Raises:
+        InputError: It has no trained weights.
+    """
     if not model.weights_id:
         raise InputError("latents belong to trained weights; this autoencoder has none.")
     cache = folder / model.weights_id
     cache.mkdir(parents=True, exist_ok=True)
-    grid = latent_box(model.config.latent_spacing_mm)
+    return cache
+
+
+def latents_in(
+    made: Sequence[tuple[Path, Callable[[], Encoded]]], keep_maps: bool
+) -> tuple[Tensor, Tensor]:
+    """Latents [N, C, d, h, w] and attributes [N, attributes] of files; missing ones are made."""
     latents, known = [], []
-    for path in tqdm(heads, desc="latents", disable=all((cache / p.name).exists() for p in heads)):
-        kept = cache / path.name
-        if not kept.exists():
-            head = read_head(path)
-            data = head.data[None, None].to(model.device)
-            mean, _ = model.encode_tensor(data, head.grid, grid)
-            facts = {"known": head.known, "source": head.source}
-            write_tensors(kept, {"mean": mean[0].half()}, {"facts": json.dumps(facts)}, force=True)
-        tensors, meta = read_tensors(kept)
+    for path, make in tqdm(made, desc="latents", disable=all(p.exists() for p, _ in made)):
+        if not path.exists():
+            one = make()
+            tensors = {"mean": one.mean.half()} | ({"labels": one.labels} if keep_maps else {})
+            write_tensors(path, tensors, {"facts": json.dumps({"known": one.known})}, force=True)
+        tensors, meta = read_tensors(path)
         latents.append(tensors["mean"].float())
         facts = json.loads(meta["facts"])
         known.append([facts["known"][name] for name in ATTRIBUTES])
-    return LatentSet(torch.stack(latents), grid, torch.tensor(known), model.weights_id)
+    return torch.stack(latents), torch.tensor(known)

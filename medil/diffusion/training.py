@@ -68,10 +68,7 @@ class FlowLearner(Learner):
         """Draw heads, encode them with the autoencoder of the weights `source`, or a release."""
         model = autoencoder_of(out, config.preset, source, resume=earlier is not None)
         make_folder(out)
-        kept = out / AUTOENCODER
-        if source and fabric.is_global_zero and not kept.exists():
-            with atomic_output(kept) as temporary:  # so that the folder is enough to resume from
-                shutil.copyfile(source, temporary)
+        keep_autoencoder(source, out, fabric)
         with fabric.rank_zero_first(local=True):
             heads = draw_heads("train", range(config.heads), out / "heads", processes=workers)
             latents = encode_heads(place_model(model, fabric.device), heads, out / "latents")
@@ -144,6 +141,14 @@ class FlowLearner(Learner):
     def save_weights(self, ema: nn.Module, path: Path, facts: dict) -> None:
         """Write the averaged weights in half precision, with configuration and statistics."""
         save_flow(ema, self.config, path, {**facts, "heads": len(self.latents.latents)})
+
+
+def keep_autoencoder(source: Path | None, out: Path, fabric: Any) -> None:
+    """Copy named weights into the folder of a run, so that the folder is enough to resume from."""
+    kept = out / AUTOENCODER
+    if source and fabric.is_global_zero and not kept.exists():
+        with atomic_output(kept) as temporary:
+            shutil.copyfile(source, temporary)
 
 
 def autoencoder_of(

@@ -27,7 +27,7 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        flat = _packed(value).reshape(-1)
+        flat = value.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
     return digest.hexdigest()
 
@@ -40,7 +40,7 @@ def write_tensors(
     Raises:
         InputError: As `medil.system.files.atomic_output`.
     """
-    whole = {name: _packed(value) for name, value in tensors.items()}
+    whole = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
     with atomic_output(path, force) as temporary:
         try:
             save_file(whole, temporary, {**meta, DIGEST: _content(whole, meta)})
@@ -71,11 +71,6 @@ def read_tensors(
     if written not in (None, _content(tensors, meta)):
         raise InputError(f"{path} is damaged: its content is not what was written.")
     return tensors, meta
-
-
-def _packed(value: Tensor) -> Tensor:
-    """A copy with memory of its own; `contiguous` leaves strides of 0 at axes of one."""
-    return value.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def _content(tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> str:

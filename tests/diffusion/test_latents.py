@@ -1,5 +1,6 @@
 """The training set of latents: where its box lies in mm, what is drawn and encoded once."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from medil.anatomy.classes import BRAIN, LabelMap
 from medil.config import preset
 from medil.diffusion import latents as latentset
 from medil.diffusion.latents import (
@@ -101,6 +103,17 @@ def test_a_drawn_head_lies_in_the_middle_of_the_box(head):
     assert float(drawn.data[0].abs().max()) == 0.0  # air at the faces
 
 
+def test_the_map_of_a_drawn_head_has_its_ventricles_and_ends_where_its_scan_does(head):
+    drawn = read_head(head)
+    tissues = LabelMap(drawn.labels, box_grid(1.0))
+    sizes_ml = tissues.volumes_ml()
+    assert sizes_ml["lateral ventricles"] == pytest.approx(drawn.known["ventricles"], rel=0.15)
+    brain_ml = sum(sizes_ml[name] for name in BRAIN)
+    assert brain_ml == pytest.approx(drawn.known["brain"], rel=0.15)
+    at_1_mm = torch.nn.functional.interpolate(drawn.data[None, None], scale_factor=4)[0, 0]
+    torch.testing.assert_close(drawn.labels > 0, at_1_mm > 0)
+
+
 def test_a_drawn_head_says_what_is_known_of_it(head):
     drawn = read_head(head)
     assert tuple(drawn.known) == tuple(ATTRIBUTES) and drawn.known["spacing"] == 4.0
@@ -152,6 +165,18 @@ def test_latents_lie_on_the_box_and_keep_what_is_known(head, tmp_path):
     known = [drawn.known[name] for name in ATTRIBUTES]
     np.testing.assert_allclose(found.known[0].numpy(), known, rtol=1e-6)
     assert found.weights_id == "0123"
+
+
+def test_maps_come_with_the_latents_when_they_are_wanted(head, tmp_path):
+    drawn = read_head(head)
+    assert encode_heads(Averager(), [head], tmp_path).labels == ()
+    found = encode_heads(Averager(), [head], tmp_path, with_maps=True)
+    assert torch.equal(found.labels[0], drawn.labels) and found.ages == (None,) and found.real == 0
+    both = found.with_scans(replace(found, ages=(30.0,), real=1))
+    assert len(both.latents) == len(both.labels) == len(both.known) == 2
+    assert both.ages == (None, 30.0) and both.real == 1
+    with pytest.raises(InputError, match="different autoencoders"):
+        found.with_scans(replace(found, weights_id="4567"))
 
 
 def test_latents_of_a_network_are_kept_however_they_lie_in_memory(head, tmp_path):

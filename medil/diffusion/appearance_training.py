@@ -1,0 +1,284 @@
+"""Train an appearance flow on latents and tissue maps of real scans and synthetic heads."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medil.anatomy.segmenter import load_segmenter_release
+from medil.config import APPEARANCE_PRESETS, AppearanceRun, AppearanceTraining
+from medil.data.releases import release_path
+from medil.diffusion.appearance import AppearanceFlow, AppearanceStatistics, draw_times
+from medil.diffusion.latents import LatentSet, draw_heads, encode_heads
+from medil.diffusion.scans import encode_scans
+from medil.diffusion.training import autoencoder_of, keep_autoencoder
+from medil.errors import InputError
+from medil.grid import Grid
+from medil.model.base import LatentAutoencoder
+from medil.model.weights import read_tensors, readable, short_digest, weights_sha256, with_weights
+from medil.synth.attributes import ATTRIBUTES, Spread
+from medil.system.device import place_model
+from medil.system.files import make_folder
+from medil.system.tensors import write_tensors
+from medil.training.run import Learner, Run
+from medil.training.update import parts
+
+FORMAT = "medil-appearance-1"
+RELEASE_NAME = "{}-appearance"  # name of a preset's released weights
+
+
+class AppearanceLearner(Learner):
+    """An appearance flow on a set of latents and their tissue maps."""
+
+    verb, recipe, presets = "train-appearance", AppearanceRun, APPEARANCE_PRESETS
+
+    def __init__(self, config: AppearanceRun, latents: LatentSet, air: Tensor) -> None:
+        super().__init__(config)
+        self.latents = latents
+        self.known = statistics(latents, config, air)
+        count = len(latents.latents)
+        self.facts["heads"] = {"synthetic": count - latents.real, "real": latents.real}
+
+    @classmethod
+    def from_source(
+        cls, config: AppearanceRun, out: Path, source: Path | None, seed: int,
+        earlier: dict | None, fabric: Any, workers: int,
+    ) -> Self:  # fmt: skip
+        """Encode heads and scans with the autoencoder of the weights `source`, or a release."""
+        model = autoencoder_of(out, config.preset, source, resume=earlier is not None)
+        make_folder(out)
+        keep_autoencoder(source, out, fabric)
+        with fabric.rank_zero_first(local=True):
+            place_model(model, fabric.device)
+            heads = draw_heads("train", range(config.heads), out / "heads", processes=workers)
+            latents = encode_heads(model, heads, out / "latents", with_maps=True)
+            if config.real_share:
+                network = load_segmenter_release()
+                latents = latents.with_scans(encode_scans(model, network, out / "latents"))
+        return cls(config, latents, air_latent(model))
+
+    def build(self) -> AppearanceFlow:
+        """The flow with untrained weights."""
+        return AppearanceFlow(self.config.model, self.known)
+
+    def step(
+        self, model: nn.Module, optimiser: torch.optim.Optimizer, number: int, progress: float,
+        seed: int, fabric: Any,
+    ) -> dict[str, float]:  # fmt: skip
+        """One optimiser step on patches of some pairs."""
+        settings = self.config.train
+        bare: Any = getattr(model, "module", model)
+        rng = np.random.default_rng([seed, number])
+        drawn = draw_batch(bare, self.latents, self.config, rng)
+        losses = []
+        optimiser.zero_grad(set_to_none=True)
+        for index, (own, count) in enumerate(parts(fabric, settings.accumulate)):
+            part = [t.chunk(count)[own].to(fabric.device) for t in drawn]
+            with fabric.no_backward_sync(model, enabled=index + 1 < settings.accumulate):
+                with torch.autocast(bare.mean.device.type, torch.bfloat16, enabled=settings.bf16):
+                    loss = model(*part)
+                fabric.backward(loss / settings.accumulate)
+            losses.append(loss.detach())
+        norm = nn.utils.clip_grad_norm_(bare.parameters(), settings.clip_norm).item()
+        value = fabric.all_reduce(torch.stack(losses).mean()).item()
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            raise InputError(
+                f"the loss is {value:g} and its gradient {norm:g}; lower learning_rate."
+            )
+        optimiser.step()
+        return {"loss": value, "gradient_norm": norm, "voxels": drawn[0].numel()}
+
+    @classmethod
+    def check_weights(cls, config: AppearanceRun, path: Path) -> None:
+        """Refuse weights that are no appearance flow's, or of another network."""
+        if load_appearance(path).config != config.model:
+            raise InputError(f"{path} holds weights of another network; begin without it.")
+
+    def warm_start(self, run: Run, path: Path) -> None:
+        """Start from another run's averaged weights.
+
+        Raises:
+            InputError: Unreadable weights, of other latents or of another network.
+        """
+        self.check_weights(self.config, path)
+        earlier, flow = load_appearance(path), run.bare
+        assert isinstance(flow, AppearanceFlow)
+        if earlier.known.autoencoder_id != flow.known.autoencoder_id:
+            raise InputError(f"{path} samples latents of another autoencoder; begin without it.")
+        values = dict(earlier.named_parameters())
+        for name, parameter in flow.named_parameters():
+            parameter.data.copy_(values[name])
+        run.ema.load_state_dict(run.bare.state_dict())
+        facts = {name: earlier.facts.get(name) for name in ("step", "minutes", "commit")}
+        run.facts["earlier"] = {"weights": short_digest(weights_sha256(earlier)), **facts}
+
+    def save_weights(self, ema: nn.Module, path: Path, facts: dict) -> None:
+        """Write the averaged weights in half precision, with configuration and statistics."""
+        assert isinstance(ema, AppearanceFlow)
+        save_appearance(ema, self.config, path, facts)
+
+
+def statistics(latents: LatentSet, config: AppearanceRun, air: Tensor) -> AppearanceStatistics:
+    """Mean and spread of the latents in cells that hold tissue, and the ranges of covariates.
+
+    Raises:
+        InputError: A covariate that no head has.
+    """
+    cells = zip(latents.latents, latents.labels, strict=True)
+    voxels = config.model.voxels
+    tissue = torch.cat([mean[:, holds_tissue(labels, voxels)].T for mean, labels in cells])
+    spreads = {}
+    for name in config.model.covariates:
+        told = (covariates_of(latents, k) for k in range(len(latents.latents)))
+        values = [covariates[name] for covariates in told if name in covariates]
+        if not values:
+            raise InputError(f"no head of the training set has the covariate {name!r}.")
+        spreads[name] = Spread(
+            float(np.mean(values)), float(np.std(values)), min(values), max(values)
+        )
+    std = tissue.std(0).clamp(min=1e-6)
+    pitch_mm = float(latents.grid.spacing_mm[0])
+    return AppearanceStatistics(tissue.mean(0), std, air, pitch_mm, spreads, latents.weights_id)
+
+
+def covariates_of(latents: LatentSet, index: int) -> dict[str, float]:
+    """What is known of a head: its contrast, whether it is real, and perhaps its age."""
+    known = dict(zip(ATTRIBUTES, latents.known[index].tolist(), strict=True))
+    is_real = index >= len(latents.latents) - latents.real
+    told = {"contrast": known["contrast"], "real": float(is_real)}
+    age = latents.ages[index]
+    return told if age is None else {**told, "age": float(age)}
+
+
+def holds_tissue(labels: Tensor, voxels: int) -> Tensor:
+    """[d, h, w] bool: the latent cells that hold any tissue."""
+    cells = labels.unfold(0, voxels, voxels).unfold(1, voxels, voxels).unfold(2, voxels, voxels)
+    return cells.amax((-3, -2, -1)) > 0
+
+
+@torch.inference_mode()
+def air_latent(model: LatentAutoencoder) -> Tensor:
+    """[C]: the latent of a cell in the middle of an empty volume."""
+    pitch_mm, cells = model.config.latent_spacing_mm, 24
+    latent_grid = Grid.from_spacing([cells] * 3, pitch_mm)
+    grid = latent_grid.resized([round(cells * pitch_mm)] * 3)
+    mean, _ = model.encode_tensor(
+        torch.zeros(1, 1, *grid.shape, device=model.device), grid, latent_grid
+    )
+    return mean[0, :, cells // 2, cells // 2, cells // 2].float().cpu()
+
+
+def draw_batch(
+    flow: AppearanceFlow, latents: LatentSet, config: AppearanceRun, rng: np.random.Generator
+) -> list[Tensor]:
+    """The arguments of `AppearanceFlow.loss` for random patches of a set."""
+    settings, voxels = config.train, config.model.voxels
+    means, maps, told = [], [], []
+    for _ in range(settings.batch):
+        index = draw_head(latents, config.real_share, rng)
+        labels = latents.labels[index]
+        start = patch_start(labels, settings, voxels, rng)
+        means.append(latents.latents[index][(slice(None), *_cube(start, settings.patch))])
+        maps.append(labels[_cube([voxels * a for a in start], voxels * settings.patch)])
+        covariates = covariates_of(latents, index)
+        told.append(seen(covariates, flow.known.spreads, settings.hidden_share, rng))
+    x = flow.normalise(torch.stack(means).to(flow.mean)).cpu()
+    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+    noise = torch.randn(x.shape, generator=generator)
+    times = draw_times(len(x), rng)
+    return [x, noise, times, torch.stack(maps), flow.embed_covariates(told).cpu()]
+
+
+def draw_head(latents: LatentSet, real_share: float, rng: np.random.Generator) -> int:
+    """The index of a random head: a real scan in `real_share` of all draws, where there are both.
+
+    One of all where the share is 0.
+    """
+    count = len(latents.latents)
+    first_real = count - latents.real
+    if not real_share or first_real in (0, count):
+        return int(rng.integers(count))
+    low, high = (first_real, count) if rng.random() < real_share else (0, first_real)
+    return int(rng.integers(low, high))
+
+
+def patch_start(
+    labels: Tensor, settings: AppearanceTraining, voxels: int, rng: np.random.Generator
+) -> list[int]:
+    """The first latent cell of a patch around a random voxel of tissue, inside the box."""
+    cells = [n // voxels for n in labels.shape]
+    most = [max(0, n - settings.patch) for n in cells]
+    while True:
+        middle = [int(rng.integers(n)) for n in labels.shape]
+        if labels[tuple(middle)] > 0:
+            break
+    low = [m // voxels - settings.patch // 2 for m in middle]
+    return [min(max(0, a), b) for a, b in zip(low, most, strict=True)]
+
+
+def _cube(start: Sequence[int], side: int) -> tuple[slice, ...]:
+    return tuple(slice(a, a + side) for a in start)
+
+
+def seen(
+    covariates: Mapping[str, float], spreads: Mapping[str, Spread], hidden_share: float,
+    rng: np.random.Generator,
+) -> dict[str, float]:  # fmt: skip
+    """The covariates of a pair that a step tells: those known, some of them hidden."""
+    return {
+        name: covariates[name]
+        for name in spreads
+        if rng.random() >= hidden_share and name in covariates
+    }
+
+
+# Weights in and out
+
+
+def save_appearance(flow: AppearanceFlow, config: AppearanceRun, path: Path, facts: dict) -> Path:
+    """Write a flow's weights, configuration, ranges of covariates, and its autoencoder's id."""
+    known = flow.known
+    about = {
+        "pitch_mm": known.pitch_mm,
+        "spreads": {name: asdict(spread) for name, spread in known.spreads.items()},
+        "autoencoder_id": known.autoencoder_id,
+    }
+    meta = {"format": FORMAT, "config": config.to_json(), "known": json.dumps(about)}
+    tensors = {k: v.to(torch.float16).contiguous() for k, v in flow.state_dict().items()}
+    write_tensors(path, tensors, {**meta, "facts": json.dumps(facts)}, force=True)
+    return path
+
+
+def load_appearance(path: str | Path) -> AppearanceFlow:
+    """The flow that a weights file of `save_appearance` describes, in evaluation mode.
+
+    Raises:
+        InputError: Unreadable, of another format, or not fitting its own configuration.
+    """
+    tensors, meta = read_tensors(path, FORMAT)
+    with readable(path):
+        config, about = AppearanceRun.from_json(meta["config"]), json.loads(meta["known"])
+        spreads = {name: Spread(**spread) for name, spread in about["spreads"].items()}
+        mean, std, air = (tensors[name].float() for name in ("mean", "std", "air"))
+        pitch_mm, autoencoder_id = about["pitch_mm"], about["autoencoder_id"]
+    known = AppearanceStatistics(mean, std, air, pitch_mm, spreads, autoencoder_id)
+    flow = with_weights(AppearanceFlow(config.model, known), tensors, meta, path)
+    flow.settings = config
+    return flow
+
+
+def load_appearance_release(name: str = "tiny") -> AppearanceFlow:
+    """A released flow by the name of its preset; see `release_path`.
+
+    Raises:
+        InputError: No copy of its weights.
+    """
+    return load_appearance(release_path(RELEASE_NAME.format(name)))
