@@ -18,9 +18,10 @@ from medil.anatomy.painted import (
     read_painted_head,
     vary,
 )
-from medil.anatomy.segmenter import load_segmenter, segment
+from medil.anatomy.segmenter import load_segmenter, load_segmenter_release, segment
 from medil.anatomy.training import SegmenterLearner, tissue_loss
 from medil.config import SEGMENTER_PRESETS, SegmenterConfig, SegmenterRun
+from medil.data.releases import release_path
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.regrid import cell_average
@@ -113,9 +114,13 @@ def test_the_network_answers_every_voxel_and_patches_agree_with_the_whole():
     assert torch.allclose(part[:, :, 28:36], whole[:, :, 44:52], atol=1e-4)
 
 
-def test_the_released_size_is_small():
-    network = TissueNet(SEGMENTER_PRESETS["tiny"].model)
+def test_the_release_is_small_and_of_its_preset():
+    network = load_segmenter_release("tiny")
+    assert network.config == SEGMENTER_PRESETS["tiny"].model
     assert sum(p.numel() for p in network.parameters()) < 1.5e6
+    assert release_path("tiny-segmenter").stat().st_size < 3e6
+    with pytest.raises(InputError, match="not been trained yet; there is: tiny-segmenter"):
+        load_segmenter_release("test")
 
 
 def test_the_loss_falls_with_the_truth_and_leaves_air_out():
