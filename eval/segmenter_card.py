@@ -85,8 +85,10 @@ white matter and dark partial volumes for CSF:
 
 - It needs a skull-stripped brain: air is what the scan has as air. What a stripping leaves of
   vessels, fat and dura gets a class of the brain.
-- It was trained for a short time, and more steps would help: `medil train-segmenter --from`
-  goes on from these weights.
+- On real brains, by eye, the thalamus is a block that takes in much of the internal capsule, thin
+  blades of white matter and narrow sulci become cortex, and what is left of vessels below the
+  brain becomes cerebellum or CSF. It is a first release, trained for a short time;
+  `medil train-segmenter --from` goes on from these weights.
 - Lesions count as white matter; left and right are not told apart.
 - It is a research example, not a medical device, and was never tested for any clinical use.
 """
