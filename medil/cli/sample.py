@@ -126,21 +126,21 @@ def sample(
     With --like all samples agree with a scan (super-resolution, or completion of a part of a
     head): they lie on its grid, or with --spacing in the whole box along its axes.
     """
-    requested = read_conditions(conditions)
-    check_options(guidance, like, volume_index, centre)
-    flow, model = load_pair(preset, weights, autoencoder, device)
-    flow.embed_conditions([requested])  # refuses unknown conditions
-    scan, observation = read_scan(flow, like, volume_index, centre)
-    grids = renderings(flow, scan, observation, spacing, also_spacing)
-
-    from medil.diffusion.sampling import data_consistency, line
+    from medil.diffusion.sampling import check_closed_form, line
     from medil.diffusion.sampling import sample as sample_latents
     from medil.synth.attributes import range_warnings
     from medil.volume import check_room
 
+    requested = read_conditions(conditions)
+    check_options(guidance, like, volume_index, centre)
+    flow, model = load_pair(preset, weights, autoencoder, device)
+    flow.embed_conditions([requested])  # refuses unknown conditions
+    if like:
+        check_closed_form(model)
+    scan, observation = read_scan(flow, like, volume_index, centre)
+    grids = renderings(flow, scan, observation, spacing, also_spacing)
+
     line(steps)  # refuses a number out of range
-    if observation:
-        data_consistency(observation, model)  # refuses weights without the closed form
     for ending, grid in grids.items():
         check_room(output / f"sample{ending}.nii.gz", grid)
     outputs = prepare(output, range(seed, seed + count), list(grids), latents, force)

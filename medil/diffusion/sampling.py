@@ -218,6 +218,18 @@ def _cover(box: Grid, crop: Grid) -> Tensor:
     return torch.einsum("i,j,k->ijk", *shares)[None, None]
 
 
+def check_closed_form(model: LatentAutoencoder) -> None:
+    """Refuse an autoencoder through which no sample can be made to agree with a scan.
+
+    Raises:
+        InputError: The model has no closed form.
+    """
+    if not model.config.closed_form:
+        raise InputError(
+            "samples agree with a scan only through an autoencoder with the closed form."
+        )
+
+
 def data_consistency(
     observation: Observation, model: LatentAutoencoder, whole: bool = False
 ) -> Correct:
@@ -228,11 +240,7 @@ def data_consistency(
     Raises:
         InputError: The model has no closed form.
     """
-    if not model.config.closed_form:
-        raise InputError(
-            "samples agree with a scan only through an autoencoder with the closed form."
-        )
-
+    check_closed_form(model)
     x, cover = observation.x.to(model.device), observation.cover.to(model.device)
 
     def correct(z: Tensor) -> Tensor:

@@ -27,8 +27,9 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        flat = value.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
+        whole = torch.empty(value.numel(), dtype=value.dtype)  # stride 1, even of a repeated number
+        whole.copy_(value.detach().reshape(-1))
+        digest.update(whole.view(torch.uint8).numpy().tobytes() if len(whole) else b"")
     return digest.hexdigest()
 
 

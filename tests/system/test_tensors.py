@@ -34,6 +34,13 @@ def test_tensors_and_metadata_come_back(tmp_path, tensors):
         assert len(file.metadata()[DIGEST]) == 64
 
 
+def test_numbers_that_are_repeated_in_memory_are_written_as_they_read(tmp_path):
+    one = torch.tensor(2.5)
+    repeated = {"one": one.expand(1), "many": one.expand(4), "half": one.bfloat16().expand(1)}
+    again, _ = read_tensors(write_tensors(tmp_path / "a.safetensors", repeated, META), "a-1")
+    assert all(torch.equal(again[name], repeated[name]) for name in repeated)
+
+
 def test_no_changed_byte_of_a_file_passes(tmp_path, tensors, rng):
     path = write_tensors(tmp_path / "a.safetensors", tensors, META)
     whole = path.read_bytes()
