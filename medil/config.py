@@ -426,12 +426,12 @@ PRESETS: dict[str, RunConfig] = {
     ),
     "tiny": RunConfig(  # the CPU-trained release
         "tiny",
-        ModelConfig(depth_encoder=2, depth_fine=4),
+        ModelConfig(depth_encoder=3, depth_fine=4),
         TrainConfig(
-            minutes=95, patch_sides_mm=(32, 40, 48), coarser_share=0.3, ema_decay=0.999,
-            global_mix=0.05,
+            minutes=600, patch_sides_mm=(32, 40, 48), coarser_share=0.2, ema_decay=0.999,
+            global_mix=0.05, learning_rate=4e-4, warmup_steps=200,
         ),
-        DataConfig(subjects=40, real_share=0.75, thick_share=0.4),
+        DataConfig(subjects=24, real_share=0.88, thick_share=0.25),
     ),
     "base": RunConfig(  # for one GPU; its weights stay below 16 MiB
         "base",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from eval.card import about_weights, earlier_run, write_card
+from eval.card import about_weights, chain, earlier_run, write_card
 from eval.generation import EXPERIMENT
 from eval.generation.autoencoders import RELEASE, RELEASED
 from eval.generation.verdict import means, samples, verdict
@@ -69,10 +69,17 @@ Conditions it knows, and the range it has seen:
 - Under `--like` what the scan does not show is invented. It is no measurement.
 - It is a research example, not a medical device, and was never tested for any clinical use.
 """
+OTHER_LATENTS = ", which had learned the latents of an earlier autoencoder"
 EARLIER = (
     " {which} began from the weights of an earlier run ({step:,} steps in {minutes:.0f} "
-    "minutes, commit `{commit}`)."
+    "minutes, commit `{commit}`){latents}."
 )
+
+
+def _earlier(facts: dict) -> str:
+    """A sentence about the run before a run, and whose latents it learned."""
+    same = facts["earlier"].get("same_latents", True)
+    return earlier_run(facts, EARLIER.replace("{latents}", "" if same else OTHER_LATENTS))
 
 
 def networks(config: FlowConfig, pitch_mm: float) -> list[str]:
@@ -119,7 +126,7 @@ def card(name: str, flow: LatentFlow, rows: pd.DataFrame) -> str:
         channels=len(known.std),
         shape=" x ".join(map(str, known.grid.shape)),
         networks="; ".join(networks(flow.config, known.grid.spacing_mm[0])),
-        earlier=earlier_run(flow.facts, EARLIER),
+        earlier=" There,".join(_earlier(facts) for facts in chain(flow.facts)[:-1]),
         conditions=conditions_table(flow),
         results=verdict(rows) if arm == RELEASE else samples(means(rows), arm),
         **about_weights(flow, stem, run.threads),

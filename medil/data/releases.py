@@ -1,6 +1,6 @@
 """Released weights and anatomies: from the package, a local mirror, the cache, or by download.
 
-The wheel carries `tiny` and the anatomies, a checkout every release. `releases/manifest.toml`
+The wheel carries `tiny`, a checkout every release. `releases/manifest.toml`
 holds the SHA-256 of each file, which is checked every time.
 """
 

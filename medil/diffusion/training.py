@@ -117,13 +117,16 @@ class FlowLearner(Learner):
     def warm_start(self, run: Run, path: Path) -> None:
         """Start from another run's averaged weights, for the coarsest networks that fit.
 
+        That run may have learned the latents of an earlier autoencoder: mean and spread are this
+        run's own.
+
         Raises:
-            InputError: Unreadable weights, of other latents, or none of their networks fits.
+            InputError: Unreadable weights, latents of another shape, or no network that fits.
         """
         flow: Any = run.bare
         earlier, own, theirs = load_flow(path), flow, None
-        if earlier.known.autoencoder_id != own.known.autoencoder_id:
-            raise InputError(f"{path} samples latents of another autoencoder; begin without it.")
+        if earlier.known.mean.shape != own.known.mean.shape:
+            raise InputError(f"{path} samples latents of another shape; begin without it.")
         for mine, other in zip(_levels(flow), _levels(earlier), strict=False):
             if mine.config != other.config:
                 break
@@ -134,9 +137,13 @@ class FlowLearner(Learner):
         for name, parameter in own.named_parameters():
             parameter.data.copy_(values[name])
         run.ema.load_state_dict(run.bare.state_dict())
-        facts = {name: earlier.facts.get(name) for name in ("step", "minutes", "commit")}
+        kept = "step", "minutes", "commit", "earlier"
+        facts = {name: earlier.facts[name] for name in kept if name in earlier.facts}
         short = short_digest(weights_sha256(earlier))
-        run.facts["earlier"] = {"weights": short, "whole": own is flow, **facts}
+        same = earlier.known.autoencoder_id == flow.known.autoencoder_id
+        run.facts["earlier"] = {
+            "weights": short, "whole": own is flow, "same_latents": same, **facts,
+        }  # fmt: skip
 
     def save_weights(self, ema: nn.Module, path: Path, facts: dict) -> None:
         """Write the averaged weights in half precision, with configuration and statistics."""

@@ -293,9 +293,25 @@ def test_a_run_begins_from_the_networks_that_fit(tmp_path):
     out.mkdir()
     with pytest.raises(InputError, match="no network of"):
         train(FlowLearner(config_of(steps=1), LATENTS), out, warm_start_from=weights)
-    stranger = replace(LATENTS, weights_id="another")
-    with pytest.raises(InputError, match="another autoencoder"):
-        train(FlowLearner(config, stranger), out, warm_start_from=weights)
+    fewer = replace(LATENTS, latents=LATENTS.latents[:, :4])
+    with pytest.raises(InputError, match="another shape"):
+        train(FlowLearner(config, fewer), out, warm_start_from=weights)
+
+
+def test_a_flow_goes_on_with_the_latents_of_a_later_autoencoder(tmp_path):
+    paths = [tmp_path / name for name in ("first", "second")]
+    for path in paths:
+        path.mkdir()
+    weights = paths[0] / "weights.safetensors"
+    train(FlowLearner(config_of(steps=3), LATENTS), paths[0], seed=5)
+    later = replace(LATENTS, latents=2 * LATENTS.latents + 1, weights_id="later")
+    learner = FlowLearner(config_of(steps=1, learning_rate=1e-12), later)
+    flow, earlier = train(learner, paths[1], warm_start_from=weights), load_flow(weights)
+    for own, before in zip(flow.parameters(), earlier.parameters(), strict=True):
+        torch.testing.assert_close(own, before, atol=1e-6, rtol=0)
+    torch.testing.assert_close(flow.known.mean, later.latents.mean(0))
+    assert flow.known.autoencoder_id == "later"
+    assert load_flow(paths[1] / "weights.safetensors").facts["earlier"]["same_latents"] is False
 
 
 def test_a_finished_run_may_be_given_more_steps(train_verb, tmp_path):
