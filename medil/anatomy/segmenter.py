@@ -1,7 +1,8 @@
 """Tissue classes of a T1w brain: the segmenter, and its weights in and out.
 
 It was trained on painted heads alone, whose tissue maps are exact. A scan is averaged to 1 mm
-along its axes; the network then gives every voxel of the brain a class.
+along its axes; the network gives every voxel of the brain shares of the classes, and intensities
+sharpen them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from medil.anatomy.classes import NUMBER, SPACING_MM, LabelMap
+from medil.anatomy.classes import SPACING_MM, LabelMap
+from medil.anatomy.intensities import sharpened
 from medil.anatomy.network import TissueNet, positions
 from medil.config import SegmenterRun, segmenter_preset
 from medil.data.releases import release_path
@@ -56,19 +58,19 @@ def segment(volume: Volume, network: TissueNet | None = None) -> LabelMap:
     shape = [-(-(s.stop - s.start + 2 * MARGIN_VOX) // unit) * unit for s in box]
     pads = [(-a, a + n - whole) for a, n, whole in zip(start, shape, grid.shape, strict=True)]
     flat = [p for pair in reversed(pads) for p in pair]  # negative ones cut off
-    scores = _scores(network, functional.pad(data, flat), functional.pad(brain, flat), grid)
-    labels = functional.pad(scores.argmax(0).to(torch.uint8), [-p for p in flat])
+    data, inside = functional.pad(data, flat), functional.pad(brain, flat)
+    scores = _scores(network, data, inside, grid)
+    shares = sharpened(functional.softmax(scores[1:], dim=0), data, inside)
+    labels = functional.pad(shares.argmax(0).to(torch.uint8) + 1, [-p for p in flat])
     return LabelMap(torch.where(brain, labels, 0), grid)
 
 
 def _scores(network: TissueNet, data: Tensor, brain: Tensor, grid: Grid) -> Tensor:
-    """[classes, D, H, W] of a box whose voxels have 1 mm; air is never the answer."""
+    """[classes, D, H, W] of a box whose voxels have 1 mm."""
     middle = torch.from_numpy(np.array(ndimage.center_of_mass(brain.numpy())))
     axes = torch.from_numpy(grid.directions.copy())
     place = positions(tuple(data.shape), -(axes @ middle), axes)
-    scores = network(data[None, None], place[None])[0]
-    scores[NUMBER["air"]] = -torch.inf
-    return scores
+    return network(data[None, None], place[None])[0]
 
 
 def at_one_mm(volume: Volume) -> tuple[Tensor, Grid, Tensor]:
