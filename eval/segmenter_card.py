@@ -19,10 +19,10 @@ from torch import Tensor
 
 from eval.card import trained_on
 from medil.anatomy.classes import CLASSES, LabelMap
+from medil.anatomy.config import segmenter_preset
 from medil.anatomy.network import TissueNet
 from medil.anatomy.painted import PaintedHead, draw_painted_heads, read_painted_head
 from medil.anatomy.segmenter import RELEASE_NAME, at_one_mm, load_segmenter_release, segment
-from medil.config import segmenter_preset
 from medil.data.manifest import Entry, fetch, local_entries
 from medil.data.releases import RELEASES, release_path
 from medil.data.samples import LABEL_MAPS, label_map_paths

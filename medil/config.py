@@ -1,4 +1,7 @@
-"""The configuration: every setting in frozen dataclasses, and the presets in one table.
+"""The autoencoder's configuration and presets, and what every run's configuration shares.
+
+Settings are fields of frozen dataclasses. Those of the segmenter are in `medil.anatomy.config`,
+those of the flows in `medil.diffusion.config`.
 
 Sources of values: `paper` (arXiv 2504.09322), `LTE` (Lee & Jin 2022), `ours` (measured).
 """
@@ -18,7 +21,6 @@ from medil.errors import InputError
 P = TypeVar("P")
 LOSSES = ("rms", "charbonnier", "l1")
 RETIRED = ("data.renew_every",)  # fields of earlier releases, which their files still hold
-CONDITIONS = ("ventricles", "brain", "contrast", "spacing")  # see `medil.synth.attributes`
 ARCHITECTURES = (
     "medil",
     "conv",  # MONAI's AutoencoderKL on a fixed grid, resampled in and out
@@ -26,18 +28,42 @@ ARCHITECTURES = (
 )
 
 
-def _check_share(name: str, value: float) -> None:
+def check_share(name: str, value: float) -> None:
+    """Refuse a share that is not from 0 to below 1, with an `InputError`."""
     if not 0 <= value < 1:
         raise InputError(f"{name} is a share from 0 to below 1, not {value}.")
 
 
-def _check_schedule(run: Schedule) -> None:
-    if not (run.minutes > 0 and run.learning_rate > 0 and run.steps >= 0):
-        raise InputError("minutes and learning_rate must be above zero, and steps at least zero.")
-    if min(run.batch, run.accumulate) < 1 or run.batch % run.accumulate:
-        raise InputError(
-            f"a batch of {run.batch} cannot be split into {run.accumulate} equal parts."
-        )
+class Schedule:
+    """Length and steps of a run: the fields that every training configuration has.
+
+    Each declares them anew, with its own defaults and in the order of its JSON file.
+    """
+
+    minutes: float  # wall time of the run, unless `steps` is set
+    steps: int  # length of the run in steps; 0: `minutes` decide
+    batch: int  # examples per step, over all processes
+    accumulate: int  # gradient accumulation: parts of a process's share of a batch
+    clip_norm: float  # largest gradient norm
+    learning_rate: float  # largest one: it rises over `warmup_steps`, then falls
+    beta2: float  # of AdamW
+    weight_decay: float
+    warmup_steps: int
+    ema_decay: float  # of the averaged weights
+    log_every: int  # steps
+    save_every: int  # steps
+    bf16: bool  # networks run in bfloat16
+    threads: int  # of torch
+
+    def __post_init__(self) -> None:
+        if not (self.minutes > 0 and self.learning_rate > 0 and self.steps >= 0):
+            raise InputError(
+                "minutes and learning_rate must be above zero, and steps at least zero."
+            )
+        if min(self.batch, self.accumulate) < 1 or self.batch % self.accumulate:
+            raise InputError(
+                f"a batch of {self.batch} cannot be split into {self.accumulate} equal parts."
+            )
 
 
 @dataclass(frozen=True)
@@ -78,19 +104,22 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Two stages: whole volumes at low resolution, then native-resolution patches (paper)."""
+class TrainConfig(Schedule):
+    """Two stages: whole volumes at low resolution, then native-resolution patches (paper).
 
-    minutes: float = 45.0  # wall time of the run, unless `steps` is set
-    steps: int = 0  # length of the run in steps; 0: `minutes` decide
+    `Schedule` says what the fields without a comment are.
+    """
+
+    minutes: float = 45.0
+    steps: int = 0
     global_share: float = 0.05  # share of the run on stage one
     global_mix: float = 0.02  # share of stage-two steps on whole low-resolution volumes: ours
     patch_sides_mm: tuple[float, ...] = (40.0,)  # sides of stage-two patches, drawn evenly
     anchored_share: float = 0.5  # share of patches whose latent grid starts at their corner: ours
     batch: int = 1  # patches per step, over all processes
-    accumulate: int = 1  # gradient accumulation: parts of a process's share of a batch
+    accumulate: int = 1
     coarser_share: float = 0.1  # share of stage-two steps that render finer voxels than they encode
-    clip_norm: float = 1.0  # largest gradient norm
+    clip_norm: float = 1.0
     learning_rate: float = 5e-4
     beta2: float = 0.99
     weight_decay: float = 1e-4
@@ -105,13 +134,13 @@ class TrainConfig:
     perceptual_weight: float = 0.0  # weight of LPIPS on planes; needs its weights, and a GPU
     adversarial_weight: float = 0.0  # weight of a patch discriminator; needs a GPU
     adversarial_after: float = 0.5  # progress of the run at which the discriminator begins
-    log_every: int = 25  # steps
-    save_every: int = 200  # steps
+    log_every: int = 25
+    save_every: int = 200
     bf16: bool = True
     threads: int = 1
 
     def __post_init__(self) -> None:
-        _check_schedule(self)
+        super().__post_init__()
         if not self.patch_sides_mm or min(self.patch_sides_mm) <= 0:
             raise InputError("patch_sides_mm needs at least one side, all above zero.")
         if self.loss not in LOSSES:
@@ -121,7 +150,7 @@ class TrainConfig:
             raise InputError(f"{weights[0]} cannot be below zero.")
         shares = "global_share", "global_mix", "coarser_share", "anchored_share"
         for name in (*shares, "adversarial_after"):
-            _check_share(name, getattr(self, name))
+            check_share(name, getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -145,8 +174,8 @@ class DataConfig:
             raise InputError(f"a cohort needs at least one subject, not {self.subjects}.")
         if not 0 <= self.real_share <= 1:
             raise InputError(f"real_share is a share from 0 to 1, not {self.real_share}.")
-        _check_share("near_1mm_share", self.near_1mm_share)
-        _check_share("thick_share", self.thick_share)
+        check_share("near_1mm_share", self.near_1mm_share)
+        check_share("thick_share", self.thick_share)
         if not 0 < self.thick_mm[0] <= self.thick_mm[1]:
             raise InputError(f"thick_mm needs two rising sizes above zero, not {self.thick_mm}.")
         self.weights()
@@ -174,7 +203,7 @@ class DataConfig:
 
 
 class Recipe:
-    """Base of the run configurations `RunConfig` and `FlowRun`: JSON and digest."""
+    """Base of the configurations of runs, such as `RunConfig`: JSON and digest."""
 
     def to_json(self) -> str:
         """The whole configuration as indented JSON."""
@@ -218,198 +247,6 @@ def text_digest(text: str) -> str:
     """Twelve hexadecimal digits of a text, such as a configuration in a weights file."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-
-# The latent diffusion model: the same three groups
-
-
-@dataclass(frozen=True)
-class FlowConfig:
-    """The network's shape."""
-
-    channels: tuple[int, ...] = (64, 64)  # channels of the U-Net's levels, from fine to coarse
-    blocks: int = 1  # residual blocks per level
-    attention: tuple[bool, ...] = (False, True)  # whether each level has attention
-    head_channels: int = 32  # channels of an attention head
-    groups: int = 8  # groups of the group norms
-    fold: int = 2  # latent cells per cell of the network along each axis
-    conditions: tuple[str, ...] = CONDITIONS  # attributes that can be requested
-    coarse: FlowConfig | None = None  # the flow that samples the block means, if any
-    block: int = 2  # latent cells per block along each axis; `fold` divides it
-    adds: bool = False  # add the network's estimate to the block means
-
-    def __post_init__(self) -> None:
-        if self.block % self.fold:
-            raise InputError(f"block = {self.block} is no multiple of fold = {self.fold}.")
-        if self.coarse and self.coarse.conditions != self.conditions:
-            raise InputError("a flow and its coarse flow must have the same conditions.")
-        if len(self.channels) != len(self.attention):
-            raise InputError("channels and attention need one entry per level.")
-        unknown = [name for name in self.conditions if name not in CONDITIONS]
-        if unknown:
-            raise InputError(
-                f"there is no condition {unknown[0]!r}; choose from {', '.join(CONDITIONS)}."
-            )
-
-
-@dataclass(frozen=True)
-class FlowTraining:
-    """How a flow is trained; names as in `TrainConfig`."""
-
-    minutes: float = 60.0  # wall time of the run, unless `steps` is set
-    steps: int = 0  # length of the run in steps; 0: `minutes` decide
-    batch: int = 1  # latents per step, over all processes
-    accumulate: int = 1  # gradient accumulation: parts of a process's share of a batch
-    coarse_draws: int = 8  # draws for the coarse flow per latent of the batch
-    given_noise: float = 0.15  # noise on the block means, in their standard deviation
-    dropped_share: float = 0.2  # share of latents trained without any condition
-    hidden_share: float = 0.3  # probability that a single condition is hidden
-    shift: float = 3.0  # shift of training times to noise (Esser et al. 2024, eq. 23)
-    given_shift: float = 1.0  # the same, for a flow that has a coarse flow
-    clip_norm: float = 1.0
-    learning_rate: float = 8e-4
-    beta2: float = 0.99
-    weight_decay: float = 1e-2
-    warmup_steps: int = 100
-    ema_decay: float = 0.998
-    log_every: int = 25
-    save_every: int = 200
-    bf16: bool = True
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        _check_schedule(self)
-        if not (0 <= self.dropped_share <= 1 and 0 <= self.hidden_share <= 1 and self.shift > 0):
-            raise InputError("shares lie from 0 to 1, and shift above zero.")
-
-
-@dataclass(frozen=True)
-class FlowRun(Recipe):
-    """One training run of a latent diffusion model."""
-
-    preset: str
-    model: FlowConfig = field(default_factory=FlowConfig)
-    train: FlowTraining = field(default_factory=FlowTraining)
-    heads: int = 160  # synthetic heads, drawn on the label maps of the train split
-
-
-# The tissue segmenter
-
-
-@dataclass(frozen=True)
-class SegmenterConfig:
-    """The network's shape."""
-
-    widths: tuple[int, ...] = (32, 48, 64, 64)  # channels at 2, 4, 8, ... mm
-    depths: tuple[int, ...] = (1, 1, 1, 2)  # residual blocks of each level, on each way
-    width_voxel: int = 16  # channels at 1 mm
-
-    def __post_init__(self) -> None:
-        if len(self.widths) != len(self.depths) or min(*self.widths, self.width_voxel) < 1:
-            raise InputError("widths and depths need one entry a level, and widths from 1.")
-
-
-@dataclass(frozen=True)
-class SegmenterTraining:
-    """How a segmenter is trained; names as in `TrainConfig`."""
-
-    minutes: float = 60.0  # wall time of the run, unless `steps` is set
-    steps: int = 0  # length of the run in steps; 0: `minutes` decide
-    batch: int = 1  # patches per step, over all processes
-    accumulate: int = 1  # gradient accumulation: parts of a process's share of a batch
-    side_vox: int = 80  # side of a patch, in voxels of 1 mm
-    dice_weight: float = 0.5  # weight of the Dice loss beside the cross-entropy
-    shift_mm: float = 6.0  # standard deviation of a patch's shift from its place in the brain
-    clip_norm: float = 1.0
-    learning_rate: float = 2e-3
-    beta2: float = 0.99
-    weight_decay: float = 1e-3
-    warmup_steps: int = 50
-    ema_decay: float = 0.995
-    log_every: int = 25
-    save_every: int = 100
-    bf16: bool = True
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        _check_schedule(self)
-        if self.side_vox < 1 or self.dice_weight < 0 or self.shift_mm < 0:
-            raise InputError("side_vox must be above zero; dice_weight and shift_mm not below it.")
-
-
-@dataclass(frozen=True)
-class SegmenterRun(Recipe):
-    """One training run of a tissue segmenter."""
-
-    preset: str
-    model: SegmenterConfig = field(default_factory=SegmenterConfig)
-    train: SegmenterTraining = field(default_factory=SegmenterTraining)
-    heads: int = 48  # synthetic heads, drawn on the label maps of the train split
-
-    def __post_init__(self) -> None:
-        unit = 2 ** len(self.model.widths)
-        if self.train.side_vox % unit:
-            raise InputError(f"side_vox = {self.train.side_vox} is no multiple of {unit}.")
-
-
-# The latent flow that is given a tissue map
-
-
-@dataclass(frozen=True)
-class AppearanceConfig:
-    """The network's shape (all: ours)."""
-
-    classes: int = 11  # of the maps, air among them
-    voxels: int = 4  # of the map in a latent cell, along each axis
-    width: int = 96  # channels
-    blocks: int = 6  # residual blocks of two convolutions
-    covariates: tuple[str, ...] = ("contrast", "age", "real")
-
-    def __post_init__(self) -> None:
-        if min(self.classes - 1, self.voxels, self.width, self.blocks) < 1:
-            raise InputError("classes, voxels, width and blocks must be above zero.")
-
-
-@dataclass(frozen=True)
-class AppearanceTraining:
-    """How it is trained; names as in `TrainConfig`."""
-
-    minutes: float = 60.0  # wall time of the run, unless `steps` is set
-    steps: int = 0  # length of the run in steps; 0: `minutes` decide
-    patch: int = 16  # latent cells along each axis
-    batch: int = 2  # patches per step, over all processes
-    accumulate: int = 1  # gradient accumulation: parts of a process's share of a batch
-    hidden_share: float = 0.3  # probability that a covariate is hidden
-    clip_norm: float = 1.0
-    learning_rate: float = 1e-3
-    beta2: float = 0.99
-    weight_decay: float = 1e-4
-    warmup_steps: int = 100
-    ema_decay: float = 0.998
-    log_every: int = 25
-    save_every: int = 200
-    bf16: bool = True
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        _check_schedule(self)
-        _check_share("hidden_share", self.hidden_share)
-        if self.patch < 1:
-            raise InputError(f"a patch has at least one latent cell, not {self.patch}.")
-
-
-@dataclass(frozen=True)
-class AppearanceRun(Recipe):
-    """One training run of an appearance flow."""
-
-    preset: str
-    model: AppearanceConfig = field(default_factory=AppearanceConfig)
-    train: AppearanceTraining = field(default_factory=AppearanceTraining)
-    heads: int = 64  # synthetic heads beside the real train scans
-    real_share: float = 0.7  # share of patches from real scans
-
-
-# Length and steps of any run
-Schedule = TrainConfig | FlowTraining | SegmenterTraining | AppearanceTraining
 
 TEST = ModelConfig(
     width_encoder=16, width_latent=16, width_fine=16, depth_latent=1, depth_fine=1, frequencies=4,
@@ -455,53 +292,6 @@ PRESETS: dict[str, RunConfig] = {
     ),
 }  # fmt: skip
 
-FLOW_PRESETS: dict[str, FlowRun] = {
-    "test": FlowRun(  # seconds on a CPU
-        "test",
-        FlowConfig(channels=(16, 16), head_channels=16),
-        FlowTraining(minutes=0.2, log_every=5),
-        heads=4,
-    ),
-    "tiny": FlowRun(  # the CPU-trained release, on latents of `tiny`
-        "tiny",
-        FlowConfig(
-            channels=(24, 48, 48), attention=(False, False, False), head_channels=16, fold=1,
-            coarse=FlowConfig(channels=(40, 48), head_channels=16), adds=True,
-        ),
-    ),
-    "base": FlowRun(  # for one GPU, on latents of `base`; its weights stay below 16 MiB
-        "base",
-        FlowConfig(
-            channels=(32, 64, 64), attention=(False, False, False), head_channels=16, fold=1,
-            coarse=FlowConfig(channels=(64, 96), fold=1), adds=True,
-        ),
-        FlowTraining(minutes=25, batch=8, coarse_draws=4),
-        heads=320,
-    ),
-}  # fmt: skip
-
-
-SEGMENTER_PRESETS: dict[str, SegmenterRun] = {
-    "test": SegmenterRun(  # seconds on a CPU
-        "test",
-        SegmenterConfig(widths=(8, 8), depths=(1, 1), width_voxel=8),
-        SegmenterTraining(minutes=0.2, side_vox=32, log_every=5),
-        heads=2,
-    ),
-    "tiny": SegmenterRun("tiny"),  # the CPU-trained release
-}
-
-
-APPEARANCE_PRESETS: dict[str, AppearanceRun] = {
-    "test": AppearanceRun(  # seconds on a CPU
-        "test",
-        AppearanceConfig(width=8, blocks=1),
-        AppearanceTraining(minutes=0.2, patch=8, log_every=5),
-        heads=2, real_share=0.0,
-    ),
-    "tiny": AppearanceRun("tiny"),  # the CPU-trained release, on latents of `tiny`
-}  # fmt: skip
-
 
 def named(presets: Mapping[str, P], name: str) -> P:
     """A preset by name; the error lists all names."""
@@ -517,21 +307,3 @@ def preset(name: str) -> RunConfig:
         InputError: No such preset; the message lists all presets.
     """
     return named(PRESETS, name)
-
-
-def flow_preset(name: str) -> FlowRun:
-    """The training configuration of a latent diffusion model, by the name of its preset.
-
-    Raises:
-        InputError: No such preset; the message lists all presets.
-    """
-    return named(FLOW_PRESETS, name)
-
-
-def segmenter_preset(name: str) -> SegmenterRun:
-    """The training configuration of a tissue segmenter, by the name of its preset.
-
-    Raises:
-        InputError: No such preset; the message lists all presets.
-    """
-    return named(SEGMENTER_PRESETS, name)

@@ -5,8 +5,9 @@ from dataclasses import fields
 
 import pytest
 
-from medil.config import FLOW_PRESETS, PRESETS, FlowConfig, RunConfig
+from medil.config import PRESETS, RunConfig
 from medil.dials import changed, flat, read_file, read_settings
+from medil.diffusion.config import FLOW_PRESETS, FlowConfig
 from medil.errors import InputError
 
 TEST, FLOW = PRESETS["test"], FLOW_PRESETS["test"]

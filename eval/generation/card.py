@@ -14,7 +14,7 @@ from eval.generation import EXPERIMENT
 from eval.generation.autoencoders import RELEASE, RELEASED
 from eval.generation.verdict import means, samples, verdict
 from eval.rows import digest
-from medil.config import FlowConfig
+from medil.diffusion.config import FlowConfig
 from medil.diffusion.flow import LatentFlow
 from medil.diffusion.sampling import check_pair
 from medil.diffusion.training import RELEASE_NAME, load_flow_release

@@ -13,7 +13,7 @@ from torch import Tensor
 from eval.generation.autoencoders import FOLDER, RELEASE, RELEASED, autoencoder
 from eval.generation.sizes import sizes
 from eval.rows import digest
-from medil.config import FlowConfig, FlowRun, FlowTraining
+from medil.diffusion.config import FlowConfig, FlowRun, FlowTraining
 from medil.diffusion.flow import LatentFlow
 from medil.diffusion.latents import VERSION, draw_heads, encode_heads
 from medil.diffusion.training import FlowLearner, load_flow, load_flow_release

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medil.anatomy.classes import CLASSES
-from medil.config import SegmenterConfig
+from medil.anatomy.config import SegmenterConfig
 from medil.layers.blocks import (
     ChannelNorm,
     Conv3d,

@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from medil.anatomy.classes import SPACING_MM, LabelMap
+from medil.anatomy.config import SegmenterRun, segmenter_preset
 from medil.anatomy.intensities import sharpened
 from medil.anatomy.network import TissueNet, positions
-from medil.config import SegmenterRun, segmenter_preset
 from medil.data.releases import release_path
 from medil.errors import InputError
 from medil.grid import Grid

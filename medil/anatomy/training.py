@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medil.anatomy.classes import NUMBER
+from medil.anatomy.config import SEGMENTER_PRESETS, SegmenterRun, SegmenterTraining
 from medil.anatomy.network import TissueNet, positions
 from medil.anatomy.painted import (
     PaintedHead,
@@ -22,7 +23,6 @@ from medil.anatomy.painted import (
     read_painted_head,
 )
 from medil.anatomy.segmenter import load_segmenter, save_segmenter
-from medil.config import SEGMENTER_PRESETS, SegmenterRun, SegmenterTraining
 from medil.errors import InputError
 from medil.model.weights import short_digest, weights_sha256
 from medil.system.files import make_folder

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medil.config import AppearanceConfig, AppearanceRun
+from medil.diffusion.config import AppearanceConfig, AppearanceRun
 from medil.errors import InputError
 from medil.layers.blocks import ChannelNorm, Conv3d, init_weights, zero_init
 from medil.synth.attributes import Spread, standard_scores

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from medil.anatomy.segmenter import load_segmenter_release
-from medil.config import APPEARANCE_PRESETS, AppearanceRun, AppearanceTraining
 from medil.data.releases import release_path
 from medil.diffusion.appearance import AppearanceFlow, AppearanceStatistics, draw_times
+from medil.diffusion.config import APPEARANCE_PRESETS, AppearanceRun, AppearanceTraining
 from medil.diffusion.latents import LatentSet, draw_heads, encode_heads
 from medil.diffusion.scans import encode_scans
 from medil.diffusion.training import autoencoder_of, keep_autoencoder

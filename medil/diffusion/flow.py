@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medil.config import FlowConfig, FlowRun, FlowTraining
+from medil.diffusion.config import FlowConfig, FlowRun, FlowTraining
 from medil.diffusion.latents import LatentSet
 from medil.errors import InputError, needs
 from medil.grid import Grid

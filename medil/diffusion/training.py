@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medil.config import FLOW_PRESETS, FlowConfig, FlowRun, FlowTraining, flow_preset
 from medil.data.releases import release_path
+from medil.diffusion.config import FLOW_PRESETS, FlowConfig, FlowRun, FlowTraining, flow_preset
 from medil.diffusion.flow import (
     LatentFlow,
     LatentStatistics,

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from medil.anatomy.classes import CLASSES, NUMBER
+from medil.anatomy.config import SEGMENTER_PRESETS, SegmenterConfig, SegmenterRun
 from medil.anatomy.network import TissueNet, positions
 from medil.anatomy.painted import (
     PaintedHead,
@@ -20,7 +21,6 @@ from medil.anatomy.painted import (
 )
 from medil.anatomy.segmenter import load_segmenter, load_segmenter_release, segment
 from medil.anatomy.training import SegmenterLearner, tissue_loss
-from medil.config import SEGMENTER_PRESETS, SegmenterConfig, SegmenterRun
 from medil.data.releases import release_path
 from medil.errors import InputError
 from medil.grid import Grid

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from medil.config import FLOW_PRESETS, PRESETS
+from medil.config import PRESETS
+from medil.diffusion.config import FLOW_PRESETS
 from medil.diffusion.training import save_flow
 from medil.latent import Latent
 from medil.model.autoencoder import MedIL

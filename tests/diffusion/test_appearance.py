@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from medil.config import AppearanceConfig
 from medil.diffusion.appearance import (
     AppearanceFlow,
     AppearanceStatistics,
@@ -14,6 +13,7 @@ from medil.diffusion.appearance import (
     times,
     tissue_box,
 )
+from medil.diffusion.config import AppearanceConfig
 from medil.errors import InputError
 from medil.synth.attributes import Spread
 

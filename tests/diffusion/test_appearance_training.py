@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from medil.config import APPEARANCE_PRESETS, AppearanceRun
 from medil.diffusion.appearance import sample_appearance
 from medil.diffusion.appearance_training import (
     AppearanceLearner,
@@ -19,6 +18,7 @@ from medil.diffusion.appearance_training import (
     seen,
     statistics,
 )
+from medil.diffusion.config import APPEARANCE_PRESETS, AppearanceRun
 from medil.diffusion.latents import LatentSet
 from medil.errors import InputError
 from medil.grid import Grid

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from medil.config import CONDITIONS, FlowConfig, FlowTraining
+from medil.diffusion.config import CONDITIONS, FlowConfig, FlowTraining
 from medil.diffusion.flow import (
     FLOOR,
     TIMES,

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from medil.config import CONDITIONS, FLOW_PRESETS, PRESETS, FlowRun
+from medil.config import PRESETS
 from medil.diffusion import training as flow_train
+from medil.diffusion.config import CONDITIONS, FLOW_PRESETS, FlowRun
 from medil.diffusion.flow import block_means, coarser_grid
 from medil.diffusion.training import (
     FlowLearner,

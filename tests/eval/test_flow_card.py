@@ -2,8 +2,8 @@ import pytest
 
 from eval.generation import EXPERIMENT
 from eval.generation.card import card, conditions_table, networks
-from medil.config import FLOW_PRESETS
 from medil.data.releases import RELEASES
+from medil.diffusion.config import FLOW_PRESETS
 from medil.errors import InputError
 from medil.synth.attributes import ATTRIBUTES
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from eval.generation import page as pages
-from medil.config import FLOW_PRESETS, PRESETS, FlowConfig
+from medil.config import PRESETS
+from medil.diffusion.config import FLOW_PRESETS, FlowConfig
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
 from medil.io.intensity import Intensity

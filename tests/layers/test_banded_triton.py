@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from medil.config import FLOW_PRESETS, preset
+from medil.config import preset
+from medil.diffusion.config import FLOW_PRESETS
 from medil.diffusion.latents import LatentSet
 from medil.diffusion.training import FlowLearner
 from medil.grid import Grid

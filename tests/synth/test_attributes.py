@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from medil.config import CONDITIONS
+from medil.diffusion.config import CONDITIONS
 from medil.errors import InputError
 from medil.synth.anatomy import label_anatomy
 from medil.synth.attributes import ATTRIBUTES, Spread, attributes, range_warnings, standard_scores
