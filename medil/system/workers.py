@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any
@@ -94,3 +95,11 @@ def _call(function: Callable[..., Any], tasks: Sequence[tuple]) -> None:
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it was killed, instead of working on unseen."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)

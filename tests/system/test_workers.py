@@ -1,8 +1,11 @@
 """Work shared out to processes: every piece once, what fails is raised."""
 
+import multiprocessing
 import os
+import time
 from functools import partial
 
+import psutil
 import pytest
 
 from medil.system import workers
@@ -37,6 +40,33 @@ def test_pieces_are_worked_on_by_other_processes_and_few_of_them_by_this_one(tmp
 def test_what_fails_in_a_process_is_raised_here():
     with pytest.raises(ValueError, match=r"piece [01]"):
         share_out(fail, [[0, 2], [1, 3]], 2, "pieces")
+
+
+def note_and_wait(folder, group):
+    (folder / f"{os.getpid()}.pid").touch()
+    time.sleep(60)
+
+
+def share_out_waiting(folder):
+    share_out(partial(note_and_wait, folder), [[0, 1], [2, 3]], 2, "pieces")
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path):
+    parent = multiprocessing.get_context("spawn").Process(target=share_out_waiting, args=[tmp_path])
+    parent.start()
+    wait_until(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
+    children = [psutil.Process(int(path.stem)) for path in tmp_path.glob("*.pid")]
+    parent.kill()
+    parent.join()
+    gone, alive = psutil.wait_procs(children, timeout=20)
+    assert len(gone) == 2 and not alive
+
+
+def wait_until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_the_memory_at_hand_bounds_the_processes(monkeypatch):
