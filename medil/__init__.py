@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medil.config import preset as preset
     from medil.data.samples import real_scan as real_scan
-    from medil.diffusion.sampling import sample as sample
+    from medil.diffusion.anatomy_first import sample as sample
     from medil.errors import InputError as InputError
     from medil.grid import Grid as Grid
     from medil.latent import Latent as Latent
@@ -37,7 +37,7 @@ PUBLIC = {  # name -> the module that defines it
     "load_release": "model.weights",
     "preset": "config",
     "real_scan": "data.samples",
-    "sample": "diffusion.sampling",
+    "sample": "diffusion.anatomy_first",
     "save": "volume",
 }
 MODULES = ("plots",)  # that are used by their own name

@@ -173,7 +173,7 @@ def save(
             values that the format cannot hold.
     """
     path, source, suffix = Path(path), like or volume.source, written_suffix(path)
-    grid, transform = _as_in_file(volume.grid, source)
+    grid, transform = as_in_file(volume.grid, source)
     values = orientations.apply_orientation(_to_numpy(volume.data), transform)
     stored, slope, inter = _to_stored(values, source, suffix)
     with atomic_output(path, force) as temporary:
@@ -184,7 +184,7 @@ def save(
     return path
 
 
-def _as_in_file(grid: Grid, source: Source | None) -> tuple[Grid, np.ndarray]:
+def as_in_file(grid: Grid, source: Source | None) -> tuple[Grid, np.ndarray]:
     """A grid in memory with its axes as in the file, RAS+ without one, and the transform."""
     return grid.aligned(source.grid) if source else grid.reoriented("RAS")
 
@@ -280,7 +280,7 @@ def save_slabs(
         for start, slab in make_slabs(0, False):
             data[start : start + len(slab)] = slab
         return save(Volume(data, grid), path, like=like, force=force)
-    stored_grid, transform = _as_in_file(grid, like)
+    stored_grid, transform = as_in_file(grid, like)
     slowest = int(np.flatnonzero(transform[:, 0] == 2)[0])  # NIfTI's last axis
     blank = np.broadcast_to(np.float32(0), full_shape(stored_grid, like))  # takes no memory
     image = nifti_image(blank, stored_grid, like)

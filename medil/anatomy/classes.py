@@ -7,22 +7,25 @@ Lesions count as white matter, vessels as CSF, and what lies outside the brain a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import torch
+from nibabel import orientations
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional
 
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
-from medil.io.source import written_suffix
+from medil.io.nifti import nifti_image, place_of
+from medil.io.source import Source, written_suffix
 from medil.regrid import cell_average, sample_trilinear
 from medil.synth.anatomy import BLUR_VOX, gaussian, load_labels, tissue_of
 from medil.system.files import atomic_output
-from medil.volume import Volume, save
+from medil.volume import Volume, as_in_file, save
 
 CLASSES = (
     "air",
@@ -105,13 +108,46 @@ class LabelMap:
         return {name: counts[number] * voxel_ml for name, number in NUMBER.items() if number}
 
     def resampled(self, target: Grid) -> LabelMap:
-        """The map on any grid of about the same voxel size, also an oblique one.
+        """The map on any grid, also an oblique one.
 
-        Each class's indicator is smoothed a little, and the largest at a voxel's centre wins.
+        Voxels that are those of the map keep their class. On a parallel grid with larger voxels
+        along any axis, the class that fills most of a voxel wins. Otherwise each class's indicator
+        is smoothed a little, and the largest at a voxel's centre wins.
         """
-        if target == self.grid:
+        grid = self.grid
+        if target == grid:
             return self
-        return LabelMap(SoftLabels(self).at(centres_mm(target)), target)
+        first, last = (np.array(target.shape) - 1) * [[0], [1]]
+        ends_vox = grid.ras_to_index(target.index_to_ras(np.stack([first, last])))
+        start = np.rint(ends_vox[0])
+        if target.is_parallel_to(grid) and np.abs(ends_vox - start - [first, last]).max() < 1e-2:
+            return self._cut(target, start.astype(int).tolist())
+        sizes = zip(target.spacing_mm, grid.spacing_mm, strict=True)
+        if target.is_parallel_to(grid) and any(new > 1.05 * old for new, old in sizes):
+            return averaged(self, target)
+        labels = torch.zeros(target.shape, dtype=torch.uint8)
+        box, soft = self._tissue_on(target), SoftLabels(self)
+        if min(s.stop - s.start for s in box) == 0:
+            return LabelMap(labels, target)
+        for i in range(box[0].start, box[0].stop):  # points of a whole grid need much memory
+            plane = (slice(i, i + 1), *box[1:])
+            place = target.crop([s.start for s in plane], [s.stop - s.start for s in plane])
+            labels[plane] = soft.at(centres_mm(place))
+        return LabelMap(labels, target)
+
+    def _cut(self, target: Grid, start: list[int]) -> LabelMap:
+        """The map on a block of its own voxels, which may reach outside."""
+        sizes = zip(start, target.shape, self.grid.shape, strict=True)
+        ends = [(-a, a + n - whole) for a, n, whole in sizes]
+        pads = [p for pair in reversed(ends) for p in pair]  # negative ones cut off
+        return LabelMap(functional.pad(self.labels, pads), target)
+
+    def _tissue_on(self, target: Grid) -> tuple[slice, ...]:
+        """The block of voxels of another grid that the box of all tissue reaches."""
+        corners_vox = target.ras_to_index(self.cropped(margin_vox=1).grid.corners_mm)
+        low = np.floor(corners_vox.min(0)).astype(int).clip(0, target.shape)
+        high = np.ceil(corners_vox.max(0) + 1).astype(int).clip(0, target.shape)
+        return tuple(slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True))
 
     def cropped(self, margin_vox: int = 0) -> LabelMap:
         """The box of all that is not air, with a margin where the map has one.
@@ -129,17 +165,23 @@ class LabelMap:
         labels = self.labels[inside].contiguous()
         return LabelMap(labels, self.grid.crop([s.start for s in inside], labels.shape))
 
-    def save(self, path: str | Path, force: bool = False) -> Path:
+    def save(self, path: str | Path, force: bool = False, like: Source | None = None) -> Path:
         """Write uint8 labels; a NIfTI header says that they are labels, and names the classes.
+
+        Args:
+            path: As `medil.save`; `load_map` reads it again.
+            force: Replace a file that exists.
+            like: The file whose orientation and codes it takes; RAS+ when None.
 
         Raises:
             InputError: As `medil.save`.
         """
-        path = Path(path)
+        path, place = Path(path), like and replace(place_of(like), tail=())
         if not written_suffix(path).startswith(".nii"):
-            return save(Volume(self.labels, self.grid), path, force=force)
-        image = nib.Nifti1Image(self.labels.numpy(), self.grid.affine_vox2ras)
-        image.header.set_xyzt_units("mm")
+            return save(Volume(self.labels, self.grid), path, like=place, force=force)
+        grid, transform = as_in_file(self.grid, place)
+        stored = orientations.apply_orientation(self.labels.numpy(), transform)
+        image = nifti_image(stored, grid, place)
         image.header["intent_code"] = INTENT_LABEL
         image.header["descrip"] = f"tissue classes 0 to {len(CLASSES) - 1}".encode()
         names = "\n".join(f"{number} {name}" for number, name in enumerate(CLASSES))
@@ -165,7 +207,7 @@ class SoftLabels:
         labels, grid = tissue_map.labels, tissue_map.grid
         reach = 3  # voxels that the blur and the interpolation spread an indicator by
         boxes = ndimage.find_objects(labels.numpy())
-        padded = torch.nn.functional.pad(labels, (reach,) * 6)
+        padded = functional.pad(labels, (reach,) * 6)
         for number, box in enumerate(boxes, start=1):
             if box is None:
                 continue
@@ -285,7 +327,12 @@ def at_one_mm(tissue_map: LabelMap) -> LabelMap:
     grid = tissue_map.grid
     if np.abs(np.array(grid.spacing_mm) - SPACING_MM).max() < 1e-4:
         return tissue_map
-    target, labels = grid.covering(SPACING_MM), tissue_map.labels.numpy()
+    return averaged(tissue_map, grid.covering(SPACING_MM))
+
+
+def averaged(tissue_map: LabelMap, target: Grid) -> LabelMap:
+    """The map on a parallel grid: the class that fills most of each voxel."""
+    labels, grid = tissue_map.labels.numpy(), tissue_map.grid
     winner = largest_share(lambda k: cell_average(labels == k, grid, target), target.shape)
     return LabelMap(torch.from_numpy(winner), target)
 

@@ -43,8 +43,9 @@ def release_path(name: str) -> Path:
     """Return a verified local copy of a released file; download it if there is none.
 
     It is looked for in the package, in `MEDIL_DATA_MIRROR` (at the top or in ``releases/``) and in
-    the cache. Weights are named by a preset, with ``-ldm`` for the latent diffusion model and
-    ``-segmenter`` for the tissue segmenter; ``anatomies`` are the packed tissue maps.
+    the cache. Weights are named by a preset, with ``-ldm`` for the latent diffusion model,
+    ``-appearance`` for the one that is given a tissue map and ``-segmenter`` for the tissue
+    segmenter; ``anatomies`` are the packed tissue maps.
 
     Raises:
         InputError: No such release, other bytes than published, or no copy and no address.
@@ -56,7 +57,8 @@ def release_path(name: str) -> Path:
     known = releases()
     if name not in known:
         alike = ", ".join(n for n in known if _kind(n) == _kind(name))
-        raise InputError(f"the release {name!r} has not been trained yet; there is: {alike}.")
+        others = f"; there is: {alike}" if alike else ""
+        raise InputError(f"the release {name!r} has not been trained yet{others}.")
     published = known[name]
     file = Path(published.path).name
     nearby = [RELEASES / file]

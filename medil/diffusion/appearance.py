@@ -12,20 +12,22 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from medil.diffusion.config import AppearanceConfig, AppearanceRun
 from medil.errors import InputError
 from medil.layers.blocks import ChannelNorm, Conv3d, init_weights, zero_init
 from medil.synth.attributes import Spread, standard_scores
+from medil.system.device import network_precision
 
+STEPS = 12  # of a sampler, from noise to data
+Correct = Callable[[Tensor], Tensor]  # [B, C, d, h, w] latents -> latents that agree with a scan
 FREQUENCIES = 16  # of the time's sines and cosines
 TIME_MEAN = 0.5  # of the logit of training times: a little more noise than data, ours
 
@@ -102,9 +104,17 @@ class AppearanceFlow(nn.Module):
         Returns:
             x, of the shape of `z`, float32.
         """
+        return self.estimate_seen(z, t, self.features_of(maps), covariates)
+
+    def features_of(self, maps: Tensor) -> Tensor:
+        """What the network sees of maps [B, v d, v h, v w]: [B, width, d, h, w], at all times."""
+        return self.see(one_hot(maps, self.config.classes))
+
+    def estimate_seen(self, z: Tensor, t: Tensor, features: Tensor, covariates: Tensor) -> Tensor:
+        """`estimate` from the `features_of` maps."""
         passed, added, _ = precondition(t)
         told = self.embed(torch.cat([_waves(t), covariates], dim=1))
-        h = self.enter(z) + self.see(one_hot(maps, self.config.classes).to(z.dtype))
+        h = self.enter(z) + features
         for block in self.blocks:
             h = block(h, told)
         return _batch(passed) * z.float() + _batch(added) * self.leave(h).float()
@@ -158,7 +168,8 @@ def one_hot(maps: Tensor, classes: int) -> Tensor:
     """
     if int(maps.max()) >= classes:
         raise InputError(f"a map holds classes 0 to {classes - 1}, not {int(maps.max())}.")
-    return functional.one_hot(maps.long(), classes).movedim(-1, 1).float()
+    indicators = torch.zeros(len(maps), classes, *maps.shape[1:], device=maps.device)
+    return indicators.scatter_(1, maps[:, None].long(), 1.0)
 
 
 def draw_times(count: int, rng: np.random.Generator) -> Tensor:
@@ -203,8 +214,9 @@ def sample_appearance(
     maps: Tensor,
     seed: int,
     covariates: Mapping[str, float] | None = None,
-    steps: int = 12,
+    steps: int = STEPS,
     shift: float = 1.0,
+    correct: Correct | None = None,
 ) -> Tensor:
     """One latent of a given map, by Euler's method from the noise of a seed.
 
@@ -218,6 +230,7 @@ def sample_appearance(
         covariates: Values in their units; unknown ones stay open.
         steps: Of the integration.
         shift: Above 1, steps are finer near noise.
+        correct: Applied to the estimated latents [1, C, d, h, w] in every step.
 
     Returns:
         [C, d, h, w] latents in the autoencoder's own scale.
@@ -233,16 +246,25 @@ def sample_appearance(
     inside = maps[tuple(slice(voxels * s.start, voxels * s.stop) for s in box)][None]
     shape = [len(flow.mean), *(n // voxels for n in maps.shape)]
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    z = noise[(slice(None), *box)][None].to(flow.mean)
-    moments = times(steps, shift)
-    for now, then in itertools.pairwise(moments):
+    here = (slice(None), slice(None), *box)
+
+    def in_air(x: Tensor) -> Tensor:
+        """Estimates in the box, among the latents of air: [1, C, d, h, w]."""
+        latent = _column(flow.air).expand(1, *shape).clone()
+        latent[here] = flow.denormalise(x)
+        return latent
+
+    z = noise[None][here].to(flow.mean)
+    with network_precision(z.device):
+        features = flow.features_of(inside.to(z.device))
+    for now, then in itertools.pairwise(times(steps, shift)):
         t = torch.full((1,), now, device=z.device)
-        with torch.autocast(z.device.type, torch.bfloat16):
-            x = flow.estimate(z, t, inside.to(z.device), told)
+        with network_precision(z.device):
+            x = flow.estimate_seen(z, t, features, told)
+        if correct is not None:
+            x = flow.normalise(correct(in_air(x))[here])
         z = (then / now) * z + (1 - then / now) * x
-    latent = _column(flow.air).expand(*shape).clone()
-    latent[(slice(None), *box)] = flow.denormalise(z)[0]
-    return latent
+    return in_air(z)[0]
 
 
 def tissue_box(maps: Tensor, voxels: int, margin: int = 2) -> tuple[slice, ...]:

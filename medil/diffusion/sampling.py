@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from medil.diffusion.appearance import AppearanceFlow, Correct
 from medil.diffusion.flow import TIMES, LatentFlow, block_means, repeat_cells, scheduler, shifted
 from medil.errors import InputError
 from medil.grid import Grid
@@ -30,10 +31,9 @@ STEPS = 30  # from noise to data, by default
 SHIFT = 3.0  # how much finer the steps are near noise, where anatomy is decided
 LAST_STEPS = 3  # corrections of a finished sample by the whole decoder
 HEAD_SHARE = 0.1  # intensity on the 0 ... 1 scale above which voxels belong to the head
-Correct = Callable[[Tensor], Tensor]  # [B, C, d, h, w] latents -> latents that agree with a scan
 
 
-def check_pair(flow: LatentFlow, model: LatentAutoencoder) -> None:
+def check_pair(flow: LatentFlow | AppearanceFlow, model: LatentAutoencoder) -> None:
     """Refuse a flow and an autoencoder that do not belong together.
 
     Raises:
@@ -154,7 +154,7 @@ class Observation:
 
     x: Tensor  # [1, 1, D, H, W], 0 ... 1 scale
     grid: Grid  # of `x`, parallel to `latent_grid`
-    latent_grid: Grid  # the flow's grid, around the scan's head along the scan's axes
+    latent_grid: Grid  # around the scan's head, along the scan's axes
     cover: Tensor  # [1, 1, d, h, w] share of each latent cell that the scan fills, 0 ... 1
     intensity: Intensity  # scaling of the scan
 
@@ -170,18 +170,33 @@ def observe(
     Raises:
         InputError: A constant scan, or no voxel inside the box.
     """
-    intensity = robust_intensity(volume.data)
-    data, _ = replace_nonfinite(volume.data, background=intensity.low)
-    x = intensity.forward(data)
+    x, _ = _scaled(volume)
     grid = volume.grid
     middle_mm = head_middle_mm(x, grid) if centre_mm is None else np.asarray(centre_mm, float)
-    box = _box_along(flow.known.grid, grid, middle_mm)
+    return observe_in(volume, _box_along(flow.known.grid, grid, middle_mm))
+
+
+def observe_in(volume: Volume, box: Grid) -> Observation:
+    """Cut a skull-stripped scan to the box of a latent grid that is parallel to it.
+
+    Raises:
+        InputError: A constant scan, or no voxel inside the box.
+    """
+    x, intensity = _scaled(volume)
+    grid = volume.grid
     start, stop = _inside(box, grid)
     if any(b <= a for a, b in zip(start, stop, strict=True)):
         raise InputError("no voxel of the scan lies in the box around its head's middle.")
     inside = x[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
     crop = grid.crop(start, inside.shape)
     return Observation(inside[None, None], crop, box, _cover(box, crop), intensity)
+
+
+def _scaled(volume: Volume) -> tuple[Tensor, Intensity]:
+    """[D, H, W] intensities, 0 ... 1 scale and background where they were not finite."""
+    intensity = robust_intensity(volume.data)
+    data, _ = replace_nonfinite(volume.data, background=intensity.low)
+    return intensity.forward(data), intensity
 
 
 def head_middle_mm(x: Tensor, grid: Grid) -> np.ndarray:

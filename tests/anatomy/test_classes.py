@@ -106,6 +106,36 @@ def test_a_finer_map_has_the_same_volumes_and_air_around_it(balls):
     assert SoftLabels(balls).at(torch.tensor([[99.0, 0, 0]])).tolist() == [NUMBER["air"]]
 
 
+def test_voxels_that_coincide_keep_their_class(balls):
+    start = (-2, 3, 1)
+    block = balls.grid.crop(start, (9, 30, 12))
+    there = balls.resampled(block)
+    inside = balls.labels[:7, 3:, 1:13]
+    assert torch.equal(there.labels[2:, : inside.shape[1]], inside)
+    assert not there.labels[:2].any() and not there.labels[:, inside.shape[1] :].any()
+
+
+def test_a_coarser_voxel_has_the_class_that_fills_most_of_it(balls):
+    labels = torch.zeros(4, 2, 2, dtype=torch.uint8)
+    labels[:2, :, 0] = labels[0, 0, 1] = NUMBER["cortex"]  # five of eight voxels
+    pair = LabelMap(labels, Grid.from_spacing((4, 2, 2), 1.0))
+    assert pair.resampled(pair.grid.with_spacing(2.0)).labels.flatten().tolist() == [2, 0]
+    coarse = balls.resampled(balls.grid.with_spacing((1, 2, 3)))
+    for name, ml in balls.volumes_ml().items():
+        assert coarse.volumes_ml()[name] == pytest.approx(ml, rel=0.15), name
+
+
+def test_a_map_takes_the_orientation_of_a_file(balls, tmp_path):
+    placed, _ = balls.grid.reoriented("LPS")
+    scan = write_nifti(
+        tmp_path / "scan.nii", np.zeros(placed.shape, np.float32), placed.affine_vox2ras
+    )
+    image = nib.load(balls.save(tmp_path / "map.nii", like=medil.load(scan).source))
+    assert nib.aff2axcodes(image.affine) == ("L", "P", "S")
+    assert (image.header["qform_code"], image.header["sform_code"]) == (2, 1)
+    assert torch.equal(medil.load(tmp_path / "map.nii").data, balls.labels)
+
+
 def test_cropping_keeps_what_is_not_air(balls):
     cropped = balls.cropped(margin_vox=2)
     assert cropped.volumes_ml() == balls.volumes_ml()
