@@ -62,14 +62,14 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def test_the_data_sets_and_their_files():
-    files = {"ct": 2, "ds002748": 46, "open_ms_t1": 5, "synthseg_labels": 20}
+    files = {"ct": 2, "dicom": 30, "ds002748": 46, "open_ms_t1": 5, "synthseg_labels": 20}
     assert {name: len(entries(name)) for name in datasets()} == files
     assert [len(entries("ds002748", split)) for split in manifest.SPLITS] == [40, 6]
     kinds = {e.subject: e.kind for e in entries("open_ms_t1")}
     assert {s for s, kind in kinds.items() if kind == "brain"} == {"cross_sectional_patient07"}
 
 
-@pytest.mark.parametrize("name", ["ct", "ds002748", "open_ms_t1", "synthseg_labels"])
+@pytest.mark.parametrize("name", ["ct", "dicom", "ds002748", "open_ms_t1", "synthseg_labels"])
 def test_every_entry_pins_its_bytes_and_names_its_licence(name):
     for e in entries(name):
         assert re.fullmatch(r"[0-9a-f]{64}", e.sha256)
@@ -93,7 +93,7 @@ def test_test_subjects_are_those_the_book_reports_on():
     assert held_out == {"cross_sectional_patient07", "longitudinal_patient01"}
     assert len([e for e in entries("open_ms_t1", "test") if e.subject.endswith("01")]) == 2
     assert [e.subject for e in entries("synthseg_labels", "test")] == ["17", "18", "19", "20"]
-    assert entries("ct", "train") == []
+    assert entries("ct", "train") == entries("dicom", "train") == []
 
 
 def test_mirrored_files_hold_the_published_bytes(mirror):
