@@ -25,6 +25,11 @@ def of_system(error: OSError) -> str:
     return f"{place}{error.strerror or error}."
 
 
+def printable(text: str) -> str:
+    """A text for a terminal on one line: control characters become spaces."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 @contextmanager
 def needs(extra: str, what: str) -> Iterator[None]:
     """Packages of an extra are imported inside this block.

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.io.nifti import place_from_json, place_to_json
+from medil.io.nifti import is_rigid, place_from_json, place_to_json
 from medil.system.tensors import read_tensors, write_tensors
 from medil.volume import Intensity, Source
 
@@ -166,7 +166,8 @@ def _source_from_json(raw: dict | None) -> Source | None:
     if "place" in raw:
         return place_from_json(raw["kind"], grid, raw["place"])
     header.set_data_shape(grid.shape)
-    header.set_qform(grid.affine_vox2ras, code=raw["codes"][0])
+    q_code = raw["codes"][0] if is_rigid(grid.affine_vox2ras) else 0  # a qform holds no shear
+    header.set_qform(grid.affine_vox2ras, code=q_code)
     header.set_sform(grid.affine_vox2ras, code=raw["codes"][1])
     header.set_xyzt_units("mm", raw["time_unit"])  # a Grid is in mm whatever the file's unit was
     return Source("nifti1", grid, np.dtype(np.float32), header)

@@ -20,10 +20,11 @@ from torch import Tensor
 
 from medil.errors import InputError
 from medil.grid import Grid
+from medil.io.dicom import is_dicom, read_dicom
 from medil.io.intensity import Intensity, replace_nonfinite, robust_intensity
 from medil.io.nifti import full_shape, nifti_image, read_nibabel, write_nibabel
 from medil.io.nrrd import read_nrrd, write_nrrd
-from medil.io.source import Source, suffix_of, written_suffix
+from medil.io.source import Source, has_suffix, suffix_of, written_suffix
 from medil.io.streams import Deflated
 from medil.system.files import atomic_output
 from medil.system.memory import GB, choose
@@ -84,12 +85,21 @@ class Volume:
         return replace(self, data=data, grid=grid or self.grid)
 
 
-def load(path: str | Path, volume_index: int | None = None) -> Volume:
+def load(
+    path: str | Path,
+    volume_index: int | None = None,
+    *,
+    series: str | int | None = None,
+    keep_tilt: bool = False,
+) -> Volume:
     """Read an image and turn its axes to RAS+.
 
     Args:
-        path: .nii, .nii.gz (NIfTI-1 or 2), .mgz, .mgh, .nrrd or .nhdr.
+        path: .nii, .nii.gz (NIfTI-1 or 2), .mgz, .mgh, .nrrd or .nhdr; the folder of a DICOM
+            series, or one DICOM file.
         volume_index: Which volume of a 4-D image, from 0.
+        series: Number or UID of the DICOM series, where a folder holds several.
+        keep_tilt: Read a DICOM series with a tilted gantry; its affine keeps the shear.
 
     Returns:
         The volume, values scaled by the header. Unscaled integers stay integers of a kind
@@ -101,12 +111,15 @@ def load(path: str | Path, volume_index: int | None = None) -> Volume:
         InputError: What is wrong with the file, in one sentence.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; name an image file in it.")
     if not path.exists():
         raise InputError(f"{path} does not exist.")
     try:
-        stored, source = _read(path, volume_index)
+        if path.is_dir() or (not has_suffix(path) and is_dicom(path)):
+            stored, source = read_dicom(path, volume_index, series, keep_tilt)
+        elif series is not None:
+            raise InputError("`series` chooses from a DICOM folder, and this is an image file.")
+        else:
+            stored, source = _read(path, volume_index)
         grid, transform = source.grid.reoriented("RAS")
         values = orientations.apply_orientation(_to_values(stored, source), transform)
     except InputError as error:

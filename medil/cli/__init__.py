@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from medil.errors import InputError, of_system
+from medil.errors import InputError, of_system, printable
 from medil.system.memory import give_back_freed_blocks
 from medil.system.threads import wait_passively
 
@@ -79,7 +79,7 @@ def with_options(text: str, group: click.Group) -> str:
 
 
 def _say(text: str, code: int = BAD_INPUT) -> int:
-    print("medil:", " ".join(text.split()), file=sys.stderr)
+    print("medil:", printable(text), file=sys.stderr)
     return code
 
 

@@ -30,22 +30,28 @@ from medil.cli.options import (
     precision,
     render_to_file,
     report,
+    scan_options,
     seed,
     spacing,
     target,
-    volume_index,
+    tell,
     warn_about,
     window,
 )
 from medil.cli.sample import sample
 from medil.cli.store import store
 from medil.cli.train import train, train_appearance, train_ldm, train_segmenter
-from medil.errors import InputError
+from medil.errors import InputError, printable
 from medil.system.files import check_output, make_folder
 from medil.system.memory import require_memory
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from medil.synth.phantoms import Phantom
+    from medil.volume import Volume
+
+    Reader = Callable[[Path], Volume]
 
 RENDER_BYTES = 16  # peak memory per voxel of a rendered phantom or a written file
 
@@ -74,25 +80,43 @@ def medil() -> None:
 
 @medil.command(epilog="Example: medil info scan.nii.gz")
 @click.argument("file", type=FILE)
-@volume_index
+@scan_options
 @click.option("--preset", default="tiny", show_default=True, help="Preset of the latent grid.")
-def info(file: Path, volume_index: int | None, preset: str) -> None:
+def info(file: Path, read: Reader, preset: str) -> None:
     """Describe an image and the latent grid that it would get."""
     from medil.cli.describe import describe
     from medil.config import preset as find_preset
-    from medil.volume import load
 
     config = find_preset(preset).model
-    volume = load(file, volume_index)
+    volume = read(file)
     for name, text in describe(volume, config.latent_spacing_mm, config.latent_channels):
-        click.echo(f"{name:<12} {text}")
+        click.echo(f"{name:<12} {printable(text)}")
+
+
+@medil.command(epilog="Example: medil convert dicom_folder -o scan.nii.gz")
+@click.argument("file", type=FILE)
+@output
+@force
+@scan_options
+def convert(file: Path, output: Path, force: bool, read: Reader) -> None:
+    """Write an image, or the DICOM series in a folder, in another format.
+
+    Values stay as they are and voxels where they are. Nothing of a DICOM header is written but
+    the place of the voxels.
+    """
+    from medil.volume import save
+
+    check_image_output(output, force)
+    volume = read(file)
+    tell(volume)
+    save(volume, output, force=force)
 
 
 @medil.command(epilog="Example: medil encode scan.nii.gz -o scan.safetensors")
 @click.argument("file", type=FILE)
 @output
 @force
-@volume_index
+@scan_options
 @window
 @model_options
 @machine_options
@@ -100,7 +124,7 @@ def encode(
     file: Path,
     output: Path,
     force: bool,
-    volume_index: int | None,
+    read: Reader,
     window: Window | None,
     preset: str | None,
     weights: Path | None,
@@ -108,13 +132,13 @@ def encode(
     device: str,
 ) -> None:
     """Encode an image on its own grid into a .safetensors file."""
-    from medil.volume import Intensity, load
+    from medil.volume import Intensity
 
     if output.suffix != ".safetensors":
         raise InputError(f"{output}: a latent file ends in .safetensors.")
     check_output(output, force)
     intensity = Intensity(*window) if window else None
-    volume = load(file, volume_index)
+    volume = read(file)
     model = load_weights(preset, weights, device)
     warn_about(volume, intensity)
     report("encoding ...")
@@ -163,7 +187,7 @@ def decode(
 @click.argument("file", type=FILE)
 @output
 @force
-@volume_index
+@scan_options
 @window
 @spacing
 @like
@@ -174,7 +198,7 @@ def reconstruct(
     file: Path,
     output: Path,
     force: bool,
-    volume_index: int | None,
+    read: Reader,
     window: Window | None,
     spacing: Spacing | None,
     like: Path | None,
@@ -188,11 +212,11 @@ def reconstruct(
 
     Without --spacing or --like the output has the shape, orientation and affine of the input.
     """
-    from medil.volume import Intensity, check_room, load
+    from medil.volume import Intensity, check_room
 
     check_image_output(output, force)
     intensity = Intensity(*window) if window else None
-    volume = load(file, volume_index)
+    volume = read(file)
     grid, resembled = target(volume.grid, volume.source, spacing, like)
     check_room(output, grid)
     model = load_weights(preset, weights, device)

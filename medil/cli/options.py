@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from medil.errors import InputError
+from medil.errors import InputError, printable
 from medil.system.files import check_output
 from medil.system.memory import parse_size
 
@@ -30,9 +30,6 @@ folder = click.option(
     "-o", "--output", type=FILE, required=True, help="Folder to write to; created if missing."
 )
 force = click.option("--force", is_flag=True, help="Replace output that exists.")
-volume_index = click.option(
-    "--volume", "volume_index", type=int, metavar="K", help="Volume of a 4-D image, from 0."
-)
 seed = click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of the random numbers."
 )
@@ -53,6 +50,30 @@ precision = click.option(
     show_default=True,
     help="Precision of the networks that render; auto is bfloat16 where the machine has it.",
 )  # fmt: skip
+
+
+def scan_options(verb: Callable) -> Callable:
+    """Add --volume, --series and --keep-tilt; the verb takes `read`, `load` with these options."""
+    volume = click.option(
+        "--volume", "volume_index", type=int, metavar="K", help="Volume of a 4-D image, from 0."
+    )
+    series = click.option(
+        "--series", metavar="NUMBER", help="Number or UID of the series in a DICOM folder."
+    )
+    keep_tilt = click.option(
+        "--keep-tilt", is_flag=True, help="Keep the shear of a DICOM series with a tilted gantry."
+    )
+
+    @wraps(verb)
+    def with_read(
+        *args: object, volume_index: int | None, series: str | None, keep_tilt: bool, **rest: object
+    ) -> object:
+        from medil.volume import load
+
+        read = partial(load, volume_index=volume_index, series=series, keep_tilt=keep_tilt)
+        return verb(*args, read=read, **rest)
+
+    return volume(series(keep_tilt(with_read)))
 
 
 def model_options(verb: Callable) -> Callable:
@@ -171,9 +192,15 @@ def warn_about(volume: Volume, intensity: Intensity | None = None) -> None:
     from medil.volume import robust_intensity
 
     scale = intensity or robust_intensity(volume.data)
-    assumed = volume.source.notes if volume.source else ()
-    for text in (*assumed, *notices(volume.data, volume.grid.spacing_mm, scale)):
-        click.echo(f"warning: {text}", err=True)
+    tell(volume)
+    for text in notices(volume.data, volume.grid.spacing_mm, scale):
+        click.echo(f"warning: {printable(text)}", err=True)
+
+
+def tell(volume: Volume) -> None:
+    """Print what had to be assumed or left out to read an image, one line each, on stderr."""
+    for text in volume.source.notes if volume.source else ():
+        click.echo(f"warning: {printable(text)}", err=True)
 
 
 def report(text: str) -> None:

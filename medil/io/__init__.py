@@ -1,1 +1,1 @@
-"""Image files: NIfTI, MGH and NRRD, their affines and intensities."""
+"""Image files: NIfTI, MGH, NRRD and DICOM, their affines and intensities."""

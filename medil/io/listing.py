@@ -70,7 +70,10 @@ def _broken(link: Path) -> str:
 def _add_folder(found: Found, folder: Path) -> None:
     paths = _images_among(folder.iterdir()) or _images_among(_below(folder))
     if not paths:
-        raise InputError(f"{folder} holds no image that ends in {', '.join(SUFFIXES)}.")
+        raise InputError(
+            f"{folder} holds no image that ends in {', '.join(SUFFIXES)}; DICOM series become "
+            "such with: medil convert FOLDER -o FILE."
+        )
     for path in paths:
         if path.exists():
             found.images.append(Listed(path))

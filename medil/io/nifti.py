@@ -237,7 +237,7 @@ def _set_place(image: Any, grid: Grid, known: Source | None) -> None:
         else:
             s_code = 0  # the old sform could not be used
     # Two forms of one code name one space, so that one without the shear would contradict.
-    if not _is_rigid(q_affine) or (q_code == s_code and not _is_rigid(affine)):
+    if not is_rigid(q_affine) or (q_code == s_code and not is_rigid(affine)):
         q_affine, q_code, s_code = affine, 0, s_code or q_code
     image.set_qform(q_affine, q_code)
     image.set_sform(affine, s_code)
@@ -245,7 +245,7 @@ def _set_place(image: Any, grid: Grid, known: Source | None) -> None:
         header[name] = 0
 
 
-def _is_rigid(affine: np.ndarray) -> bool:
+def is_rigid(affine: np.ndarray) -> bool:
     """Whether voxel axes stand at right angles, as a quaternion needs."""
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if not spacing.all():

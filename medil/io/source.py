@@ -24,10 +24,11 @@ class Source:
     """Metadata of an image file, with which it can be written again unchanged.
 
     Args:
-        kind: ``nifti1``, ``nifti2``, ``mgh`` or ``nrrd``; empty for a grid without a header.
+        kind: ``nifti1``, ``nifti2``, ``mgh``, ``nrrd`` or ``dicom``; empty for a grid alone.
         grid: The grid in the order of the file, in mm.
         dtype: Type of the stored numbers, in native byte order.
-        header: A copy of the header, in the format's own type.
+        header: A copy of the header, in the format's own type; None of a DICOM series, whose
+            headers name people.
         slope: ``value = stored * slope + inter``.
         inter: See `slope`.
         tail: Trailing axes of size 1 that the file had.
@@ -72,6 +73,11 @@ def nifti_units(header: Any) -> tuple[str, str]:
         return header.get_xyzt_units()
     except KeyError:
         return "unknown", "unknown"
+
+
+def has_suffix(path: str | Path) -> bool:
+    """Whether a name ends as that of an image file."""
+    return Path(path).name.lower().endswith(SUFFIXES)
 
 
 def suffix_of(path: str | Path) -> str:
