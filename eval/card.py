@@ -33,6 +33,7 @@ from medil.system.files import atomic_output
 from medil.training.dataset import REAL
 
 if TYPE_CHECKING:
+    from medil.anatomy.network import TissueNet
     from medil.diffusion.flow import LatentFlow
 
 TEXT = """# Model card: {name}
@@ -209,7 +210,9 @@ def _source(name: str, kind: str) -> dict[str, object]:
     return {"count": len(found), "name": name, "licence": first.licence, "cite": first.citation}
 
 
-def about_weights(model: MedIL | LatentFlow, file: str, threads: int) -> dict[str, object]:
+def about_weights(
+    model: MedIL | LatentFlow | TissueNet, file: str, threads: int
+) -> dict[str, object]:
     """What every card says of weights: their size and their training."""
     return {
         "weights": short_digest(weights_sha256(model)),

@@ -11,6 +11,7 @@ from eval import (
     patch_vs_whole,
     reconstruction,
     robustness,
+    segmentation,
     speed,
     training,
 )
@@ -24,6 +25,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     robustness.EXPERIMENT,
     patch_vs_whole.EXPERIMENT,
     generation.EXPERIMENT,
+    segmentation.EXPERIMENT,
     speed.EXPERIMENT,
     training.EXPERIMENT,
     evaluate.EXPERIMENT,

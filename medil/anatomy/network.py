@@ -38,6 +38,7 @@ class TissueNet(nn.Module):
         super().__init__()
         self.config = config
         self.weights_id = ""  # digest of trained weights
+        self.facts: dict = {}  # of the run that trained them
         widths, depths, voxel = config.widths, config.depths, config.width_voxel
         self.unit = FOLD * 2 ** (len(widths) - 1)  # sides must be multiples of it
         self.stem = Conv3d(FOLD**3 + 3, widths[0], 3, padding=1)

@@ -8,6 +8,7 @@ sharpen them.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch.nn import functional
 
 from medil.anatomy.classes import SPACING_MM, LabelMap
 from medil.anatomy.config import SegmenterRun, segmenter_preset
-from medil.anatomy.intensities import sharpened
+from medil.anatomy.intensities import ROUNDS, sharpened
 from medil.anatomy.network import TissueNet, positions
 from medil.data.releases import release_path
 from medil.errors import InputError
@@ -34,7 +35,6 @@ RELEASE_NAME = "{}-segmenter"  # name of a preset's released weights
 MARGIN_VOX = 4  # air around the brain that the network sees
 
 
-@torch.inference_mode()
 def segment(volume: Volume, network: TissueNet | None = None) -> LabelMap:
     """The tissue map of a skull-stripped T1w brain.
 
@@ -50,19 +50,51 @@ def segment(volume: Volume, network: TissueNet | None = None) -> LabelMap:
         InputError: The scan is constant, not finite, or has no air, as a raw head that fills
             its box has not.
     """
-    network = network or load_segmenter_release()
+    return brain_shares(volume, network or load_segmenter_release()).tissue_map()
+
+
+@dataclass(frozen=True)
+class BrainShares:
+    """What a network says of a brain, in a box of voxels of 1 mm around it.
+
+    Args:
+        shares: [classes without air, D, H, W] float32; they sum to 1.
+        data: [D, H, W] float32, 0 ... 1.
+        brain: [D, H, W] bool.
+        pads: What `functional.pad` was given to cut the box out of `grid`.
+        grid: The scan's box in voxels of 1 mm.
+    """
+
+    shares: Tensor
+    data: Tensor
+    brain: Tensor
+    pads: tuple[int, ...]
+    grid: Grid
+
+    def tissue_map(self, rounds: int = ROUNDS) -> LabelMap:
+        """The map on `grid`, sharpened by intensities; 0 rounds leave the network's own."""
+        shares = sharpened(self.shares, self.data, self.brain, rounds)
+        labels = torch.where(self.brain, shares.argmax(0).to(torch.uint8) + 1, 0)
+        return LabelMap(functional.pad(labels, [-p for p in self.pads]), self.grid)
+
+
+@torch.inference_mode()
+def brain_shares(volume: Volume, network: TissueNet) -> BrainShares:
+    """Ask a network for the shares of the classes.
+
+    Raises:
+        InputError: As `segment`.
+    """
     data, grid, brain = at_one_mm(volume)
     box = ndimage.find_objects(brain.numpy().astype(np.uint8))[0]
     start = [s.start - MARGIN_VOX for s in box]
     unit = network.unit
     shape = [-(-(s.stop - s.start + 2 * MARGIN_VOX) // unit) * unit for s in box]
     pads = [(-a, a + n - whole) for a, n, whole in zip(start, shape, grid.shape, strict=True)]
-    flat = [p for pair in reversed(pads) for p in pair]  # negative ones cut off
+    flat = tuple(p for pair in reversed(pads) for p in pair)  # negative ones cut off
     data, inside = functional.pad(data, flat), functional.pad(brain, flat)
     scores = _scores(network, data, inside, grid)
-    shares = sharpened(functional.softmax(scores[1:], dim=0), data, inside)
-    labels = functional.pad(shares.argmax(0).to(torch.uint8) + 1, [-p for p in flat])
-    return LabelMap(torch.where(brain, labels, 0), grid)
+    return BrainShares(functional.softmax(scores[1:], dim=0), data, inside, flat, grid)
 
 
 def _scores(network: TissueNet, data: Tensor, brain: Tensor, grid: Grid) -> Tensor:

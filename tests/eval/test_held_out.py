@@ -17,6 +17,7 @@ from eval.latent_consistency import heads as of_latents
 from eval.patch_vs_whole import measure as patch_vs_whole
 from eval.robustness import heads as of_damage
 from eval.runner import PROFILES
+from eval.segmentation.brains import brains
 from medil.config import DataConfig
 from medil.data import manifest
 from medil.data.manifest import Entry
@@ -51,6 +52,7 @@ SUBJECTS: dict[str, Callable[[str], Readers]] = {  # experiment -> its subjects 
     "latent_consistency": lambda profile: loaded(of_latents.heads(profile)),
     "robustness": lambda profile: loaded(of_damage.heads(profile)),
     "patch_vs_whole": lambda profile: loaded(patch_vs_whole.heads(profile)),
+    "segmentation": lambda profile: loaded(brains(profile)),
     "extrapolation": of_extrapolation,
     "ablation": of_ablation,
 }
@@ -74,7 +76,8 @@ def files_of(monkeypatch) -> Callable[[str, str], dict[str, list[Entry]]]:
         raise Asked
 
     monkeypatch.setattr(manifest, "available", lambda entry: True)
-    for module in ("eval.subjects", "eval.ablation.scored", "medil.data.samples"):
+    readers = "eval.subjects", "eval.ablation.scored", "eval.segmentation.brains"
+    for module in (*readers, "medil.data.samples"):
         monkeypatch.setattr(f"{module}.fetch", note)
 
     def of_one(name: str, read: Callable[[], object]) -> list[Entry]:

@@ -1,0 +1,3 @@
+from eval.segmentation import EXPERIMENT
+
+raise SystemExit(EXPERIMENT.main())
