@@ -91,7 +91,7 @@ IMAGE_ONLY = ("guidance", "centre")
 )  # fmt: skip
 @click.option(
     "--steps", type=int,
-    help="Integration steps from noise to a head [default: 12; 30 with --image-only].",
+    help="Integration steps from noise to a head [default: 8; 30 with --image-only].",
 )  # fmt: skip
 @click.option(
     "--like", type=FILE, metavar="SCAN",

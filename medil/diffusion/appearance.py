@@ -26,7 +26,8 @@ from medil.layers.blocks import ChannelNorm, Conv3d, init_weights, zero_init
 from medil.synth.attributes import Spread, standard_scores
 from medil.system.device import network_precision
 
-STEPS = 12  # of a sampler, from noise to data
+STEPS = 8  # of a sampler, from noise to data
+SHIFT = 0.4  # of its times: steps are finer near data, where the texture of a tissue is decided
 Correct = Callable[[Tensor], Tensor]  # [B, C, d, h, w] latents -> latents that agree with a scan
 FREQUENCIES = 16  # of the time's sines and cosines
 TIME_MEAN = 0.5  # of the logit of training times: a little more noise than data, ours
@@ -178,7 +179,7 @@ def draw_times(count: int, rng: np.random.Generator) -> Tensor:
 
 
 def times(steps: int, shift: float = 1.0) -> list[float]:
-    """Times of a sampler from 1 (noise) to 0 (data), shifted towards noise.
+    """Times of a sampler from 1 (noise) to 0 (data): finer near noise above 1, near data below.
 
     Raises:
         InputError: No step.
@@ -215,11 +216,12 @@ def sample_appearance(
     seed: int,
     covariates: Mapping[str, float] | None = None,
     steps: int = STEPS,
-    shift: float = 1.0,
+    shift: float = SHIFT,
     correct: Correct | None = None,
 ) -> Tensor:
-    """One latent of a given map, by Euler's method from the noise of a seed.
+    """One latent of a given map, from the noise of a seed, by DPM-Solver++(2M) (Lu et al. 2022).
 
+    Of second order: on Gaussian latents its 8 steps lose less variance than 12 of Euler's method.
     Only the box of cells that hold tissue, and two cells around it, goes through the network;
     beyond, the latent is that of air.
 
@@ -229,7 +231,7 @@ def sample_appearance(
         seed: Of the noise, which does not depend on the map.
         covariates: Values in their units; unknown ones stay open.
         steps: Of the integration.
-        shift: Above 1, steps are finer near noise.
+        shift: Of the times, see `times`.
         correct: Applied to the estimated latents [1, C, d, h, w] in every step.
 
     Returns:
@@ -257,14 +259,26 @@ def sample_appearance(
     z = noise[None][here].to(flow.mean)
     with network_precision(z.device):
         features = flow.features_of(inside.to(z.device))
-    for now, then in itertools.pairwise(times(steps, shift)):
+    earlier: Tensor | None = None
+    moments = times(steps, shift)
+    for k, (now, then) in enumerate(itertools.pairwise(moments)):
         t = torch.full((1,), now, device=z.device)
         with network_precision(z.device):
             x = flow.estimate_seen(z, t, features, told)
         if correct is not None:
             x = flow.normalise(correct(in_air(x))[here])
-        z = (then / now) * z + (1 - then / now) * x
+        ahead = x
+        if earlier is not None and k > 1 and then > 0:
+            share = _log_snr_gap(now, then) / (2 * _log_snr_gap(moments[k - 1], now))
+            ahead = (1 + share) * x - share * earlier
+        z = (then / now) * z + (1 - then / now) * ahead
+        earlier = x
     return in_air(z)[0]
+
+
+def _log_snr_gap(now: float, then: float) -> float:
+    """By how much the logarithm of data over noise rises between two times inside (0, 1)."""
+    return math.log((1 - then) / then) - math.log((1 - now) / now)
 
 
 def tissue_box(maps: Tensor, voxels: int, margin: int = 2) -> tuple[slice, ...]:

@@ -123,6 +123,21 @@ def test_a_sample_follows_its_seed_and_is_air_away_from_tissue():
     assert torch.equal(first[:, outside].T.unique(dim=0), KNOWN.air[None])
 
 
+def test_samples_of_gaussian_latents_keep_their_spread(monkeypatch):
+    """The exact estimate of latents of mean 1 and standard deviation 0.3, in few steps."""
+    made, std = flow(), 0.3
+
+    def estimate(z, t, features, covariates):
+        gain = (1 - t) * std**2 / ((1 - t) ** 2 * std**2 + t**2)
+        return 1 + gain * (z - (1 - t))
+
+    monkeypatch.setattr(made, "estimate_seen", estimate)
+    maps = torch.ones(32, 32, 32, dtype=torch.uint8)
+    x = made.normalise(sample_appearance(made, maps, 0)[None])
+    assert x.mean().item() == pytest.approx(1, abs=0.02)
+    assert x.std().item() == pytest.approx(std, rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("maps", "words"),
     [
