@@ -1,4 +1,4 @@
-"""DICOM series, read with pydicom and, where pixels are compressed, GDCM.
+"""DICOM series, read with pydicom.
 
 Only the tags named here are read, and none of them names a person. What is printed of a header
 are numbers, checked identifiers and names of the DICOM dictionary, never its free text. What the
@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medil.errors import InputError, needs, of_system, printable
+from medil.io.codestreams import unpack
 from medil.io.slices import TURNED, Slice, grid_of, volumes
 from medil.io.source import Source, spatial_shape
 from medil.system.memory import require_memory
@@ -220,9 +221,9 @@ def _each(item: Any, function: Any) -> Any:
         return function(item)
     except InputError as error:
         raise InputError(f"{printable(path.name)} {error}") from None
-    except (OSError, MemoryError):
-        raise
-    except Exception:  # parsers raise all sorts of errors, with the damaged value in their text
+    except Exception as error:  # parsers raise all sorts, with the damaged value in their text
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+            raise  # from the system; pydicom raises an OSError without a number
         raise InputError(f"{printable(path.name)} is damaged or cut short.") from None
 
 
@@ -469,7 +470,9 @@ def _decode(path: Path, slices: Sequence[Slice]) -> list[np.ndarray]:
         InputError: No or too few pixels, or a compression that cannot be undone here.
     """
     from pydicom import dcmread
+    from pydicom.encaps import generate_frames
     from pydicom.pixels import iter_pixels
+    from pydicom.uid import RLELossless
 
     tags = dcmread(path, specific_tags=[*PIXELS, "PixelData"], force=True)
     if "PixelData" not in tags:
@@ -478,17 +481,18 @@ def _decode(path: Path, slices: Sequence[Slice]) -> list[np.ndarray]:
     syntax = tags.file_meta.TransferSyntaxUID
     n_frames = int(tags.get("NumberOfFrames") or 1)
     n_bytes = math.prod(slices[0].shape) * slices[0].dtype.itemsize * n_frames
-    if not syntax.is_compressed and len(tags.PixelData) < n_bytes:
+    if not syntax.is_encapsulated and len(tags.PixelData) < n_bytes:
         raise InputError(f"is cut short: it has {len(tags.PixelData):,} of {n_bytes:,} bytes.")
-    if syntax.is_compressed:
-        _check_decoder(syntax)
-    unused = tags.BitsAllocated - tags.get("BitsStored", tags.BitsAllocated)
-    if not 0 <= unused < tags.BitsAllocated or tags.get("HighBit") not in (
-        None,
-        tags.BitsAllocated - unused - 1,
-    ):
+    unused = tags.BitsAllocated - (tags.get("BitsStored") or tags.BitsAllocated)
+    highest = tags.BitsAllocated - unused - 1
+    if not 0 <= unused < tags.BitsAllocated or tags.get("HighBit", highest) != highest:
         raise InputError("packs its pixels in an order of bits that is not read.")
-    decoded = iter_pixels(tags, indices=[s.frame for s in slices], raw=True)
+    wanted = [s.frame for s in slices]
+    if syntax.is_encapsulated and syntax != RLELossless:
+        frames = dict(enumerate(generate_frames(tags.PixelData, number_of_frames=n_frames)))
+        decoded = [unpack(frames[k], syntax, slices[0].shape, slices[0].dtype) for k in wanted]
+    else:
+        decoded = list(iter_pixels(tags, indices=wanted, raw=True))
     return [(pixels << unused) >> unused for pixels in decoded]  # old overlays lie in those bits
 
 
@@ -501,20 +505,3 @@ def _set_transfer_syntax(tags: Any) -> None:
     is_implicit, is_little = tags.original_encoding
     explicit = ExplicitVRLittleEndian if is_little else ExplicitVRBigEndian
     tags.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else explicit
-
-
-def _check_decoder(syntax: Any) -> None:
-    from pydicom.pixels import get_decoder
-    from pydicom.uid import UID_dictionary
-
-    name = syntax.name if syntax in UID_dictionary else "in an unknown way"
-    with needs("dicom", f"is compressed ({name}), for which GDCM is needed"):
-        import gdcm
-    gdcm.Trace.WarningOff()
-    gdcm.Trace.ErrorOff()
-    try:
-        is_available = get_decoder(syntax).is_available
-    except NotImplementedError:
-        is_available = False
-    if not is_available:
-        raise InputError(f"is compressed ({name}), which cannot be undone here.")

@@ -57,7 +57,7 @@ def test_a_converted_series_equals_what_another_converter_made_of_it(
 
 
 def test_both_compressions_hold_the_same_voxels(real):
-    pytest.importorskip("gdcm", reason="python-gdcm (extra dicom) is not installed")
+    pytest.importorskip("imagecodecs", reason="imagecodecs (extra dicom) is not installed")
     one, two = (load(real / "generic" / f"compressed_{name}") for name in ("j2k", "jpegls"))
     assert one.grid == two.grid and one.grid.shape == (4, 256, 256)
     assert torch.equal(one.data, two.data) and one.data.float().std() > 10
@@ -209,6 +209,44 @@ def test_volumes_at_the_same_places_are_picked_by_index(tmp_path):
         load(tmp_path)
     expected = made.values().transpose(2, 1, 0) + 200
     np.testing.assert_array_equal(hounsfield(load(tmp_path, volume_index=1)), expected)
+
+
+def compressed(pixels, name, place_mm, **fields):
+    """A dataset whose pixels [rows, columns] were compressed by a codec of imagecodecs."""
+    import imagecodecs
+    from pydicom.encaps import encapsulate
+
+    encode, options, syntax = CODECS[name]
+    one = made.slice_of(pixels, place_mm, **fields)
+    one.PixelData = encapsulate([getattr(imagecodecs, encode)(pixels, **options)])
+    one["PixelData"].VR, one.file_meta.TransferSyntaxUID = "OB", syntax
+    return one
+
+
+CODECS = {
+    "jpeg lossless": ("jpeg8_encode", {"lossless": True}, "1.2.840.10008.1.2.4.70"),
+    "jpeg-ls": ("jpegls_encode", {}, "1.2.840.10008.1.2.4.80"),
+    "jpeg 2000": (
+        "jpeg2k_encode",
+        {"reversible": True, "level": 0, "codecformat": "j2k"},
+        "1.2.840.10008.1.2.4.90",
+    ),
+    "htj2k": ("htj2k_encode", {}, "1.2.840.10008.1.2.4.201"),
+}
+
+
+@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("signed", [False, True])
+def test_compressed_slices_equal_plain_ones(tmp_path, series, name, signed):
+    pytest.importorskip("imagecodecs", reason="imagecodecs (extra dicom) is not installed")
+    fields = {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": int(signed)}
+    pixels = made.values().astype(int) - 1100 * signed
+    for k, plane in enumerate(pixels & 0xFFF):
+        one = compressed(plane.astype(np.uint16), name, (-10.0, 5.0, 20.0 + 3 * k), **fields)
+        made.write(tmp_path / "c" / f"{k}", one)
+    volume = load(tmp_path / "c")
+    assert volume.grid == load(series).grid
+    np.testing.assert_array_equal(hounsfield(volume), pixels.transpose(2, 1, 0))
 
 
 def test_low_values_that_show_bright_are_noted_and_kept(tmp_path, series):

@@ -142,15 +142,19 @@ def test_a_choice_of_series_is_refused_for_an_image_file(tmp_path, scan):
         load(scan, series=3)
 
 
-@pytest.mark.parametrize("missing", ["pydicom", "gdcm"])
-def test_a_missing_extra_says_what_to_install(tmp_path, monkeypatch, missing):
+def compressed(stream, syntax="1.2.840.10008.1.2.4.80"):
+    """A dataset of one slice whose compressed pixels are these bytes."""
     from pydicom.encaps import encapsulate
-    from pydicom.uid import JPEGLSLossless
 
     one = made.slice_of(made.values(1)[0], (0, 0, 0))
-    one.PixelData = encapsulate([b"\xff\xd8 no image"])
-    one["PixelData"].VR, one.file_meta.TransferSyntaxUID = "OB", JPEGLSLossless
-    made.write(tmp_path / "a", one)
+    one.PixelData = encapsulate([stream])
+    one["PixelData"].VR, one.file_meta.TransferSyntaxUID = "OB", syntax
+    return one
+
+
+@pytest.mark.parametrize("missing", ["pydicom", "imagecodecs"])
+def test_a_missing_extra_says_what_to_install(tmp_path, monkeypatch, missing):
+    made.write(tmp_path / "a", compressed(b"any"))
     whole_import = builtins.__import__
 
     def without(name, *rest):
@@ -164,15 +168,30 @@ def test_a_missing_extra_says_what_to_install(tmp_path, monkeypatch, missing):
 
 
 def test_compressed_pixels_that_are_damaged_are_refused(tmp_path):
-    pytest.importorskip("gdcm", reason="python-gdcm (extra dicom) is not installed")
-    from pydicom.encaps import encapsulate
-    from pydicom.uid import HTJ2K, JPEG2000Lossless
+    imagecodecs = pytest.importorskip("imagecodecs", reason="imagecodecs is not installed")
+    pixels = made.values(1)[0]
+    streams = {  # syntax -> its bytes, the marker before its size, and the distance to that
+        "1.2.840.10008.1.2.4.70": (imagecodecs.jpeg8_encode(pixels, lossless=True), b"\xff\xc3", 5),
+        "1.2.840.10008.1.2.4.80": (imagecodecs.jpegls_encode(pixels), b"\xff\xf7", 5),
+        "1.2.840.10008.1.2.4.90": (
+            imagecodecs.jpeg2k_encode(pixels, codecformat="j2k"),
+            b"\xff\x51",
+            8,
+        ),
+    }
+    for syntax, (stream, marker, distance) in streams.items():
+        place = stream.index(marker) + distance
+        for damaged, words in (
+            (stream[: len(stream) // 2], "have no end"),
+            (stream[:place] + b"\x7f" + stream[place + 1 :], "of another size"),
+            (b"no image\xff\xd9", "of another size"),
+        ):
+            made.write(tmp_path / "a", compressed(damaged, syntax))
+            with pytest.raises(InputError, match=words):
+                load(tmp_path)
 
-    one = made.slice_of(made.values(1)[0], (0, 0, 0))
-    one.PixelData = encapsulate([b"\xff\x4f\xff\x51 no image"])
-    one["PixelData"].VR = "OB"
-    for syntax, words in ((JPEG2000Lossless, "damaged or cut short"), (HTJ2K, "cannot be undone")):
-        one.file_meta.TransferSyntaxUID = syntax
-        made.write(tmp_path / "a", one)
-        with pytest.raises(InputError, match=words):
-            load(tmp_path)
+
+def test_an_unknown_compression_is_refused(tmp_path):
+    made.write(tmp_path / "a", compressed(b"any", "1.2.840.10008.1.2.4.100"))  # MPEG2
+    with pytest.raises(InputError, match="compressed in a way that is not read"):
+        load(tmp_path)
