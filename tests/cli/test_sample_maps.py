@@ -112,7 +112,7 @@ def test_like_a_scan_takes_its_segmentation_and_its_grid(sample, tmp_path, monke
     path = labels_file(tmp_path)
     assert sample("--map", path, "--spacing", 2, 2, 3)[0] == 0
     scan = tmp_path / "out" / "sample_0000.nii.gz"
-    monkeypatch.setattr("medil.diffusion.anatomy_first.segment", lambda volume: load_map(path))
+    monkeypatch.setattr("medil.diffusion.anatomies.segment", lambda volume: load_map(path))
     assert sample("--like", scan, "--save-map", out="like")[0] == 0
     before, after = (nib.load(p) for p in (scan, tmp_path / "like" / "sample_0000.nii.gz"))
     assert before.shape == after.shape
@@ -177,7 +177,7 @@ def test_anatomy_first_is_the_default_where_a_preset_has_such_a_model(
 ):
     """The manifest alone decides."""
     known = {"tiny-appearance": None}
-    monkeypatch.setattr("medil.diffusion.anatomy_first.releases", lambda: known)
+    monkeypatch.setattr("medil.diffusion.anatomies.releases", lambda: known)
     asked = []
 
     def load_release(name):

@@ -11,7 +11,8 @@ import torch
 import medil
 from medil.anatomy.classes import NUMBER, LabelMap, classes_of
 from medil.config import preset
-from medil.diffusion.anatomy_first import covariates_of, in_cells, latent_grid, slabs
+from medil.diffusion.anatomies import in_cells, latent_grid
+from medil.diffusion.anatomy_first import covariates_of, slabs
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
 from medil.model.autoencoder import MedIL
@@ -122,7 +123,7 @@ def test_a_sample_like_a_scan_agrees_with_it(weights, ball, monkeypatch):
     drawn = medil.sample(5, tissue_map=ball, **weights)
     scan = weights["model"].decode(drawn.latent, in_cells(ball, 4).grid.with_spacing((2, 2, 4)))
     scan = scan.with_data(200 * scan.data + 50)
-    monkeypatch.setattr("medil.diffusion.anatomy_first.segment", lambda volume: ball)
+    monkeypatch.setattr("medil.diffusion.anatomies.segment", lambda volume: ball)
     like, free = (
         medil.sample(9, like=scan, **weights),
         medil.sample(9, tissue_map=ball, **weights),
