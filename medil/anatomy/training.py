@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -27,7 +26,7 @@ from medil.errors import InputError
 from medil.model.weights import short_digest, weights_sha256
 from medil.system.files import make_folder
 from medil.training.run import Learner, Run
-from medil.training.update import parts
+from medil.training.update import take_step
 
 SMOOTH_VOX = 10.0  # added to both sides of the Dice ratio, so that a few voxels count little
 
@@ -68,24 +67,15 @@ class SegmenterLearner(Learner):
         chosen = [self.heads[int(rng.integers(len(self.heads)))] for _ in range(settings.batch)]
         batch = [draw_patch(head, settings.side_vox, rng) for head in chosen]
         tensors = [t.to(fabric.device) for t in collate(batch, settings, rng)]
-        losses = []
-        optimiser.zero_grad(set_to_none=True)
-        for index, (own, count) in enumerate(parts(fabric, settings.accumulate)):
-            x, place, labels = (t.chunk(count)[own] for t in tensors)
-            with fabric.no_backward_sync(model, enabled=index + 1 < settings.accumulate):
-                with torch.autocast(x.device.type, torch.bfloat16, enabled=settings.bf16):
-                    scores = model(x, place)
-                loss = tissue_loss(scores.float(), labels, settings.dice_weight)
-                fabric.backward(loss / settings.accumulate)
-            losses.append(loss.detach())
-        norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm).item()
-        value = fabric.all_reduce(torch.stack(losses).mean()).item()
-        if not (math.isfinite(value) and math.isfinite(norm)):
-            raise InputError(
-                f"the loss is {value:g} and its gradient {norm:g}; lower learning_rate."
-            )
-        optimiser.step()
-        return {"loss": value, "gradient_norm": norm, "voxels": tensors[0].numel()}
+
+        def part_loss(index: int, count: int) -> Tensor:
+            x, place, labels = (t.chunk(count)[index] for t in tensors)
+            with torch.autocast(fabric.device.type, torch.bfloat16, enabled=settings.bf16):
+                scores = model(x, place)
+            return tissue_loss(scores.float(), labels, settings.dice_weight)
+
+        record = take_step(model, optimiser, settings, fabric, part_loss)
+        return record | {"voxels": tensors[0].numel()}
 
     @classmethod
     def check_weights(cls, config: SegmenterRun, path: Path) -> None:

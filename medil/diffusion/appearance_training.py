@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +28,7 @@ from medil.system.device import place_model
 from medil.system.files import make_folder
 from medil.system.tensors import write_tensors
 from medil.training.run import Learner, Run
-from medil.training.update import parts
+from medil.training.update import take_step
 
 FORMAT = "medil-appearance-1"
 RELEASE_NAME = "{}-appearance"  # name of a preset's released weights
@@ -78,23 +77,14 @@ class AppearanceLearner(Learner):
         bare: Any = getattr(model, "module", model)
         rng = np.random.default_rng([seed, number])
         drawn = draw_batch(bare, self.latents, self.config, rng)
-        losses = []
-        optimiser.zero_grad(set_to_none=True)
-        for index, (own, count) in enumerate(parts(fabric, settings.accumulate)):
-            part = [t.chunk(count)[own].to(fabric.device) for t in drawn]
-            with fabric.no_backward_sync(model, enabled=index + 1 < settings.accumulate):
-                with torch.autocast(bare.mean.device.type, torch.bfloat16, enabled=settings.bf16):
-                    loss = model(*part)
-                fabric.backward(loss / settings.accumulate)
-            losses.append(loss.detach())
-        norm = nn.utils.clip_grad_norm_(bare.parameters(), settings.clip_norm).item()
-        value = fabric.all_reduce(torch.stack(losses).mean()).item()
-        if not (math.isfinite(value) and math.isfinite(norm)):
-            raise InputError(
-                f"the loss is {value:g} and its gradient {norm:g}; lower learning_rate."
-            )
-        optimiser.step()
-        return {"loss": value, "gradient_norm": norm, "voxels": drawn[0].numel()}
+
+        def part_loss(index: int, count: int) -> Tensor:
+            part = [t.chunk(count)[index].to(fabric.device) for t in drawn]
+            with torch.autocast(fabric.device.type, torch.bfloat16, enabled=settings.bf16):
+                return model(*part)
+
+        record = take_step(model, optimiser, settings, fabric, part_loss)
+        return record | {"voxels": drawn[0].numel()}
 
     @classmethod
     def check_weights(cls, config: AppearanceRun, path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -43,7 +42,7 @@ from medil.system.device import place_model
 from medil.system.files import atomic_output, make_folder
 from medil.system.tensors import read_tensors, write_tensors
 from medil.training.run import Learner, Run
-from medil.training.update import parts
+from medil.training.update import take_step
 
 FORMAT = "medil-flow-1"
 RELEASE_NAME = "{}-ldm"  # name of a preset's released weights
@@ -90,24 +89,14 @@ class FlowLearner(Learner):
         settings = self.config.train
         bare: Any = getattr(model, "module", model)
         levels = draw_levels(bare, self.latents, settings, np.random.default_rng([seed, number]))
-        losses = []
-        optimiser.zero_grad(set_to_none=True)
-        for index, (own, count) in enumerate(parts(fabric, settings.accumulate)):
-            part = [[t.chunk(count)[own] for t in level] for level in levels]
-            with fabric.no_backward_sync(model, enabled=index + 1 < settings.accumulate):
-                with torch.autocast(bare.mean.device.type, torch.bfloat16, enabled=settings.bf16):
-                    loss = model(*part)
-                fabric.backward(loss / settings.accumulate)
-            losses.append(loss.detach())
-        norm = nn.utils.clip_grad_norm_(bare.parameters(), settings.clip_norm).item()
-        value = fabric.all_reduce(torch.stack(losses).mean()).item()
-        if not (math.isfinite(value) and math.isfinite(norm)):
-            raise InputError(
-                f"the loss is {value:g} and its gradient {norm:g}; lower learning_rate."
-            )
-        optimiser.step()
-        voxels = sum(level[0].numel() for level in levels)
-        return {"loss": value, "gradient_norm": norm, "voxels": voxels}
+
+        def part_loss(index: int, count: int) -> Tensor:
+            part = [[t.chunk(count)[index] for t in level] for level in levels]
+            with torch.autocast(fabric.device.type, torch.bfloat16, enabled=settings.bf16):
+                return model(*part)
+
+        record = take_step(model, optimiser, settings, fabric, part_loss)
+        return record | {"voxels": sum(level[0].numel() for level in levels)}
 
     @classmethod
     def check_weights(cls, config: Any, path: Path) -> None:

@@ -1,13 +1,14 @@
 """One training step: whole volumes at low resolution first, then native patches.
 
 The data of a step depends on (seed, step) alone, its learning rate on the progress of the run.
-`medil.training.autoencoder` makes a run of such steps; `update` works without it.
+`medil.training.autoencoder` makes a run of such steps; `update` works without it. `take_step` is
+the optimiser step of every network that is trained here.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,10 +69,7 @@ def update(
     adversary: Adversary | None = None,
     measure: bool = True,
 ) -> dict[str, float]:
-    """One optimiser step on this process's share of a batch, in `accumulate` parts.
-
-    The parts are equal and every term of the loss is a mean over images, so any number of
-    processes and parts takes the step that one process would take with the whole batch.
+    """One optimiser step of an autoencoder; see `take_step`.
 
     Args:
         model: A `LatentAutoencoder`, set up by Fabric.
@@ -91,31 +89,72 @@ def update(
     Raises:
         InputError: The loss or its gradient is not finite; the weights were left alone.
     """
-    bare: Any = getattr(model, "module", model)
-    noise = draw_noise(bare.config, step, seed)
+    noise = draw_noise(_bare(model).config, step, seed)
+    seen: list[tuple[Step, Tensor]] = []
+
+    def part_loss(index: int, count: int) -> Tensor:
+        own, own_noise = step.part(index, count), noise.chunk(count)[index]
+        loss, estimate = step_loss(model, own, own_noise, settings, perceptual, adversary)
+        seen.append((own, estimate.detach()))
+        return loss
+
+    scan = step.name or "this scan"
+    record = take_step(model, optimiser, settings, fabric, part_loss, scan)
+    if adversary:
+        fakes = torch.cat([estimate for _, estimate in seen])
+        reals = torch.cat([own.target for own, _ in seen])
+        if not math.isfinite(adversary.update(fakes, reals.to(fakes))):
+            raise InputError(f"the adversary's loss is not finite on {scan}.")
+    errors = torch.stack([_errors(_bare(model), *pair, measure) for pair in seen]).mean(0)
+    mse, linear_mse = fabric.all_reduce(errors).tolist()
+    record["psnr_db"] = _decibels(mse)
+    return record | ({"gain_db": _decibels(mse) - _decibels(linear_mse)} if measure else {})
+
+
+def take_step(
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    settings: Schedule,
+    fabric: Any,
+    part_loss: Callable[[int, int], Tensor],
+    scan: str = "",
+) -> dict[str, float]:
+    """One optimiser step on this process's share of a batch, in `accumulate` parts.
+
+    The parts are equal. Where the loss is a mean over the examples, any number of processes and
+    parts takes the step that one process would take with the whole batch.
+
+    Args:
+        model: Set up by Fabric.
+        optimiser: Optimiser of its weights.
+        settings: Give `accumulate` and `clip_norm`.
+        fabric: From `medil.training.launch.launch`.
+        part_loss: From index and count of a part of the whole batch to its loss, a scalar with
+            a graph.
+        scan: What the batch is of, for errors; left out of them when empty.
+
+    Returns:
+        loss (a mean over parts and processes) and gradient_norm.
+
+    Raises:
+        InputError: The loss or its gradient is not finite; the weights were left alone.
+    """
+    losses = []
     optimiser.zero_grad(set_to_none=True)
-    readings, pairs = [], []
-    for index, part in enumerate(parts(fabric, settings.accumulate)):
-        own, own_noise = step.part(*part), noise.chunk(part[1])[part[0]]
-        with fabric.no_backward_sync(model, enabled=index + 1 < settings.accumulate):
-            loss, estimate = step_loss(model, own, own_noise, settings, perceptual, adversary)
+    for number, part in enumerate(parts(fabric, settings.accumulate), start=1):
+        with fabric.no_backward_sync(model, enabled=number < settings.accumulate):
+            loss = part_loss(*part)
             fabric.backward(loss / settings.accumulate)
-        pairs.append((estimate.detach(), own.target))
-        readings.append(_reading(bare, own, loss.detach(), estimate.detach(), measure))
-    norm = torch.nn.utils.clip_grad_norm_(bare.parameters(), settings.clip_norm).item()
-    loss_value, mse, linear_mse = fabric.all_reduce(torch.stack(readings).mean(dim=0)).tolist()
-    if not (math.isfinite(loss_value) and math.isfinite(norm)):
+        losses.append(loss.detach())
+    norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm).item()
+    value = fabric.all_reduce(torch.stack(losses).mean()).item()
+    if not (math.isfinite(value) and math.isfinite(norm)):
+        where, more = (f" on {scan}", ", or look at that scan") if scan else ("", "")
         raise InputError(
-            f"the loss is {loss_value:g} and its gradient {norm:g} on {step.name or 'this scan'}; "
-            "lower learning_rate, or look at that scan."
+            f"the loss is {value:g} and its gradient {norm:g}{where}; lower learning_rate{more}."
         )
     optimiser.step()
-    if adversary:
-        fakes, reals = (torch.cat(images) for images in zip(*pairs, strict=True))
-        if not math.isfinite(adversary.update(fakes, reals.to(fakes))):
-            raise InputError(f"the adversary's loss is not finite on {step.name or 'this scan'}.")
-    record = {"loss": loss_value, "gradient_norm": norm, "psnr_db": _decibels(mse)}
-    return record | ({"gain_db": _decibels(mse) - _decibels(linear_mse)} if measure else {})
+    return {"loss": value, "gradient_norm": norm}
 
 
 def parts(fabric: Any, accumulate: int) -> Iterator[tuple[int, int]]:
@@ -123,6 +162,11 @@ def parts(fabric: Any, accumulate: int) -> Iterator[tuple[int, int]]:
     count = fabric.world_size * accumulate
     for index in range(accumulate):
         yield fabric.global_rank * accumulate + index, count
+
+
+def _bare(model: nn.Module) -> Any:
+    """The model without Fabric's wrapper."""
+    return getattr(model, "module", model)
 
 
 def step_loss(
@@ -134,8 +178,7 @@ def step_loss(
     adversary: Adversary | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss (a scalar with a graph) and estimate [B, 1, D, H, W] of one part of a batch."""
-    bare: Any = getattr(model, "module", model)
-    device = bare.device
+    device = _bare(model).device
     x, target = step.x.to(device), step.target.to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
         estimate, mean, log_var = model(
@@ -150,8 +193,8 @@ def step_loss(
 
 
 @torch.no_grad()
-def _reading(bare: Any, step: Step, loss: Tensor, estimate: Tensor, measure: bool) -> Tensor:
-    """[3]: the loss, the mean squared error of the estimate, and that of the closed form alone."""
+def _errors(bare: Any, step: Step, estimate: Tensor, measure: bool) -> Tensor:
+    """[2]: mean squared error of the estimate, and of the closed form alone if measured."""
     target = step.target.to(estimate.device)
     mse = (estimate - target).square().mean()
     linear_mse = mse
@@ -159,7 +202,7 @@ def _reading(bare: Any, step: Step, loss: Tensor, estimate: Tensor, measure: boo
         z = bare.splines.project(step.x.to(estimate.device), step.grid, step.latent_grid)
         linear = bare.splines.render(z, step.latent_grid, step.target_grid)
         linear_mse = (linear - target).square().mean()
-    return torch.stack([loss, mse, linear_mse])
+    return torch.stack([mse, linear_mse])
 
 
 def _decibels(mse: float) -> float:

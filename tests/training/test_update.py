@@ -112,6 +112,22 @@ def test_a_loss_that_is_not_finite_leaves_the_weights_alone(scans, value):
     assert not optimiser.state_dict()["state"]
 
 
+def test_a_step_of_any_network_is_refused_where_its_loss_is_not_finite():
+    model = torch.nn.Linear(1, 1)
+    before = model.weight.detach().clone()
+    optimiser = training.new_optimiser(model, TEST.train)
+    fabric = launch(1, "cpu")
+    wrapped, _ = fabric.setup(model, optimiser)
+
+    def part_loss(index: int, count: int) -> torch.Tensor:
+        assert (index, count) == (0, 1)
+        return wrapped(torch.full((1, 1), float("inf"))).mean()
+
+    with pytest.raises(InputError, match=r"its gradient \w+; lower learning_rate\.$"):
+        training.take_step(wrapped, optimiser, TEST.train, fabric, part_loss)
+    assert torch.equal(model.weight, before)
+
+
 def test_both_stages_are_seen(scans):
     first = training.draw_step(TEST, scans, 0.0, np.random.default_rng(0))
     later = training.draw_step(TEST, scans, 0.9, np.random.default_rng(0))
