@@ -10,16 +10,9 @@ import torch
 from scipy import ndimage
 
 from medil.anatomy.classes import BRAIN
-from medil.anatomy.draw import (
-    Solver,
-    draw_anatomy,
-    draw_shape,
-    jacobian,
-    measured,
-    solve_rising,
-    tissue_map,
-)
+from medil.anatomy.draw import Solver, draw_anatomy, solve_rising
 from medil.anatomy.packed import packed_maps
+from medil.anatomy.shape import draw_shape, jacobian, measured, tissue_map
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
 from medil.synth.box import box_grid
