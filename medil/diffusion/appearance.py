@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from medil.diffusion.config import AppearanceConfig, AppearanceRun
+from medil.diffusion.flow import shifted
 from medil.errors import InputError
 from medil.layers.blocks import ChannelNorm, Conv3d, init_weights, zero_init
 from medil.synth.attributes import Spread, standard_scores
@@ -87,11 +88,7 @@ class AppearanceFlow(nn.Module):
         Raises:
             InputError: A covariate that the model does not know.
         """
-        rows = []
-        for one in requested:
-            scores, flags = standard_scores(one, self.known.spreads)
-            rows.append([*scores, *map(float, flags)])
-        return torch.tensor(rows, dtype=torch.float32).to(self.mean)
+        return standard_scores(requested, self.known.spreads).to(self.mean)
 
     def estimate(self, z: Tensor, t: Tensor, maps: Tensor, covariates: Tensor) -> Tensor:
         """The clean latents x estimated from ``z = (1 - t) x + t n``.
@@ -186,8 +183,7 @@ def times(steps: int, shift: float = 1.0) -> list[float]:
     """
     if steps < 1:
         raise InputError(f"a sample takes at least one step, not {steps}.")
-    shares = np.linspace(1, 0, steps + 1)
-    return [float(shift * s / (1 + (shift - 1) * s)) for s in shares]
+    return np.asarray(shifted(np.linspace(1, 0, steps + 1), shift)).tolist()
 
 
 def _waves(t: Tensor) -> Tensor:

@@ -146,11 +146,7 @@ class LatentFlow(nn.Module):
         Raises:
             InputError: A condition that the model does not know.
         """
-        rows = []
-        for one in requested:
-            scores, flags = standard_scores(one, self.known.spreads)
-            rows.append([*scores, *map(float, flags)])
-        return torch.tensor(rows, dtype=torch.float32).to(self.mean)
+        return standard_scores(requested, self.known.spreads).to(self.mean)
 
     def estimate(
         self, z: Tensor, times: Tensor, conditions: Tensor, coarse: Tensor | None = None

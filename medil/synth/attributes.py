@@ -6,10 +6,11 @@ contrast in the painted one, before anything is scanned.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
@@ -93,26 +94,33 @@ class Spread:
 
 
 def standard_scores(
-    requested: Mapping[str, float], spreads: Mapping[str, Spread]
-) -> tuple[list[float], list[bool]]:
+    requested: Sequence[Mapping[str, float]], spreads: Mapping[str, Spread]
+) -> Tensor:
     """Requested values, in their units, in standard deviations from the mean of a training set.
 
+    Args:
+        requested: Attribute to value, of each of B samples.
+        spreads: The n attributes that a model knows.
+
     Returns:
-        One score (0 where no value is requested) and one flag (whether it is) per attribute, in
-        the order of `spreads`, the attributes that a model knows.
+        [B, 2 n] float32: a score for each attribute in the order of `spreads`, 0 where no value is
+        requested, then a flag for each, 1 where one is.
 
     Raises:
         InputError: An attribute that the model does not know.
     """
-    unknown = [name for name in requested if name not in spreads]
-    if unknown:
-        known = ", ".join(spreads)
-        raise InputError(f"there is no condition {unknown[0]!r}; choose from {known}.")
-    scores = [
-        (requested[name] - s.mean) / (s.std or 1.0) if name in requested else 0.0
-        for name, s in spreads.items()
-    ]
-    return scores, [name in requested for name in spreads]
+    rows = []
+    for one in requested:
+        unknown = [name for name in one if name not in spreads]
+        if unknown:
+            known = ", ".join(spreads)
+            raise InputError(f"there is no condition {unknown[0]!r}; choose from {known}.")
+        scores = [
+            (one[name] - s.mean) / (s.std or 1.0) if name in one else 0.0
+            for name, s in spreads.items()
+        ]
+        rows.append([*scores, *(float(name in one) for name in spreads)])
+    return torch.tensor(rows, dtype=torch.float32)
 
 
 def range_warnings(requested: Mapping[str, float], spreads: Mapping[str, Spread]) -> list[str]:

@@ -95,15 +95,15 @@ SPREADS = {"ventricles": Spread(30, 10, 15, 60), "contrast": Spread(1.3, 0.0, 1.
 
 
 def test_standard_scores_keep_the_models_order_and_flag_what_is_given():
-    assert standard_scores({"ventricles": 45}, SPREADS) == ([1.5, 0.0], [True, False])
-    assert standard_scores({}, SPREADS) == ([0.0, 0.0], [False, False])
-    scores, given = standard_scores({"contrast": 1.5, "ventricles": 30}, SPREADS)
-    assert scores == pytest.approx([0.0, 0.2]) and given == [True, True]  # no spread: its units
+    both = {"contrast": 1.5, "ventricles": 30}
+    rows = standard_scores([{"ventricles": 45}, {}, both], SPREADS).tolist()
+    assert rows[:2] == [[1.5, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
+    assert rows[2] == pytest.approx([0.0, 0.2, 1.0, 1.0])  # no spread: its units
 
 
 def test_an_unknown_attribute_is_refused_with_those_there_are():
     with pytest.raises(InputError, match="no condition 'brain'; choose from ventricles, contrast"):
-        standard_scores({"brain": 1200.0}, SPREADS)
+        standard_scores([{"brain": 1200.0}], SPREADS)
 
 
 @pytest.mark.parametrize(("value", "warned"), [(15, 0), (60, 0), (14.9, 1), (200, 1)])
