@@ -7,7 +7,6 @@ sharpen them.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +24,9 @@ from medil.data.releases import release_path
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.io.intensity import replace_nonfinite, robust_intensity
-from medil.model.weights import readable, with_weights
+from medil.model.weights import readable, with_weights, write_weights
 from medil.regrid import cell_average, resample
-from medil.system.tensors import read_tensors, write_tensors
+from medil.system.tensors import read_tensors
 from medil.volume import Volume
 
 FORMAT = "medil-segmenter-1"
@@ -137,9 +136,7 @@ def at_one_mm(volume: Volume) -> tuple[Tensor, Grid, Tensor]:
 
 def save_segmenter(network: TissueNet, config: SegmenterRun, path: Path, facts: dict) -> Path:
     """Write weights in half precision, with configuration and facts; replaces what is there."""
-    meta = {"format": FORMAT, "config": config.to_json(), "facts": json.dumps(facts)}
-    tensors = {k: v.to(torch.float16).contiguous() for k, v in network.state_dict().items()}
-    return write_tensors(path, tensors, meta, force=True)
+    return write_weights(path, network, FORMAT, config, facts)
 
 
 def load_segmenter(path: str | Path) -> TissueNet:

@@ -22,11 +22,11 @@ from medil.diffusion.training import autoencoder_of, keep_autoencoder
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.model.base import LatentAutoencoder
-from medil.model.weights import read_tensors, readable, short_digest, weights_sha256, with_weights
+from medil.model.weights import readable, short_digest, weights_sha256, with_weights, write_weights
 from medil.synth.attributes import ATTRIBUTES, Spread
 from medil.system.device import place_model
 from medil.system.files import make_folder
-from medil.system.tensors import write_tensors
+from medil.system.tensors import read_tensors
 from medil.training.run import Learner, Run
 from medil.training.update import take_step
 
@@ -241,10 +241,7 @@ def save_appearance(flow: AppearanceFlow, config: AppearanceRun, path: Path, fac
         "spreads": {name: asdict(spread) for name, spread in known.spreads.items()},
         "autoencoder_id": known.autoencoder_id,
     }
-    meta = {"format": FORMAT, "config": config.to_json(), "known": json.dumps(about)}
-    tensors = {k: v.to(torch.float16).contiguous() for k, v in flow.state_dict().items()}
-    write_tensors(path, tensors, {**meta, "facts": json.dumps(facts)}, force=True)
-    return path
+    return write_weights(path, flow, FORMAT, config, facts, {"known": json.dumps(about)})
 
 
 def load_appearance(path: str | Path) -> AppearanceFlow:

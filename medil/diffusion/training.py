@@ -36,11 +36,12 @@ from medil.model.weights import (
     short_digest,
     weights_sha256,
     with_weights,
+    write_weights,
 )
 from medil.synth.attributes import ATTRIBUTES, Spread
 from medil.system.device import place_model
 from medil.system.files import atomic_output, make_folder
-from medil.system.tensors import read_tensors, write_tensors
+from medil.system.tensors import read_tensors
 from medil.training.run import Learner, Run
 from medil.training.update import take_step
 
@@ -226,9 +227,7 @@ def save_flow(flow: Any, config: FlowRun, path: Path, facts: dict) -> Path:
         "spreads": {name: asdict(spread) for name, spread in known.spreads.items()},
         "autoencoder_id": known.autoencoder_id,
     }
-    meta = {"format": FORMAT, "config": config.to_json(), "known": json.dumps(about)}
-    tensors = {k: v.to(torch.float16).contiguous() for k, v in flow.state_dict().items()}
-    return write_tensors(path, tensors, {**meta, "facts": json.dumps(facts)}, force=True)
+    return write_weights(path, flow, FORMAT, config, facts, {"known": json.dumps(about)})
 
 
 def load_flow(path: str | Path) -> LatentFlow:

@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from medil.config import RunConfig, text_digest
+from medil.config import Recipe, RunConfig, text_digest
 from medil.config import preset as named_preset
 from medil.data.releases import release_path
 from medil.errors import InputError
@@ -58,9 +58,35 @@ def save_weights(
     `facts` of the run (steps, minutes, commit, data) are JSON-able. One that exists is replaced
     with `force` alone.
     """
+    return write_weights(path, model, FORMAT, config, facts, half=half, force=force)
+
+
+def write_weights(
+    path: str | Path,
+    module: nn.Module,
+    form: str,
+    config: Recipe,
+    facts: Mapping[str, Any],
+    more: Mapping[str, str] | None = None,
+    *,
+    half: bool = True,
+    force: bool = True,
+) -> Path:
+    """Write the weights of any network with the configuration and facts of its run.
+
+    Args:
+        path: The .safetensors file.
+        module: The network.
+        form: Name of the file's format, with its version.
+        config: Configuration of the run.
+        facts: Of the run, JSON-able.
+        more: Further metadata.
+        half: Store float16 instead of float32.
+        force: Replace a file that exists.
+    """
     kind = torch.float16 if half else torch.float32
-    tensors = {name: value.to(kind).contiguous() for name, value in model.state_dict().items()}
-    meta = {"format": FORMAT, "config": config.to_json(), "facts": json.dumps(facts)}
+    tensors = {name: value.to(kind) for name, value in module.state_dict().items()}
+    meta = {"format": form, "config": config.to_json(), **(more or {}), "facts": json.dumps(facts)}
     return write_tensors(path, tensors, meta, force)
 
 
