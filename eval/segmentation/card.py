@@ -51,12 +51,14 @@ stripping. No real scan, no map of the `test` split.
 
 {results}
 
-Dice with the exact maps of painted heads on label maps of the `test` split:
+Dice with the exact maps of painted heads on label maps of the `test` split. Painted classes have
+slowly varying intensities, as the sharpening assumes; real ones may not:
 
 {classes}
 
 Agreement with three classes of intensity on real brains. It is no accuracy: intensity alone takes
-deep grey for grey or white matter and dark partial volumes for CSF.
+deep grey for grey or white matter and dark partial volumes for CSF, and the segmenter uses
+intensities too.
 
 {brains}
 

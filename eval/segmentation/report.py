@@ -117,7 +117,8 @@ def _real(rows: pd.DataFrame) -> list[str]:
     n = scores.index.get_level_values("subject").nunique()
     return [
         f"Real brains (n = {n}) have no exact map. Agreement with three classes of intensity, "
-        f"which is no accuracy, in brackets that of the network alone: {', '.join(texts)}."
+        "which is no accuracy and rises with any use of intensities, in brackets that of the "
+        f"network alone: {', '.join(texts)}."
     ]
 
 

@@ -15,6 +15,7 @@ from medil.anatomy.config import SegmenterConfig
 from medil.anatomy.network import TissueNet
 from medil.anatomy.painted import PaintedHead
 from medil.anatomy.segmenter import load_segmenter_release
+from medil.data.releases import RELEASES
 from medil.errors import InputError
 
 PROVENANCE = rows.Provenance("c" * 40, False, 0, "cpu", 1, {}, "quick")
@@ -159,8 +160,8 @@ def test_the_verdict_says_what_the_numbers_say():
         "Three tissues, in brackets what three classes of intensity reach: CSF 0.900 (0.700), grey "
         "matter 0.900 (0.700), white matter 0.900 (0.700).",
         "Real brains (n = 1) have no exact map. Agreement with three classes of intensity, which "
-        "is no accuracy, in brackets that of the network alone: CSF 0.850 (0.750), grey matter "
-        "0.850 (0.750), white matter 0.850 (0.750).",
+        "is no accuracy and rises with any use of intensities, in brackets that of the network "
+        "alone: CSF 0.850 (0.750), grey matter 0.850 (0.750), white matter 0.850 (0.750).",
     ]
 
 
@@ -175,6 +176,11 @@ def test_brains_of_one_kind_alone_have_tables_and_words_too():
 
 
 # The card
+
+
+def test_the_committed_card_is_what_weights_and_rows_say():
+    text = card("tiny", load_segmenter_release("tiny"), EXPERIMENT.recorded())
+    assert (RELEASES / "tiny-segmenter.md").read_text("utf-8") == text
 
 
 def test_weights_without_rows_have_no_card():
