@@ -113,18 +113,14 @@ def reconstruction_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def structure_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Detail and anatomy of the key volume itself and of every arm on it, in the order of PSNR.
-
-    LPIPS is there only where the weights of its network could be loaded.
-    """
+    """Detail and anatomy of the key volume itself and of every arm on it, in the order of PSNR."""
     chosen = of_key_subject(table)
     order = chosen["psnr"].where(chosen["arm"] != SCAN, math.inf)  # an exact copy
     chosen = chosen.loc[order.sort_values(ascending=False, kind="stable").index]
     lines = {"Code": [title_of(arm) for arm in chosen["arm"]]}
     for name, (header, places) in STRUCTURE.items():
         values = chosen[name] if name in chosen else pd.Series(math.nan, chosen.index)
-        missing = "weights not available" if name == "lpips" else ""
-        lines[header] = [decimals(v, places) or missing for v in values]
+        lines[header] = [decimals(v, places) for v in values]
     return pd.DataFrame(lines | {"n": 1})
 
 
