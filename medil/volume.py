@@ -20,7 +20,8 @@ from torch import Tensor
 
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.io.dicom import is_dicom, read_dicom
+from medil.io.dicom import read_dicom
+from medil.io.dicom_headers import is_dicom
 from medil.io.intensity import Intensity, replace_nonfinite, robust_intensity
 from medil.io.nifti import full_shape, nifti_image, read_nibabel, write_nibabel
 from medil.io.nrrd import read_nrrd, write_nrrd

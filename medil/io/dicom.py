@@ -1,50 +1,31 @@
-"""DICOM series, read with pydicom.
-
-Only the tags named here are read, and none of them names a person. What is printed of a header
-are numbers, checked identifiers and names of the DICOM dictionary, never its free text. What the
-libraries say about damaged bytes is not passed on, because they quote the header.
-"""
+"""DICOM series, read with pydicom: from the headers of its files to one volume."""
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import re
-import warnings
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from medil.errors import InputError, needs, of_system, printable
+from medil.errors import InputError, needs
 from medil.io.codestreams import unpack
+from medil.io.dicom_headers import (
+    PER_FRAME,
+    PIXELS,
+    SHARED,
+    Header,
+    apply_to_file,
+    read_headers,
+    silence_pydicom,
+)
+from medil.io.dicom_series import choose_series, without_localizers
 from medil.io.slices import TURNED, Slice, grid_of, volumes
 from medil.io.source import Source, spatial_shape
 from medil.system.memory import require_memory
 
-SUFFIXES = (".dcm", ".dicom", ".ima")  # most files have none
-MOST_FILES = 20_000  # that are looked at; a series has fewer
-MOST_SERIES = 12  # that a sentence lists
-HEAD_BYTES = 1024  # in which the preamble and the transfer syntax lie
-MODALITIES = ("CR", "CT", "DX", "MG", "MR", "NM", "OT", "PT", "RTDOSE", "SC", "SEG", "US", "XA")
-DEFLATED = b"1.2.840.10008.1.2.1.99"
-SHARED, PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
-PIXELS = (
-    "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns",
-    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration",
-)  # fmt: skip
-TAGS = (
-    *PIXELS, "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "Modality",
-    "ImageType", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing",
-    "SliceThickness", "SpacingBetweenSlices", "RescaleSlope", "RescaleIntercept", "EchoTime",
-    "ModalityLUTSequence", "TemporalPositionIdentifier", "AcquisitionNumber", "InstanceNumber",
-    SHARED, PER_FRAME,
-)  # fmt: skip
 MACROS = {  # tag -> the functional group that holds it in a multi-frame file
     "ImageOrientationPatient": "PlaneOrientationSequence",
     "ImagePositionPatient": "PlanePositionSequence",
@@ -62,20 +43,6 @@ ORDER = (  # of slices at one place
     "TemporalPositionIndex", "TemporalPositionIdentifier", "DiffusionBValue", "AcquisitionNumber",
     "InstanceNumber",
 )  # fmt: skip
-
-
-class Header(NamedTuple):
-    """A file, the tags that were read of it, and those that every file is asked for."""
-
-    path: Path
-    tags: Any  # a pydicom dataset
-    kind: str  # by the DICOM dictionary, such as ``CT Image Storage``
-    n_frames: int  # images in the file; 0 in other objects
-    size: tuple[int, int]  # (columns, rows)
-    uid: str  # of its series
-    number: int | None  # of its series
-    modality: str
-    image_type: tuple[str, ...]
 
 
 def read_dicom(
@@ -99,11 +66,11 @@ def read_dicom(
     """
     with needs("dicom", "DICOM series need pydicom"):
         import pydicom  # noqa: F401
-    with _silence():
-        headers, notes = _headers(place)
-        chosen = _choose(headers, series)
-        chosen = _without_localizers(chosen, notes)
-        slices = [one for header in chosen for one in _each(header, _slices)]
+    with silence_pydicom():
+        headers, notes = read_headers(place)
+        chosen = choose_series(headers, series)
+        chosen = without_localizers(chosen, notes)
+        slices = [one for header in chosen for one in apply_to_file(header, _slices)]
         found = volumes(slices)
         rows, columns = slices[0].shape
         _, _, index = spatial_shape((columns, rows, len(found[0]), len(found)), volume_index)
@@ -113,217 +80,6 @@ def read_dicom(
         stored, slope, inter = _read_pixels(found[index])
     said = (*notes, *assumed)
     return stored, Source("dicom", grid, stored.dtype, None, slope, inter, notes=said)
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Keep remarks of pydicom, which quote headers, off every log."""
-    from pydicom.config import disable_value_validation
-
-    logger = logging.getLogger("pydicom")
-    before, logger.disabled = logger.disabled, True
-    try:
-        with warnings.catch_warnings(), disable_value_validation():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.disabled = before
-
-
-# Files
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM, by its first bytes or its suffix."""
-    return path.suffix.lower() in SUFFIXES or _kind(path) != ""
-
-
-def _kind(path: Path) -> str:
-    """``whole``, ``bare`` (without a preamble), ``deflated``, or empty for other files."""
-    with open(path, "rb") as file:
-        head = file.read(HEAD_BYTES)
-    if head[128:132] == b"DICM":
-        return "deflated" if DEFLATED in head else "whole"
-    group, element = (int.from_bytes(head[k : k + 2], "little") for k in (0, 2))
-    return "bare" if len(head) > 132 and group in (2, 8) and element < 0x100 else ""
-
-
-def _files(place: Path) -> tuple[list[Path], int]:
-    """Regular files in a folder and its folders, sorted, and the number of unusable links.
-
-    Raises:
-        InputError: More than `MOST_FILES`.
-        OSError: A folder that may not be read.
-    """
-    if not place.is_dir():
-        return [place], 0
-    found = list(islice(_walk(place), MOST_FILES + 1))
-    if len(found) > MOST_FILES:
-        raise InputError(f"the folder holds more than {MOST_FILES:,} files; name that of a series.")
-    root = os.path.realpath(place) + os.sep
-    unusable = {
-        entry.path
-        for entry in found
-        if entry.is_symlink()
-        and not (os.path.realpath(entry.path).startswith(root) and os.path.exists(entry.path))
-    }
-    regular = (e.path for e in found if e.is_file() and e.path not in unusable)
-    return sorted(Path(path) for path in regular), len(unusable)
-
-
-def _walk(folder: Path) -> Iterator[os.DirEntry]:
-    """All that is no folder in a folder and its folders; nothing hidden, no linked folder."""
-    folders = [os.fspath(folder)]
-    while folders:
-        with os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
-                else:
-                    yield entry
-
-
-def _headers(place: Path) -> tuple[list[Header], list[str]]:
-    """The images in a folder, and sentences on what was left out.
-
-    Raises:
-        InputError: A damaged file, or no image.
-    """
-    try:
-        paths, n_left = _files(place)
-        headers = [header for path in paths if (header := _each(path, _read_header))]
-    except OSError as error:
-        raise InputError(of_system(error)) from error
-    images = [header for header in headers if header.n_frames]
-    if not images:
-        what = "the folder" if place.is_dir() else "the file"
-        raise InputError(f"{what} holds no DICOM image; name an image file or another folder.")
-    others = Counter(header.kind for header in headers if not header.n_frames)
-    notes = []
-    if n_left:
-        notes.append(f"links out of the folder, or to no file, were left out: {n_left}.")
-    if others:
-        listed = ", ".join(f"{n} {kind}" for kind, n in sorted(others.items()))
-        notes.append(f"DICOM files that hold no image were left out: {listed}.")
-    return images, notes
-
-
-def _each(item: Any, function: Any) -> Any:
-    """`function` of a file, path or `Header`; refusals name it and quote nothing else.
-
-    Raises:
-        InputError: What `function` refuses; or that the file is damaged, whatever a parser raises.
-    """
-    path = getattr(item, "path", item)
-    try:
-        return function(item)
-    except InputError as error:
-        raise InputError(f"{printable(path.name)} {error}") from None
-    except Exception as error:  # parsers raise all sorts, with the damaged value in their text
-        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
-            raise  # from the system; pydicom raises an OSError without a number
-        raise InputError(f"{printable(path.name)} is damaged or cut short.") from None
-
-
-def _read_header(path: Path) -> Header | None:
-    """The `TAGS` of a file; None if it is not DICOM."""
-    from pydicom import dcmread
-    from pydicom.uid import UID, UID_dictionary
-
-    kind = _kind(path)
-    if kind == "deflated":
-        raise InputError("is deflated; write it without compression first.")
-    if not kind and path.suffix.lower() in SUFFIXES:
-        raise InputError("is not DICOM, or damaged.")
-    if not kind:
-        return None
-    tags = dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS), force=True)
-    uid = tags.get("SOPClassUID") or tags.file_meta.get("MediaStorageSOPClassUID")
-    if not uid:
-        if kind == "bare":
-            return None  # other bytes that look like it
-        raise InputError("is damaged or cut short.")
-    name = UID(uid).name if uid in UID_dictionary else "of an unknown kind"
-    if "Rows" not in tags and "Image" in name:
-        raise InputError("is an image that is damaged or cut short.")
-    modality, is_image = str(tags.get("Modality") or ""), "Rows" in tags
-    return Header(
-        path=path,
-        tags=tags,
-        kind=name,
-        n_frames=int(tags.get("NumberOfFrames") or 1) if is_image else 0,
-        size=(int(tags.Columns), int(tags.Rows)) if is_image else (0, 0),
-        uid=str(tags.get("SeriesInstanceUID") or ""),
-        number=_integer(tags.get("SeriesNumber")),
-        modality=modality if modality in MODALITIES else "",
-        image_type=_words(tags.get("ImageType")),
-    )
-
-
-def _integer(value: Any) -> int | None:
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        return None
-
-
-def _words(value: Any) -> tuple[str, ...]:
-    """The words of a field that holds one, several or none."""
-    return (value,) if isinstance(value, str) else tuple(str(word) for word in value or ())
-
-
-# Series
-
-
-def _choose(headers: Sequence[Header], series: str | int | None) -> list[Header]:
-    """The files of one series.
-
-    Raises:
-        InputError: Several series and none chosen, or a choice that does not exist; lists them.
-    """
-    by_uid: dict[str, list[Header]] = {}
-    for header in headers:
-        by_uid.setdefault(header.uid, []).append(header)
-    if series is None and len(by_uid) == 1:
-        return list(headers)
-    numbers = {uid: files[0].number for uid, files in by_uid.items()}
-    wanted = str(series).strip()
-    matches = [uid for uid, number in numbers.items() if wanted in (uid, str(number))]
-    if series is not None and len(matches) == 1:
-        return by_uid[matches[0]]
-    listed = sorted(by_uid, key=lambda uid: (numbers[uid] is None, numbers[uid], uid))
-    shared = Counter(numbers.values())
-    names = [_series_name(by_uid[uid], shared) for uid in listed[:MOST_SERIES]]
-    if len(listed) > MOST_SERIES:
-        names.append(f"and {len(listed) - MOST_SERIES} more")
-    problem = "pass `series=NUMBER_OR_UID` to choose one"
-    if series is not None:
-        problem = f"`series={printable(wanted)}` names {len(matches) or 'none'} of them"
-    count = "there is one series" if len(by_uid) == 1 else f"there are {len(by_uid)} series"
-    raise InputError(f"{count}: {', '.join(names)}; {problem}.")
-
-
-def _series_name(files: Sequence[Header], shared: Counter) -> str:
-    """Such as ``4 (MR, 256 x 256, 120 images)``; the UID where numbers do not tell apart."""
-    first, name = files[0], str(files[0].number)
-    if first.number is None or shared[first.number] > 1:
-        is_valid = re.fullmatch(r"[0-9.]{1,64}", first.uid)
-        name = first.uid if is_valid else "one without a valid UID"
-    n_images = sum(header.n_frames for header in files)
-    facts = [first.modality] if first.modality else []
-    facts += ["{} x {}".format(*first.size), f"{n_images} image{'s'[: n_images - 1]}"]
-    return f"{name} ({', '.join(facts)})"
-
-
-def _without_localizers(headers: list[Header], notes: list[str]) -> list[Header]:
-    """Without the localizers of a series that holds other images too; adds a note."""
-    kept = [header for header in headers if "LOCALIZER" not in header.image_type]
-    if not kept or len(kept) == len(headers):
-        return headers
-    notes.append(f"localizers in the series were left out: {len(headers) - len(kept)}.")
-    return kept
 
 
 # Slices
@@ -434,7 +190,7 @@ def _read_pixels(slices: Sequence[Slice]) -> tuple[np.ndarray, float, float]:
     for k, one in enumerate(slices):
         by_path.setdefault(one.path, []).append((k, one))
     for path, places in by_path.items():
-        frames = _each(path, lambda path, places=places: _decode(path, [s for _, s in places]))
+        frames = apply_to_file(path, partial(_decode, slices=[s for _, s in places]))
         for (k, _), pixels in zip(places, frames, strict=True):
             stored[..., k] = pixels.T
     return _scaled(stored, [s.slope for s in slices], [s.inter for s in slices])

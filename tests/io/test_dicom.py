@@ -304,6 +304,7 @@ def test_one_of_several_series_is_chosen_by_number_or_uid(tmp_path, run_medil):
         load(tmp_path / "d", series=5)
     code, _, err = run_medil("info", tmp_path / "d")
     assert code == 2 and "pass --series NUMBER_OR_UID" in err
+    assert "or name a folder with one series" in err  # --like takes no --series
     code, out, _ = run_medil("info", tmp_path / "d", "--series", 7)
     assert code == 0 and "8 x 7 x 3" in out
     made.write_series(tmp_path / "d" / "c", series="1.2.10", number=7)

@@ -1,0 +1,208 @@
+"""Files and headers of DICOM: which files are read, and what of them.
+
+Only the tags named here are read, and none of them names a person. What is printed of a header
+are numbers, checked identifiers and names of the DICOM dictionary, never its free text. What the
+libraries say about damaged bytes is not passed on, because they quote the header.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from medil.errors import InputError, of_system, printable
+
+SUFFIXES = (".dcm", ".dicom", ".ima")  # most files have none
+MOST_FILES = 20_000  # that are looked at; a series has fewer
+HEAD_BYTES = 1024  # in which the preamble and the transfer syntax lie
+MODALITIES = ("CR", "CT", "DX", "MG", "MR", "NM", "OT", "PT", "RTDOSE", "SC", "SEG", "US", "XA")
+DEFLATED = b"1.2.840.10008.1.2.1.99"
+SHARED, PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
+PIXELS = (
+    "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns",
+    "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration",
+)  # fmt: skip
+TAGS = (
+    *PIXELS, "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "Modality",
+    "ImageType", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing",
+    "SliceThickness", "SpacingBetweenSlices", "RescaleSlope", "RescaleIntercept", "EchoTime",
+    "ModalityLUTSequence", "TemporalPositionIdentifier", "AcquisitionNumber", "InstanceNumber",
+    SHARED, PER_FRAME,
+)  # fmt: skip
+
+
+class Header(NamedTuple):
+    """A file, the tags that were read of it, and those that every file is asked for."""
+
+    path: Path
+    tags: Any  # a pydicom dataset
+    kind: str  # by the DICOM dictionary, such as ``CT Image Storage``
+    n_frames: int  # images in the file; 0 in other objects
+    size: tuple[int, int]  # (columns, rows)
+    uid: str  # of its series
+    number: int | None  # of its series
+    modality: str
+    image_type: tuple[str, ...]
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM, by its first bytes or its suffix."""
+    return path.suffix.lower() in SUFFIXES or _kind(path) != ""
+
+
+def _kind(path: Path) -> str:
+    """``whole``, ``bare`` (without a preamble), ``deflated``, or empty for other files."""
+    with open(path, "rb") as file:
+        head = file.read(HEAD_BYTES)
+    if head[128:132] == b"DICM":
+        return "deflated" if DEFLATED in head else "whole"
+    group, element = (int.from_bytes(head[k : k + 2], "little") for k in (0, 2))
+    return "bare" if len(head) > 132 and group in (2, 8) and element < 0x100 else ""
+
+
+def read_headers(place: Path) -> tuple[list[Header], list[str]]:
+    """The images in a folder and those in it, or in one file, and sentences on what was left out.
+
+    Raises:
+        InputError: A damaged file, or no image.
+    """
+    try:
+        paths, n_left = _files(place)
+        headers = [header for path in paths if (header := apply_to_file(path, _read_header))]
+    except OSError as error:
+        raise InputError(of_system(error)) from error
+    images = [header for header in headers if header.n_frames]
+    if not images:
+        what = "the folder" if place.is_dir() else "the file"
+        raise InputError(f"{what} holds no DICOM image; name an image file or another folder.")
+    others = Counter(header.kind for header in headers if not header.n_frames)
+    notes = []
+    if n_left:
+        notes.append(f"links out of the folder, or to no file, were left out: {n_left}.")
+    if others:
+        listed = ", ".join(f"{n} {kind}" for kind, n in sorted(others.items()))
+        notes.append(f"DICOM files that hold no image were left out: {listed}.")
+    return images, notes
+
+
+def _files(place: Path) -> tuple[list[Path], int]:
+    """Regular files in a folder and its folders, sorted, and the number of unusable links.
+
+    Raises:
+        InputError: More than `MOST_FILES`.
+        OSError: A folder that may not be read.
+    """
+    if not place.is_dir():
+        return [place], 0
+    found = list(islice(_walk(place), MOST_FILES + 1))
+    if len(found) > MOST_FILES:
+        raise InputError(f"the folder holds more than {MOST_FILES:,} files; name that of a series.")
+    root = os.path.realpath(place) + os.sep
+    unusable = {
+        entry.path
+        for entry in found
+        if entry.is_symlink()
+        and not (os.path.realpath(entry.path).startswith(root) and os.path.exists(entry.path))
+    }
+    regular = (e.path for e in found if e.is_file() and e.path not in unusable)
+    return sorted(Path(path) for path in regular), len(unusable)
+
+
+def _walk(folder: Path) -> Iterator[os.DirEntry]:
+    """All that is no folder in a folder and its folders; nothing hidden, no linked folder."""
+    folders = [os.fspath(folder)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                else:
+                    yield entry
+
+
+@contextmanager
+def silence_pydicom() -> Iterator[None]:
+    """Keep remarks of pydicom, which quote headers, off every log."""
+    from pydicom.config import disable_value_validation
+
+    logger = logging.getLogger("pydicom")
+    before, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings(), disable_value_validation():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
+
+
+def apply_to_file(item: Any, function: Any) -> Any:
+    """`function` of a file, path or `Header`; refusals name it and quote nothing else.
+
+    Raises:
+        InputError: What `function` refuses; or that the file is damaged, whatever a parser raises.
+    """
+    path = getattr(item, "path", item)
+    try:
+        return function(item)
+    except InputError as error:
+        raise InputError(f"{printable(path.name)} {error}") from None
+    except Exception as error:  # parsers raise all sorts, with the damaged value in their text
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+            raise  # from the system; pydicom raises an OSError without a number
+        raise InputError(f"{printable(path.name)} is damaged or cut short.") from None
+
+
+def _read_header(path: Path) -> Header | None:
+    """The `TAGS` of a file; None if it is not DICOM."""
+    from pydicom import dcmread
+    from pydicom.uid import UID, UID_dictionary
+
+    kind = _kind(path)
+    if kind == "deflated":
+        raise InputError("is deflated; write it without compression first.")
+    if not kind and path.suffix.lower() in SUFFIXES:
+        raise InputError("is not DICOM, or damaged.")
+    if not kind:
+        return None
+    tags = dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS), force=True)
+    uid = tags.get("SOPClassUID") or tags.file_meta.get("MediaStorageSOPClassUID")
+    if not uid:
+        if kind == "bare":
+            return None  # other bytes that look like it
+        raise InputError("is damaged or cut short.")
+    name = UID(uid).name if uid in UID_dictionary else "of an unknown kind"
+    if "Rows" not in tags and "Image" in name:
+        raise InputError("is an image that is damaged or cut short.")
+    modality, is_image = str(tags.get("Modality") or ""), "Rows" in tags
+    return Header(
+        path=path,
+        tags=tags,
+        kind=name,
+        n_frames=int(tags.get("NumberOfFrames") or 1) if is_image else 0,
+        size=(int(tags.Columns), int(tags.Rows)) if is_image else (0, 0),
+        uid=str(tags.get("SeriesInstanceUID") or ""),
+        number=_integer(tags.get("SeriesNumber")),
+        modality=modality if modality in MODALITIES else "",
+        image_type=_words(tags.get("ImageType")),
+    )
+
+
+def _integer(value: Any) -> int | None:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    """The words of a field that holds one, several or none."""
+    return (value,) if isinstance(value, str) else tuple(str(word) for word in value or ())
