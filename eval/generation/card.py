@@ -126,7 +126,7 @@ def card(name: str, flow: LatentFlow, rows: pd.DataFrame) -> str:
         channels=len(known.std),
         shape=" x ".join(map(str, known.grid.shape)),
         networks="; ".join(networks(flow.config, known.grid.spacing_mm[0])),
-        earlier=" There,".join(_earlier(facts) for facts in chain(flow.facts)[:-1]),
+        earlier="".join(_earlier(facts) for facts in chain(flow.facts)[:-1]),
         conditions=conditions_table(flow),
         results=verdict(rows) if arm == RELEASE else samples(means(rows), arm),
         **about_weights(flow, stem, run.threads),
