@@ -23,10 +23,9 @@ from medil.anatomy.painted import (
 )
 from medil.anatomy.segmenter import load_segmenter, save_segmenter
 from medil.errors import InputError
-from medil.model.weights import short_digest, weights_sha256
 from medil.system.files import make_folder
 from medil.training.run import Learner, Run
-from medil.training.update import take_step
+from medil.training.update import copy_parameters, take_step
 
 SMOOTH_VOX = 10.0  # added to both sides of the Dice ratio, so that a few voxels count little
 
@@ -91,11 +90,8 @@ class SegmenterLearner(Learner):
         """
         self.check_weights(self.config, path)
         earlier = load_segmenter(path)
-        run.bare.load_state_dict(earlier.state_dict())
-        run.ema.load_state_dict(earlier.state_dict())
-        facts: Any = earlier.facts
-        kept = {name: facts.get(name) for name in ("step", "minutes", "commit")}
-        run.facts["earlier"] = {"weights": short_digest(weights_sha256(earlier)), **kept}
+        copy_parameters(earlier, run.bare)
+        run.begin_from(earlier)
 
     def save_weights(self, ema: nn.Module, path: Path, facts: dict) -> None:
         """Write the averaged weights in half precision, with configuration and facts."""

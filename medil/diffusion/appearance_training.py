@@ -22,13 +22,13 @@ from medil.diffusion.training import autoencoder_of, keep_autoencoder
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.model.base import LatentAutoencoder
-from medil.model.weights import readable, short_digest, weights_sha256, with_weights, write_weights
+from medil.model.weights import readable, with_weights, write_weights
 from medil.synth.attributes import ATTRIBUTES, Spread
 from medil.system.device import place_model
 from medil.system.files import make_folder
 from medil.system.tensors import read_tensors
 from medil.training.run import Learner, Run
-from medil.training.update import take_step
+from medil.training.update import copy_parameters, take_step
 
 FORMAT = "medil-appearance-1"
 RELEASE_NAME = "{}-appearance"  # name of a preset's released weights
@@ -103,12 +103,8 @@ class AppearanceLearner(Learner):
         assert isinstance(flow, AppearanceFlow)
         if earlier.known.autoencoder_id != flow.known.autoencoder_id:
             raise InputError(f"{path} samples latents of another autoencoder; begin without it.")
-        values = dict(earlier.named_parameters())
-        for name, parameter in flow.named_parameters():
-            parameter.data.copy_(values[name])
-        run.ema.load_state_dict(run.bare.state_dict())
-        facts = {name: earlier.facts.get(name) for name in ("step", "minutes", "commit")}
-        run.facts["earlier"] = {"weights": short_digest(weights_sha256(earlier)), **facts}
+        copy_parameters(earlier, flow)
+        run.begin_from(earlier)
 
     def save_weights(self, ema: nn.Module, path: Path, facts: dict) -> None:
         """Write the averaged weights in half precision, with configuration and statistics."""

@@ -33,8 +33,6 @@ from medil.model.weights import (
     load_model,
     load_release,
     readable,
-    short_digest,
-    weights_sha256,
     with_weights,
     write_weights,
 )
@@ -43,7 +41,7 @@ from medil.system.device import place_model
 from medil.system.files import atomic_output, make_folder
 from medil.system.tensors import read_tensors
 from medil.training.run import Learner, Run
-from medil.training.update import take_step
+from medil.training.update import copy_parameters, take_step
 
 FORMAT = "medil-flow-1"
 RELEASE_NAME = "{}-ldm"  # name of a preset's released weights
@@ -123,17 +121,9 @@ class FlowLearner(Learner):
             own, theirs = mine, other
         if theirs is None:
             raise InputError(f"no network of {path} has the shape of this run's; begin without it.")
-        values = dict(theirs.named_parameters())
-        for name, parameter in own.named_parameters():
-            parameter.data.copy_(values[name])
-        run.ema.load_state_dict(run.bare.state_dict())
-        kept = "step", "minutes", "commit", "earlier"
-        facts = {name: earlier.facts[name] for name in kept if name in earlier.facts}
-        short = short_digest(weights_sha256(earlier))
+        copy_parameters(theirs, own)
         same = earlier.known.autoencoder_id == flow.known.autoencoder_id
-        run.facts["earlier"] = {
-            "weights": short, "whole": own is flow, "same_latents": same, **facts,
-        }  # fmt: skip
+        run.begin_from(earlier, whole=own is flow, same_latents=same)
 
     def save_weights(self, ema: nn.Module, path: Path, facts: dict) -> None:
         """Write the averaged weights in half precision, with configuration and statistics."""

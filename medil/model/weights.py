@@ -155,19 +155,16 @@ def check_finite(tensors: Mapping[str, Tensor], path: str | Path) -> None:
             raise InputError(f"{path} is damaged: its weights {name} hold NaN or Inf.")
 
 
-def start_from(model: nn.Module, path: str | Path) -> dict:
+def start_from(model: nn.Module, path: str | Path) -> None:
     """Put trained weights into a model, in place, of the same widths that may be deeper.
 
     Residual blocks that the weights lack are appended with zero output, so the deeper model begins
     exactly where the shallower one stopped (our choice, after Net2Net, Chen et al. 2016).
 
-    Returns:
-        The facts of the run that made the weights.
-
     Raises:
         InputError: Unreadable, or of another shape than depth.
     """
-    tensors, meta = read_tensors(path, FORMAT)
+    tensors, _ = read_tensors(path, FORMAT)
     check_finite(tensors, path)
     refusal = InputError(f"{path} holds weights of another model than the one to be trained.")
     try:
@@ -181,7 +178,6 @@ def start_from(model: nn.Module, path: str | Path) -> dict:
         raise refusal
     for block in new:
         zero_init(block.last)
-    return json.loads(meta["facts"])
 
 
 def load_release(name: str = "tiny") -> MedIL:

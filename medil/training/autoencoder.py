@@ -20,9 +20,7 @@ from medil.model.rivals import build
 from medil.model.weights import (
     load_model,
     save_weights,
-    short_digest,
     start_from,
-    weights_sha256,
 )
 from medil.system.files import make_folder
 from medil.training.dataset import training_scans
@@ -123,10 +121,8 @@ class AutoencoderLearner(Learner):
 
     def warm_start(self, run: Run, path: Path) -> None:
         """Start from another run's averaged weights, perhaps of a shallower model."""
-        earlier = start_from(run.bare, path)
-        run.ema.load_state_dict(run.bare.state_dict())
-        short = short_digest(weights_sha256(load_model(path)))
-        run.facts["earlier"] = {"weights": short, **earlier}
+        start_from(run.bare, path)
+        run.begin_from(load_model(path))
 
     def save_weights(self, ema: nn.Module, path: Path, facts: dict) -> None:
         """Write the averaged weights in half precision, with the configuration."""

@@ -22,6 +22,7 @@ from torch import nn
 
 from medil.config import Recipe
 from medil.errors import InputError
+from medil.model.weights import short_digest, weights_sha256
 from medil.system.checkout import commit
 from medil.system.device import place_model
 from medil.system.files import atomic_output
@@ -143,6 +144,17 @@ class Run:
             "step": 0, "elapsed_s": 0.0, "voxels": 0, "progress": 0.0, "seed": seed, "calls": [],
             **learner.facts,
         }  # fmt: skip
+
+    def begin_from(self, earlier: Any, **about: Any) -> None:
+        """Average from the present weights on, which come from `earlier`; note its own facts.
+
+        Args:
+            earlier: Model of another run, with the facts that its file holds.
+            about: More to note of it, JSON-able.
+        """
+        self.ema.load_state_dict(self.bare.state_dict())
+        weights = short_digest(weights_sha256(earlier))
+        self.facts["earlier"] = {"weights": weights, **about, **earlier.facts}
 
     def restore(self) -> None:
         """Resume from the folder's state."""

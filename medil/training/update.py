@@ -210,6 +210,13 @@ def _decibels(mse: float) -> float:
 
 
 @torch.no_grad()
+def copy_parameters(source: nn.Module, target: nn.Module) -> None:
+    """Give a network the parameters of another one of the same shape; buffers stay its own."""
+    values = dict(source.named_parameters())
+    for name, parameter in target.named_parameters():
+        parameter.data.copy_(values[name])
+
+
 def average(ema: nn.Module, model: nn.Module, decay: float) -> None:
     """Move the averaged weights towards the model's."""
     torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
