@@ -129,3 +129,19 @@ def test_a_notebook_runs_in_the_quick_profile(path, tmp_path):
     for cell in code_cells(tmp_path / path.name):
         if any("image/png" in output.get("data", {}) for output in cell["outputs"]):
             assert alt_text(cell), f"draws without alt text: {source(cell)[:80]}"
+
+
+def test_notebooks_call_what_is_there_as_it_is_declared(tmp_path):
+    """By mypy; other faults of types are no faults here, since cells use names again."""
+    for path in NOTEBOOKS:
+        lines = "\n".join(map(source, code_cells(path))).splitlines()
+        code = [line for line in lines if not line.startswith(("%", "!"))]
+        (tmp_path / f"notebook_{path.stem}.py").write_text("\n".join(code) + "\n", "utf-8")
+    options = ["--allow-redefinition-new", "--local-partial-types", "--ignore-missing-imports"]
+    said = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, *map(str, sorted(tmp_path.glob("*.py")))],
+        cwd=ROOT, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert f"{len(NOTEBOOKS)} source files" in said, said
+    faults = ("[call-arg]", "[name-defined]", "[import-not-found]", "error: Module")
+    assert not [line for line in said.splitlines() if any(fault in line for fault in faults)]

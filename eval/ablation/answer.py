@@ -6,6 +6,7 @@ import pandas as pd
 
 from eval.ablation.blocks import NATIVE
 from eval.ablation.curve import levels_off
+from eval.ablation.measure import BUDGETS
 from eval.ablation.report import BEST_LINEAR, contest, pair_of, role_of
 from eval.ablation.verdict import recipes
 from eval.arms.catalogue import LEARNED
@@ -14,6 +15,7 @@ from eval.pairs import counted, interval
 PAPER = ("literal-skip-both" + LEARNED, "trilinear-both" + LEARNED)  # at both ends, all learned
 NEAREST = ("literal" + LEARNED, "trilinear" + LEARNED)  # its nearest relative: the decoder alone
 RELEASE = ("integrated", "trilinear")
+EQUAL_COMPUTE = BUDGETS[1]
 
 
 def answers(pairs: pd.DataFrame, runs: pd.DataFrame, curve: pd.DataFrame) -> list[str]:
@@ -31,7 +33,9 @@ def of_paper(pairs: pd.DataFrame) -> str:
     """The paper's claim, both ends learned; its nearest relative where that is not recorded."""
     found = [pair for where in ("1 mm", NATIVE) if (pair := pair_of(pairs, *PAPER, where))]
     if found:
-        return f"For the paper's recipe, LTE at both ends, all learned: {_said(found)}."
+        after_time = pair_of(pairs, *PAPER, "1 mm", EQUAL_COMPUTE)
+        timed = f"; at equal computing time, {_said([after_time])}" if after_time else ""
+        return f"For the paper's recipe, LTE at both ends, all learned: {_said(found)}{timed}."
     near = pair_of(pairs, *NEAREST, "1 mm")
     known = f"; at the decoder alone, without a skip, {_said([near])}" if near else ""
     return f"For the paper's recipe, LTE at both ends, all learned, nothing is recorded yet{known}."
