@@ -44,6 +44,7 @@ from eval.extrapolation.train import (
     train_all,
 )
 from eval.runner import Task
+from medil.errors import InputError
 
 NAME = "extrapolation"
 KEY = (*rows.WHAT, "seed")
@@ -63,6 +64,10 @@ class Plan:
     phantoms: int  # to score
     people: int = 0  # real brains to score, at most
     conditions: tuple[str, ...] = tuple(CONDITIONS)
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise InputError(f"--seeds must be at least 1, not {self.seeds}.")
 
     def runs(self, materials: Sequence[str] = MATERIALS) -> list[Run]:
         """Every run; all arms of one seed first, so that an interrupted night holds pairs."""
@@ -86,6 +91,7 @@ PROFILES = {
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this experiment."""
+    parser.add_argument("--seeds", type=int, help="how many seeds, from 0 (the profile's)")
     parser.add_argument("--train-only", action="store_true", help="train, score nothing")
     parser.add_argument("--data", type=Path, default=FOLDER, help="folder of heads and weights")
     what = "what arms are trained on and scored with (both; brains where they are on this computer)"
@@ -95,6 +101,8 @@ def options(parser: argparse.ArgumentParser) -> None:
 def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task]:
     """One task a block and group of coders; arms are trained and blocks drawn first."""
     plan, folder = PROFILES[options.profile], options.data
+    if options.seeds is not None:
+        plan = replace(plan, seeds=options.seeds)
     materials = options.trained_on or [m for m in MATERIALS if m == HEADS or brains_are_here()]
     runs = plan.runs(materials)
     processes = (os.cpu_count() if options.workers is None else options.workers) or 1

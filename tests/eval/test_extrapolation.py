@@ -365,6 +365,17 @@ def test_train_only_scores_nothing(training, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.jsonl"))
 
 
+def test_fewer_seeds_may_be_trained_than_the_profile_has(training, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(measure.PROFILES, "quick", measure.Plan(("integrated",), 3, 2, 2, 2, 1, 0))
+    arguments = ["--train-only", "--trained-on", "heads", "--data", str(tmp_path)]
+    arguments += ["--workers", "0", "--out", str(tmp_path), "--seeds"]
+    assert EXPERIMENT.main([*arguments, "1"]) == 0
+    runs = measure.PROFILES["quick"].runs(["heads"])
+    assert [run.done(tmp_path) for run in runs] == [True, False, False]
+    assert EXPERIMENT.main([*arguments, "0"]) == 2
+    assert "--seeds must be at least 1" in capsys.readouterr().err
+
+
 def recorded_rows(gain: float = 0.5, n_heads: int = 8, n_seeds: int = 3) -> list[rows.Row]:
     """Rows in which the integrated arm keeps `gain` more fine detail and 2 false handles."""
     rng, found = np.random.default_rng(1), []
