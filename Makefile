@@ -6,6 +6,9 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 
+# OpenMP threads that wait must not spin: beside another process, tests took many times longer.
+export OMP_WAIT_POLICY ?= passive
+
 .PHONY: help install book test lint types clean
 
 help:
