@@ -209,7 +209,6 @@ def _decibels(mse: float) -> float:
     return -10 * math.log10(mse + 1e-12)
 
 
-@torch.no_grad()
 def copy_parameters(source: nn.Module, target: nn.Module) -> None:
     """Give a network the parameters of another one of the same shape; buffers stay its own."""
     values = dict(source.named_parameters())
@@ -217,6 +216,7 @@ def copy_parameters(source: nn.Module, target: nn.Module) -> None:
         parameter.data.copy_(values[name])
 
 
+@torch.no_grad()
 def average(ema: nn.Module, model: nn.Module, decay: float) -> None:
     """Move the averaged weights towards the model's."""
     torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)

@@ -189,7 +189,7 @@ def test_a_deeper_model_begins_where_the_shallower_one_stopped(scans, tmp_path):
         torch.nn.init.normal_(weights, std=0.1)
     path = save_weights(shallow, TEST, tmp_path / "w.safetensors", {"step": 3}, half=False)
     deep = MedIL(replace(TEST.model, depth_encoder=2, depth_fine=3))
-    assert start_from(deep, path) == {"step": 3}
+    start_from(deep, path)
     rng = np.random.default_rng(0)
     step = training.draw_step(TEST, scans, 0.5, rng)
     for model in (shallow, deep):
