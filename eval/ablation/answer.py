@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 
 from eval.ablation.blocks import NATIVE
@@ -54,7 +56,8 @@ def limits(runs: pd.DataFrame, curve: pd.DataFrame) -> str:
     size = runs.loc[runs["metric"] == "parameters", "value"]
     low, high = size.min() / 1e6, size.max() / 1e6
     weights = f" of {low:.1f} to {high:.1f} million weights" if len(size) else ""
-    level, trained = levels_off(curve), " and ".join(recipes(runs))
+    about = (re.sub(r" \(with(out)? the shortcut\)", "", recipe) for recipe in recipes(runs))
+    level, trained = levels_off(curve), " and ".join(dict.fromkeys(about))
     return f"This is about models{weights} after {trained}: {level[0].lower()}{level[1:]}"
 
 
