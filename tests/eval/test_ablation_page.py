@@ -130,4 +130,5 @@ def test_the_paper_s_answer_is_about_both_ends_once_they_are_recorded(tmp_path):
     arms = {"literal-skip-both/learned": 0.5, "trilinear-both/learned": 0.0}
     paper, release, _ = recorded(tmp_path, arms).answers
     assert "LTE with a skip at both ends − trilinear at both ends at 1 mm is above zero" in paper
+    assert "; at equal computing time, LTE with a skip at both ends − trilinear" in paper
     assert "nothing is recorded yet" not in paper and "nothing is recorded yet" in release
