@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pandas as pd
 
 from eval.ablation.blocks import NATIVE
@@ -56,8 +54,7 @@ def limits(runs: pd.DataFrame, curve: pd.DataFrame) -> str:
     size = runs.loc[runs["metric"] == "parameters", "value"]
     low, high = size.min() / 1e6, size.max() / 1e6
     weights = f" of {low:.1f} to {high:.1f} million weights" if len(size) else ""
-    about = (re.sub(r" \(with(out)? the shortcut\)", "", recipe) for recipe in recipes(runs))
-    level, trained = levels_off(curve), " and ".join(dict.fromkeys(about))
+    level, trained = levels_off(curve), " and ".join(dict.fromkeys(recipes(runs).values()))
     return f"This is about models{weights} after {trained}: {level[0].lower()}{level[1:]}"
 
 

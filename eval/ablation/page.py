@@ -29,7 +29,7 @@ from eval.ablation.report import (
     scores_of,
     sentence,
 )
-from eval.ablation.verdict import other_recipes, recipes
+from eval.ablation.verdict import other_recipes, told
 from eval.arms.catalogue import LEARNED, all_learned
 from eval.pairs import interval
 from eval.rows import RESULTS
@@ -105,7 +105,7 @@ def about_runs(ablation: Ablation) -> str:
         f"; {spent_s.min():.0f} to {spent_s.max():.0f} s of computing a run" if len(spent_s) else ""
     )
     sentence = (
-        f"Recorded {days}, {' and '.join(recipes(runs))}: {runs['arm'].nunique()} arms, "
+        f"Recorded {days}, {' and '.join(told(runs))}: {runs['arm'].nunique()} arms, "
         f"{of_models['subject'].nunique()} held-out subjects, device {devices}{cost}."
     )
     return " ".join([sentence, *ablation.others])

@@ -30,7 +30,7 @@ from eval.rows import RESULTS
 def verdict(frame: pd.DataFrame) -> str:
     """What prepared rows say, one comparison a line, whatever it is."""
     runs, pairs = runs_of(frame), pairs_table(scores_of(frame))
-    lines = [f"Training: {recipe}." for recipe in recipes(runs)] + other_recipes(frame)
+    lines = [f"Training: {recipe}." for recipe in told(runs)] + other_recipes(frame)
     lines += ["", *primary_lines(pairs)]
     curve = curve_of(frame)
     lines += [] if curve.empty else ["", levels_off(curve)]
@@ -80,13 +80,22 @@ def primary_lines(pairs: pd.DataFrame) -> list[str]:
     return lines
 
 
-def recipes(runs: pd.DataFrame) -> list[str]:
-    """How arms were trained, with the shortcut and without, such as ``600 steps, 16 heads``."""
-    return [
-        f"{part['condition'].iloc[-1]}, {counted(part['seed'].nunique(), 'seed')} "
-        f"({shortcut_of(learned)})"
+def recipes(runs: pd.DataFrame) -> dict[str, str]:
+    """How arms were trained, such as ``600 steps, 16 heads, 3 seeds``.
+
+    Returns:
+        `shortcut_of` (with the shortcut, without) -> the recipe.
+    """
+    return {
+        shortcut_of(learned): f"{part['condition'].iloc[-1]}, "
+        f"{counted(part['seed'].nunique(), 'seed')}"
         for learned, part in runs.groupby("learned")
-    ]
+    }
+
+
+def told(runs: pd.DataFrame) -> list[str]:
+    """Each of `recipes` with the setting that it is for."""
+    return [f"{recipe} ({shortcut})" for shortcut, recipe in recipes(runs).items()]
 
 
 def other_recipes(frame: pd.DataFrame) -> list[str]:
