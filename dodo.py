@@ -123,6 +123,7 @@ def kernel_environment() -> dict[str, str]:
         **os.environ,
         "JUPYTER_PREFER_ENV_PATH": "1",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "MPLCONFIGDIR": str(Path("_build/matplotlib").resolve()),  # no other environment's fonts
     }
 
 

@@ -34,6 +34,7 @@ from medil.training.dataset import REAL
 
 if TYPE_CHECKING:
     from medil.anatomy.network import TissueNet
+    from medil.diffusion.appearance import AppearanceFlow
     from medil.diffusion.flow import LatentFlow
 
 TEXT = """# Model card: {name}
@@ -211,7 +212,7 @@ def _source(name: str, kind: str) -> dict[str, object]:
 
 
 def about_weights(
-    model: MedIL | LatentFlow | TissueNet, file: str, threads: int
+    model: MedIL | LatentFlow | AppearanceFlow | TissueNet, file: str, threads: int
 ) -> dict[str, object]:
     """What every card says of weights: their size and their training."""
     return {

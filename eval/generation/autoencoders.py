@@ -20,9 +20,10 @@ from medil.model.base import LatentAutoencoder
 from medil.model.weights import load_model, load_release, save_weights
 
 FOLDER = Path("_build/generation")
-RELEASE, BASE = "release", "base"
-RELEASED = {RELEASE: "tiny", BASE: "base"}  # arm -> preset of its committed weights
+RELEASE, BASE, ANATOMY = "release", "base", "anatomy"
+RELEASED = {RELEASE: "tiny", BASE: "base", ANATOMY: "tiny"}  # arm -> preset of its autoencoder
 TITLES = {  # arm of this experiment -> what tables call it
+    ANATOMY: "MedIL, anatomy first",
     RELEASE: "MedIL, released",
     "integrated": "MedIL, learned",
     "trilinear": "MedIL-Interp, learned",

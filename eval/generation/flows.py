@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eval.generation.autoencoders import FOLDER, RELEASE, RELEASED, autoencoder
+from eval.generation.autoencoders import ANATOMY, FOLDER, RELEASE, RELEASED, autoencoder
 from eval.generation.sizes import sizes
 from eval.rows import digest
+from medil.diffusion.appearance_training import load_appearance_release
 from medil.diffusion.config import FlowConfig, FlowRun, FlowTraining
 from medil.diffusion.flow import LatentFlow
 from medil.diffusion.latents import VERSION, draw_heads, encode_heads
@@ -42,8 +43,14 @@ def flow_run(profile: str) -> FlowRun:
     return FlowRun("generation", MODEL, FlowTraining(steps=size.flow_steps), size.training)
 
 
+def sampler_id(arm: str, profile: str) -> str:
+    """Digest of the weights of an arm's flow, with a map or without."""
+    sampler = load_appearance_release() if arm == ANATOMY else flow(arm, profile)
+    return sampler.weights_id
+
+
 def flow(arm: str, profile: str) -> LatentFlow:
-    """An arm's flow in evaluation mode, trained if its weights are missing.
+    """An image-only arm's flow in evaluation mode, trained if its weights are missing.
 
     A released flow is the same in all profiles. The name of another one's file is a digest of
     all that the weights depend on.

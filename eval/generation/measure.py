@@ -10,10 +10,10 @@ import pandas as pd
 
 from eval import rows
 from eval.coders.base import timed
-from eval.generation import parts
+from eval.generation import parts, scans
 from eval.generation.autoencoders import RELEASE, autoencoder
-from eval.generation.flows import flow
-from eval.generation.parts import Piece
+from eval.generation.flows import flow, sampler_id
+from eval.generation.pieces import Piece
 from eval.generation.sizes import Sizes, sizes
 from eval.generation.volumes import grid
 from eval.runner import Task
@@ -22,7 +22,10 @@ from medil.diffusion.latents import SEEDS, VERSION
 from medil.errors import InputError
 
 NAME = "generation"
-PARTS = {"sets": parts.of_sets, "control": parts.of_control, "blur": parts.of_blur}
+PARTS = {
+    "sets": parts.of_sets, "scans": scans.of_scans, "control": parts.of_control,
+    "blur": parts.of_blur,
+}  # fmt: skip
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +69,7 @@ def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task
     label_map_paths("train")
     data_sha256 = rows.digest([maps, SEEDS, VERSION, size.held_out])
     weights = {
-        arm: rows.digest((autoencoder(arm, profile).weights_id, flow(arm, profile).weights_id))
+        arm: rows.digest((autoencoder(arm, profile).weights_id, sampler_id(arm, profile)))
         for arm in arms
     }
     counts = [size.held_out, size.training, size.samples, size.steps, size.values, size.repeats]

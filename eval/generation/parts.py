@@ -1,21 +1,20 @@
-"""The three parts: sets against held-out heads, control, and what blur does to diversity.
+"""Three of the four parts: sets against held-out heads, control, and what blur does to diversity.
 
-Each part yields units of work: a name, its pieces, and the function that measures them. A piece
-is one set or one sample, and gives a row per metric.
+The fourth, scans of maps, is `eval.generation.scans`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 
 import numpy as np
 import torch
 
-from eval.generation import sets
-from eval.generation.autoencoders import RELEASE, RELEASED, autoencoder
-from eval.generation.flows import flow, render
+from eval.generation import scans, sets
+from eval.generation.autoencoders import ANATOMY, RELEASE, RELEASED, autoencoder
+from eval.generation.flows import render
+from eval.generation.pieces import Found, Piece, Share
 from eval.generation.rulers import measure_attributes
 from eval.generation.sets import Volumes
 from eval.generation.sizes import Sizes
@@ -29,6 +28,7 @@ from eval.generation.volumes import (
     spread_values,
     training,
 )
+from medil.diffusion.latents import latent_box
 from medil.synth.attributes import ATTRIBUTES
 from medil.synth.box import box_grid
 
@@ -44,20 +44,6 @@ CONTROL_SEED = 90
 MEASURED = tuple(name for name in ATTRIBUTES if name != "spacing")
 UNITS_RENDERINGS = {"renderings_rms": "1", "samples_rms": "1", "renderings_ratio": "1"}
 UNITS_BLURRED = {"blur_mm": "mm", **sets.UNITS}
-Found = list[dict[str, float]]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """One set or sample under one condition, and the units of what is measured of it."""
-
-    subject: str
-    arm: str
-    condition: str
-    units: Mapping[str, str]
-
-
-Share = tuple[str, list[Piece], Callable[[], Found]]
 
 
 def set_name(n: int, seed: int | None = None) -> str:
@@ -126,7 +112,8 @@ def _sampled(arm: str, profile: str, size: Sizes, seed: int) -> Found:
 
 def _renderings(arm: str, profile: str, size: Sizes) -> Found:
     heads = sampled(arm, profile, 0, size.samples)
-    model, where = autoencoder(arm, profile), flow(arm, profile).known.grid
+    model = autoencoder(arm, profile)
+    where = latent_box(model.config.latent_spacing_mm)
     assert heads.latents is not None
     fine = [
         averaged(render(model, torch.from_numpy(z), where, box_grid(1.0)), grid().shape)
@@ -157,6 +144,8 @@ def of_control(profile: str, size: Sizes, arms: Sequence[str]) -> Iterator[Share
             for k in range(size.held_out) for attribute in MEASURED
         ]  # fmt: skip
         yield f"ruler, {name}", pieces, partial(_ruler, size.held_out, first)
+    if ANATOMY in arms:
+        yield from scans.of_asked(size, _pair("ventricles"))
     if RELEASE not in arms:
         return
     middle = size.weights[len(size.weights) // 2]

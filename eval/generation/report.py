@@ -10,9 +10,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from eval.generation import parts
-from eval.generation.autoencoders import TITLES
+from eval import stats
+from eval.generation import parts, scans
+from eval.generation.autoencoders import ANATOMY, TITLES
 from eval.tables import decimals, with_interval
+from medil.anatomy.classes import CLASSES
 from medil.synth.attributes import ATTRIBUTES
 
 NAMES = {**TITLES, **parts.RULERS}
@@ -90,6 +92,60 @@ def memory_table(rows: pd.DataFrame) -> pd.DataFrame:
         for (arm, what, _), own in table.groupby(["arm", "what", "how"], sort=False)
         if own["nearest"].notna().any()
     )
+
+
+# Scans of maps
+
+OF_SCAN = {  # what is found in a scan, what its map holds -> header, decimals
+    ("handles_per_cm3", "handles_of_map_per_cm3"): ("Handles of white matter (1/cm3)", 2),
+    ("cortex_mm", "cortex_of_map_mm"): ("Thickness of the cortex (mm)", 2),
+    ("ventricles", "ventricles_of_map"): ("Lateral ventricles (ml)", 1),
+}
+
+
+def scan_rows(rows: pd.DataFrame, condition: str) -> pd.DataFrame:
+    """One line a scan of a map, its metrics as columns; of `scans.SHOWN` or `scans.FLOOR`."""
+    own = rows[(rows["arm"] == ANATOMY) & (rows["condition"] == condition)]
+    return own.pivot(index="subject", columns="metric", values="value")
+
+
+def classes_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Each class of the given maps: its overlap with what the segmenter finds in the scan.
+
+    Mean over scans with a 95 % bootstrap interval, beside heads of exact maps that went through
+    the autoencoder alone.
+    """
+    shown, floor = (scan_rows(rows, c) for c in (scans.SHOWN, scans.FLOOR))
+    names = {f"dice_{name.replace(' ', '_')}": name for name in CLASSES[1:]}
+    lines = []
+    for metric, name in names.items():
+        if metric in shown and metric in floor:
+            ours, theirs = _bootstrapped(shown[metric], 3), _bootstrapped(floor[metric], 3)
+            n = f"{len(shown)} / {len(floor)}"
+            lines.append({"Class": name, "Samples (Dice)": ours, "Heads (Dice)": theirs, "n": n})
+    return pd.DataFrame(lines)
+
+
+def anatomy_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Topology, thickness and volume: found in scans, and in the maps that they were given."""
+    lines = []
+    for condition, heads in ((scans.SHOWN, "samples"), (scans.FLOOR, "heads")):
+        table = scan_rows(rows, condition)
+        for (found, given), (header, digits) in OF_SCAN.items():
+            if found in table:
+                lines.append({
+                    "What": header, "Of": heads,
+                    "In the scan": _bootstrapped(table[found], digits),
+                    "In the map": _bootstrapped(table[given], digits),
+                    "Scan − map": _bootstrapped(table[found] - table[given], digits, sign=True),
+                    "n": len(table),
+                })  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def _bootstrapped(values: pd.Series, digits: int, sign: bool = False) -> str:
+    low, high = stats.bootstrap_interval(values.to_numpy()[:, None])
+    return with_interval(values.mean(), low, high, digits, sign)
 
 
 # Control
@@ -183,7 +239,7 @@ def blur_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The four tables by file stem; parts without rows leave theirs empty."""
-    made = {"arms": arms_table, "memory": memory_table, "control": control_table,
-            "blur": blur_table}  # fmt: skip
+    """The tables by file stem; parts without rows leave theirs empty."""
+    made = {"arms": arms_table, "memory": memory_table, "classes": classes_table,
+            "anatomy": anatomy_table, "control": control_table, "blur": blur_table}  # fmt: skip
     return {f"generation_{name}": table(rows) for name, table in made.items()}

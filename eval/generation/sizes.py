@@ -24,16 +24,17 @@ class Sizes:
     weights: tuple[float, ...]  # of guidance
     others: tuple[str, ...]  # attributes beside the ventricles, requested at the middle weight
     flow_steps: int  # of training an arm's flow
+    scans: int  # of drawn maps that a segmenter reads
 
 
 SIZES = {
-    "quick": Sizes(("release",), 10, 16, 16, 10, 1, 10, 4, 1, (1.0,), (), 0),
+    "quick": Sizes(("anatomy", "release"), 10, 16, 16, 10, 1, 10, 4, 1, (1.0,), (), 0, 1),
     "gpu": Sizes(
-        tuple(TITLES), 16, 64, 160, 16, 3, 20, 5, 3, (1.0, 3.0), ("brain",), 700
+        tuple(TITLES), 16, 64, 160, 16, 3, 20, 5, 3, (1.0, 3.0), ("brain",), 700, 8
     ),
     "paper": Sizes(
         tuple(TITLES), 100, 960, 960, 100, 5, 50, 9, 10, (1.0, 1.5, 2.0, 3.0, 4.0),
-        ("brain", "contrast"), 20000,
+        ("brain", "contrast"), 20000, 50,
     ),
 }  # fmt: skip
 

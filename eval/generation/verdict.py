@@ -8,9 +8,9 @@ from functools import partial
 
 import pandas as pd
 
-from eval.generation import parts
-from eval.generation.autoencoders import BASE, RELEASE, RELEASED
-from eval.generation.report import NAMES, agreement, control_pairs
+from eval.generation import parts, scans
+from eval.generation.autoencoders import ANATOMY, BASE, RELEASE, RELEASED
+from eval.generation.report import NAMES, agreement, control_pairs, scan_rows
 
 CLEAR_MS_SSIM = 0.01  # a smaller difference counts as none
 KEPT_SHARE = 0.05  # of the shape spread: a smaller change counts as none
@@ -21,8 +21,10 @@ def verdict(rows: pd.DataFrame) -> str:
     """Sentences on samples, copies, control and blur; parts without rows are left out."""
     by_set = means(rows)
     writers = [
-        partial(samples, by_set, RELEASE), partial(samples, by_set, BASE), partial(_arms, rows),
-        partial(_copies, by_set), partial(_renderings, by_set), partial(_control, rows),
+        *(partial(samples, by_set, arm) for arm in (ANATOMY, RELEASE, BASE)),
+        partial(_bought, by_set), partial(_shown, rows), partial(_solved, rows),
+        partial(_arms, rows), partial(_copies, by_set, ANATOMY), partial(_copies, by_set, RELEASE),
+        partial(_renderings, by_set), partial(_control, rows),
         partial(_blur, by_set), partial(_matched, by_set),
     ]  # fmt: skip
     sentences = []
@@ -30,6 +32,16 @@ def verdict(rows: pd.DataFrame) -> str:
         with suppress(LookupError):  # a set of it, or a second arm, is not recorded
             sentences.append(write())
     return "\n".join(sentences)
+
+
+def of_anatomy(rows: pd.DataFrame) -> str:
+    """The sentences on anatomy-first samples alone, as Markdown items."""
+    by_set = means(rows)
+    writers = (
+        partial(samples, by_set, ANATOMY), partial(_bought, by_set), partial(_shown, rows),
+        partial(_solved, rows), partial(_copies, by_set, ANATOMY),
+    )  # fmt: skip
+    return "\n".join(f"- {write()}" for write in writers)
 
 
 def means(rows: pd.DataFrame) -> Means:
@@ -55,6 +67,43 @@ def samples(means: Means, arm: str) -> str:
     )
 
 
+def _bought(means: Means) -> str:
+    """What anatomy buys, from sets of the releases."""
+    lines = []
+    for arm in (ANATOMY, RELEASE):
+        near = {m: means[arm, parts.SAMPLED, m] for m in ("precision", "recall", "coverage")}
+        listed = ", ".join(f"{name} {value:.2f}" for name, value in near.items())
+        lines.append(f"{NAMES[arm]}: {listed}")
+    return f"Of the neighbours of held-out heads: {'; '.join(lines)}."
+
+
+def _shown(rows: pd.DataFrame) -> str:
+    """Whether scans show their maps."""
+    own, heads = scan_rows(rows, scans.SHOWN), scan_rows(rows, scans.FLOOR)
+    said = [
+        f"{name} with a Dice of {own[metric].mean():.2f} (heads of exact maps, through the "
+        f"autoencoder alone: {heads[metric].mean():.2f})"
+        for name, metric in (("white matter", "dice_white_matter"), ("cortex", "dice_cortex"))
+    ]
+    return (
+        f"In {len(own)} scans of drawn maps the segmenter finds {' and '.join(said)}. It had "
+        "also labelled the real scans that the sampler was trained on."
+    )
+
+
+def _solved(rows: pd.DataFrame) -> str:
+    """Whether asked ventricles are in the scans of maps that have them."""
+    pairs = control_pairs(rows)
+    pairs = pairs[pairs["arm"] == ANATOMY]
+    if pairs.empty:
+        raise LookupError("no asked ventricles are recorded")
+    own = agreement(pairs["asked"], pairs["measured"])
+    return (
+        f"Ventricles that were solved for in the map measure, in the scan, r2 = {own['r2']:.3f}, "
+        f"slope {own['slope']:.2f}, RMS error {own['rms']:.1f} ml (n = {len(pairs)})."
+    )
+
+
 def _arms(rows: pd.DataFrame) -> str:
     sampled = (rows["condition"] == parts.SAMPLED) & (rows["metric"] == "frechet")
     alike = rows[sampled & ~rows["arm"].isin(RELEASED)].dropna(subset="value")
@@ -68,16 +117,16 @@ def _arms(rows: pd.DataFrame) -> str:
     )
 
 
-def _copies(means: Means) -> str:
-    ours = means[RELEASE, parts.SAMPLED, "copies_percent"]
+def _copies(means: Means, arm: str) -> str:
+    ours = means[arm, parts.SAMPLED, "copies_percent"]
     ruler = means[parts.HELD_OUT, parts.ANOTHER, "copies_percent"]
     real = means[parts.TRAINING, parts.COPIES, "copies_percent"]
     says = "more often than" if ours > ruler else "as often as" if ours == ruler else "less than"
     return (
-        f"{ours:.0f} % of its samples are flagged as copies of a training head, {says} held-out "
-        f"heads ({ruler:.0f} %); of true copies, {real:.0f} % are flagged. A sample is flagged if "
-        "its distance to the nearest training head, divided by its median distance to all, is "
-        "smaller than for 95 % of the training heads themselves."
+        f"{ours:.0f} % of samples of {NAMES[arm]} are flagged as copies of a training head, "
+        f"{says} held-out heads ({ruler:.0f} %); of true copies, {real:.0f} % are flagged. A "
+        "sample is flagged if its distance to the nearest training head, divided by its median "
+        "distance to all, is smaller than for 95 % of the training heads themselves."
     )
 
 

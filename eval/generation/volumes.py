@@ -16,14 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.generation.autoencoders import FOLDER, autoencoder
+from eval.generation.autoencoders import ANATOMY, FOLDER, RELEASED, autoencoder
 from eval.generation.flows import flow, render
 from eval.generation.rulers import VOXEL_MM
 from eval.generation.sizes import sizes
 from eval.rows import digest
+from medil.diffusion.anatomies import drawn_anatomy
+from medil.diffusion.anatomy_first import sample_latent, slabs
+from medil.diffusion.appearance_training import load_appearance_release
 from medil.diffusion.latents import VERSION, draw_heads, encode_heads, read_head
 from medil.diffusion.sampling import check_pair, sample_means
 from medil.grid import Grid
+from medil.model.weights import load_release
 from medil.regrid import apply_separable, box_weights
 from medil.synth.box import box_grid
 from medil.system.tensors import read_tensors, write_tensors
@@ -112,6 +116,8 @@ def sampled(
     Raises:
         InputError: Weights that are not there or do not belong together, or no label maps.
     """
+    if arm == ANATOMY:
+        return of_drawn_maps(profile, seed, n)
     model, sampler, steps = autoencoder(arm, profile), flow(arm, profile), sizes(profile).steps
     check_pair(sampler, model)
     if requests is None:
@@ -130,6 +136,31 @@ def sampled(
     return _kept(["sampled", *about], make)
 
 
+def of_drawn_maps(profile: str, seed: int, n: int) -> Heads:
+    """Samples of drawn maps, as skull-stripped scans at 2 mm with the look of synthetic heads.
+
+    The look, since the heads that they are compared with are synthetic; their contrasts are those
+    of `random_requests`. The map leaves air empty, also in held-out heads.
+    """
+    model, sampler = load_release(RELEASED[ANATOMY]), load_appearance_release()
+    wanted = [{"contrast": r["contrast"]} for r in random_requests(profile, seed, n)]
+
+    def make() -> Heads:
+        volumes, latents = [], []
+        for k, one in enumerate(wanted):
+            own = NOISE_SEEDS * seed + k
+            anatomy = drawn_anatomy(own)
+            latent = sample_latent(sampler, model, anatomy, own, {**one, "real": 0.0})
+            tissues = anatomy.tissues.resampled(grid())
+            slabbed = slabs(model.field(latent), tissues)
+            volumes.append(np.concatenate([slab.numpy() for _, slab in slabbed]))
+            latents.append(latent.mean.numpy())
+        return Heads(np.stack(volumes), wanted, np.stack(latents[:KEPT_LATENTS]))
+
+    about = [model.weights_id, sampler.weights_id, seed, wanted]
+    return _kept(["of drawn maps", *about], make)
+
+
 def random_requests(profile: str, seed: int, n: int) -> list[dict[str, float]]:
     """Requests for n samples: all attributes of training heads drawn at random."""
     known = training(sizes(profile).training).known
@@ -145,7 +176,11 @@ def spread_values(profile: str, attribute: str) -> list[float]:
 
 def _kept(about: list[Any], make: Callable[[], Heads]) -> Heads:
     """A set from its file, which is made when it is not there."""
-    path = FOLDER / "sets" / f"{about[0]}_{digest([*about, VERSION, VOXEL_MM])[:12]}.safetensors"
+    path = (
+        FOLDER
+        / "sets"
+        / f"{about[0].replace(' ', '_')}_{digest([*about, VERSION, VOXEL_MM])[:12]}.safetensors"
+    )
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         _write(make(), path)

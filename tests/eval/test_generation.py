@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from eval.generation import flows, measure, parts, rulers, sets, sizes, volumes
+from eval.generation import flows, measure, parts, rulers, scans, sets, sizes, volumes
 from eval.generation.report import agreement
 from eval.rows import Provenance
+from medil.anatomy.classes import NUMBER, LabelMap
+from medil.anatomy.packed import packed_maps
 from medil.config import preset
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
@@ -220,12 +222,31 @@ def made_up(monkeypatch, brains):
     model = SimpleNamespace(
         weights_id="abc", mean=torch.zeros(8, 2, 2, 2), known=SimpleNamespace(grid=box_grid(4.0))
     )
+    model.config = SimpleNamespace(latent_spacing_mm=4.0)
     for module in (parts, measure):
         monkeypatch.setattr(module, "autoencoder", lambda *_: model)
-        monkeypatch.setattr(module, "flow", lambda *_: model)
+    monkeypatch.setattr(measure, "flow", lambda *_: model)
+    monkeypatch.setattr(measure, "sampler_id", lambda *_: "abc")
+    found = dict.fromkeys(scans.UNITS, 0.5)
+    nearest = dict.fromkeys(scans.NEAREST, 0.5)
+    monkeypatch.setattr(scans, "_floor", lambda index: [found])
+    monkeypatch.setattr(scans, "_shown", lambda seed: [found | nearest])
+    monkeypatch.setattr(scans, "_asked", lambda seed, ml: [{"asked": ml, "measured": ml}])
     monkeypatch.setattr(measure, "label_map_paths", lambda split: [SimpleNamespace(name=split)])
     few_sizes = sizes.Sizes(
-        ("release", "integrated"), 6, 6, 6, 6, 2, 1, 3, 2, (1.0, 2.0), ("brain",), 1
+        ("anatomy", "release", "integrated"),
+        6,
+        6,
+        6,
+        6,
+        2,
+        1,
+        3,
+        2,
+        (1.0, 2.0),
+        ("brain",),
+        1,
+        2,
     )
     monkeypatch.setitem(sizes.SIZES, "quick", few_sizes)
     parts._reference.cache_clear()
@@ -241,6 +262,7 @@ def asked(**changes) -> SimpleNamespace:
 @pytest.mark.parametrize("part", measure.PARTS)
 def test_every_task_gives_the_rows_that_it_promised(made_up, part):
     promised = measure.tasks(asked(parts=[part]), Provenance.now("quick"))
+    assert promised
     assert len({i for t in promised for i in t.wanted}) == sum(len(t.wanted) for t in promised)
     for task in promised:
         found = task.measure()
@@ -261,3 +283,58 @@ def test_a_profile_that_trains_nothing_says_so():
     with pytest.raises(InputError, match="trains no flow"):
         flows.flow_run("quick")
     assert flows.flow_run("gpu").train.steps == sizes.SIZES["gpu"].flow_steps
+
+
+# Scans of maps
+
+
+def layers(thick_vox=4, tunnel=False):
+    """White matter under a flat layer of cortex, in air; with a tunnel through the white matter."""
+    labels = torch.zeros(20, 20, 20, dtype=torch.uint8)
+    labels[2:-2, 2:-2, 2:10] = NUMBER["white matter"]
+    labels[2:-2, 2:-2, 10 : 10 + thick_vox] = NUMBER["cortex"]
+    if tunnel:
+        labels[8:10, 2:-2, 5:7] = NUMBER["csf"]
+    return LabelMap(labels, Grid.from_spacing((20, 20, 20), 1.0))
+
+
+@pytest.mark.parametrize("thick_vox", [2, 3, 6])
+def test_the_thickness_of_a_flat_cortex_is_its_own(thick_vox):
+    assert scans.cortex_mm(layers(thick_vox)) == pytest.approx(thick_vox)
+
+
+def test_a_tunnel_is_one_handle_in_the_volume_of_the_brain():
+    assert scans.handles(layers()) == 0
+    brain_cm3 = 16 * 16 * 12 / 1000 - 2 * 16 * 2 / 1000
+    assert scans.handles(layers(tunnel=True)) == pytest.approx(1 / brain_cm3)
+
+
+def test_a_scan_is_air_where_its_map_is_and_nowhere_else():
+    given = layers()
+    scan = scans.stripped(np.full((20, 20, 20), -0.1, np.float32), given)
+    assert ((scan.data > 0) == (given.labels > 0)).all()
+
+
+def test_a_scan_that_shows_its_map_has_its_numbers(monkeypatch):
+    given = layers(tunnel=True)
+    exact = scans.labels_of(given)
+    found = {
+        scans.SEGMENTER: (exact, 0.0),
+        scans.INTENSITY: ({scans.TISSUE: exact[scans.TISSUE]}, 0.0),
+    }
+    monkeypatch.setattr(scans, "_segmenter", lambda: None)
+    monkeypatch.setattr(scans, "segmented", lambda volume, network: found)
+    values = scans.judged(scans.stripped(np.ones((20, 20, 20), np.float32), given), given)
+    assert tuple(values) == tuple(scans.UNITS)
+    for name in ("dice_white_matter", "dice_cortex", "dice_by_intensity_white"):
+        assert values[name] == 1
+    assert values["handles_per_cm3"] == values["handles_of_map_per_cm3"] > 0
+    assert values["cortex_mm"] == values["cortex_of_map_mm"]
+
+
+def test_a_mirrored_copy_of_a_packed_map_is_found():
+    packed = packed_maps()[2].tissues
+    mirrored = LabelMap(packed.labels.flip(0).contiguous(), packed.grid)
+    found = scans.nearest_maps(mirrored)
+    assert found["nearest_map"] == pytest.approx(1, abs=0.02)
+    assert found["next_map"] < 0.8

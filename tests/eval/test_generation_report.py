@@ -4,11 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.generation import EXPERIMENT, parts
+from eval.generation import EXPERIMENT, parts, scans
 from eval.generation.pictures import control_figure, montage, sharpness_figure
 from eval.generation.report import (
+    anatomy_table,
     arms_table,
     blur_table,
+    classes_table,
     control_pairs,
     control_table,
     memory_table,
@@ -16,6 +18,7 @@ from eval.generation.report import (
 from eval.generation.sets import UNITS
 from eval.generation.verdict import verdict
 from eval.rows import SCHEMA, append_rows
+from medil.anatomy.classes import CLASSES
 
 ANOTHER, SAMPLED, REBUILT = parts.ANOTHER, parts.SAMPLED, parts.REBUILT
 
@@ -54,6 +57,14 @@ def rows(good=True):
         put("integrated", SAMPLED, subject, **whole(frechet=20.0 + shift), **own)
         near = 50.0 if good else 20.5
         put("conv-1mm", SAMPLED, subject, **whole(frechet=near + shift), **own)
+    put("anatomy", REBUILT, "set of 24", **whole(frechet=9.0))
+    put("anatomy", SAMPLED, "set of 24, seed 0", **whole(frechet=8.0, precision=1.0), **own)
+    for k in range(3):
+        shown = dict.fromkeys([*scans.UNITS, *scans.NEAREST], 0.5)
+        shown |= {"dice_cortex": 0.8 + 0.01 * k, "cortex_mm": 3.0, "cortex_of_map_mm": 2.5}
+        put("anatomy", scans.SHOWN, f"sample {k:03d}", **shown)
+        put("anatomy", scans.FLOOR, f"head {k:03d}", **dict.fromkeys(scans.UNITS, 0.9))
+        put("anatomy", scans.SOLVED, f"sample {k:03d}", asked=10.0 + k, measured=11.0 + k)
     pair = {"renderings_rms": 0.01, "samples_rms": 0.15 if good else 0.05}
     ratio = 15.0 if good else 5.0
     put("release", parts.RENDERINGS, "set of 2, seed 0", renderings_ratio=ratio, **pair)
@@ -93,10 +104,27 @@ def test_copies_and_rulers_stand_in_the_table_of_copies():
 
 def test_control_stands_for_each_weight_with_the_ruler_first():
     pairs, table = control_pairs(prepared()), control_table(prepared())
-    assert len(pairs) == 36 and set(pairs["how"]) == {"guidance 1", "guidance 3", "held-out"}
+    solved = scans.SOLVED.partition(", ")[2]
+    assert len(pairs) == 39
+    assert set(pairs["how"]) == {"guidance 1", "guidance 3", "held-out", solved}
     assert table.iloc[0]["Heads"] == "the ruler itself" and table.iloc[0]["Bias"] == "+1"
     assert table.iloc[0]["r2"] == "1.00 [1.00, 1.00]" and table.iloc[0]["n"] == 12
-    assert list(table["Under"][1:]) == ["guidance 1", "guidance 3"]
+    assert list(table["Under"][1:]) == ["guidance 1", "guidance 3", solved]
+
+
+def test_classes_stand_beside_what_the_segmenter_finds_at_best():
+    table = classes_table(prepared()).set_index("Class")
+    assert len(table) == len(CLASSES) - 1
+    assert table.loc["cortex", "Samples (Dice)"].startswith("0.810 [0.80")
+    assert table.loc["cortex", "Heads (Dice)"] == "0.900 [0.900, 0.900]"
+    assert table.loc["cortex", "n"] == "3 / 3"
+
+
+def test_what_a_scan_shows_stands_beside_its_map():
+    table = anatomy_table(prepared()).set_index(["What", "Of"])
+    own = table.loc[("Thickness of the cortex (mm)", "samples")]
+    assert own["In the scan"] == "3.00 [3.00, 3.00]" and own["In the map"] == "2.50 [2.50, 2.50]"
+    assert own["Scan − map"] == "+0.50 [+0.50, +0.50]"
 
 
 def test_blurs_stand_in_order_and_matched_sets_after_them():
@@ -110,6 +138,7 @@ def test_blurs_stand_in_order_and_matched_sets_after_them():
     [
         (True, ("comes from the autoencoder", "seeds do not overlap", "less than held-out",
                 "differ 15.0 times less", "under guidance 1. The measurement",
+                "cortex with a Dice of 0.81", "slope 1.00, RMS error 1.0 ml", "precision 1.00",
                 "raises their MS-SSIM by 0.080",
                 "shape does not change", "differ mostly by sharpness")),
         (False, ("comes from sampling", "but seeds overlap", "more often than held-out",
@@ -161,7 +190,7 @@ def test_figures_show_every_group():
         "the ruler, held-out heads", "samples, guidance 1", "samples, guidance 3"
     ]  # fmt: skip
     left, right = sharpness_figure(prepared()).axes
-    assert len(left.lines) == len(right.lines) == 4  # blurs, and three arms
+    assert len(left.lines) == len(right.lines) == 5  # blurs, and four arms
     assert left.lines[0].get_xdata().tolist() == [0, -3, -6, -9, -12]
     heads = {name: np.full((80, 96, 80), 0.5) for name in ("held-out", "sampled")}
     assert len([ax for ax in montage(heads).axes if ax.images]) == 6
