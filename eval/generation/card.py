@@ -11,7 +11,7 @@ import pandas as pd
 
 from eval.card import about_weights, chain, earlier_run, write_card
 from eval.generation import EXPERIMENT
-from eval.generation.autoencoders import RELEASE, RELEASED
+from eval.generation.autoencoders import ANATOMY, RELEASE, RELEASED
 from eval.generation.verdict import means, samples, verdict
 from eval.rows import digest
 from medil.diffusion.config import FlowConfig
@@ -113,7 +113,7 @@ def card(name: str, flow: LatentFlow, rows: pd.DataFrame) -> str:
     if not (rows["weights_sha256"] == pair).any():
         raise InputError("no row of this release yet; run python -m eval.generation first.")
     known, run, stem = flow.known, flow.settings.train, RELEASE_NAME.format(name)
-    (arm,) = (arm for arm, preset in RELEASED.items() if preset == name)
+    (arm,) = (a for a, preset in RELEASED.items() if preset == name and a != ANATOMY)
     model = load_release(name)
     check_pair(flow, model)
     return TEXT.format(

@@ -68,13 +68,16 @@ def samples(means: Means, arm: str) -> str:
 
 
 def _bought(means: Means) -> str:
-    """What anatomy buys, from sets of the releases."""
+    """What anatomy buys, from sets of the releases; their budgets and data differ."""
     lines = []
     for arm in (ANATOMY, RELEASE):
         near = {m: means[arm, parts.SAMPLED, m] for m in ("precision", "recall", "coverage")}
         listed = ", ".join(f"{name} {value:.2f}" for name, value in near.items())
-        lines.append(f"{NAMES[arm]}: {listed}")
-    return f"Of the neighbours of held-out heads: {'; '.join(lines)}."
+        lines.append(f"{NAMES[arm]}, has {listed}")
+    return (
+        f"{', while '.join(lines)}. Both are compared with the same held-out heads; they were "
+        "trained for different times on different data."
+    )
 
 
 def _shown(rows: pd.DataFrame) -> str:
