@@ -15,7 +15,7 @@ from medil.data.releases import RELEASES, release_path
 from medil.errors import InputError
 from medil.model.weights import load_release, release_config
 
-NAMES = ["tiny", "base", "tiny-ldm", "base-ldm", "anatomies", "tiny-segmenter"]
+NAMES = ["tiny", "base", "tiny-ldm", "base-ldm", "anatomies", "tiny-segmenter", "tiny-appearance"]
 
 
 @pytest.fixture

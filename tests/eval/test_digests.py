@@ -12,6 +12,7 @@ from eval.pages.results import origin
 from eval.tables import provenance
 from medil.anatomy.segmenter import load_segmenter
 from medil.data.releases import RELEASES
+from medil.diffusion.appearance_training import load_appearance
 from medil.model.weights import load_model, load_release, short_digest, weights_sha256
 from tests.recorded_rows import recorded
 
@@ -22,6 +23,8 @@ MANIFEST = [row for row in FILES if row["path"].endswith(".safetensors")]
 def loaded(path: str):
     if "-segmenter" in path:
         return load_segmenter(RELEASES / path)
+    if path.endswith("-appearance.safetensors"):
+        return load_appearance(RELEASES / path)
     if "-ldm" not in path:
         return load_model(RELEASES / path)
     pytest.importorskip("einops", reason="needs the extra `sample`")
