@@ -25,7 +25,7 @@ def verdict(rows: pd.DataFrame) -> str:
         partial(_bought, by_set), partial(_shown, rows), partial(_solved, rows),
         partial(_arms, rows), partial(_copies, by_set, ANATOMY), partial(_copies, by_set, RELEASE),
         partial(_renderings, by_set), partial(_control, rows),
-        partial(_blur, by_set), partial(_matched, by_set),
+        partial(_blur, by_set), *(partial(_matched, by_set, arm) for arm in (ANATOMY, RELEASE)),
     ]  # fmt: skip
     sentences = []
     for write in writers:
@@ -176,11 +176,11 @@ def _blur(means: Means) -> str:
     )
 
 
-def _matched(means: Means) -> str:
+def _matched(means: Means, arm: str) -> str:
     plain = means[parts.HELD_OUT, parts.PLAIN, "ms_ssim"]
-    soft = means[parts.HELD_OUT, parts.MATCHED + RELEASE, "ms_ssim"]
-    ours = means[RELEASE, parts.SAMPLED, "ms_ssim"]
-    shape = means[RELEASE, parts.SAMPLED, "shape_spread"]
+    soft = means[parts.HELD_OUT, parts.MATCHED + arm, "ms_ssim"]
+    ours = means[arm, parts.SAMPLED, "ms_ssim"]
+    shape = means[arm, parts.SAMPLED, "shape_spread"]
     real = means[parts.HELD_OUT, parts.PLAIN, "shape_spread"]
     gap, left = ours - plain, ours - soft
     if abs(gap) <= CLEAR_MS_SSIM:
@@ -190,7 +190,7 @@ def _matched(means: Means) -> str:
     else:
         difference = "differ by more than sharpness"
     return (
-        f"MS-SSIM is {ours:.3f} among samples and {plain:.3f} among held-out heads; held-out "
-        f"heads blurred to the samples' sharpness have {soft:.3f}. So the two {difference}. Their "
-        f"spread of shape is {shape:.2f} and {real:.2f} of the reference's."
+        f"MS-SSIM is {ours:.3f} among samples of {NAMES[arm]} and {plain:.3f} among held-out "
+        f"heads; held-out heads blurred to the samples' sharpness have {soft:.3f}. So the two "
+        f"{difference}. Their spread of shape is {shape:.2f} and {real:.2f} of the reference's."
     )
