@@ -12,20 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medil.anatomy.segmenter import load_segmenter_release
 from medil.data.releases import release_path
 from medil.diffusion.appearance import AppearanceFlow, AppearanceStatistics, draw_times
 from medil.diffusion.config import APPEARANCE_PRESETS, AppearanceRun, AppearanceTraining
-from medil.diffusion.latents import LatentSet, draw_heads, encode_heads
-from medil.diffusion.scans import encode_scans
-from medil.diffusion.training import autoencoder_of, keep_autoencoder
+from medil.diffusion.latents import LatentSet
+from medil.diffusion.training import autoencoder_of, encoded_set
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.model.base import LatentAutoencoder
 from medil.model.weights import readable, with_weights, write_weights
-from medil.synth.attributes import ATTRIBUTES, Spread
-from medil.system.device import place_model
-from medil.system.files import make_folder
+from medil.synth.attributes import Spread
 from medil.system.tensors import read_tensors
 from medil.training.run import Learner, Run
 from medil.training.update import copy_parameters, take_step
@@ -43,8 +39,7 @@ class AppearanceLearner(Learner):
         super().__init__(config)
         self.latents = latents
         self.known = statistics(latents, config, air)
-        count = len(latents.latents)
-        self.facts["heads"] = {"synthetic": count - latents.real, "real": latents.real}
+        self.facts["heads"] = latents.counts
 
     @classmethod
     def from_source(
@@ -53,15 +48,7 @@ class AppearanceLearner(Learner):
     ) -> Self:  # fmt: skip
         """Encode heads and scans with the autoencoder of the weights `source`, or a release."""
         model = autoencoder_of(out, config.preset, source, resume=earlier is not None)
-        make_folder(out)
-        keep_autoencoder(source, out, fabric)
-        with fabric.rank_zero_first(local=True):
-            place_model(model, fabric.device)
-            heads = draw_heads("train", range(config.heads), out / "heads", processes=workers)
-            latents = encode_heads(model, heads, out / "latents", with_maps=True)
-            if config.real_share:
-                network = load_segmenter_release()
-                latents = latents.with_scans(encode_scans(model, network, out / "latents"))
+        latents = encoded_set(model, config, out, source, fabric, workers, with_maps=True)
         return cls(config, latents, air_latent(model))
 
     def build(self) -> AppearanceFlow:
@@ -121,27 +108,10 @@ def statistics(latents: LatentSet, config: AppearanceRun, air: Tensor) -> Appear
     cells = zip(latents.latents, latents.labels, strict=True)
     voxels = config.model.voxels
     tissue = torch.cat([mean[:, holds_tissue(labels, voxels)].T for mean, labels in cells])
-    spreads = {}
-    for name in config.model.covariates:
-        told = (covariates_of(latents, k) for k in range(len(latents.latents)))
-        values = [covariates[name] for covariates in told if name in covariates]
-        if not values:
-            raise InputError(f"no head of the training set has the covariate {name!r}.")
-        spreads[name] = Spread(
-            float(np.mean(values)), float(np.std(values)), min(values), max(values)
-        )
+    spreads = latents.spreads(config.model.covariates)
     std = tissue.std(0).clamp(min=1e-6)
     pitch_mm = float(latents.grid.spacing_mm[0])
     return AppearanceStatistics(tissue.mean(0), std, air, pitch_mm, spreads, latents.weights_id)
-
-
-def covariates_of(latents: LatentSet, index: int) -> dict[str, float]:
-    """What is known of a head: its contrast, whether it is real, and perhaps its age."""
-    known = dict(zip(ATTRIBUTES, latents.known[index].tolist(), strict=True))
-    is_real = index >= len(latents.latents) - latents.real
-    told = {"contrast": known["contrast"], "real": float(is_real)}
-    age = latents.ages[index]
-    return told if age is None else {**told, "age": float(age)}
 
 
 def holds_tissue(labels: Tensor, voxels: int) -> Tensor:
@@ -169,31 +139,17 @@ def draw_batch(
     settings, voxels = config.train, config.model.voxels
     means, maps, told = [], [], []
     for _ in range(settings.batch):
-        index = draw_head(latents, config.real_share, rng)
+        index = latents.draw(config.real_share, rng)
         labels = latents.labels[index]
         start = patch_start(labels, settings, voxels, rng)
         means.append(latents.latents[index][(slice(None), *_cube(start, settings.patch))])
         maps.append(labels[_cube([voxels * a for a in start], voxels * settings.patch)])
-        covariates = covariates_of(latents, index)
-        told.append(seen(covariates, flow.known.spreads, settings.hidden_share, rng))
+        told.append(seen(latents.known_of(index), flow.known.spreads, settings.hidden_share, rng))
     x = flow.normalise(torch.stack(means).to(flow.mean)).cpu()
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     noise = torch.randn(x.shape, generator=generator)
     times = draw_times(len(x), rng)
     return [x, noise, times, torch.stack(maps), flow.embed_covariates(told).cpu()]
-
-
-def draw_head(latents: LatentSet, real_share: float, rng: np.random.Generator) -> int:
-    """The index of a random head: a real scan in `real_share` of all draws, where there are both.
-
-    One of all where the share is 0.
-    """
-    count = len(latents.latents)
-    first_real = count - latents.real
-    if not real_share or first_real in (0, count):
-        return int(rng.integers(count))
-    low, high = (first_real, count) if rng.random() < real_share else (0, first_real)
-    return int(rng.integers(low, high))
 
 
 def patch_start(

@@ -8,6 +8,7 @@ from medil.config import Recipe, Schedule, check_share, named
 from medil.errors import InputError
 
 CONDITIONS = ("ventricles", "brain", "contrast", "spacing")  # see `medil.synth.attributes`
+KNOWN_CONDITIONS = (*CONDITIONS, "real")
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,10 @@ class FlowConfig:
             raise InputError("a flow and its coarse flow must have the same conditions.")
         if len(self.channels) != len(self.attention):
             raise InputError("channels and attention need one entry per level.")
-        unknown = [name for name in self.conditions if name not in CONDITIONS]
+        unknown = [name for name in self.conditions if name not in KNOWN_CONDITIONS]
         if unknown:
             raise InputError(
-                f"there is no condition {unknown[0]!r}; choose from {', '.join(CONDITIONS)}."
+                f"there is no condition {unknown[0]!r}; choose from {', '.join(KNOWN_CONDITIONS)}."
             )
 
 
@@ -78,6 +79,7 @@ class FlowRun(Recipe):
     model: FlowConfig = field(default_factory=FlowConfig)
     train: FlowTraining = field(default_factory=FlowTraining)
     heads: int = 160  # synthetic heads, drawn on the label maps of the train split
+    real_share: float = 0.0  # share of latents from real train scans
 
 
 # The latent flow that is given a tissue map
@@ -148,8 +150,10 @@ FLOW_PRESETS: dict[str, FlowRun] = {
         "tiny",
         FlowConfig(
             channels=(24, 48, 48), attention=(False, False, False), head_channels=16, fold=1,
-            coarse=FlowConfig(channels=(40, 48), head_channels=16), adds=True,
+            conditions=KNOWN_CONDITIONS, adds=True,
+            coarse=FlowConfig(channels=(40, 48), head_channels=16, conditions=KNOWN_CONDITIONS),
         ),
+        heads=64, real_share=0.7,  # as the appearance flow of this preset
     ),
     "base": FlowRun(  # for one GPU, on latents of `base`; its weights stay below 16 MiB
         "base",

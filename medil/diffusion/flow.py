@@ -25,7 +25,7 @@ from medil.diffusion.latents import LatentSet
 from medil.errors import InputError, needs
 from medil.grid import Grid
 from medil.layers.blocks import depth_to_space, space_to_depth
-from medil.synth.attributes import ATTRIBUTES, Spread, standard_scores
+from medil.synth.attributes import Spread, standard_scores
 
 TIMES = 1000  # MONAI's steps between data and noise
 VARIANCES = (1 / 16, 1 / 4, 1.0, 4.0, 16.0)  # variances of the latents, one for each Wiener filter
@@ -75,11 +75,7 @@ def latent_statistics(latents: LatentSet, config: FlowConfig) -> LatentStatistic
         coarse = latent_statistics(blocks, config.coarse)
     mean = latents.latents.mean(0)
     std = (latents.latents - mean).square().mean().sqrt().clamp(min=1e-6).expand(len(mean))
-    spreads = {}
-    for name in config.conditions:
-        values = latents.known[:, list(ATTRIBUTES).index(name)].double()
-        low, high = values.min().item(), values.max().item()
-        spreads[name] = Spread(values.mean().item(), values.std(correction=0).item(), low, high)
+    spreads = latents.spreads(config.conditions)
     return LatentStatistics(mean, std, latents.grid, spreads, latents.weights_id, coarse)
 
 

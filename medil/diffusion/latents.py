@@ -28,7 +28,7 @@ from medil.io.intensity import robust_intensity
 from medil.model.base import LatentAutoencoder
 from medil.regrid import cell_average
 from medil.synth.anatomy import label_anatomy
-from medil.synth.attributes import ATTRIBUTES, attributes
+from medil.synth.attributes import ATTRIBUTES, Spread, attributes
 from medil.synth.box import BOX_UNITS, UNIT_MM, box_grid
 from medil.synth.cohort import scan
 from medil.synth.subject import CohortConfig, Subject, draw_subject
@@ -185,6 +185,45 @@ class LatentSet:
             torch.cat([self.known, scans.known]), self.weights_id,
             self.labels + scans.labels, self.ages + scans.ages, len(scans.latents),
         )  # fmt: skip
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many are synthetic heads, and how many real scans."""
+        return {"synthetic": len(self.latents) - self.real, "real": self.real}
+
+    def known_of(self, index: int) -> dict[str, float]:
+        """What is known of a head, by the names of `COVARIATES`; its age where it has one."""
+        known = dict(zip(ATTRIBUTES, self.known[index].tolist(), strict=True))
+        known["real"] = float(index >= len(self.latents) - self.real)
+        age = self.ages[index] if self.ages else None
+        return known if age is None else {**known, "age": float(age)}
+
+    def spreads(self, names: Sequence[str]) -> dict[str, Spread]:
+        """Mean, standard deviation and range of covariates, over the heads that have them.
+
+        Raises:
+            InputError: A covariate that no head has.
+        """
+        told, spreads = [self.known_of(k) for k in range(len(self.latents))], {}
+        for name in names:
+            values = [known[name] for known in told if name in known]
+            if not values:
+                raise InputError(f"no head of the training set has the covariate {name!r}.")
+            mean, std = float(np.mean(values)), float(np.std(values))
+            spreads[name] = Spread(mean, std, min(values), max(values))
+        return spreads
+
+    def draw(self, real_share: float, rng: np.random.Generator) -> int:
+        """The index of a random head: a real scan in `real_share` of all draws.
+
+        One of all where the share is 0, or where all are of one kind.
+        """
+        count = len(self.latents)
+        first_real = count - self.real
+        if not real_share or first_real in (0, count):
+            return int(rng.integers(count))
+        low, high = (first_real, count) if rng.random() < real_share else (0, first_real)
+        return int(rng.integers(low, high))
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from medil.anatomy.segmenter import load_segmenter_release
 from medil.data.releases import release_path
-from medil.diffusion.config import FLOW_PRESETS, FlowConfig, FlowRun, FlowTraining, flow_preset
+from medil.diffusion.config import (
+    FLOW_PRESETS,
+    AppearanceRun,
+    FlowConfig,
+    FlowRun,
+    flow_preset,
+)
 from medil.diffusion.flow import (
     LatentFlow,
     LatentStatistics,
@@ -24,6 +31,7 @@ from medil.diffusion.flow import (
     latent_statistics,
 )
 from medil.diffusion.latents import LatentSet, draw_heads, encode_heads
+from medil.diffusion.scans import encode_scans
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.latent import grid_from_json, grid_to_json
@@ -36,7 +44,7 @@ from medil.model.weights import (
     with_weights,
     write_weights,
 )
-from medil.synth.attributes import ATTRIBUTES, Spread
+from medil.synth.attributes import Spread
 from medil.system.device import place_model
 from medil.system.files import atomic_output, make_folder
 from medil.system.tensors import read_tensors
@@ -57,6 +65,7 @@ class FlowLearner(Learner):
         super().__init__(config)
         self.latents = latents
         self.known = latent_statistics(latents, config.model)
+        self.facts["heads"] = latents.counts
 
     @classmethod
     def from_source(
@@ -65,12 +74,7 @@ class FlowLearner(Learner):
     ) -> Self:  # fmt: skip
         """Draw heads, encode them with the autoencoder of the weights `source`, or a release."""
         model = autoencoder_of(out, config.preset, source, resume=earlier is not None)
-        make_folder(out)
-        keep_autoencoder(source, out, fabric)
-        with fabric.rank_zero_first(local=True):
-            heads = draw_heads("train", range(config.heads), out / "heads", processes=workers)
-            latents = encode_heads(place_model(model, fabric.device), heads, out / "latents")
-        return cls(config, latents)
+        return cls(config, encoded_set(model, config, out, source, fabric, workers))
 
     def prepare(self, seed: int, device: torch.device) -> None:
         """Move the latents to the device of the run."""
@@ -87,7 +91,7 @@ class FlowLearner(Learner):
         """One optimiser step on some latents with noise."""
         settings = self.config.train
         bare: Any = getattr(model, "module", model)
-        levels = draw_levels(bare, self.latents, settings, np.random.default_rng([seed, number]))
+        levels = draw_levels(bare, self.latents, self.config, np.random.default_rng([seed, number]))
 
         def part_loss(index: int, count: int) -> Tensor:
             part = [[t.chunk(count)[index] for t in level] for level in levels]
@@ -127,7 +131,7 @@ class FlowLearner(Learner):
 
     def save_weights(self, ema: nn.Module, path: Path, facts: dict) -> None:
         """Write the averaged weights in half precision, with configuration and statistics."""
-        save_flow(ema, self.config, path, {**facts, "heads": len(self.latents.latents)})
+        save_flow(ema, self.config, path, facts)
 
 
 def keep_autoencoder(source: Path | None, out: Path, fabric: Any) -> None:
@@ -136,6 +140,28 @@ def keep_autoencoder(source: Path | None, out: Path, fabric: Any) -> None:
     if source and fabric.is_global_zero and not kept.exists():
         with atomic_output(kept) as temporary:
             shutil.copyfile(source, temporary)
+
+
+def encoded_set(
+    model: LatentAutoencoder, config: FlowRun | AppearanceRun, out: Path, source: Path | None,
+    fabric: Any, workers: int, with_maps: bool = False,
+) -> LatentSet:  # fmt: skip
+    """Make the folder of a run and encode its training set there: heads, and scans if it has any.
+
+    Raises:
+        InputError: No label maps, no scan where a share of them is asked for, or an autoencoder
+            without trained weights.
+    """
+    make_folder(out)
+    keep_autoencoder(source, out, fabric)
+    with fabric.rank_zero_first(local=True):
+        place_model(model, fabric.device)
+        heads = draw_heads("train", range(config.heads), out / "heads", processes=workers)
+        latents = encode_heads(model, heads, out / "latents", with_maps)
+        if config.real_share:
+            scans = encode_scans(model, load_segmenter_release(), out / "latents")
+            latents = latents.with_scans(scans if with_maps else replace(scans, labels=()))
+    return latents
 
 
 def autoencoder_of(
@@ -162,7 +188,7 @@ def autoencoder_of(
 
 
 def draw_levels(
-    flow: LatentFlow, latents: LatentSet, settings: FlowTraining, rng: np.random.Generator
+    flow: LatentFlow, latents: LatentSet, config: FlowRun, rng: np.random.Generator
 ) -> list[list[Tensor]]:
     """Draw the data of a step: the arguments of `LatentFlow.loss`, level by level.
 
@@ -170,20 +196,20 @@ def draw_levels(
         For the flow and each coarser one: latents, noise, times, conditions, and block
         means of the coarser flow.
     """
-    columns = [list(ATTRIBUTES).index(name) for name in flow.known.spreads]
+    settings = config.train
     levels: list[list[Tensor]] = []
     level: LatentFlow | None = flow
     count = settings.batch  # latents
     factor = 1  # latent cells per cell of the level along each axis
     while level is not None:
-        chosen = torch.from_numpy(rng.integers(len(latents.latents), size=count))
+        chosen = [latents.draw(config.real_share, rng) for _ in range(count)]
         blocks = block_means(latents.latents[chosen], factor)
         x = space_to_depth(level.centred(blocks), level.config.fold)
         shift = settings.shift if level.coarse is None else settings.given_shift
         noise, times = _normal(x, rng), draw_times(count, shift, rng).to(x.device)
-        known = latents.known[chosen][:, columns].tolist()
+        known = [latents.known_of(k) for k in chosen]
         conditions = flow.embed_conditions(
-            [dict(zip(flow.known.spreads, row, strict=True)) for row in known]
+            [{name: one[name] for name in flow.known.spreads} for one in known]
         )
         drawn = [x, noise, times, hide(conditions, settings, rng)]
         if level.coarse is not None:

@@ -35,6 +35,10 @@ ATTRIBUTES = {
     "contrast": Attribute("1", "white matter over cortex, mean intensities"),
     "spacing": Attribute("mm", "voxel size of the scan that the latent came from"),
 }
+COVARIATES = ATTRIBUTES | {  # all that a sampler can be told of a scan
+    "real": Attribute("1", "1 in a real scan, 0 in a synthetic head"),
+    "age": Attribute("years", "age of the person"),
+}
 
 
 def attributes(head: Subject, anatomy: Anatomy, spacing_mm: float) -> dict[str, float]:
@@ -126,7 +130,7 @@ def standard_scores(
 def range_warnings(requested: Mapping[str, float], spreads: Mapping[str, Spread]) -> list[str]:
     """A warning for each requested value outside the range of the training data."""
     return [
-        f"{name} = {value:g} {ATTRIBUTES[name].unit} is outside the range of the training data "
+        f"{name} = {value:g} {COVARIATES[name].unit} is outside the range of the training data "
         f"({spreads[name].low:.3g} to {spreads[name].high:.3g}); the sample may fall short of it."
         for name, value in requested.items()
         if not spreads[name].low <= value <= spreads[name].high

@@ -141,7 +141,8 @@ class Run:
         self.model, _ = fabric.setup(self.bare, self.optimiser)
         learner.prepare(seed, fabric.device)
         self.facts: dict[str, Any] = {
-            "step": 0, "elapsed_s": 0.0, "voxels": 0, "progress": 0.0, "seed": seed, "calls": [],
+            "step": 0, "elapsed_s": 0.0, "cpu_s": 0.0, "voxels": 0, "progress": 0.0, "seed": seed,
+            "calls": [],
             **learner.facts,
         }  # fmt: skip
 
@@ -288,13 +289,16 @@ def _to_the_end(run: Run, resumed: bool, time_budget_s: float, began: float) -> 
         Interruption() as interruption,
         RunLog(out, settings, run.facts["step"], run.progress, silent) as log,
     ):
-        stopped, last = False, time.monotonic()
+        stopped, last, worked = False, time.monotonic(), time.process_time()
         while run.progress < 1 and not stopped:
             logged = run.facts["step"] % settings.log_every == 0
             record = run.advance()
             now = time.monotonic()
             run.facts["elapsed_s"] += now - last
             last = now
+            if "cpu_s" in run.facts:  # runs begun by an earlier version have none
+                run.facts["cpu_s"] += time.process_time() - worked
+                worked = time.process_time()
             stopped = run.synchronise(bool(interruption.name) or now - began > time_budget_s)
             run.facts["progress"] = run.progress
             log.advance(run.progress)

@@ -9,9 +9,7 @@ import torch
 from medil.diffusion.appearance import sample_appearance
 from medil.diffusion.appearance_training import (
     AppearanceLearner,
-    covariates_of,
     draw_batch,
-    draw_head,
     holds_tissue,
     load_appearance,
     patch_start,
@@ -22,6 +20,7 @@ from medil.diffusion.config import APPEARANCE_PRESETS, AppearanceRun
 from medil.diffusion.latents import LatentSet
 from medil.errors import InputError
 from medil.grid import Grid
+from medil.synth.attributes import ATTRIBUTES, COVARIATES
 from medil.training.launch import launch
 from medil.training.run import train
 
@@ -76,22 +75,24 @@ def test_statistics_count_cells_with_tissue_alone():
 
 def test_covariates_say_who_is_real_and_leave_unknown_ages_out():
     latents = latent_set()
-    assert covariates_of(latents, 0) == pytest.approx({"contrast": 1.4, "real": 0.0})
-    assert covariates_of(latents, 3) == pytest.approx({"contrast": 1.4, "real": 1.0, "age": 31.0})
+    first, last = latents.known_of(0), latents.known_of(3)
+    assert first.keys() == {*ATTRIBUTES, "real"} and last.keys() == COVARIATES.keys()
+    assert (first["real"], last["real"], last["age"]) == (0.0, 1.0, 31.0)
+    assert first["contrast"] == pytest.approx(1.4)
     spreads = learner().known.spreads
     rng = np.random.default_rng(0)
-    assert seen(covariates_of(latents, 3), spreads, 0.0, rng).keys() == spreads.keys()
-    kept = [len(seen(covariates_of(latents, 3), spreads, 0.3, rng)) for _ in range(600)]
+    assert seen(last, spreads, 0.0, rng).keys() == spreads.keys()
+    kept = [len(seen(last, spreads, 0.3, rng)) for _ in range(600)]
     assert np.mean(kept) == pytest.approx(0.7 * 3, abs=0.1)
 
 
 def test_real_scans_have_their_share_of_draws():
     rng = np.random.default_rng(0)
     latents = latent_set(6, real=1)
-    drawn = [draw_head(latents, 0.75, rng) for _ in range(800)]
+    drawn = [latents.draw(0.75, rng) for _ in range(800)]
     assert np.mean(np.array(drawn) == 5) == pytest.approx(0.75, abs=0.05)
     assert set(drawn) == set(range(6))
-    plain = [draw_head(replace(latents, real=0), 0.75, rng) for _ in range(200)]
+    plain = [replace(latents, real=0).draw(0.75, rng) for _ in range(200)]
     assert set(plain) == set(range(6))
 
 

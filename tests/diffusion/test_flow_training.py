@@ -9,7 +9,7 @@ import torch
 
 from medil.config import PRESETS
 from medil.diffusion import training as flow_train
-from medil.diffusion.config import CONDITIONS, FLOW_PRESETS, FlowRun
+from medil.diffusion.config import CONDITIONS, FLOW_PRESETS, KNOWN_CONDITIONS, FlowRun
 from medil.diffusion.flow import block_means, coarser_grid
 from medil.diffusion.training import (
     FlowLearner,
@@ -85,7 +85,7 @@ def test_a_run_learns_and_leaves_a_folder_that_loads(tmp_path):
             for f in (tiny_flow(easy), flow)
         )
     assert after < 0.7 * before
-    assert flow.facts["step"] == 80 and flow.facts["heads"] == 2 and not flow.training
+    assert flow.facts["step"] == 80 and flow.facts["heads"]["synthetic"] == 2 and not flow.training
     saved = FlowRun.from_json((tmp_path / "config.json").read_text())
     assert saved == config and flow.facts["config_hash"] == config.digest()
 
@@ -128,7 +128,7 @@ def test_parts_of_a_batch_take_the_step_of_the_whole(make):
 def test_a_step_draws_what_each_level_learns_from():
     config = cascade(batch=3, dropped_share=0.0, hidden_share=0.0, given_noise=0.0)
     flow = tiny_flow(LATENTS, CASCADE)
-    fine, coarse = draw_levels(flow, LATENTS, config.train, np.random.default_rng(1))
+    fine, coarse = draw_levels(flow, LATENTS, config, np.random.default_rng(1))
     inner, under = flow.normalise(LATENTS.latents), block_means(LATENTS.latents, 2)
     for k in range(3):
         (which,) = (inner - fine[0][k]).abs().amax((1, 2, 3, 4)).lt(1e-5).nonzero()
@@ -139,6 +139,35 @@ def test_a_step_draws_what_each_level_learns_from():
     known = flow.coarse.normalise(under)
     gaps = (known[None] - coarse[0][:, None]).abs().amax((2, 3, 4, 5)).min(1).values
     assert float(gaps.max()) < 1e-5
+
+
+def test_a_flow_of_heads_and_scans_is_told_which_is_real():
+    latents = replace(LATENTS, real=2, ages=(None,) * 4 + (31.0, 44.0))
+    model = replace(CONFIG, conditions=KNOWN_CONDITIONS)
+    config = config_of(batch=200, dropped_share=0.0, hidden_share=0.0)
+    config = replace(config, model=model, real_share=0.75)
+    flow = FlowLearner(config, latents).build()
+    assert flow.known.spreads["real"].mean == pytest.approx(1 / 3)
+    ((x, _, _, conditions),) = draw_levels(flow, latents, config, np.random.default_rng(0))
+    column = KNOWN_CONDITIONS.index("real")
+    is_real = conditions[:, column] > 0
+    assert float(is_real.float().mean()) == pytest.approx(0.75, abs=0.1)
+    scans = flow.normalise(latents.latents[4:])
+    gaps = (x[:, None] - scans[None]).abs().amax((2, 3, 4, 5)).amin(1)
+    assert torch.equal(gaps < 1e-5, is_real)
+    assert FlowLearner(config, latents).facts["heads"] == {"synthetic": 4, "real": 2}
+
+
+def test_a_set_holds_real_scans_where_the_recipe_has_a_share_of_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(flow_train, "draw_heads", lambda *a, **k: [])
+    monkeypatch.setattr(flow_train, "encode_heads", lambda *a: LATENTS)
+    monkeypatch.setattr(flow_train, "encode_scans", lambda *a: replace(LATENTS, real=6))
+    monkeypatch.setattr(flow_train, "load_segmenter_release", lambda: None)
+    model = torch.nn.Linear(1, 1)
+    for share, real in ((0.0, 0), (0.5, 6)):
+        config = replace(config_of(), real_share=share)
+        encoded = flow_train.encoded_set(model, config, tmp_path, None, launch(1), 1)
+        assert encoded.counts == {"synthetic": 6, "real": real}
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_weights(tmp_path, monkeypatch):
@@ -246,7 +275,7 @@ def train_verb(run_medil, monkeypatch, tmp_path, spline_model):
     )
     monkeypatch.setattr(
         flow_train, "encode_heads",
-        lambda model, heads, folder: replace(
+        lambda model, heads, folder, with_maps: replace(
             LATENTS, latents=LATENTS.latents[heads], known=LATENTS.known[heads]
         ),
     )  # fmt: skip
@@ -270,7 +299,8 @@ def test_the_verb_trains_refuses_and_resumes(train_verb, tmp_path):
         assert code == 2 and words in err and err.count("\n") == 1, err
     assert train_verb("--resume")[0] == 0
     flow = load_flow(tmp_path / "run" / "weights.safetensors")
-    assert flow.facts["step"] == 2 and flow.facts["heads"] == 5 and len(flow.facts["calls"]) == 2
+    assert flow.facts["step"] == 2 and len(flow.facts["calls"]) == 2
+    assert flow.facts["heads"] == {"synthetic": 5, "real": 0}
 
 
 def test_a_run_begins_from_the_networks_that_fit(tmp_path):

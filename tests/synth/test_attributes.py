@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from medil.diffusion.config import CONDITIONS
+from medil.diffusion.config import CONDITIONS, KNOWN_CONDITIONS
 from medil.errors import InputError
 from medil.synth.anatomy import label_anatomy
-from medil.synth.attributes import ATTRIBUTES, Spread, attributes, range_warnings, standard_scores
+from medil.synth.attributes import (
+    ATTRIBUTES,
+    COVARIATES,
+    Spread,
+    attributes,
+    range_warnings,
+    standard_scores,
+)
 from medil.synth.subject import CohortConfig, draw_subject
 from tests.images import LABELS_ORIGIN_MM, toy_labels, write_nifti
 
@@ -42,6 +49,7 @@ def known(anatomy, config, index=0):
 
 def test_every_condition_of_a_flow_is_an_attribute(anatomy):
     assert tuple(ATTRIBUTES) == CONDITIONS == tuple(known(anatomy, PLAIN))
+    assert set(KNOWN_CONDITIONS) <= set(COVARIATES)
 
 
 @pytest.mark.parametrize("index", [0, 1])
