@@ -14,7 +14,7 @@ import pandas as pd
 
 from eval import generation, latent_consistency, reconstruction, speed
 from eval.coders.base import MEDIL
-from eval.generation.autoencoders import RELEASE
+from eval.generation.arms import ANATOMY
 from eval.generation.report import agreement, control_pairs
 from eval.latent_consistency.report import coarse_table, consistency_table
 from eval.reconstruction.report import of_key_subject, wide
@@ -28,9 +28,9 @@ LEAST_R2, LEAST_RATIO, LEAST_GAIN_DB, MOST_LOST_DB = 0.8, 10.0, 1.0, 0.3
 def of_sampling(rows: pd.DataFrame) -> list[str]:
     """Samples follow requests, and two renderings of one sample agree."""
     pairs = control_pairs(rows)
-    own = pairs[(pairs["what"] == "ventricles") & (pairs["arm"] == RELEASE)]
+    own = pairs[(pairs["what"] == "ventricles") & (pairs["arm"] == ANATOMY)]
     r2 = [agreement(p["asked"], p["measured"])["r2"] for _, p in own.groupby("how")]
-    ratio = rows[(rows["arm"] == RELEASE) & (rows["metric"] == "renderings_ratio")]["value"]
+    ratio = rows[(rows["arm"] == ANATOMY) & (rows["metric"] == "renderings_ratio")]["value"]
     return [
         judged("Ventricles, requested and measured: r2", max(r2, default=float("nan")), LEAST_R2),
         judged("Two samples apart, over two renderings of one", float(ratio.mean()), LEAST_RATIO),

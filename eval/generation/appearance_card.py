@@ -11,7 +11,7 @@ import pandas as pd
 
 from eval.card import about_weights, write_card
 from eval.generation import EXPERIMENT
-from eval.generation.autoencoders import ANATOMY
+from eval.generation.arms import ANATOMY
 from eval.generation.report import anatomy_table, classes_table
 from eval.generation.verdict import of_anatomy
 from eval.rows import digest

@@ -11,8 +11,7 @@ import pandas as pd
 
 from eval.card import about_weights, chain, earlier_run, write_card
 from eval.generation import EXPERIMENT
-from eval.generation.autoencoders import ANATOMY, RELEASE, RELEASED
-from eval.generation.verdict import means, samples, verdict
+from eval.generation.verdict import verdict
 from eval.rows import digest
 from medil.diffusion.config import FlowConfig
 from medil.diffusion.flow import LatentFlow
@@ -20,7 +19,7 @@ from medil.diffusion.sampling import check_pair
 from medil.diffusion.training import RELEASE_NAME, load_flow_release
 from medil.errors import InputError
 from medil.model.weights import load_release, short_digest, weights_sha256
-from medil.synth.attributes import ATTRIBUTES
+from medil.synth.attributes import COVARIATES
 
 TEXT = """# Model card: {name}
 
@@ -94,7 +93,7 @@ def conditions_table(flow: LatentFlow) -> str:
     """One Markdown row a condition: what it is, its unit, its range."""
     lines = ["| condition | is | unit | range |", "| --- | --- | --- | --- |"]
     for name, spread in flow.known.spreads.items():
-        about = ATTRIBUTES[name]
+        about = COVARIATES[name]
         lines.append(
             f"| `{name}` | {about.meaning} | {about.unit} | {spread.low:.3g} to {spread.high:.3g} |"
         )
@@ -113,7 +112,6 @@ def card(name: str, flow: LatentFlow, rows: pd.DataFrame) -> str:
     if not (rows["weights_sha256"] == pair).any():
         raise InputError("no row of this release yet; run python -m eval.generation first.")
     known, run, stem = flow.known, flow.settings.train, RELEASE_NAME.format(name)
-    (arm,) = (a for a, preset in RELEASED.items() if preset == name and a != ANATOMY)
     model = load_release(name)
     check_pair(flow, model)
     return TEXT.format(
@@ -128,7 +126,7 @@ def card(name: str, flow: LatentFlow, rows: pd.DataFrame) -> str:
         networks="; ".join(networks(flow.config, known.grid.spacing_mm[0])),
         earlier="".join(_earlier(facts) for facts in chain(flow.facts)[:-1]),
         conditions=conditions_table(flow),
-        results=verdict(rows) if arm == RELEASE else samples(means(rows), arm),
+        results=verdict(rows),
         **about_weights(flow, stem, run.threads),
     )
 

@@ -11,14 +11,14 @@ import pandas as pd
 from eval import rows
 from eval.coders.base import timed
 from eval.generation import parts, scans
-from eval.generation.autoencoders import RELEASE, autoencoder
-from eval.generation.flows import flow, sampler_id
+from eval.generation.arms import ANATOMY, ARMS, autoencoder, flow_seed
 from eval.generation.pieces import Piece
+from eval.generation.samplers import sampler
 from eval.generation.sizes import Sizes, sizes
 from eval.generation.volumes import grid
 from eval.runner import Task
 from medil.data.samples import label_map_paths
-from medil.diffusion.latents import SEEDS, VERSION
+from medil.diffusion.latents import SEEDS, VERSION, latent_box
 from medil.errors import InputError
 
 NAME = "generation"
@@ -52,6 +52,9 @@ def factors(conditions: pd.Series) -> pd.DataFrame:
 def largest_profile(frame: pd.DataFrame) -> pd.DataFrame:
     """The newest rows, of the largest sets where profiles were mixed."""
     frame = frame[frame["experiment"] == NAME]
+    frame = frame[
+        frame["arm"].isin([*ARMS, *parts.RULERS])
+    ]  # arms of former comparisons had others
     profile = "gpu" if (frame["profile"] == "gpu").any() else frame["profile"].iloc[-1]
     return rows.latest(frame[frame["profile"] == profile])
 
@@ -68,10 +71,7 @@ def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task
     maps = [path.name for path in label_map_paths("test")]
     label_map_paths("train")
     data_sha256 = rows.digest([maps, SEEDS, VERSION, size.held_out])
-    weights = {
-        arm: rows.digest((autoencoder(arm, profile).weights_id, sampler_id(arm, profile)))
-        for arm in arms
-    }
+    weights = {arm: rows.digest(weights_ids(arm, profile, size.seeds)) for arm in arms}
     counts = [size.held_out, size.training, size.samples, size.steps, size.values, size.repeats]
 
     def measurement(piece: Piece) -> rows.Measurement:
@@ -79,7 +79,9 @@ def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task
         digests = config_hash, data_sha256, weights.get(piece.arm, rows.NO_WEIGHTS)
         return rows.Measurement(NAME, piece.subject, piece.arm, piece.condition, *digests)
 
-    sampling = rows.Sampling.of(grid(), grid(), flow(RELEASE, profile).mean.numel())
+    cells = latent_box(autoencoder(ANATOMY, profile).config.latent_spacing_mm)
+    numbers = autoencoder(ANATOMY, profile).config.latent_channels * cells.n_voxels
+    sampling = rows.Sampling.of(grid(), grid(), numbers)
     made = []
     for part in options.parts:
         for name, pieces, measure in PARTS[part](profile, size, arms):
@@ -87,6 +89,13 @@ def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task
             work = partial(rows_of, wanted, measure, sampling, provenance)
             made.append(Task(name, rows.identities(wanted), work))
     return made
+
+
+def weights_ids(arm: str, profile: str, sets: int) -> tuple[str, ...]:
+    """Digests of an arm's autoencoder and of all its flows, which are trained if missing."""
+    seeds = dict.fromkeys(flow_seed(arm, k) for k in range(sets))
+    flows = (sampler(arm, profile, seed).weights_id for seed in seeds)
+    return autoencoder(arm, profile).weights_id, *flows
 
 
 def _check(release: str, arms: Sequence[str], size: Sizes, chosen: Sequence[str]) -> None:

@@ -12,10 +12,19 @@ import numpy as np
 import torch
 
 from eval.generation import scans, sets
-from eval.generation.autoencoders import ANATOMY, RELEASE, RELEASED, autoencoder
-from eval.generation.flows import render
+from eval.generation.arms import (
+    ALIKE,
+    ANATOMY,
+    ARMS,
+    CODECS,
+    IMAGE,
+    autoencoder,
+    autoencoders,
+    flow_seed,
+)
 from eval.generation.pieces import Found, Piece, Share
 from eval.generation.rulers import measure_attributes
+from eval.generation.samplers import render, sampler, training_cost
 from eval.generation.sets import Volumes
 from eval.generation.sizes import Sizes
 from eval.generation.volumes import (
@@ -23,11 +32,13 @@ from eval.generation.volumes import (
     averaged,
     grid,
     held_out,
+    of_one_map,
     rebuilt,
     sampled,
     spread_values,
     training,
 )
+from eval.metrics.sets import ms_ssim_diversity
 from medil.diffusion.latents import latent_box
 from medil.synth.attributes import ATTRIBUTES
 from medil.synth.box import box_grid
@@ -37,12 +48,16 @@ HELD_OUT, TRAINING, RULER = "held-out", "training", "ruler"
 RULERS = {HELD_OUT: "held-out heads", TRAINING: "training heads", RULER: "the ruler itself"}
 SAMPLED, REBUILT, ANOTHER = "sampled, 2 mm", "rebuilt, 2 mm", "another set, 2 mm"
 COPIES, RENDERINGS = "copies, 2 mm", "one latent at 1 mm and 2 mm"
+ONE_MAP = "sampled of one map, 2 mm"
 BLURS_MM = (0.0, 0.5, 1.0, 1.5, 2.0)
 PLAIN, MATCHED = "sharpness as it is", "at the sharpness of "
 N_COPIES = 4
+N_OF_ONE_MAP = 6
 CONTROL_SEED = 90
 MEASURED = tuple(name for name in ATTRIBUTES if name != "spacing")
 UNITS_RENDERINGS = {"renderings_rms": "1", "samples_rms": "1", "renderings_ratio": "1"}
+UNITS_ONE_MAP = {"ms_ssim": "1"}
+UNITS_TRAINING = {"training_steps": "1", "training_min": "min"}
 UNITS_BLURRED = {"blur_mm": "mm", **sets.UNITS}
 
 
@@ -55,8 +70,9 @@ def set_name(n: int, seed: int | None = None) -> str:
 
 
 def of_sets(profile: str, size: Sizes, arms: Sequence[str]) -> Iterator[Share]:
-    """Sets against held-out heads, copies, and two renderings of one latent."""
+    """Sets against held-out heads, copies, samples of one map, two renderings of one latent."""
     n, scored = size.held_out, {**sets.UNITS, **sets.COPIES}
+    own = {**scored, **UNITS_TRAINING}
     yield (
         "held-out heads",
         [
@@ -66,15 +82,20 @@ def of_sets(profile: str, size: Sizes, arms: Sequence[str]) -> Iterator[Share]:
         ],
         partial(_rulers, profile, size),
     )
-    for arm in arms:
+    for arm in autoencoders(arms):
         again = Piece(set_name(n), arm, REBUILT, sets.UNITS)
         yield f"{arm}, rebuilt", [again], partial(_rebuilt, arm, profile, n)
+    for arm in arms:
         for seed in range(size.seeds):
-            piece = Piece(set_name(size.samples, seed), arm, SAMPLED, scored)
+            piece = Piece(set_name(size.samples, seed), arm, SAMPLED, own)
             work = partial(_sampled, arm, profile, size, seed)
             yield f"{arm}, seed {seed}", [piece], work
-        pair = Piece(set_name(2, 0), arm, RENDERINGS, UNITS_RENDERINGS)
-        yield f"{arm}, renderings", [pair], partial(_renderings, arm, profile, size)
+        if ARMS[arm].has_map:
+            piece = Piece(set_name(N_OF_ONE_MAP, 0), arm, ONE_MAP, UNITS_ONE_MAP)
+            yield f"{arm}, one map", [piece], partial(_of_one_map, arm, profile, n)
+        if ARMS[arm].released:
+            pair = Piece(set_name(2, 0), arm, RENDERINGS, UNITS_RENDERINGS)
+            yield f"{arm}, renderings", [pair], partial(_renderings, arm, profile, size)
 
 
 def _scored(volumes: Volumes, n: int) -> dict[str, float]:
@@ -90,9 +111,9 @@ def _reference(n: int) -> tuple[sets.Description, np.ndarray]:
 
 
 def _rulers(profile: str, size: Sizes) -> Found:
-    n, learned = size.held_out, training(size.release_training).volumes
+    n, learned = size.held_out, training(size.training).volumes
     others = held_out(n, n).volumes
-    copies = rebuilt(RELEASE, profile, N_COPIES, "train").volumes
+    copies = rebuilt(ANATOMY, profile, N_COPIES, "train").volumes
     return [
         _scored(others, n) | sets.memorisation(others, learned),
         _scored(learned[:n], n),
@@ -106,8 +127,14 @@ def _rebuilt(arm: str, profile: str, n: int) -> Found:
 
 def _sampled(arm: str, profile: str, size: Sizes, seed: int) -> Found:
     volumes = sampled(arm, profile, seed, size.samples).volumes
-    learned = training(size.release_training if arm in RELEASED else size.training).volumes
-    return [_scored(volumes, size.held_out) | sets.memorisation(volumes, learned)]
+    near = sets.memorisation(volumes, training(size.training).volumes)
+    cost = training_cost(sampler(arm, profile, flow_seed(arm, seed)))
+    return [_scored(volumes, size.held_out) | near | cost]
+
+
+def _of_one_map(arm: str, profile: str, n: int) -> Found:
+    volumes, (_, mask) = of_one_map(arm, profile, N_OF_ONE_MAP).volumes, _reference(n)
+    return [{"ms_ssim": ms_ssim_diversity(list(volumes), mask, sets.MOST_PAIRS)}]
 
 
 def _renderings(arm: str, profile: str, size: Sizes) -> Found:
@@ -119,6 +146,8 @@ def _renderings(arm: str, profile: str, size: Sizes) -> Found:
         averaged(render(model, torch.from_numpy(z), where, box_grid(1.0)), grid().shape)
         for z in heads.latents[:2]
     ]
+    if ARMS[arm].has_map:  # its scans are stripped
+        fine = [np.where(own == 0, 0, z) for own, z in zip(heads.volumes, fine, strict=False)]
     return [renderings(heads.volumes[:2], fine)]
 
 
@@ -146,7 +175,7 @@ def of_control(profile: str, size: Sizes, arms: Sequence[str]) -> Iterator[Share
         yield f"ruler, {name}", pieces, partial(_ruler, size.held_out, first)
     if ANATOMY in arms:
         yield from scans.of_asked(size, _pair("ventricles"))
-    if RELEASE not in arms:
+    if IMAGE not in arms:
         return
     middle = size.weights[len(size.weights) // 2]
     wanted = [("ventricles", weight) for weight in size.weights]
@@ -154,7 +183,7 @@ def of_control(profile: str, size: Sizes, arms: Sequence[str]) -> Iterator[Share
     for attribute, weight in wanted:
         name = f"{attribute}, guidance {weight:g}"
         pieces = [
-            Piece(f"sample {k:03d}", RELEASE, name, _pair(attribute))
+            Piece(f"sample {k:03d}", IMAGE, name, _pair(attribute))
             for k in range(size.values * size.repeats)
         ]
         yield name, pieces, partial(_controlled, profile, size, attribute, weight)
@@ -171,7 +200,7 @@ def _ruler(n: int, first: int) -> Found:
 def _controlled(profile: str, size: Sizes, attribute: str, weight: float) -> Found:
     values = spread_values(profile, attribute)
     requests = [{attribute: v} for v in values] * size.repeats
-    heads = sampled(RELEASE, profile, CONTROL_SEED, len(requests), weight, requests)
+    heads = sampled(IMAGE, profile, CONTROL_SEED, len(requests), weight, requests)
     return _measured(heads, [attribute])
 
 
@@ -199,9 +228,12 @@ def of_blur(profile: str, size: Sizes, arms: Sequence[str]) -> Iterator[Share]:
 
 
 def pairs(arms: Sequence[str]) -> list[tuple[str, str]]:
-    """(sharp, soft) sets: held-out heads are blurred to match each arm, arms to match others."""
-    found = [(HELD_OUT, arm) for arm in arms]
-    return found + [(a, b) for a in arms for b in arms if a != b and not {a, b} & set(RELEASED)]
+    """(sharp, soft) sets: held-out heads are blurred to match arms; arms to match each other.
+
+    The latter are those of autoencoders trained alike.
+    """
+    found = [(HELD_OUT, arm) for arm in arms if arm not in ALIKE]
+    return found + [(a, b) for a in arms for b in arms if a != b and {a, b} <= set(CODECS)]
 
 
 def blur_name(sigma_mm: float) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from eval.generation import parts
-from eval.generation.autoencoders import RELEASE, TITLES
+from eval.generation.arms import ALIKE, ARMS, IMAGE
 from eval.generation.page import untrained
 from eval.generation.report import NAMES, agreement, control_pairs, wide
 from medil.diffusion.flow import FLOOR
@@ -54,7 +54,7 @@ def control_figure(rows: pd.DataFrame, attribute: str = "ventricles"):
     pairs = control_pairs(rows)
     pairs = pairs[pairs["what"] == attribute]
     groups = [("the ruler, held-out heads", pairs[pairs["arm"] == parts.RULER])]
-    samples = pairs[pairs["arm"] == RELEASE]
+    samples = pairs[pairs["arm"] == IMAGE]
     groups += [(f"samples, {how}", own) for how, own in samples.groupby("how")]
     figure, axes = panels(1, len(groups), panel_in=(2.7, 2.9))
     ends = [pairs[["asked", "measured"]].min().min(), pairs[["asked", "measured"]].max().max()]
@@ -99,7 +99,7 @@ def sharpness_figure(rows: pd.DataFrame):
         if len(soft):
             ax.plot(soft["power_4_8_db"], soft[metric], "o-", color="#000000", ms=4,
                     label="held-out heads, blurred by 0 to 2 mm")  # fmt: skip
-        for k, arm in enumerate(TITLES):
+        for k, arm in enumerate(arm for arm in ARMS if arm not in ALIKE):
             own = table[(table["arm"] == arm) & (table["condition"] == parts.SAMPLED)]
             if len(own):
                 ax.plot(own["power_4_8_db"], own[metric], "D", color=COLOURS[k], label=NAMES[arm])

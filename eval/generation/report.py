@@ -12,12 +12,12 @@ import pandas as pd
 
 from eval import stats
 from eval.generation import parts, scans
-from eval.generation.autoencoders import ANATOMY, TITLES
+from eval.generation.arms import ALIKE, ANATOMY, ARMS, IMAGE, autoencoders
 from eval.tables import decimals, with_interval
 from medil.anatomy.classes import CLASSES
 from medil.synth.attributes import ATTRIBUTES
 
-NAMES = {**TITLES, **parts.RULERS}
+NAMES = {**{name: arm.title for name, arm in ARMS.items()}, **parts.RULERS}
 SHOWN = {  # metric -> header and decimals
     "frechet": ("Fréchet", 1),
     "mmd": ("MMD", 3),
@@ -69,15 +69,41 @@ def arms_table(rows: pd.DataFrame) -> pd.DataFrame:
     """
     table = wide(rows)
     order = [(parts.HELD_OUT, parts.ANOTHER), (parts.TRAINING, parts.ANOTHER)]
-    order += [(arm, c) for c in (parts.REBUILT, parts.SAMPLED) for arm in TITLES]
+    order += [(arm, parts.REBUILT) for arm in autoencoders(list(ARMS))]
+    order += [(arm, parts.SAMPLED) for arm in ARMS]
     lines = []
     for arm, condition in order:
         own = table[(table["arm"] == arm) & (table["condition"] == condition)]
         if own.empty:
             continue
-        line = {"Heads": NAMES[arm], "Set": own["what"].iloc[0], "n": _n(own["subject"])}
+        name = f"{ARMS[arm].autoencoder} alone" if condition == parts.REBUILT else NAMES[arm]
+        line = {"Heads": name, "Set": own["what"].iloc[0], "n": _n(own["subject"])}
         line |= {header: _text(own[m], digits) for m, (header, digits) in SHOWN.items()}
         lines.append(line)
+    return pd.DataFrame(lines)
+
+
+BOUGHT = ("frechet", "mmd", "precision", "recall", "coverage", "ms_ssim")
+
+
+def bought_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """What a map buys: with and without one at equal compute, then the releases.
+
+    Mean with the lowest and highest seed in brackets. Arms of equal compute have a training seed
+    for each set; a release has one, and its brackets are those of sampling alone.
+    """
+    table, lines = wide(rows), []
+    for arm in (*ALIKE, ANATOMY, IMAGE):
+        own = table[(table["arm"] == arm) & (table["condition"] == parts.SAMPLED)]
+        if own.empty or "training_min" not in own:
+            continue
+        lines.append({
+            "Sampler": NAMES[arm],
+            "Minutes": _text(own["training_min"], 1),
+            "Steps": f"{own['training_steps'].iloc[0]:,.0f}",
+            **{SHOWN[m][0]: _text(own[m], SHOWN[m][1]) for m in BOUGHT},
+            "n": _n(own["subject"]),
+        })  # fmt: skip
     return pd.DataFrame(lines)
 
 
@@ -240,6 +266,7 @@ def blur_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The tables by file stem; parts without rows leave theirs empty."""
-    made = {"arms": arms_table, "memory": memory_table, "classes": classes_table,
-            "anatomy": anatomy_table, "control": control_table, "blur": blur_table}  # fmt: skip
+    made = {"arms": arms_table, "bought": bought_table, "memory": memory_table,
+            "classes": classes_table, "anatomy": anatomy_table, "control": control_table,
+            "blur": blur_table}  # fmt: skip
     return {f"generation_{name}": table(rows) for name, table in made.items()}

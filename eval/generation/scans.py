@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from eval.generation.autoencoders import ANATOMY, FOLDER, RELEASED
-from eval.generation.flows import render
+from eval.generation.arms import ANATOMY, FOLDER, TINY
 from eval.generation.pieces import Found, Piece, Share
+from eval.generation.samplers import render
 from eval.generation.sizes import Sizes
 from eval.metrics.tissue import TISSUES, dice
 from eval.metrics.topology import per_cm3, topology
@@ -82,7 +82,7 @@ def of_asked(size: Sizes, units: Mapping[str, str]) -> Iterator[Share]:
 
 def _floor(index: int) -> Found:
     (path,) = draw_heads("test", [index], FOLDER / "heads", SPACING_MM)
-    model, head = load_release(RELEASED[ANATOMY]), read_head(path)
+    model, head = load_release(TINY), read_head(path)
     latents = encode_heads(model, [path], FOLDER / "latents")
     data = render(model, latents.latents[0], latents.grid, box_grid(SPACING_MM))
     tissues = LabelMap(head.labels, box_grid(SPACING_MM))

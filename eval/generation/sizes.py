@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from eval.generation.autoencoders import TITLES
+from eval.generation.arms import ANATOMY, ARMS, IMAGE
 from medil.errors import InputError
 
 
@@ -12,10 +12,9 @@ from medil.errors import InputError
 class Sizes:
     """Sizes of one profile."""
 
-    arms: tuple[str, ...]  # of `eval.generation.autoencoders.TITLES`
+    arms: tuple[str, ...]  # of `eval.generation.arms.ARMS`
     held_out: int  # heads in each of the two held-out sets
-    training: int  # heads on which a flow is trained, and which a sample must not copy
-    release_training: int  # those of the released flow with which its samples are compared
+    training: int  # synthetic heads on which flows are trained, and which no sample must copy
     samples: int  # a set; equal to `held_out`, since distances between sets depend on n
     seeds: int  # sets of samples for each arm
     steps: int  # along the flow
@@ -23,18 +22,21 @@ class Sizes:
     repeats: int  # samples for each of them
     weights: tuple[float, ...]  # of guidance
     others: tuple[str, ...]  # attributes beside the ventricles, requested at the middle weight
-    flow_steps: int  # of training an arm's flow
+    anatomy_steps: int  # of training a flow that is given maps
+    image_steps: int  # of training a flow without: the same minutes, 8 of one CPU thread in "gpu"
     scans: int  # of drawn maps that a segmenter reads
 
 
 SIZES = {
-    "quick": Sizes(("anatomy", "release"), 10, 16, 16, 10, 1, 10, 4, 1, (1.0,), (), 0, 1),
+    "quick": Sizes(
+        (ANATOMY, IMAGE), 10, 16, 10, 1, 10, 4, 1, (1.0,), (), 0, 0, 1
+    ),
     "gpu": Sizes(
-        tuple(TITLES), 16, 64, 160, 16, 3, 20, 5, 3, (1.0, 3.0), ("brain",), 700, 8
+        tuple(ARMS), 16, 64, 16, 3, 20, 5, 3, (1.0, 3.0), ("brain",), 560, 315, 8
     ),
     "paper": Sizes(
-        tuple(TITLES), 100, 960, 960, 100, 5, 50, 9, 10, (1.0, 1.5, 2.0, 3.0, 4.0),
-        ("brain", "contrast"), 20000, 50,
+        tuple(ARMS), 100, 960, 100, 5, 50, 9, 10, (1.0, 1.5, 2.0, 3.0, 4.0),
+        ("brain", "contrast"), 20000, 11250, 50,
     ),
 }  # fmt: skip
 

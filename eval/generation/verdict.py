@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
 import pandas as pd
 
 from eval.generation import parts, scans
-from eval.generation.autoencoders import ANATOMY, BASE, RELEASE, RELEASED
+from eval.generation.arms import (
+    ANATOMY,
+    ANATOMY_ALIKE,
+    CODECS,
+    IMAGE,
+    IMAGE_ALIKE,
+    stands_for,
+)
 from eval.generation.report import NAMES, agreement, control_pairs, scan_rows
 
 CLEAR_MS_SSIM = 0.01  # a smaller difference counts as none
@@ -21,11 +28,12 @@ def verdict(rows: pd.DataFrame) -> str:
     """Sentences on samples, copies, control and blur; parts without rows are left out."""
     by_set = means(rows)
     writers = [
-        *(partial(samples, by_set, arm) for arm in (ANATOMY, RELEASE, BASE)),
-        partial(_bought, by_set), partial(_shown, rows), partial(_solved, rows),
-        partial(_arms, rows), partial(_copies, by_set, ANATOMY), partial(_copies, by_set, RELEASE),
+        *(partial(samples, by_set, arm) for arm in (ANATOMY, IMAGE)),
+        partial(_bought, rows), partial(_shown, rows), partial(_solved, rows),
+        partial(_arms, rows), *(partial(_copies, by_set, arm) for arm in (ANATOMY, IMAGE)),
         partial(_renderings, by_set), partial(_control, rows),
-        partial(_blur, by_set), *(partial(_matched, by_set, arm) for arm in (ANATOMY, RELEASE)),
+        partial(_blur, by_set), *(partial(_matched, by_set, arm) for arm in (ANATOMY, IMAGE)),
+        partial(_diversity, by_set), partial(_one_map, by_set),
     ]  # fmt: skip
     sentences = []
     for write in writers:
@@ -38,7 +46,7 @@ def of_anatomy(rows: pd.DataFrame) -> str:
     """The sentences on anatomy-first samples alone, as Markdown items."""
     by_set = means(rows)
     writers = (
-        partial(samples, by_set, ANATOMY), partial(_bought, by_set), partial(_shown, rows),
+        partial(samples, by_set, ANATOMY), partial(_bought, rows), partial(_shown, rows),
         partial(_solved, rows), partial(_copies, by_set, ANATOMY),
     )  # fmt: skip
     return "\n".join(f"- {write()}" for write in writers)
@@ -58,7 +66,7 @@ def samples(means: Means, arm: str) -> str:
     """
     ours = means[arm, parts.SAMPLED, "frechet"]
     floor = means[parts.HELD_OUT, parts.ANOTHER, "frechet"]
-    alone = means[arm, parts.REBUILT, "frechet"]
+    alone = means[stands_for(arm), parts.REBUILT, "frechet"]
     larger = "sampling" if ours - alone > alone else "the autoencoder"
     return (
         f"Samples of {NAMES[arm]} have a squared Fréchet distance of {ours:.1f} from held-out "
@@ -67,17 +75,36 @@ def samples(means: Means, arm: str) -> str:
     )
 
 
-def _bought(means: Means) -> str:
-    """What anatomy buys, from sets of the releases; their budgets and data differ."""
-    lines = []
-    for arm in (ANATOMY, RELEASE):
-        near = {m: means[arm, parts.SAMPLED, m] for m in ("precision", "recall", "coverage")}
-        listed = ", ".join(f"{name} {value:.2f}" for name, value in near.items())
-        lines.append(f"{NAMES[arm]}, has {listed}")
-    return (
-        f"{', while '.join(lines)}. Both are compared with the same held-out heads; they were "
-        "trained for different times on different data."
+def _bought(rows: pd.DataFrame) -> str:
+    """What a map buys at equal compute, every set with a flow of its own training seed."""
+    table = sampled_sets(rows, (ANATOMY_ALIKE, IMAGE_ALIKE))
+    own, without = (table.loc[arm] for arm in (ANATOMY_ALIKE, IMAGE_ALIKE))
+    near = ", ".join(
+        f"{name} {own[name].mean():.2f} and {without[name].mean():.2f}"
+        for name in ("precision", "recall", "coverage")
     )
+    apart = own["frechet"].max() < without["frechet"].min()
+    seeds = "do not overlap" if apart else "overlap"
+    return (
+        f"At equal compute ({own['training_min'].mean():.1f} and "
+        f"{without['training_min'].mean():.1f} minutes of one CPU thread, {len(own)} training "
+        f"seeds each) samples of given maps have a squared Fréchet distance of "
+        f"{own['frechet'].mean():.1f}, those without a map {without['frechet'].mean():.1f}; the "
+        f"seeds {seeds}. With and without a map they have {near}."
+    )
+
+
+def sampled_sets(rows: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
+    """One line a set of samples, by arm and subject; its metrics as columns.
+
+    Raises:
+        LookupError: One of the arms has no set.
+    """
+    own = rows[(rows["condition"] == parts.SAMPLED) & rows["arm"].isin(arms)]
+    table = own.pivot_table(index=["arm", "subject"], columns="metric", values="value")
+    if set(table.index.get_level_values("arm")) != set(arms):
+        raise LookupError("not every arm has sets of samples")
+    return table
 
 
 def _shown(rows: pd.DataFrame) -> str:
@@ -108,15 +135,15 @@ def _solved(rows: pd.DataFrame) -> str:
 
 
 def _arms(rows: pd.DataFrame) -> str:
-    sampled = (rows["condition"] == parts.SAMPLED) & (rows["metric"] == "frechet")
-    alike = rows[sampled & ~rows["arm"].isin(RELEASED)].dropna(subset="value")
-    seeds = alike.groupby("arm")["value"].agg(["mean", "min", "max"]).sort_values("mean")
+    """Which autoencoder, trained alike, gives the samples nearest to held-out heads."""
+    distances = sampled_sets(rows, CODECS)["frechet"].groupby("arm")
+    seeds = distances.agg(["mean", "min", "max"]).sort_values("mean")
     apart = seeds["max"].iloc[0] < seeds["min"].iloc[1]
     sure = "and its seeds do not overlap those of the next" if apart else "but seeds overlap"
     listed = "; ".join(f"{NAMES[str(arm)]} {mean:.1f}" for arm, mean in seeds["mean"].items())
     return (
-        f"Of arms trained alike, {NAMES[seeds.index[0]]} has the smallest Fréchet distance, {sure} "
-        f"({listed})."
+        f"Of autoencoders trained alike, {NAMES[str(seeds.index[0])]} has the smallest Fréchet "
+        f"distance, {sure} ({listed})."
     )
 
 
@@ -134,7 +161,7 @@ def _copies(means: Means, arm: str) -> str:
 
 
 def _renderings(means: Means) -> str:
-    ratio = means[RELEASE, parts.RENDERINGS, "renderings_ratio"]
+    ratio = means[ANATOMY, parts.RENDERINGS, "renderings_ratio"]
     return (
         "One latent is rendered at 1 mm and averaged to 2 mm, and rendered at 2 mm: the two "
         f"differ {ratio:.1f} times less than two samples do. This is built in, since voxels are "
@@ -146,7 +173,7 @@ def _control(rows: pd.DataFrame) -> str:
     pairs = control_pairs(rows)
     pairs = pairs[pairs["what"] == "ventricles"]
     by_arm = dict(list(pairs.groupby("arm")))
-    own, ruler = by_arm[RELEASE], by_arm[parts.RULER]
+    own, ruler = by_arm[IMAGE], by_arm[parts.RULER]
     by = {how: agreement(p["asked"], p["measured"]) for how, p in own.groupby("how")}
     best = max(by, key=lambda how: by[how]["r2"])
     true = agreement(ruler["asked"], ruler["measured"])
@@ -193,4 +220,45 @@ def _matched(means: Means, arm: str) -> str:
         f"MS-SSIM is {ours:.3f} among samples of {NAMES[arm]} and {plain:.3f} among held-out "
         f"heads; held-out heads blurred to the samples' sharpness have {soft:.3f}. So the two "
         f"{difference}. Their spread of shape is {shape:.2f} and {real:.2f} of the reference's."
+    )
+
+
+MEDIL, FIXED = "integrated", "conv-1mm"  # arms of the paper's question
+
+
+def _diversity(means: Means) -> str:
+    """The paper's question: is MedIL less diverse than a fixed-size autoencoder, or sharper?"""
+    plain = {arm: means[arm, parts.SAMPLED, "ms_ssim"] for arm in (MEDIL, FIXED)}
+    power = {arm: means[arm, parts.SAMPLED, "power_4_8_db"] for arm in (MEDIL, FIXED)}
+    right = [means[arm, parts.SAMPLED, "precision"] for arm in (MEDIL, FIXED)]
+    soft = min(power, key=lambda arm: power[arm])
+    sharp = FIXED if soft == MEDIL else MEDIL
+    matched = means[sharp, parts.MATCHED + soft, "ms_ssim"]
+    gap, left = plain[MEDIL] - plain[FIXED], matched - plain[soft]
+    left = left if sharp == MEDIL else -left
+    if abs(gap) <= CLEAR_MS_SSIM and abs(left) <= CLEAR_MS_SSIM:
+        says = "their diversity does not differ clearly either way"
+    elif abs(left) <= CLEAR_MS_SSIM:
+        says = "at equal sharpness their diversity does not differ clearly"
+    else:
+        says = f"at equal sharpness MedIL is {'less' if left > 0 else 'more'} diverse"
+    return (
+        f"Given the same maps, samples on latents of MedIL have an MS-SSIM of {plain[MEDIL]:.3f} "
+        f"and a power at 4 to 8 mm of {power[MEDIL]:+.1f} dB of held-out heads'; on latents of "
+        f"the fixed-size autoencoder {plain[FIXED]:.3f} and {power[FIXED]:+.1f} dB. With the "
+        f"sharper set blurred to the other's power MS-SSIM differs by {left:+.3f}: {says} "
+        f"(precision {right[0]:.2f} and {right[1]:.2f}; a lower MS-SSIM means more diverse)."
+    )
+
+
+def _one_map(means: Means) -> str:
+    """Diversity within one anatomy and across anatomies."""
+    within = means[ANATOMY, parts.ONE_MAP, "ms_ssim"]
+    across = means[ANATOMY, parts.SAMPLED, "ms_ssim"]
+    return (
+        f"MS-SSIM among samples of one map is {within:.3f}, among samples of different maps "
+        f"{across:.3f}: most of the diversity is that of the maps."
+        if within > across + CLEAR_MS_SSIM
+        else f"MS-SSIM among samples of one map is {within:.3f}, among samples of different maps "
+        f"{across:.3f}: the maps add little diversity."
     )

@@ -16,18 +16,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.generation.autoencoders import ANATOMY, FOLDER, RELEASED, autoencoder
-from eval.generation.flows import flow, render
+from eval.generation.arms import FOLDER, autoencoder, flow_seed
 from eval.generation.rulers import VOXEL_MM
+from eval.generation.samplers import as_synthetic, pair, render
 from eval.generation.sizes import sizes
 from eval.rows import digest
+from medil.anatomy.classes import SPACING_MM, LabelMap
 from medil.diffusion.anatomies import drawn_anatomy
-from medil.diffusion.anatomy_first import sample_latent, slabs
-from medil.diffusion.appearance_training import load_appearance_release
-from medil.diffusion.latents import VERSION, draw_heads, encode_heads, read_head
-from medil.diffusion.sampling import check_pair, sample_means
+from medil.diffusion.appearance import AppearanceFlow, sample_appearance
+from medil.diffusion.latents import VERSION, draw_heads, encode_heads, latent_box, read_head
+from medil.diffusion.sampling import sample_means
+from medil.errors import InputError
 from medil.grid import Grid
-from medil.model.weights import load_release
+from medil.model.base import LatentAutoencoder
 from medil.regrid import apply_separable, box_weights
 from medil.synth.box import box_grid
 from medil.system.tensors import read_tensors, write_tensors
@@ -108,57 +109,79 @@ def sampled(
     guidance: float = 1.0,
     requests: Sequence[Mapping[str, float]] | None = None,
 ) -> Heads:
-    """Samples of an arm's flow, rendered at 2 mm; their requests are `known`.
+    """Samples of an arm, rendered at 2 mm; their requests are `known`.
 
-    Sample k of seed s starts from the same noise in every arm. Requests are those of
-    `random_requests` when None.
+    Sample k of seed s has the same noise, and the same map if it is given one, in every arm.
+    Requests are those of `random_requests` when None. The heads that samples are compared with are
+    synthetic, so that is what a sampler of both kinds is asked for. `guidance` is of flows without
+    a map alone.
 
     Raises:
         InputError: Weights that are not there or do not belong together, or no label maps.
     """
-    if arm == ANATOMY:
-        return of_drawn_maps(profile, seed, n)
-    model, sampler, steps = autoencoder(arm, profile), flow(arm, profile), sizes(profile).steps
-    check_pair(sampler, model)
+    model, flow = pair(arm, profile, flow_seed(arm, seed))
+    own_seeds = [NOISE_SEEDS * seed + k for k in range(n)]
     if requests is None:
         requests = random_requests(profile, seed, n)
-    wanted = [dict(request) for request in requests]
+    wanted = [as_synthetic(flow, request) for request in requests]
+    if isinstance(flow, AppearanceFlow):
+        return of_maps(model, flow, own_seeds, own_seeds, wanted)
+    steps = sizes(profile).steps
 
     def make() -> Heads:
         volumes, latents = [], []
-        for k, one in enumerate(wanted):
-            z = sample_means(sampler, [NOISE_SEEDS * seed + k], [one], guidance, steps)[0]
-            volumes.append(render(model, z, sampler.known.grid, grid()))
+        for own, one in zip(own_seeds, wanted, strict=True):
+            z = sample_means(flow, [own], [one], guidance, steps)[0]
+            volumes.append(render(model, z, flow.known.grid, grid()))
             latents.append(z.numpy())
         return Heads(np.stack(volumes), wanted, np.stack(latents[:KEPT_LATENTS]))
 
-    about = [model.weights_id, sampler.weights_id, seed, guidance, steps, wanted]
+    about = [model.weights_id, flow.weights_id, seed, guidance, steps, wanted]
     return _kept(["sampled", *about], make)
 
 
-def of_drawn_maps(profile: str, seed: int, n: int) -> Heads:
-    """Samples of drawn maps, as skull-stripped scans at 2 mm with the look of synthetic heads.
-
-    The look, since the heads that they are compared with are synthetic; their contrasts are those
-    of `random_requests`. The map leaves air empty, also in held-out heads.
-    """
-    model, sampler = load_release(RELEASED[ANATOMY]), load_appearance_release()
-    wanted = [{"contrast": r["contrast"]} for r in random_requests(profile, seed, n)]
+def of_maps(
+    model: LatentAutoencoder, flow: AppearanceFlow, map_seeds: Sequence[int],
+    noise_seeds: Sequence[int], wanted: Sequence[dict[str, float]],
+) -> Heads:  # fmt: skip
+    """Samples of drawn maps as skull-stripped scans at 2 mm: air of the map is air of the scan."""
+    cells = latent_box(model.config.latent_spacing_mm)
 
     def make() -> Heads:
         volumes, latents = [], []
-        for k, one in enumerate(wanted):
-            own = NOISE_SEEDS * seed + k
-            anatomy = drawn_anatomy(own)
-            latent = sample_latent(sampler, model, anatomy, own, {**one, "real": 0.0})
-            tissues = anatomy.tissues.resampled(grid())
-            slabbed = slabs(model.field(latent), tissues)
-            volumes.append(np.concatenate([slab.numpy() for _, slab in slabbed]))
-            latents.append(latent.mean.numpy())
-        return Heads(np.stack(volumes), wanted, np.stack(latents[:KEPT_LATENTS]))
+        for map_seed, noise_seed, told in zip(map_seeds, noise_seeds, wanted, strict=True):
+            tissues = drawn_map(map_seed)
+            z = sample_appearance(flow, tissues.labels, noise_seed, told)
+            inside = tissues.resampled(grid()).labels.numpy() > 0
+            volumes.append(np.where(inside, render(model, z, cells, grid()), 0))
+            latents.append(z.numpy())
+        return Heads(np.stack(volumes), list(wanted), np.stack(latents[:KEPT_LATENTS]))
 
-    about = [model.weights_id, sampler.weights_id, seed, wanted]
-    return _kept(["of drawn maps", *about], make)
+    about = [model.weights_id, flow.weights_id, list(map_seeds), list(noise_seeds), list(wanted)]
+    return _kept(["of maps", *about], make)
+
+
+def of_one_map(arm: str, profile: str, n: int) -> Heads:
+    """Samples of one drawn map and of what is told of it, by the noise of n seeds.
+
+    Raises:
+        InputError: As `sampled`, or an arm without maps.
+    """
+    model, flow = pair(arm, profile, flow_seed(arm, 0))
+    if not isinstance(flow, AppearanceFlow):
+        raise InputError(f"{arm} is given no map.")
+    told = as_synthetic(flow, random_requests(profile, 0, n)[0])
+    return of_maps(model, flow, [0] * n, list(range(n)), [told] * n)
+
+
+def drawn_map(seed: int) -> LabelMap:
+    """The map of `drawn_anatomy`, drawn once."""
+    path = FOLDER / "maps" / f"{seed}.safetensors"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        labels = drawn_anatomy(seed).tissues.labels
+        write_tensors(path, {"labels": labels.contiguous()}, {}, force=True)
+    return LabelMap(read_tensors(path)[0]["labels"], box_grid(SPACING_MM))
 
 
 def random_requests(profile: str, seed: int, n: int) -> list[dict[str, float]]:

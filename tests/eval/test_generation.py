@@ -1,20 +1,24 @@
 """The evaluation of sampled heads: rulers on phantoms, copies, blur, control, whole rows."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from eval.generation import flows, measure, parts, rulers, scans, sets, sizes, volumes
+from eval.generation import arms, measure, parts, rulers, samplers, scans, sets, sizes, volumes
 from eval.generation.report import agreement
 from eval.rows import Provenance
 from medil.anatomy.classes import NUMBER, LabelMap
 from medil.anatomy.packed import packed_maps
 from medil.config import preset
+from medil.diffusion.appearance import AppearanceFlow, AppearanceStatistics
+from medil.diffusion.config import APPEARANCE_PRESETS, AppearanceConfig
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
 from medil.model.autoencoder import MedIL
+from medil.synth.attributes import Spread
 from medil.synth.box import box_grid
 
 SMALL = (40, 48, 40)
@@ -189,10 +193,10 @@ def test_slabs_and_the_whole_are_the_same_rendering(monkeypatch):
     cells = Grid.from_spacing((6, 6, 6), 4.0)
     target = cells.with_spacing(2.0)
     z = torch.randn(8, 6, 6, 6)
-    whole = flows.render(model, z, cells, target)
-    monkeypatch.setattr(flows, "MOST_VOXELS", 5 * 12 * 12)
+    whole = samplers.render(model, z, cells, target)
+    monkeypatch.setattr(samplers, "MOST_VOXELS", 5 * 12 * 12)
     assert whole.shape == (12, 12, 12)
-    assert flows.render(model, z, cells, target) == pytest.approx(whole, abs=0.02)
+    assert samplers.render(model, z, cells, target) == pytest.approx(whole, abs=0.02)
 
 
 def test_a_set_is_made_once_and_read_back(tmp_path, monkeypatch):
@@ -214,40 +218,25 @@ def made_up(monkeypatch, brains):
     known = [{"ventricles": 10.0 + k, "brain": 100.0, "contrast": 1.4} for k in range(6)]
     latents = np.zeros((4, 8, 2, 2, 2), np.float32)
     heads = volumes.Heads(brains, known, latents)
-    for name in ("held_out", "training", "rebuilt", "sampled"):
+    for name in ("held_out", "training", "rebuilt", "sampled", "of_one_map"):
         monkeypatch.setattr(parts, name, lambda *_: heads)
     monkeypatch.setattr(parts, "render", lambda *_: np.full((80, 96, 80), 0.5))
     monkeypatch.setattr(parts, "grid", lambda: SimpleNamespace(shape=SMALL))
     monkeypatch.setattr(parts, "spread_values", lambda *_: [20.0, 40.0, 60.0])
-    model = SimpleNamespace(
-        weights_id="abc", mean=torch.zeros(8, 2, 2, 2), known=SimpleNamespace(grid=box_grid(4.0))
-    )
-    model.config = SimpleNamespace(latent_spacing_mm=4.0)
+    model = SimpleNamespace(weights_id="abc")
+    model.config = SimpleNamespace(latent_spacing_mm=4.0, latent_channels=8)
+    flow = SimpleNamespace(weights_id="abc", facts={"step": 9, "cpu_s": 30.0})
     for module in (parts, measure):
         monkeypatch.setattr(module, "autoencoder", lambda *_: model)
-    monkeypatch.setattr(measure, "flow", lambda *_: model)
-    monkeypatch.setattr(measure, "sampler_id", lambda *_: "abc")
+        monkeypatch.setattr(module, "sampler", lambda *_: flow)
     found = dict.fromkeys(scans.UNITS, 0.5)
     nearest = dict.fromkeys(scans.NEAREST, 0.5)
     monkeypatch.setattr(scans, "_floor", lambda index: [found])
     monkeypatch.setattr(scans, "_shown", lambda seed: [found | nearest])
     monkeypatch.setattr(scans, "_asked", lambda seed, ml: [{"asked": ml, "measured": ml}])
     monkeypatch.setattr(measure, "label_map_paths", lambda split: [SimpleNamespace(name=split)])
-    few_sizes = sizes.Sizes(
-        ("anatomy", "release", "integrated"),
-        6,
-        6,
-        6,
-        6,
-        2,
-        1,
-        3,
-        2,
-        (1.0, 2.0),
-        ("brain",),
-        1,
-        2,
-    )
+    names = ("anatomy", "image-only", "image-only-alike", "integrated", "conv-1mm")
+    few_sizes = sizes.Sizes(names, 6, 6, 6, 2, 1, 3, 2, (1.0, 2.0), ("brain",), 1, 1, 2)
     monkeypatch.setitem(sizes.SIZES, "quick", few_sizes)
     parts._reference.cache_clear()
     yield
@@ -279,10 +268,88 @@ def test_unknown_arms_parts_profiles_and_releases_are_refused(made_up):
             measure.tasks(asked(**arguments), Provenance.now("quick"))
 
 
+# Arms
+
+
 def test_a_profile_that_trains_nothing_says_so():
-    with pytest.raises(InputError, match="trains no flow"):
-        flows.flow_run("quick")
-    assert flows.flow_run("gpu").train.steps == sizes.SIZES["gpu"].flow_steps
+    for arm in arms.ALIKE:
+        with pytest.raises(InputError, match="trains no flow"):
+            samplers.run_of(arm, "quick")
+
+
+def test_arms_of_equal_compute_differ_by_the_map_alone():
+    own, without = (samplers.run_of(arm, "gpu") for arm in arms.ALIKE)
+    assert own.heads == without.heads == sizes.SIZES["gpu"].training
+    assert own.real_share == without.real_share == 0
+    assert own.train.steps == sizes.SIZES["gpu"].anatomy_steps
+    assert without.train.steps == sizes.SIZES["gpu"].image_steps
+    released = APPEARANCE_PRESETS["tiny"].model
+    assert own.model == replace(released, covariates=("contrast",))
+    assert {arms.ARMS[arm].autoencoder for arm in arms.ALIKE} == {arms.TINY}
+
+
+def test_each_set_of_equal_compute_has_a_flow_of_its_own_seed():
+    assert [arms.flow_seed("anatomy-alike", k) for k in range(3)] == [0, 1, 2]
+    assert [arms.flow_seed("conv-1mm", k) for k in range(3)] == [0, 0, 0]
+
+
+def test_heads_are_rebuilt_once_for_each_autoencoder():
+    assert arms.autoencoders(list(arms.ARMS)) == ["anatomy", *arms.CODECS]
+    assert arms.stands_for("image-only-alike") == "anatomy"
+
+
+def test_the_minutes_of_a_flow_are_those_of_its_processor():
+    flow = SimpleNamespace(facts={"step": 9, "cpu_s": 30.0, "elapsed_s": 90.0})
+    assert samplers.training_cost(flow) == {"training_steps": 9.0, "training_min": 0.5}
+    flow.facts.pop("cpu_s")
+    assert samplers.training_cost(flow)["training_min"] == 1.5
+
+
+def test_a_sampler_is_asked_for_synthetic_heads_and_for_what_it_knows():
+    known = SimpleNamespace(spreads={"contrast": None, "real": None})
+    request = {"contrast": 1.4, "brain": 1200.0}
+    assert samplers.as_synthetic(SimpleNamespace(known=known), request) == {
+        "contrast": 1.4, "real": 0.0
+    }  # fmt: skip
+
+
+def appearance_flow():
+    """A small flow that knows contrast and whether a scan is real, of latents of two channels."""
+    spreads = dict.fromkeys(("contrast", "real"), Spread(1.0, 0.5, 0.0, 2.0))
+    flat = torch.zeros(2)
+    known = AppearanceStatistics(flat, flat + 1, flat, 4.0, spreads, "abc")
+    return AppearanceFlow(AppearanceConfig(width=8, blocks=1), known).eval()
+
+
+def test_samples_of_one_map_differ_by_noise_alone(monkeypatch):
+    asked = []
+    monkeypatch.setattr(volumes, "pair", lambda *_: (None, appearance_flow()))
+    monkeypatch.setattr(volumes, "random_requests", lambda *_: [{"contrast": 1.5}])
+    monkeypatch.setattr(volumes, "of_maps", lambda model, flow, *about: asked.append(about))
+    volumes.of_one_map("anatomy", "gpu", 3)
+    assert asked == [([0, 0, 0], [0, 1, 2], [{"contrast": 1.5, "real": 0.0}] * 3)]
+
+
+def test_a_sample_of_a_map_is_air_where_the_map_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    labels = torch.zeros(160, 192, 160, dtype=torch.uint8)
+    labels[60:100, 60:100, 60:100] = NUMBER["white matter"]
+    drawn = []
+
+    def draw(seed):
+        drawn.append(seed)
+        return SimpleNamespace(tissues=LabelMap(labels, box_grid(1.0)))
+
+    monkeypatch.setattr(volumes, "drawn_anatomy", draw)
+    monkeypatch.setattr(volumes, "render", lambda *_: np.full((80, 96, 80), 0.5, np.float32))
+    model = SimpleNamespace(weights_id="abc", config=SimpleNamespace(latent_spacing_mm=4.0))
+    told = [{"contrast": 1.5, "real": 0.0}]
+    found = volumes.of_maps(model, appearance_flow(), [7], [7], told)
+    assert found.volumes.shape == (1, 80, 96, 80) and found.known == told
+    assert (found.volumes[0, 30:50, 30:50, 30:50] == 0.5).all()
+    assert found.volumes.sum() == pytest.approx(0.5 * 20**3)
+    volumes.drawn_map(7)
+    assert drawn == [7]  # once, then read back
 
 
 # Scans of maps

@@ -10,6 +10,7 @@ from eval.generation.report import (
     anatomy_table,
     arms_table,
     blur_table,
+    bought_table,
     classes_table,
     control_pairs,
     control_table,
@@ -47,18 +48,26 @@ def rows(good=True):
     put("held-out", ANOTHER, "set of 24", **whole(frechet=4.0), **flagged)
     put("training", ANOTHER, "set of 24", **whole(frechet=5.0))
     put("training", parts.COPIES, "set of 4", **{**flagged, "copies_percent": 100.0})
-    put("release", REBUILT, "set of 24", **whole(frechet=9.0))
     own = {**flagged, "copies_percent": 0.0 if good else 50.0}
     for seed, shift in enumerate((-1.0, 0.0, 1.0)):
         subject = f"set of 24, seed {seed}"
         frechet = (11.0 if good else 60.0) + shift
         release = whole(frechet=frechet, ms_ssim=0.60, shape_spread=0.9)
-        put("release", SAMPLED, subject, **release, **own)
-        put("integrated", SAMPLED, subject, **whole(frechet=20.0 + shift), **own)
+        put("image-only", SAMPLED, subject, **release, **own)
+        medil = {"ms_ssim": 0.40, "power_4_8_db": -1.0}
+        put("integrated", SAMPLED, subject, **whole(frechet=20.0 + shift, **medil), **own)
         near = 50.0 if good else 20.5
-        put("conv-1mm", SAMPLED, subject, **whole(frechet=near + shift), **own)
+        conv = {"ms_ssim": 0.45, "power_4_8_db": -3.0}
+        put("conv-1mm", SAMPLED, subject, **whole(frechet=near + shift, **conv), **own)
+        put("trilinear", SAMPLED, subject, **whole(frechet=80.0 + shift), **own)
+        cost = {"training_steps": 560.0, "training_min": 8.0}
+        with_map = whole(frechet=12.0 + shift, precision=0.9)
+        put("anatomy-alike", SAMPLED, subject, **with_map, **own, **cost)
+        without = whole(frechet=(90.0 if good else 12.5) + shift, precision=0.1)
+        put("image-only-alike", SAMPLED, subject, **without, **own, **cost)
     put("anatomy", REBUILT, "set of 24", **whole(frechet=9.0))
-    put("anatomy", SAMPLED, "set of 24, seed 0", **whole(frechet=8.0, precision=1.0), **own)
+    put("anatomy", SAMPLED, "set of 24, seed 0", **whole(frechet=8.0, ms_ssim=0.4), **own)
+    put("anatomy", parts.ONE_MAP, "set of 6, seed 0", ms_ssim=0.8 if good else 0.4)
     for k in range(3):
         shown = dict.fromkeys([*scans.UNITS, *scans.NEAREST], 0.5)
         shown |= {"dice_cortex": 0.8 + 0.01 * k, "cortex_mm": 3.0, "cortex_of_map_mm": 2.5}
@@ -67,19 +76,21 @@ def rows(good=True):
         put("anatomy", scans.SOLVED, f"sample {k:03d}", asked=10.0 + k, measured=11.0 + k)
     pair = {"renderings_rms": 0.01, "samples_rms": 0.15 if good else 0.05}
     ratio = 15.0 if good else 5.0
-    put("release", parts.RENDERINGS, "set of 2, seed 0", renderings_ratio=ratio, **pair)
+    put("anatomy", parts.RENDERINGS, "set of 2, seed 0", renderings_ratio=ratio, **pair)
     for k, asked in enumerate(np.linspace(10, 70, 12)):
         noise = (-1) ** k * (2.0 if good else 60.0)
         subject = f"sample {k:03d}"
-        put("release", "ventricles, guidance 1", subject, asked=asked, measured=asked + noise)
-        put("release", "ventricles, guidance 3", subject, asked=asked, measured=40 + 2 * noise)
+        put("image-only", "ventricles, guidance 1", subject, asked=asked, measured=asked + noise)
+        put("image-only", "ventricles, guidance 3", subject, asked=asked, measured=40 + 2 * noise)
         put("ruler", "ventricles, held-out", f"head {k:03d}", asked=asked, measured=asked + 1)
     for k, sigma in enumerate(parts.BLURS_MM):
         moved = {"ms_ssim": 0.5 + (0.02 * k if good else 0), "power_4_8_db": -3.0 * k}
         moved["shape_spread"] = 1 if good else 1 - 0.1 * k
         put("held-out", parts.blur_name(sigma), "set of 24", **whole(blur_mm=sigma, **moved))
     soft = whole(blur_mm=1.2, ms_ssim=0.59 if good else 0.5)
-    put("held-out", parts.MATCHED + "release", "set of 24, seed 0", **soft)
+    put("held-out", parts.MATCHED + "image-only", "set of 24, seed 0", **soft)
+    alike = whole(blur_mm=0.8, ms_ssim=0.455 if good else 0.42)
+    put("integrated", parts.MATCHED + "conv-1mm", "set of 24, seed 0", **alike)
     return pd.DataFrame(found)
 
 
@@ -90,7 +101,9 @@ def prepared(good=True):
 def test_arms_stand_with_mean_range_and_n_after_the_rulers():
     table = arms_table(prepared())
     assert list(table["Heads"][:2]) == ["held-out heads", "training heads"]
-    release = table[(table["Heads"] == "MedIL, released") & (table["Set"] == "sampled")].iloc[0]
+    release = table[(table["Heads"] == "image only, released") & (table["Set"] == "sampled")].iloc[
+        0
+    ]
     assert release["Fréchet"] == "11.0 [10.0, 12.0]"
     assert release["n"] == "24 x 3 seeds"
     assert table.iloc[0]["Fréchet"] == "4.0" and table.iloc[0]["n"] == "24"
@@ -99,7 +112,7 @@ def test_arms_stand_with_mean_range_and_n_after_the_rulers():
 def test_copies_and_rulers_stand_in_the_table_of_copies():
     table = memory_table(prepared()).set_index(["Heads", "Set"])["Flagged, relative (%)"]
     assert table["training heads", "copies"] == "100.0"
-    assert table["MedIL, released", "sampled"] == "0.0 [0.0, 0.0]"
+    assert table["image only, released", "sampled"] == "0.0 [0.0, 0.0]"
 
 
 def test_control_stands_for_each_weight_with_the_ruler_first():
@@ -129,8 +142,17 @@ def test_what_a_scan_shows_stands_beside_its_map():
 
 def test_blurs_stand_in_order_and_matched_sets_after_them():
     table = blur_table(prepared())
-    assert list(table["Blur (mm)"]) == ["0.00", "0.50", "1.00", "1.50", "2.00", "1.20"]
-    assert table.iloc[-1]["Sharpness"] == "at the sharpness of MedIL, released"
+    assert list(table["Blur (mm)"]) == ["0.00", "0.50", "1.00", "1.50", "2.00", "1.20", "0.80"]
+    assert table.iloc[-2]["Sharpness"] == "at the sharpness of image only, released"
+
+
+def test_what_a_map_buys_stands_with_minutes_and_training_seeds():
+    table = bought_table(prepared()).set_index("Sampler")
+    own, without = table.loc["anatomy first, equal compute"], table.loc["image only, equal compute"]
+    assert own["Minutes"] == without["Minutes"] == "8.0 [8.0, 8.0]"
+    assert own["Fréchet"] == "12.0 [11.0, 13.0]" and own["n"] == "24 x 3 seeds"
+    assert without["Precision"] == "0.10 [0.10, 0.10]" and own["Steps"] == "560"
+    assert list(table.index[2:]) == ["anatomy first, released", "image only, released"]
 
 
 @pytest.mark.parametrize(
@@ -138,12 +160,17 @@ def test_blurs_stand_in_order_and_matched_sets_after_them():
     [
         (True, ("comes from the autoencoder", "seeds do not overlap", "less than held-out",
                 "differ 15.0 times less", "under guidance 1. The measurement",
-                "cortex with a Dice of 0.81", "slope 1.00, RMS error 1.0 ml", "precision 1.00",
+                "cortex with a Dice of 0.81", "slope 1.00, RMS error 1.0 ml",
+                "precision 0.90 and 0.10", "12.0, those without a map 90.0; the seeds do not",
+                "at equal sharpness their diversity does not differ clearly",
+                "most of the diversity is that of the maps",
                 "raises their MS-SSIM by 0.080",
                 "shape does not change", "differ mostly by sharpness")),
         (False, ("comes from sampling", "but seeds overlap", "more often than held-out",
                  "differ 5.0 times less", "under guidance 1. The measurement",
-                 "changes their MS-SSIM by +0.000",
+                 "changes their MS-SSIM by +0.000", "the seeds overlap",
+                 "differs by -0.030: at equal sharpness MedIL is more diverse",
+                 "the maps add little diversity",
                  "shape changes too", "differ by more than sharpness")),
     ],
 )  # fmt: skip
@@ -190,7 +217,7 @@ def test_figures_show_every_group():
         "the ruler, held-out heads", "samples, guidance 1", "samples, guidance 3"
     ]  # fmt: skip
     left, right = sharpness_figure(prepared()).axes
-    assert len(left.lines) == len(right.lines) == 5  # blurs, and four arms
+    assert len(left.lines) == len(right.lines) == 6  # blurs, and five arms
     assert left.lines[0].get_xdata().tolist() == [0, -3, -6, -9, -12]
     heads = {name: np.full((80, 96, 80), 0.5) for name in ("held-out", "sampled")}
     assert len([ax for ax in montage(heads).axes if ax.images]) == 6
