@@ -12,7 +12,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -232,8 +232,7 @@ def card(name: str, model: MedIL, frame: pd.DataFrame) -> str:
         InputError: No row of these weights yet.
     """
     own = frame[(frame["experiment"] == NAME) & (frame["arm"] == release_arm(name))]
-    if own.empty:
-        raise InputError("no row of this release yet; run python -m eval.reconstruction first.")
+    own = recorded_rows(own, EXPERIMENT)
     config = release_config(name)
     learned = "closed-form projection plus learned residual"
     return TEXT.format(
@@ -252,14 +251,25 @@ def card(name: str, model: MedIL, frame: pd.DataFrame) -> str:
     )
 
 
+def recorded_rows(own: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
+    """The rows of a release.
+
+    Raises:
+        InputError: There is none.
+    """
+    if own.empty:
+        raise InputError(f"no row of this release yet; run {experiment.command} first.")
+    return own
+
+
 def write_card(
     arguments: Sequence[str] | None, experiment: Experiment, file: str,
-    text_of: Callable[[str, pd.DataFrame], str],
+    load: Callable[[str], Any], card: Callable[[str, Any, pd.DataFrame], str],
 ) -> int:  # fmt: skip
     """The command that writes a card beside its weights; 0, or 2 after one sentence.
 
-    `file` is the card's name, with a place for the release's; `text_of` makes the card from the
-    release's name and the experiment's prepared rows.
+    `file` is the card's name, with a place for the release's; `load` reads the release of a name,
+    and `card` makes the text from its name, the release and the experiment's prepared rows.
     """
     parser = argparse.ArgumentParser(description="Write the model card of a release.")
     parser.add_argument("--release", default="tiny", help="which released weights (tiny)")
@@ -269,7 +279,7 @@ def write_card(
         frame = experiment.recorded(options.rows)
         if frame is None:
             raise InputError(f"no rows of {experiment.name}; run {experiment.command} first.")
-        text = text_of(options.release, frame)
+        text = card(options.release, load(options.release), frame)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -280,9 +290,7 @@ def write_card(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the card of an autoencoder."""
-    return write_card(
-        arguments, EXPERIMENT, "{}.md", lambda name, frame: card(name, load_release(name), frame)
-    )
+    return write_card(arguments, EXPERIMENT, "{}.md", load_release, card)
 
 
 if __name__ == "__main__":

@@ -12,17 +12,12 @@ import pandas as pd
 from eval.card import about_weights, write_card
 from eval.generation import EXPERIMENT
 from eval.generation.arms import ANATOMY
+from eval.generation.card import training_data, with_partner
 from eval.generation.report import anatomy_table, classes_table
 from eval.generation.verdict import of_anatomy
-from eval.rows import digest
 from eval.tables import markdown
-from medil.data.manifest import entries
 from medil.diffusion.appearance import SHIFT, STEPS, AppearanceFlow
 from medil.diffusion.appearance_training import RELEASE_NAME, load_appearance_release
-from medil.diffusion.sampling import check_pair
-from medil.diffusion.scans import REAL
-from medil.errors import InputError
-from medil.model.weights import load_release, short_digest, weights_sha256
 
 TEXT = """# Model card: {name}
 
@@ -51,10 +46,7 @@ in voxels of 1 mm |
 {facts[minutes]:.0f} minutes on {trained_on}, seed {facts[seed]}, commit `{facts[commit]}`; averaged
 weights (decay {run.ema_decay}).
 
-Data: {facts[heads][real]} copies, as scanned and mirrored, of {real[count]} real brains of
-`{real[name]}` ({real[licence]}; {real[cite]}), {share:.0%} of the patches, with maps of
-`tiny-segmenter`; and {facts[heads][synthetic]} synthetic heads with exact maps, drawn on
-{label_maps} SynthSeg label maps (Apache-2.0). No scan and no map of a `test` split.
+Data: {data}
 
 It is told, where known: {covariates}.
 
@@ -88,30 +80,19 @@ def card(name: str, flow: AppearanceFlow, rows: pd.DataFrame) -> str:
     Raises:
         InputError: No row of these weights yet.
     """
-    if flow.settings is None:
-        raise InputError("this flow was not loaded from a weights file.")
-    pair = digest((flow.known.autoencoder_id, flow.weights_id))  # as in the rows
-    own = rows[rows["weights_sha256"] == pair]
-    if own.empty:
-        raise InputError("no row of this release yet; run python -m eval.generation first.")
-    model, stem = load_release(name), RELEASE_NAME.format(name)
-    check_pair(flow, model)
-    run, scans = flow.settings.train, entries(REAL, "train")
-    first = scans[0]
-    source = {"count": len(scans), "name": REAL, "licence": first.licence, "cite": first.citation}
+    stem = RELEASE_NAME.format(name)
+    settings, own, partners = with_partner(name, flow, rows)
+    run = settings.train
     return TEXT.format(
         name=stem,
-        autoencoder=name,
-        partner=short_digest(weights_sha256(model)),
-        pair=short_digest(pair),
+        **partners,
         channels=len(flow.mean),
         known=flow.known,
         config=flow.config,
         run=run,
         steps=STEPS,
         shift=SHIFT,
-        share=flow.settings.real_share,
-        real=source,
+        data=training_data(flow, settings),
         covariates=", ".join(f"`{name}`" for name in flow.known.spreads),
         results=of_anatomy(rows),
         classes=markdown(classes_table(rows)),
@@ -123,8 +104,5 @@ def card(name: str, flow: AppearanceFlow, rows: pd.DataFrame) -> str:
 
 if __name__ == "__main__":
     raise SystemExit(
-        write_card(
-            None, EXPERIMENT, RELEASE_NAME.format("{}") + ".md",
-            lambda name, rows: card(name, load_appearance_release(name), rows),
-        )
-    )  # fmt: skip
+        write_card(None, EXPERIMENT, f"{RELEASE_NAME}.md", load_appearance_release, card)
+    )

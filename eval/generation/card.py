@@ -7,15 +7,20 @@ writes ``medil/releases/NAME-ldm.md``. Every number comes from the weights or a 
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
-from eval.card import about_weights, chain, earlier_run, write_card
+from eval.card import about_weights, chain, earlier_run, recorded_rows, write_card
 from eval.generation import EXPERIMENT
 from eval.generation.verdict import verdict
 from eval.rows import digest
+from medil.data.manifest import entries
+from medil.diffusion.appearance import AppearanceFlow
 from medil.diffusion.config import FlowConfig
 from medil.diffusion.flow import LatentFlow
 from medil.diffusion.sampling import check_pair
+from medil.diffusion.scans import REAL
 from medil.diffusion.training import RELEASE_NAME, load_flow_release
 from medil.errors import InputError
 from medil.model.weights import load_release, short_digest, weights_sha256
@@ -47,9 +52,8 @@ autoencoder `{autoencoder}`, which renders them on any grid.
 {facts[minutes]:.0f} minutes on {trained_on}, seed {facts[seed]}, commit `{facts[commit]}`;
 averaged weights (decay {run.ema_decay}).{earlier}
 
-Data: {facts[heads]} synthetic T1w heads drawn on {label_maps} SynthSeg label maps (Apache-2.0),
-skull-stripped, centred in a box and turned by a few degrees at most. No real scan, no map of the
-`test` split.
+Data: {data}
+All are skull-stripped and centred in a box.
 
 Conditions it knows, and the range it has seen:
 
@@ -61,13 +65,18 @@ Conditions it knows, and the range it has seen:
 
 ## What it cannot do
 
-- It has seen {label_maps} anatomies, each bent in several ways, for a short time. Its heads have
-  the outline of a head, its size and its ventricles; in place of folds they have texture.
-- A condition is a number that the cohort knew, not a cause: asking for large ventricles does
+- It invents where tissue is and how it looks at once, after a short training on few people. Its
+  heads have the outline of a head, its size and its ventricles; in place of folds they have
+  texture. `medil sample` draws an anatomy first instead.
+- A condition is a number that was known in training, not a cause: asking for large ventricles does
   not simulate a disease.
 - Under `--like` what the scan does not show is invented. It is no measurement.
 - It is a research example, not a medical device, and was never tested for any clinical use.
 """
+DATA = """{heads[real]} copies, as scanned and mirrored, of {count} real brains of `{name}`
+({licence}; {citation}), {share:.0%} of what a step sees, with volumes and maps of
+`tiny-segmenter`; and {heads[synthetic]} synthetic heads, whose maps are exact, drawn on
+{label_maps} SynthSeg label maps (Apache-2.0). No scan and no map of a `test` split."""
 OTHER_LATENTS = ", which had learned the latents of an earlier autoencoder"
 EARLIER = (
     " {which} began from the weights of an earlier run ({step:,} steps in {minutes:.0f} "
@@ -100,31 +109,57 @@ def conditions_table(flow: LatentFlow) -> str:
     return "\n".join(lines)
 
 
+def with_partner(
+    name: str, flow: LatentFlow | AppearanceFlow, rows: pd.DataFrame
+) -> tuple[Any, pd.DataFrame, dict[str, str]]:
+    """Settings of a released flow, its rows, and what its card says of its autoencoder.
+
+    Raises:
+        InputError: No row of these weights yet, or an autoencoder that they do not belong to.
+    """
+    if flow.settings is None:
+        raise InputError("this flow was not loaded from a weights file.")
+    pair = digest((flow.known.autoencoder_id, flow.weights_id))  # as in the rows
+    own = recorded_rows(rows[rows["weights_sha256"] == pair], EXPERIMENT)
+    model = load_release(name)
+    check_pair(flow, model)
+    partner = short_digest(weights_sha256(model))
+    return flow.settings, own, {"autoencoder": name, "partner": partner, "pair": short_digest(pair)}
+
+
+def training_data(flow: LatentFlow | AppearanceFlow, settings: Any) -> str:
+    """What a released flow was trained on, with sources and licences."""
+    scans, maps = entries(REAL, "train"), entries("synthseg_labels", "train")
+    return DATA.format(
+        heads=flow.facts["heads"],
+        count=len(scans),
+        name=REAL,
+        licence=scans[0].licence,
+        citation=scans[0].citation,
+        share=settings.real_share,
+        label_maps=len(maps),
+    )
+
+
 def card(name: str, flow: LatentFlow, rows: pd.DataFrame) -> str:
     """The card of the flow released as `name`, in Markdown, from prepared rows.
 
     Raises:
         InputError: No row of these weights yet.
     """
-    if flow.settings is None:
-        raise InputError("this flow was not loaded from a weights file.")
-    pair = digest((flow.known.autoencoder_id, flow.weights_id))  # as in the rows
-    if not (rows["weights_sha256"] == pair).any():
-        raise InputError("no row of this release yet; run python -m eval.generation first.")
-    known, run, stem = flow.known, flow.settings.train, RELEASE_NAME.format(name)
-    model = load_release(name)
-    check_pair(flow, model)
+    known, stem = flow.known, RELEASE_NAME.format(name)
+    settings, _, partners = with_partner(name, flow, rows)
+    run = settings.train
     return TEXT.format(
         name=stem,
-        partner=short_digest(weights_sha256(model)),
-        pair=short_digest(pair),
-        autoencoder=name,
+        **partners,
         known=known,
         run=run,
         channels=len(known.std),
         shape=" x ".join(map(str, known.grid.shape)),
         networks="; ".join(networks(flow.config, known.grid.spacing_mm[0])),
         earlier="".join(_earlier(facts) for facts in chain(flow.facts)[:-1]),
+        data=training_data(flow, settings),
         conditions=conditions_table(flow),
         results=verdict(rows),
         **about_weights(flow, stem, run.threads),
@@ -132,9 +167,4 @@ def card(name: str, flow: LatentFlow, rows: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(
-        write_card(
-            None, EXPERIMENT, RELEASE_NAME.format("{}") + ".md",
-            lambda name, rows: card(name, load_flow_release(name), rows),
-        )
-    )  # fmt: skip
+    raise SystemExit(write_card(None, EXPERIMENT, f"{RELEASE_NAME}.md", load_flow_release, card))

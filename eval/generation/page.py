@@ -14,8 +14,11 @@ from scipy.spatial.distance import pdist
 
 from eval.generation import sets
 from eval.generation.rulers import brain_mask, measure_attributes
+from eval.generation.volumes import averaged, scan_of
 from eval.heads import Head
 from eval.metrics.sets import ms_ssim_diversity, standardised
+from medil.diffusion.anatomies import drawn_anatomy
+from medil.diffusion.appearance import STEPS, AppearanceFlow
 from medil.diffusion.flow import FLOOR, LatentFlow, block_means
 from medil.diffusion.latents import LatentSet, style
 from medil.errors import InputError
@@ -44,6 +47,11 @@ def synthetic_head(index: int, grid: Grid) -> Volume:
     subject = head.draw()
     data = head.scan(subject, grid.shifted(subject.head_mm.mean(0).tolist()))
     return Volume(robust_intensity(data).forward(data), grid)
+
+
+def averaged_to(volume: Volume, grid: Grid) -> Volume:
+    """Means of a volume over the voxels of a coarser grid of the same box."""
+    return Volume(torch.from_numpy(averaged(volume.data.numpy(), grid.shape)), grid)
 
 
 def as_latent(mean: torch.Tensor, flow: LatentFlow, model: MedIL) -> Latent:
@@ -111,6 +119,15 @@ def from_mean(flow: LatentFlow, latents: torch.Tensor) -> float:
     floor = flow.coarse or flow
     blocks = block_means(latents, cells(flow, floor))
     return float(floor.centred(blocks).square().mean().sqrt())
+
+
+def training_set(flow: LatentFlow) -> str:
+    """What a released flow was trained on, such as ``64 synthetic heads``."""
+    counts = flow.facts["heads"]
+    if isinstance(counts, int):  # releases from before real scans were used
+        return f"{counts} synthetic heads"
+    real = f" and {counts['real']} copies of real scans" if counts["real"] else ""
+    return f"{counts['synthetic']} synthetic heads{real}"
 
 
 # Descriptions of samples
@@ -201,6 +218,26 @@ def sample_requests(
             measured = measure_attributes(volume.data.numpy())
             lines.append({"guidance": guidance, "requested": dict(request), "measured": measured})
             volumes.append(volume)
+    return pd.DataFrame(lines), volumes
+
+
+def solve_requests(
+    flow: AppearanceFlow,
+    model: MedIL,
+    requests: Sequence[Mapping[str, float]],
+    seed: int,
+    steps: int = STEPS,
+) -> tuple[pd.DataFrame, list[Volume]]:
+    """Scans of one seed's maps in which the requests were solved for, looking like synthetic heads.
+
+    Returns what `sample_requests` does, without guidance.
+    """
+    grid, lines, volumes = box_grid(2.0), [], []
+    for request in requests:
+        tissues = drawn_anatomy(seed, request).tissues
+        data, _ = scan_of(tissues, model, flow, seed, {"real": 0.0}, steps)
+        lines.append({"requested": dict(request), "measured": measure_attributes(data)})
+        volumes.append(Volume(torch.from_numpy(data).float(), grid))
     return pd.DataFrame(lines), volumes
 
 

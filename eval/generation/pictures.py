@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from eval.generation import parts
-from eval.generation.arms import ALIKE, ARMS, IMAGE
+from eval.generation.arms import ALIKE, ANATOMY, ARMS, IMAGE
 from eval.generation.page import untrained
 from eval.generation.report import NAMES, agreement, control_pairs, wide
 from medil.diffusion.flow import FLOOR
@@ -47,15 +47,16 @@ def montage(volumes: Mapping[str, np.ndarray]):
 
 
 def control_figure(rows: pd.DataFrame, attribute: str = "ventricles"):
-    """Requested against measured values; the ruler first, then each guidance weight.
+    """Requested against measured values; the ruler first, then both ways to ask.
 
     The dashed line is perfect agreement, the solid one the fit.
     """
     pairs = control_pairs(rows)
     pairs = pairs[pairs["what"] == attribute]
     groups = [("the ruler, held-out heads", pairs[pairs["arm"] == parts.RULER])]
-    samples = pairs[pairs["arm"] == IMAGE]
-    groups += [(f"samples, {how}", own) for how, own in samples.groupby("how")]
+    for arm, name in ((ANATOMY, "anatomy first"), (IMAGE, "image only")):
+        own = pairs[pairs["arm"] == arm]
+        groups += [(f"{name},\n{how}", some) for how, some in own.groupby("how")]
     figure, axes = panels(1, len(groups), panel_in=(2.7, 2.9))
     ends = [pairs[["asked", "measured"]].min().min(), pairs[["asked", "measured"]].max().max()]
     unit = ATTRIBUTES[attribute].unit
@@ -212,22 +213,6 @@ def _jpeg(picture: np.ndarray) -> str:
 
 
 # Control and blur
-
-
-def request_lines(found: pd.DataFrame, attribute: str, unit: str):
-    """Requested against measured values, one line per guidance weight; dashed: as requested."""
-    figure, axes = panels(1, 1, panel_in=(4.4, 3.4))
-    ax = axes[0, 0]
-    requested = found["requested"].map(lambda one: one[attribute])
-    got = found["measured"].map(lambda one: one[attribute])
-    ends = [min(requested.min(), got.min()), max(requested.max(), got.max())]
-    ax.plot(ends, ends, "--", color="0.5", lw=1, label="as requested")
-    for colour, (guidance, lines) in zip(COLOURS, found.groupby("guidance"), strict=False):
-        at = lines.index
-        ax.plot(requested[at], got[at], "o-", color=colour, ms=5, label=f"guidance {guidance:g}")
-    ax.set(xlabel=f"{attribute} requested ({unit})", ylabel=f"measured ({unit})")
-    ax.legend(frameon=False)
-    return figure
 
 
 def blur_curves(curves: Mapping[str, pd.DataFrame]):

@@ -23,7 +23,7 @@ from eval.generation.sizes import sizes
 from eval.rows import digest
 from medil.anatomy.classes import SPACING_MM, LabelMap
 from medil.diffusion.anatomies import drawn_anatomy
-from medil.diffusion.appearance import AppearanceFlow, sample_appearance
+from medil.diffusion.appearance import STEPS, AppearanceFlow, sample_appearance
 from medil.diffusion.latents import VERSION, draw_heads, encode_heads, latent_box, read_head
 from medil.diffusion.sampling import sample_means
 from medil.errors import InputError
@@ -145,20 +145,28 @@ def of_maps(
     noise_seeds: Sequence[int], wanted: Sequence[dict[str, float]],
 ) -> Heads:  # fmt: skip
     """Samples of drawn maps as skull-stripped scans at 2 mm: air of the map is air of the scan."""
-    cells = latent_box(model.config.latent_spacing_mm)
 
     def make() -> Heads:
         volumes, latents = [], []
         for map_seed, noise_seed, told in zip(map_seeds, noise_seeds, wanted, strict=True):
-            tissues = drawn_map(map_seed)
-            z = sample_appearance(flow, tissues.labels, noise_seed, told)
-            inside = tissues.resampled(grid()).labels.numpy() > 0
-            volumes.append(np.where(inside, render(model, z, cells, grid()), 0))
+            volume, z = scan_of(drawn_map(map_seed), model, flow, noise_seed, told)
+            volumes.append(volume)
             latents.append(z.numpy())
         return Heads(np.stack(volumes), list(wanted), np.stack(latents[:KEPT_LATENTS]))
 
     about = [model.weights_id, flow.weights_id, list(map_seeds), list(noise_seeds), list(wanted)]
     return _kept(["of maps", *about], make)
+
+
+def scan_of(
+    tissues: LabelMap, model: LatentAutoencoder, flow: AppearanceFlow, seed: int,
+    told: Mapping[str, float], steps: int = STEPS,
+) -> tuple[np.ndarray, torch.Tensor]:  # fmt: skip
+    """A sample of a map in the box, skull-stripped at 2 mm [D, H, W], and its latent."""
+    z = sample_appearance(flow, tissues.labels, seed, told, steps)
+    cells = latent_box(model.config.latent_spacing_mm)
+    inside = tissues.resampled(grid()).labels.numpy() > 0
+    return np.where(inside, render(model, z, cells, grid()), 0), z
 
 
 def of_one_map(arm: str, profile: str, n: int) -> Heads:

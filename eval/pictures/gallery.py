@@ -34,8 +34,8 @@ from medil.volume import Volume
 GALLERY = Path("book/_static/samples.png")
 SEEDS, COLUMNS = range(16), 8
 COLOURS = dict(zip(CLASSES, (
-    "black", "steelblue", "silver", "white", "sandybrown", "khaki", "mediumpurple", "plum",
-    "seagreen", "crimson", "lightcoral",
+    "black", "steelblue", "indianred", "white", "sandybrown", "khaki", "mediumpurple", "plum",
+    "seagreen", "cyan", "darkturquoise",
 ), strict=True))  # fmt: skip
 COLOUR_MAP = ListedColormap(list(COLOURS.values()))
 WINDOW = (0.0, 1.0)

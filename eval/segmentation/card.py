@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from eval.card import about_weights, chain, earlier_run, write_card
+from eval.card import about_weights, chain, earlier_run, recorded_rows, write_card
 from eval.segmentation import EXPERIMENT
 from eval.segmentation.measure import SEGMENTER
 from eval.segmentation.report import brains_table, classes_table, verdict
@@ -17,7 +17,6 @@ from eval.tables import markdown
 from medil.anatomy.config import segmenter_preset
 from medil.anatomy.network import TissueNet
 from medil.anatomy.segmenter import RELEASE_NAME, load_segmenter_release
-from medil.errors import InputError
 from medil.model.weights import weights_sha256
 
 TEXT = """# Model card: {name}
@@ -89,8 +88,7 @@ def card(name: str, network: TissueNet, rows: pd.DataFrame) -> str:
         InputError: No row of these weights yet.
     """
     own = rows[(rows["arm"] == SEGMENTER) & (rows["weights_sha256"] == weights_sha256(network))]
-    if own.empty:
-        raise InputError("no row of this release yet; run python -m eval.segmentation first.")
+    own = recorded_rows(own, EXPERIMENT)
     stem, run = RELEASE_NAME.format(name), segmenter_preset(name).train
     return TEXT.format(
         name=stem,
@@ -107,8 +105,5 @@ def card(name: str, network: TissueNet, rows: pd.DataFrame) -> str:
 
 if __name__ == "__main__":
     raise SystemExit(
-        write_card(
-            None, EXPERIMENT, RELEASE_NAME.format("{}") + ".md",
-            lambda name, rows: card(name, load_segmenter_release(name), rows),
-        )
-    )  # fmt: skip
+        write_card(None, EXPERIMENT, f"{RELEASE_NAME}.md", load_segmenter_release, card)
+    )

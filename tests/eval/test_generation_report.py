@@ -214,7 +214,8 @@ def test_figures_show_every_group():
     pytest.importorskip("matplotlib")
     control = control_figure(prepared())
     assert [ax.get_title() for ax in control.axes] == [
-        "the ruler, held-out heads", "samples, guidance 1", "samples, guidance 3"
+        "the ruler, held-out heads", "anatomy first,\nsolved for in the map",
+        "image only,\nguidance 1", "image only,\nguidance 3",
     ]  # fmt: skip
     left, right = sharpness_figure(prepared()).axes
     assert len(left.lines) == len(right.lines) == 6  # blurs, and five arms

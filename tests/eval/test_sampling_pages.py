@@ -191,15 +191,6 @@ def test_curves_are_drawn_where_the_numbers_are():
     by_name = {line.get_label(): line.get_ydata() for line in lines}
     np.testing.assert_allclose(by_name["every number by itself"], 2.0)
     np.testing.assert_allclose(by_name["always the mean head"], 4.0)
-    found = pd.DataFrame(
-        {
-            "guidance": [1.0, 1.0],
-            "requested": [{"ventricles": 20.0}, {"ventricles": 40.0}],
-            "measured": [{"ventricles": 25.0}, {"ventricles": 35.0}],
-        }
-    )
-    drawn = pictures.request_lines(found, "ventricles", "ml").axes[0].lines
-    assert list(drawn[1].get_xdata()) == [20, 40] and list(drawn[1].get_ydata()) == [25, 35]
     blur = pd.DataFrame({"sigma_mm": [0, 2], "ms_ssim": [0.6, 0.8], "shape": [4.0, 3.0]})
     left, right = pictures.blur_curves({"a": blur}).axes
     np.testing.assert_allclose(left.lines[0].get_ydata(), [1.0, 0.5])
