@@ -10,7 +10,7 @@ import pandas as pd
 
 from eval import rows
 from eval.coders.base import timed
-from eval.generation import parts, scans
+from eval.generation import opinion, parts, scans
 from eval.generation.arms import ANATOMY, ARMS, autoencoder, flow_seed
 from eval.generation.pieces import Piece
 from eval.generation.samplers import sampler
@@ -24,7 +24,7 @@ from medil.errors import InputError
 NAME = "generation"
 PARTS = {
     "sets": parts.of_sets, "scans": scans.of_scans, "control": parts.of_control,
-    "blur": parts.of_blur,
+    "blur": parts.of_blur, "opinion": opinion.of_opinion,
 }  # fmt: skip
 
 
@@ -52,9 +52,7 @@ def factors(conditions: pd.Series) -> pd.DataFrame:
 def largest_profile(frame: pd.DataFrame) -> pd.DataFrame:
     """The newest rows, of the largest sets where profiles were mixed."""
     frame = frame[frame["experiment"] == NAME]
-    frame = frame[
-        frame["arm"].isin([*ARMS, *parts.RULERS])
-    ]  # arms of former comparisons had others
+    frame = frame[frame["arm"].isin([*ARMS, *parts.RULERS])]  # there were others once
     profile = "gpu" if (frame["profile"] == "gpu").any() else frame["profile"].iloc[-1]
     return rows.latest(frame[frame["profile"] == profile])
 

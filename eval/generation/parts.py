@@ -39,9 +39,16 @@ from eval.generation.volumes import (
     training,
 )
 from eval.metrics.sets import ms_ssim_diversity
+from eval.subjects import held_out_brains, name_of
+from medil.anatomy.segmenter import segment
+from medil.data.manifest import Entry, fetch
 from medil.diffusion.latents import latent_box
+from medil.diffusion.scans import box_around, brain_middle_mm, known_of
+from medil.io.intensity import robust_intensity
+from medil.regrid import cell_average
 from medil.synth.attributes import ATTRIBUTES
 from medil.synth.box import box_grid
+from medil.volume import Volume, load
 
 VERSION = 1  # raise it when a measurement changes
 HELD_OUT, TRAINING, RULER = "held-out", "training", "ruler"
@@ -54,6 +61,7 @@ PLAIN, MATCHED = "sharpness as it is", "at the sharpness of "
 N_COPIES = 4
 N_OF_ONE_MAP = 6
 CONTROL_SEED = 90
+REAL = "real brains"  # whose volumes are the segmenter's, not the truth
 MEASURED = tuple(name for name in ATTRIBUTES if name != "spacing")
 UNITS_RENDERINGS = {"renderings_rms": "1", "samples_rms": "1", "renderings_ratio": "1"}
 UNITS_ONE_MAP = {"ms_ssim": "1"}
@@ -173,6 +181,12 @@ def of_control(profile: str, size: Sizes, arms: Sequence[str]) -> Iterator[Share
             for k in range(size.held_out) for attribute in MEASURED
         ]  # fmt: skip
         yield f"ruler, {name}", pieces, partial(_ruler, size.held_out, first)
+    for entry in held_out_brains():
+        pieces = [
+            Piece(name_of(entry), RULER, f"{attribute}, {REAL}", _pair(attribute))
+            for attribute in MEASURED
+        ]
+        yield f"ruler, {name_of(entry)}", pieces, partial(_real_ruler, entry)
     if ANATOMY in arms:
         yield from scans.of_asked(size, _pair("ventricles"))
     if IMAGE not in arms:
@@ -195,6 +209,18 @@ def _pair(attribute: str) -> dict[str, str]:
 
 def _ruler(n: int, first: int) -> Found:
     return _measured(held_out(n, first), MEASURED)
+
+
+def _real_ruler(entry: Entry) -> Found:
+    """The ruler on a real brain, beside what is counted in its segmentation."""
+    volume = load(fetch(entry))
+    box = box_around(volume.grid, brain_middle_mm(volume))
+    at_1_mm = cell_average(volume.data.double().numpy(), volume.grid, box)
+    scan = Volume(torch.from_numpy(at_1_mm).float(), box)
+    known = known_of(volume, segment(scan), at_1_mm)
+    scaled = robust_intensity(scan.data).forward(scan.data)
+    seen = measure_attributes(averaged(scaled.numpy(), grid().shape))
+    return [{"asked": known[name], "measured": seen[name]} for name in MEASURED]
 
 
 def _controlled(profile: str, size: Sizes, attribute: str, weight: float) -> Found:

@@ -53,7 +53,8 @@ def control_figure(rows: pd.DataFrame, attribute: str = "ventricles"):
     """
     pairs = control_pairs(rows)
     pairs = pairs[pairs["what"] == attribute]
-    groups = [("the ruler, held-out heads", pairs[pairs["arm"] == parts.RULER])]
+    ruler = pairs[(pairs["arm"] == parts.RULER) & (pairs["how"] != parts.REAL)]
+    groups = [("the ruler,\nheld-out heads", ruler)]
     for arm, name in ((ANATOMY, "anatomy first"), (IMAGE, "image only")):
         own = pairs[pairs["arm"] == arm]
         groups += [(f"{name},\n{how}", some) for how, some in own.groupby("how")]

@@ -13,6 +13,7 @@ import pandas as pd
 from eval import stats
 from eval.generation import parts, scans
 from eval.generation.arms import ALIKE, ANATOMY, ARMS, IMAGE, autoencoders
+from eval.generation.opinion import OPINION
 from eval.tables import decimals, with_interval
 from medil.anatomy.classes import CLASSES
 from medil.synth.attributes import ATTRIBUTES
@@ -76,8 +77,11 @@ def arms_table(rows: pd.DataFrame) -> pd.DataFrame:
         own = table[(table["arm"] == arm) & (table["condition"] == condition)]
         if own.empty:
             continue
-        name = f"{ARMS[arm].autoencoder} alone" if condition == parts.REBUILT else NAMES[arm]
-        line = {"Heads": name, "Set": own["what"].iloc[0], "n": _n(own["subject"])}
+        line = {
+            "Heads": _heads(arm, condition),
+            "Set": own["what"].iloc[0],
+            "n": _n(own["subject"]),
+        }
         line |= {header: _text(own[m], digits) for m, (header, digits) in SHOWN.items()}
         lines.append(line)
     return pd.DataFrame(lines)
@@ -167,6 +171,47 @@ def anatomy_table(rows: pd.DataFrame) -> pd.DataFrame:
                     "n": len(table),
                 })  # fmt: skip
     return pd.DataFrame(lines)
+
+
+OF_PERSON = {  # of a map -> header, decimals
+    "cortex_of_map_mm": ("Thickness of the cortex (mm)", 2),
+    "ventricles_of_map": ("Lateral ventricles (ml)", 1),
+    "brain_of_map": ("Brain (ml)", 0),
+}
+
+
+def people_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """The anatomies of samples beside those of held-out heads: mean, lowest and highest."""
+    drawn, held_out = (scan_rows(rows, c) for c in (scans.SHOWN, scans.FLOOR))
+    if drawn.empty or held_out.empty:
+        return pd.DataFrame()
+    return pd.DataFrame(
+        {"Of the map": header, "Samples": _text(drawn[metric], digits),
+         "Held-out heads": _text(held_out[metric], digits), "n": f"{len(drawn)} / {len(held_out)}"}
+        for metric, (header, digits) in OF_PERSON.items()
+    )  # fmt: skip
+
+
+def opinion_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Distances in features of LPIPS's trunk: mean [lowest, highest set]."""
+    table, lines = wide(rows), []
+    order = [(parts.HELD_OUT, parts.ANOTHER)]
+    order += [(arm, parts.REBUILT) for arm in autoencoders(list(ARMS))]
+    order += [(arm, parts.SAMPLED) for arm in ARMS]
+    for arm, condition in order:
+        own = table[(table["arm"] == arm) & (table["condition"] == condition + OPINION)]
+        if len(own):
+            line = {"Heads": _heads(arm, condition), "n": _n(own["subject"])}
+            lines.append(line | {h: _text(own[m], d) for m, (h, d) in OPINIONS.items()})
+    return pd.DataFrame(lines)
+
+
+OPINIONS = {"frechet": ("Fréchet", 4)} | {name: SHOWN[name] for name in BOUGHT[1:5]}
+
+
+def _heads(arm: str, condition: str) -> str:
+    """What a set is called: rebuilt heads by their autoencoder, others by their arm."""
+    return f"{ARMS[arm].autoencoder} alone" if condition == parts.REBUILT else NAMES[arm]
 
 
 def _bootstrapped(values: pd.Series, digits: int, sign: bool = False) -> str:
@@ -268,5 +313,5 @@ def tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The tables by file stem; parts without rows leave theirs empty."""
     made = {"arms": arms_table, "bought": bought_table, "memory": memory_table,
             "classes": classes_table, "anatomy": anatomy_table, "control": control_table,
-            "blur": blur_table}  # fmt: skip
+            "people": people_table, "opinion": opinion_table, "blur": blur_table}  # fmt: skip
     return {f"generation_{name}": table(rows) for name, table in made.items()}

@@ -31,7 +31,7 @@ def verdict(rows: pd.DataFrame) -> str:
         *(partial(samples, by_set, arm) for arm in (ANATOMY, IMAGE)),
         partial(_bought, rows), partial(_shown, rows), partial(_solved, rows),
         partial(_arms, rows), *(partial(_copies, by_set, arm) for arm in (ANATOMY, IMAGE)),
-        partial(_renderings, by_set), partial(_control, rows),
+        partial(_renderings, by_set), partial(_control, rows), partial(_real, rows),
         partial(_blur, by_set), *(partial(_matched, by_set, arm) for arm in (ANATOMY, IMAGE)),
         partial(_diversity, by_set), partial(_one_map, by_set),
     ]  # fmt: skip
@@ -174,6 +174,7 @@ def _control(rows: pd.DataFrame) -> str:
     pairs = pairs[pairs["what"] == "ventricles"]
     by_arm = dict(list(pairs.groupby("arm")))
     own, ruler = by_arm[IMAGE], by_arm[parts.RULER]
+    ruler = ruler[ruler["how"] != parts.REAL]
     by = {how: agreement(p["asked"], p["measured"]) for how, p in own.groupby("how")}
     best = max(by, key=lambda how: by[how]["r2"])
     true = agreement(ruler["asked"], ruler["measured"])
@@ -183,6 +184,20 @@ def _control(rows: pd.DataFrame) -> str:
         f"{by[best]['rms']:.1f} ml under {best}. The measurement itself, on n = {len(ruler)} "
         f"held-out heads of known volume, has r2 = {true['r2']:.2f} and an RMS error of "
         f"{true['rms']:.1f} ml."
+    )
+
+
+def _real(rows: pd.DataFrame) -> str:
+    """The ruler on real brains, beside the segmenter's count."""
+    pairs = control_pairs(rows)
+    own = pairs[(pairs["what"] == "ventricles") & (pairs["how"] == parts.REAL)]
+    if own.empty:
+        raise LookupError("no real brain was measured")
+    found = agreement(own["asked"], own["measured"])
+    return (
+        f"On {len(own)} real brains the same ruler and the segmenter's count of ventricles have "
+        f"r2 = {found['r2']:.2f} and differ by {found['rms']:.1f} ml (RMS; ruler minus segmenter "
+        f"{found['bias']:+.1f} ml)."
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,6 +64,33 @@ def lpips_25d(
             first, second = (_slices(v, axis) for v in pair)
             distances += network(first, second).reshape(len(first), -1).mean(dim=1).tolist()
     return float(np.mean(distances))
+
+
+def trunk_features(volume: np.ndarray, mask: np.ndarray, peak: float) -> np.ndarray | None:
+    """[1152] numbers of a volume from the trunk of LPIPS, for distances between sets.
+
+    Slices as for `lpips_25d`; the mean over slices and places of each of the five layers' features,
+    which LPIPS scales to unit length at every place. None when the weights are not available.
+
+    Raises:
+        InputError: The peak is not above zero.
+    """
+    volume, mask = np.asarray(volume), np.asarray(mask, dtype=bool)
+    if not peak > 0:
+        raise InputError(f"the peak must be above zero, not {peak}.")
+    network: Any = network_or_none()
+    if network is None:
+        return None
+    shown = _shown(np.where(mask, volume, 0.0)[bounding_box(mask, margin=0)], peak)
+    with torch.no_grad():
+        axes = [network.net(network.scaling_layer(_slices(shown, axis))) for axis in range(3)]
+    means = [torch.cat([_unit(h).mean((2, 3)) for h in layers], dim=1) for layers in axes]
+    return torch.cat(means).mean(0).double().numpy()
+
+
+def _unit(features: Tensor) -> Tensor:
+    """[B, C, ...] features over their length along C."""
+    return features / features.square().sum(1, keepdim=True).sqrt().clamp(min=1e-10)
 
 
 @lru_cache(maxsize=1)

@@ -7,7 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from eval.generation import arms, measure, parts, rulers, samplers, scans, sets, sizes, volumes
+from eval.generation import (
+    arms,
+    measure,
+    opinion,
+    parts,
+    rulers,
+    samplers,
+    scans,
+    sets,
+    sizes,
+    volumes,
+)
 from eval.generation.report import agreement
 from eval.rows import Provenance
 from medil.anatomy.classes import NUMBER, LabelMap
@@ -20,6 +31,7 @@ from medil.grid import Grid, centres_mm
 from medil.model.autoencoder import MedIL
 from medil.synth.attributes import Spread
 from medil.synth.box import box_grid
+from medil.volume import Volume
 
 SMALL = (40, 48, 40)
 
@@ -219,7 +231,14 @@ def made_up(monkeypatch, brains):
     latents = np.zeros((4, 8, 2, 2, 2), np.float32)
     heads = volumes.Heads(brains, known, latents)
     for name in ("held_out", "training", "rebuilt", "sampled", "of_one_map"):
-        monkeypatch.setattr(parts, name, lambda *_: heads)
+        for module in (parts, opinion):
+            monkeypatch.setattr(module, name, lambda *_: heads, raising=False)
+    monkeypatch.setattr(opinion, "network_or_none", lambda: "a network")
+    monkeypatch.setattr(opinion, "trunk_features", lambda volume, *_: volume.mean((0, 1)))
+    monkeypatch.setattr(parts, "held_out_brains", lambda: [SimpleNamespace(name="sub-01")])
+    monkeypatch.setattr(parts, "name_of", lambda entry: entry.name)
+    pair = {"asked": 20.0, "measured": 21.0}
+    monkeypatch.setattr(parts, "_real_ruler", lambda entry: [pair] * len(parts.MEASURED))
     monkeypatch.setattr(parts, "render", lambda *_: np.full((80, 96, 80), 0.5))
     monkeypatch.setattr(parts, "grid", lambda: SimpleNamespace(shape=SMALL))
     monkeypatch.setattr(parts, "spread_values", lambda *_: [20.0, 40.0, 60.0])
@@ -266,6 +285,25 @@ def test_unknown_arms_parts_profiles_and_releases_are_refused(made_up):
         (says,) = (v if isinstance(v, str) else v[0] for v in arguments.values())
         with pytest.raises(InputError, match=says):
             measure.tasks(asked(**arguments), Provenance.now("quick"))
+
+
+def test_without_the_trunk_there_is_no_second_opinion(made_up, monkeypatch):
+    monkeypatch.setattr(opinion, "network_or_none", lambda: None)
+    assert measure.tasks(asked(parts=["opinion"]), Provenance.now("quick")) == []
+
+
+def test_the_ruler_is_held_against_the_segmentation_of_a_real_brain(monkeypatch):
+    box, brain = box_grid(1.0), phantom(shape=(160, 192, 160), scale=0.5)
+    volume = Volume(torch.from_numpy(brain), box)
+    monkeypatch.setattr(parts, "fetch", lambda entry: entry)
+    monkeypatch.setattr(parts, "load", lambda path: volume)
+    labels = torch.from_numpy((brain > 0.1) * NUMBER["white matter"] + 0 * brain).to(torch.uint8)
+    labels[:80][labels[:80] > 0] = NUMBER["cortex"]
+    monkeypatch.setattr(parts, "segment", lambda scan: LabelMap(labels, scan.grid))
+    found = dict(zip(parts.MEASURED, parts._real_ruler("a brain"), strict=True))
+    assert found["ventricles"]["asked"] == 0 and found["ventricles"]["measured"] > 0
+    assert found["brain"]["asked"] == pytest.approx(labels.count_nonzero() / 1000)
+    assert found["brain"]["measured"] > 0.5 * found["brain"]["asked"]
 
 
 # Arms

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval.generation import EXPERIMENT, parts, scans
+from eval.generation import EXPERIMENT, opinion, parts, scans
 from eval.generation.pictures import control_figure, montage, sharpness_figure
 from eval.generation.report import (
     anatomy_table,
@@ -15,6 +15,8 @@ from eval.generation.report import (
     control_pairs,
     control_table,
     memory_table,
+    opinion_table,
+    people_table,
 )
 from eval.generation.sets import UNITS
 from eval.generation.verdict import verdict
@@ -83,6 +85,10 @@ def rows(good=True):
         put("image-only", "ventricles, guidance 1", subject, asked=asked, measured=asked + noise)
         put("image-only", "ventricles, guidance 3", subject, asked=asked, measured=40 + 2 * noise)
         put("ruler", "ventricles, held-out", f"head {k:03d}", asked=asked, measured=asked + 1)
+        put("ruler", f"ventricles, {parts.REAL}", f"sub {k:02d}", asked=asked, measured=asked - 3)
+    near = dict.fromkeys(opinion.UNITS, 0.25)
+    put("held-out", ANOTHER + opinion.OPINION, "set of 24", **near)
+    put("anatomy", SAMPLED + opinion.OPINION, "set of 24, seed 0", **near)
     for k, sigma in enumerate(parts.BLURS_MM):
         moved = {"ms_ssim": 0.5 + (0.02 * k if good else 0), "power_4_8_db": -3.0 * k}
         moved["shape_spread"] = 1 if good else 1 - 0.1 * k
@@ -118,11 +124,11 @@ def test_copies_and_rulers_stand_in_the_table_of_copies():
 def test_control_stands_for_each_weight_with_the_ruler_first():
     pairs, table = control_pairs(prepared()), control_table(prepared())
     solved = scans.SOLVED.partition(", ")[2]
-    assert len(pairs) == 39
-    assert set(pairs["how"]) == {"guidance 1", "guidance 3", "held-out", solved}
+    assert len(pairs) == 51
+    assert set(pairs["how"]) == {"guidance 1", "guidance 3", "held-out", parts.REAL, solved}
     assert table.iloc[0]["Heads"] == "the ruler itself" and table.iloc[0]["Bias"] == "+1"
     assert table.iloc[0]["r2"] == "1.00 [1.00, 1.00]" and table.iloc[0]["n"] == 12
-    assert list(table["Under"][1:]) == ["guidance 1", "guidance 3", solved]
+    assert list(table["Under"][1:]) == [parts.REAL, "guidance 1", "guidance 3", solved]
 
 
 def test_classes_stand_beside_what_the_segmenter_finds_at_best():
@@ -138,6 +144,19 @@ def test_what_a_scan_shows_stands_beside_its_map():
     own = table.loc[("Thickness of the cortex (mm)", "samples")]
     assert own["In the scan"] == "3.00 [3.00, 3.00]" and own["In the map"] == "2.50 [2.50, 2.50]"
     assert own["Scan − map"] == "+0.50 [+0.50, +0.50]"
+
+
+def test_anatomies_of_samples_stand_beside_those_of_held_out_heads():
+    table = people_table(prepared()).set_index("Of the map")
+    line = table.loc["Thickness of the cortex (mm)"]
+    assert line["Samples"] == "2.50 [2.50, 2.50]" and line["Held-out heads"] == "0.90 [0.90, 0.90]"
+    assert line["n"] == "3 / 3"
+
+
+def test_the_second_opinion_names_each_set():
+    table = opinion_table(prepared())
+    assert list(table["Heads"]) == ["held-out heads", "anatomy first, released"]
+    assert list(table["Coverage"]) == ["0.25", "0.25"]
 
 
 def test_blurs_stand_in_order_and_matched_sets_after_them():
@@ -163,6 +182,7 @@ def test_what_a_map_buys_stands_with_minutes_and_training_seeds():
                 "cortex with a Dice of 0.81", "slope 1.00, RMS error 1.0 ml",
                 "precision 0.90 and 0.10", "12.0, those without a map 90.0; the seeds do not",
                 "at equal sharpness their diversity does not differ clearly",
+                "differ by 3.0 ml (RMS; ruler minus segmenter -3.0 ml)",
                 "most of the diversity is that of the maps",
                 "raises their MS-SSIM by 0.080",
                 "shape does not change", "differ mostly by sharpness")),
@@ -214,7 +234,7 @@ def test_figures_show_every_group():
     pytest.importorskip("matplotlib")
     control = control_figure(prepared())
     assert [ax.get_title() for ax in control.axes] == [
-        "the ruler, held-out heads", "anatomy first,\nsolved for in the map",
+        "the ruler,\nheld-out heads", "anatomy first,\nsolved for in the map",
         "image only,\nguidance 1", "image only,\nguidance 3",
     ]  # fmt: skip
     left, right = sharpness_figure(prepared()).axes

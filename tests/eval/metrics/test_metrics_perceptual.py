@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from eval.metrics import perceptual
 from eval.metrics.perceptual import lpips_25d
@@ -101,3 +102,42 @@ def test_a_peak_of_zero_is_refused():
     truth = np.ones((8, 8, 8))
     with pytest.raises(InputError, match="above zero"):
         lpips_25d(truth, truth, everywhere(truth.shape), 0.0, mean_square)
+
+
+# Features of the trunk
+
+
+class Channels:
+    """A stand-in for LPIPS: its only layer holds the image itself, and a constant."""
+
+    def scaling_layer(self, images: torch.Tensor) -> torch.Tensor:
+        return (images + 1) / 2
+
+    def net(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return [torch.cat([images[:, :1], torch.ones_like(images[:, :1])], dim=1)]
+
+
+def test_features_are_mean_unit_vectors_of_each_layer(monkeypatch):
+    monkeypatch.setattr(perceptual, "network_or_none", Channels)
+    volume = np.full((64, 64, 64), 3.0)
+    found = perceptual.trunk_features(volume, everywhere(volume.shape), 4.0)
+    assert found == pytest.approx(np.array([0.6, 0.8]))  # 0.75 and 1, over their length
+    monkeypatch.setattr(perceptual, "network_or_none", lambda: None)
+    assert perceptual.trunk_features(volume, volume > 0, 4.0) is None
+    with pytest.raises(InputError, match="peak"):
+        perceptual.trunk_features(volume, volume > 0, 0.0)
+
+
+def test_the_trained_trunk_tells_a_blurred_volume_from_a_scaled_one():
+    try:
+        alexnet_lpips()
+    except InputError as error:
+        pytest.skip(str(error))
+    rng = np.random.default_rng(0)
+    volume = gaussian_filter(rng.random((70, 70, 70)), 1.0)
+    mask = everywhere(volume.shape)
+    own = perceptual.trunk_features(volume, mask, 1.0)
+    soft = perceptual.trunk_features(gaussian_filter(volume, 2.0), mask, 1.0)
+    brighter = perceptual.trunk_features(2 * volume, mask, 2.0)
+    assert own.shape == (1152,)
+    assert np.abs(brighter - own).max() < 1e-6 < np.linalg.norm(soft - own)
