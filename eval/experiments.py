@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from eval import (
     ablation,
+    downstream,
     evaluate,
     extrapolation,
     generation,
@@ -26,6 +27,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     patch_vs_whole.EXPERIMENT,
     generation.EXPERIMENT,
     segmentation.EXPERIMENT,
+    downstream.EXPERIMENT,
     speed.EXPERIMENT,
     training.EXPERIMENT,
     evaluate.EXPERIMENT,

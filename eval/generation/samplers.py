@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from functools import lru_cache
-from pathlib import Path
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from eval.arms.learners import train_once
 from eval.generation.arms import ARMS, FOLDER, TINY, autoencoder
 from eval.generation.sizes import sizes
 from eval.rows import digest
@@ -37,7 +36,6 @@ from medil.diffusion.training import FlowLearner, load_flow, load_flow_release
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.model.base import LatentAutoencoder
-from medil.training.run import WEIGHTS, train
 
 MOST_VOXELS = 1_000_000  # rendered at a time
 Sampler = LatentFlow | AppearanceFlow
@@ -82,22 +80,17 @@ def sampler(arm: str, profile: str, seed: int) -> Sampler:
     settings = [asdict(config.model), asdict(config.train), config.heads]
     name = digest([model.weights_id, *settings, seed, VERSION])[:8]
     path = FOLDER / "flows" / f"{arm}_seed{seed}_{name}.safetensors"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            train(_learner(model, config), Path(folder), seed)
-            (Path(folder) / WEIGHTS).replace(path)
+    train_once(path, partial(_learner, model, config), seed)
     return load_appearance(path) if own.has_map else load_flow(path)
 
 
 def _learner(
     model: LatentAutoencoder, config: FlowRun | AppearanceRun
 ) -> FlowLearner | AppearanceLearner:
-    heads, with_maps = (
-        draw_heads("train", range(config.heads), FOLDER / "heads"),
-        isinstance(config, AppearanceRun),
+    heads = draw_heads("train", range(config.heads), FOLDER / "heads")
+    latents = encode_heads(
+        model, heads, FOLDER / "latents", with_maps=isinstance(config, AppearanceRun)
     )
-    latents = encode_heads(model, heads, FOLDER / "latents", with_maps)
     if isinstance(config, AppearanceRun):
         return AppearanceLearner(config, latents, air_latent(model))
     return FlowLearner(config, latents)

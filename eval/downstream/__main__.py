@@ -1,0 +1,3 @@
+from eval.downstream import EXPERIMENT
+
+raise SystemExit(EXPERIMENT.main())
