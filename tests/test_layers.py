@@ -21,6 +21,7 @@ ROOMS = (
         "diffusion",
         "tutorial",
         "plots",
+        "preprocess",
         "cli",
         "__main__",
     ),

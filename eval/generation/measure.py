@@ -11,7 +11,7 @@ import pandas as pd
 from eval import rows
 from eval.coders.base import timed
 from eval.generation import opinion, parts, scans
-from eval.generation.arms import ANATOMY, ARMS, autoencoder, flow_seed
+from eval.generation.arms import ANATOMY, autoencoder, flow_seed
 from eval.generation.pieces import Piece
 from eval.generation.samplers import sampler
 from eval.generation.sizes import Sizes, sizes
@@ -52,7 +52,6 @@ def factors(conditions: pd.Series) -> pd.DataFrame:
 def largest_profile(frame: pd.DataFrame) -> pd.DataFrame:
     """The newest rows, of the largest sets where profiles were mixed."""
     frame = frame[frame["experiment"] == NAME]
-    frame = frame[frame["arm"].isin([*ARMS, *parts.RULERS])]  # there were others once
     profile = "gpu" if (frame["profile"] == "gpu").any() else frame["profile"].iloc[-1]
     return rows.latest(frame[frame["profile"] == profile])
 

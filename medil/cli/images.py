@@ -38,6 +38,7 @@ from medil.cli.options import (
     warn_about,
     window,
 )
+from medil.cli.preprocess import preprocess
 from medil.cli.sample import sample
 from medil.cli.store import store
 from medil.cli.train import train, train_appearance, train_ldm, train_segmenter
@@ -323,6 +324,7 @@ def book(profile: str) -> None:
 
 
 medil.add_command(evaluate)
+medil.add_command(preprocess)
 medil.add_command(sample)
 medil.add_command(store)
 medil.add_command(train)

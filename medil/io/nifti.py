@@ -31,6 +31,7 @@ from medil.io.source import (
 from medil.io.streams import opened, read_to_end
 from medil.system.memory import require_memory
 
+ALIGNED = 2  # code of a world that an image was aligned to
 MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
 MAX_NIFTI1_SIZE = 32767  # its header counts voxels in int16
 MGH_SUFFIXES = (".mgz", ".mgh")
@@ -185,6 +186,17 @@ def place_of(source: Source) -> Source:
     return place_from_json(source.kind, source.grid, place_to_json(source))
 
 
+def aligned_source(source: Source, affine_vox2ras: np.ndarray) -> Source:
+    """A file whose voxels lie elsewhere, aligned to something; axes at right angles, mm."""
+    header = source.header
+    if source.codes is not None:
+        header = header.copy()
+        affine = np.diag([*[1 / MM_PER_UNIT[source.units[0]]] * 3, 1]) @ affine_vox2ras
+        header.set_qform(affine, ALIGNED)
+        header.set_sform(affine, ALIGNED)
+    return replace(source, grid=Grid(source.grid.shape, affine_vox2ras), header=header)
+
+
 def full_shape(grid: Grid, source: Source | None) -> tuple[int, ...]:
     """Shape of the file: with the trailing axes of the source where the grid is the same."""
     tail = source.tail if source is not None and _keeps_grid(grid, source) else ()
@@ -229,7 +241,7 @@ def _set_place(image: Any, grid: Grid, known: Source | None) -> None:
     to_header = np.diag([*[1 / MM_PER_UNIT[unit]] * 3, 1])
     affine = q_affine = to_header @ grid.affine_vox2ras
     if not (q_code or s_code):
-        q_code = s_code = 2  # the old header named no coordinate space: "aligned to something"
+        q_code = s_code = ALIGNED  # the old header named no coordinate space
     elif known and q_code and s_code:
         old = to_header @ known.grid.affine_vox2ras
         if np.allclose(old, known.header.get_sform(), atol=1e-5):

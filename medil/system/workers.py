@@ -6,9 +6,9 @@ import functools
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from tqdm import tqdm
@@ -19,6 +19,7 @@ HEAD_BYTES = 3e9  # peak memory of a process that draws heads
 FEW = 4  # with fewer tasks, starting processes takes longer than it saves
 
 Group = list[int]
+Result = TypeVar("Result")
 
 
 def process_count(bytes_each: float = HEAD_BYTES) -> int:
@@ -77,6 +78,34 @@ def share_out(
                 for done in as_completed(running):
                     done.result()
                     bar.update(running[done])
+            finally:  # after a failure, do not start the rest
+                crew.shutdown(cancel_futures=True)
+
+
+def results(
+    function: Callable[..., Result], tasks: Sequence[tuple], processes: int, title: str
+) -> Iterator[Result]:
+    """What a function gives for the arguments of each task, as they are done; tasks are long.
+
+    Each runs in a process of its own kind where there are several.
+
+    Raises:
+        Exception: Whatever a task raised first.
+    """
+    quiet = True if len(tasks) < 2 else None  # None: unless somebody watches
+    with tqdm(total=len(tasks), desc=title, disable=quiet) as bar:
+        if min(processes, len(tasks)) < 2:
+            for task in tasks:
+                yield function(*task)
+                bar.update()
+            return
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(processes, len(tasks)), spawn, _one_thread) as crew:
+            running = [crew.submit(function, *task) for task in tasks]
+            try:
+                for done in as_completed(running):
+                    yield done.result()
+                    bar.update()
             finally:  # after a failure, do not start the rest
                 crew.shutdown(cancel_futures=True)
 

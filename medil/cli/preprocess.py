@@ -1,0 +1,56 @@
+"""`medil preprocess`: raw heads to stripped, corrected, upright brains on their own voxels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from medil.cli.options import folder
+from medil.errors import InputError
+
+
+@click.command(epilog="Example: medil preprocess raw -o prepared")
+@click.argument("inputs", nargs=-1, required=True, metavar="FILES_OR_FOLDER_OR_CSV...")
+@folder
+@click.option(
+    "--strip", type=click.Choice(["deepbet", "synthstrip", "given"]), default="deepbet",
+    show_default=True,
+    help="How the brain is found: deepbet, FreeSurfer's mri_synthstrip on the PATH, or given: "
+    "all that is not 0, for scans that are stripped already.",
+)  # fmt: skip
+@click.option("--no-bias", is_flag=True, help="Leave the bias field alone (N4 corrects it).")
+@click.option("--no-align", is_flag=True, help="Leave the affine alone.")
+@click.option(
+    "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Scans at a time."
+)
+def preprocess(
+    inputs: tuple[str, ...], output: Path, strip: str, no_bias: bool, no_align: bool, jobs: int
+) -> None:
+    """Prepare raw T1w heads: strip, correct the bias field, align to AC-PC.
+
+    No voxel is resampled: alignment changes the affine alone. OUTPUT becomes a BIDS derivative
+    with a brain, a mask and a sidecar for each scan, and quality.html, which shows every scan
+    before and after. A second call prepares only what is new or changed.
+
+    `medil evaluate` and `medil store` take OUTPUT.
+    """
+    from medil.io.listing import list_images
+    from medil.preprocess.pipeline import PAGE, Steps
+    from medil.preprocess.pipeline import preprocess as prepare_all
+
+    found = list_images(inputs)
+    for sentence in found.left_out:
+        click.echo(sentence, err=True)
+    steps = Steps(strip, bias=not no_bias, align=not no_align)
+    done = prepare_all(found.images, output, steps, jobs)
+    failed = [f"{one.name}: {one.failed}" for one in done if one.failed]
+    flagged = sum(bool(one.facts.get("flags")) for one in done)
+    click.echo(
+        f"{output} holds {len(done) - len(failed)} prepared scans, {flagged} with a flag; look at "
+        f"{output / PAGE}"
+    )
+    if failed:
+        for sentence in failed[:-1]:
+            click.echo(sentence, err=True)
+        raise InputError(f"{failed[-1].rstrip('.')}; {len(failed)} of {len(done)} scans failed.")
