@@ -27,7 +27,7 @@ from medil.io.source import SUFFIXES
 from medil.preprocess.alignment import alignment, moved, rotation_deg
 from medil.preprocess.bias_field import bias_field, field_range
 from medil.preprocess.brain_mask import DEEPBET, brain_mask, volume_ml
-from medil.preprocess.quality import draw, flags, write_page
+from medil.preprocess.quality import Done, draw, flags, write_page
 from medil.system.files import atomic_output, file_sha256, make_folder
 from medil.system.workers import results
 from medil.volume import Volume, load, save
@@ -92,14 +92,6 @@ def prepare(scan: Volume, steps: Steps) -> Prepared:
 
 
 # Files
-
-
-class Done(NamedTuple):
-    """What became of one scan: its sidecar's content, or a sentence that says what was wrong."""
-
-    name: str
-    facts: dict[str, Any]
-    failed: str = ""
 
 
 def preprocess(scans: Sequence[Listed], out: Path, steps: Steps, processes: int = 1) -> list[Done]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -14,9 +14,6 @@ from torch import Tensor
 from medil.plots import PLANES, draw_plane, panels, window_of
 from medil.system.files import atomic_output
 from medil.volume import Volume
-
-if TYPE_CHECKING:
-    from medil.preprocess.pipeline import Done
 
 BRAIN_ML = (800.0, 2000.0)  # intracranial volumes of adults lie well inside
 MOST_FIELD = 3.0  # of the bright over the dark end of a bias field
@@ -31,6 +28,14 @@ STYLE = """body{font:15px sans-serif;margin:1.5em auto;max-width:70em;padding:0 
 img{max-width:100%}table{border-collapse:collapse}td,th{padding:.2em .8em;text-align:left}
 section{border-top:1px solid #999;margin-top:1.5em}.flag{color:#b00020;font-weight:bold}
 @media(prefers-color-scheme:dark){body{background:#121212;color:#ddd}.flag{color:#ff8a80}}"""
+
+
+class Done(NamedTuple):
+    """What became of one scan: its sidecar's content, or a sentence that says what was wrong."""
+
+    name: str
+    facts: dict[str, Any]
+    failed: str = ""
 
 
 def flags(facts: dict[str, Any], mask: Tensor, scan: Volume) -> list[str]:
