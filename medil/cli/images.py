@@ -16,6 +16,7 @@ from medil import __version__
 from medil.cli.evaluate import evaluate
 from medil.cli.options import (
     FILE,
+    Like,
     Spacing,
     Window,
     check_image_output,
@@ -160,7 +161,7 @@ def decode(
     output: Path,
     force: bool,
     spacing: Spacing | None,
-    like: Path | None,
+    like: Like | None,
     preset: str | None,
     weights: Path | None,
     memory_bytes: int | None,
@@ -202,7 +203,7 @@ def reconstruct(
     read: Reader,
     window: Window | None,
     spacing: Spacing | None,
-    like: Path | None,
+    like: Like | None,
     preset: str | None,
     weights: Path | None,
     memory_bytes: int | None,
@@ -247,7 +248,7 @@ def phantom(
     output: Path,
     force: bool,
     spacing: Spacing | None,
-    like: Path | None,
+    like: Like | None,
     seed: int | None,
     supersample: int,
 ) -> None:
@@ -257,16 +258,16 @@ def phantom(
     """
     from medil.io.nifti import place_of
     from medil.synth.phantoms import render
-    from medil.volume import Volume, load, save
+    from medil.volume import Volume, save
 
     check_image_output(output, force)
     drawn = find_phantom(name, seed)
     if spacing and like:
         raise InputError("--spacing and --like both name the output's grid; name only one.")
-    resembled = load(like, volume_index=0) if like else None
+    resembled = like.load() if like else None
     grid = drawn.grid(spacing or 1.0)
     if like and resembled:
-        check_overlap(resembled.grid, grid, like)
+        check_overlap(resembled.grid, grid, like.path)
         grid = resembled.grid
     require_memory(grid.n_voxels, RENDER_BYTES, "this phantom")
     source = place_of(resembled.source) if resembled and resembled.source else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -41,7 +41,10 @@ window = click.option(
     "--window", type=float, nargs=2, metavar="LOW HIGH",
     help="Intensities that become 0 and 1, such as -1000 1000 for CT [default: percentiles].",
 )  # fmt: skip
-like = click.option("--like", type=FILE, metavar="IMAGE", help="Render on the grid of this image.")
+bids_suffix = click.option(
+    "--suffix", default="T1w", show_default=True, metavar="NAME",
+    help="Which images of a BIDS data set: the end of their names.",
+)  # fmt: skip
 preset = click.option("--preset", metavar="NAME", help="Released model [default: tiny].")
 
 
@@ -74,6 +77,40 @@ def scan_options(verb: Callable) -> Callable:
         return verb(*args, read=read, **rest)
 
     return volume(series(keep_tilt(with_read)))
+
+
+def like(verb: Callable) -> Callable:
+    """Add --like and --like-series; the verb takes `like`, a `Like` or None."""
+    place = click.option(
+        "--like", "place", type=FILE, metavar="IMAGE", help="Render on the grid of this image."
+    )
+    series = click.option(
+        "--like-series", metavar="NUMBER", help="Number or UID of the series in a --like folder."
+    )
+
+    @wraps(verb)
+    def with_like(*args: object, place: Path | None, like_series: str | None, **rest: object):
+        if place is None and like_series is not None:
+            raise InputError("--like-series chooses from a DICOM folder; name it with --like.")
+        return verb(*args, like=Like(place, like_series) if place else None, **rest)
+
+    return place(series(with_like))
+
+
+class Like(NamedTuple):
+    """The image whose grid an output takes."""
+
+    path: Path
+    series: str | None
+
+    def load(self) -> Volume:
+        """The image; the first volume of a 4-D one."""
+        from medil.volume import load
+
+        try:
+            return load(self.path, volume_index=0, series=self.series)
+        except InputError as error:
+            raise InputError(str(error).replace("`series=", "`like_series=")) from error
 
 
 def model_options(verb: Callable) -> Callable:
@@ -135,7 +172,7 @@ def render_to_file(
 
 
 def target(
-    native: Grid, source: Source | None, spacing_mm: Spacing | None, other: Path | None
+    native: Grid, source: Source | None, spacing_mm: Spacing | None, other: Like | None
 ) -> tuple[Grid, Source | None]:
     """The grid of the output, RAS+, and the file whose format and orientation it takes.
 
@@ -147,15 +184,14 @@ def target(
     """
     from medil.grid import as_triple
     from medil.io.nifti import place_of
-    from medil.volume import load
 
     if spacing_mm and other:
         raise InputError("--spacing and --like both name the output's grid; name only one.")
     grid = native
     if other:
-        resembled = load(other, volume_index=0)
+        resembled = other.load()
         grid, source = resembled.grid, resembled.source and place_of(resembled.source)
-        check_overlap(grid, native, other)
+        check_overlap(grid, native, other.path)
     if spacing_mm:
         on_disk = source.grid if source else native
         spacing_mm = as_triple(spacing_mm, "--spacing")

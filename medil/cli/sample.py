@@ -89,6 +89,9 @@ DEFAULT_MM: Triple = (1.0, 1.0, 1.0)
     "--volume", "volume_index", type=int, metavar="K", help="Volume of a 4-D --like, from 0."
 )
 @click.option(
+    "--series", metavar="NUMBER", help="Number or UID of the series in a --like DICOM folder."
+)
+@click.option(
     "--centre", type=float, nargs=3, metavar="R A S",
     help="Of --image-only: middle of the head in world mm of --like [default: the middle of its "
     "bright voxels].",

@@ -89,6 +89,7 @@ class Asked:
     steps: int | None
     like: Path | None
     volume_index: int | None
+    series: str | None
     centre: Triple | None
     image_only: bool
     preset: str | None
@@ -100,9 +101,9 @@ class Asked:
         """The job of the kind of model that is asked for, with everything refused that must be."""
         if self.preset and self.weights:
             raise InputError("--preset and --weights both name a model; name only one.")
-        if self.like is None and (self.centre is not None or self.volume_index is not None):
-            name = "--centre" if self.centre is not None else "--volume"
-            raise InputError(f"{name} belongs to a scan; name it with --like.")
+        of_scan = {"--centre": self.centre, "--volume": self.volume_index, "--series": self.series}
+        if self.like is None and (named := [k for k, v in of_scan.items() if v is not None]):
+            raise InputError(f"{named[0]} belongs to a scan; name it with --like.")
         anatomy_first = self.is_anatomy_first()
         self._check_kind(anatomy_first)
         return anatomy_first_job(self) if anatomy_first else image_only_job(self)
@@ -187,7 +188,7 @@ def anatomy_first_job(asked: Asked) -> Job:
     flow, given = flow.to(model.device), None
     if asked.like:
         check_closed_form(model)
-        scan = load(asked.like, asked.volume_index)
+        scan = load(asked.like, asked.volume_index, series=asked.series)
         given = anatomies.anatomy_like(scan, flow.config.voxels)
     elif asked.map_file:
         given = anatomies.given_anatomy(asked.map_file, flow.config.voxels)
@@ -241,7 +242,7 @@ def image_only_job(asked: Asked) -> Job:
     flow.embed_conditions([requested])  # refuses unknown conditions
     if asked.like:
         check_closed_form(model)
-    scan = load(asked.like, asked.volume_index) if asked.like else None
+    scan = load(asked.like, asked.volume_index, series=asked.series) if asked.like else None
     observation = observe(scan, flow, asked.centre) if scan else None
     line(steps, SHIFT)  # refuses a number out of range
     warnings = range_warnings(requested, flow.known.spreads)
