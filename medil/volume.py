@@ -124,13 +124,14 @@ def load(
         grid, transform = source.grid.reoriented("RAS")
         values = orientations.apply_orientation(_to_values(stored, source), transform)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        text = str(error)
+        raise InputError(text if text.startswith(f"{path}:") else f"{path}: {text}") from error
     return Volume(torch.from_numpy(np.ascontiguousarray(values)), grid, source)
 
 
 def _read(path: Path, volume_index: int | None) -> tuple[np.ndarray, Source]:
     """Stored values and source; whatever a parser makes of damaged bytes is an `InputError`."""
-    suffix = suffix_of(path.name)
+    suffix = suffix_of(path)
     reader = read_nrrd if suffix in (".nrrd", ".nhdr") else read_nibabel
     try:
         return reader(path, volume_index)

@@ -25,7 +25,6 @@ from medil.errors import InputError
 from medil.grid import Grid
 from medil.io.listing import list_images
 from medil.io.notices import notices
-from medil.io.source import suffix_of
 from medil.system.files import file_sha256
 from medil.system.memory import require_memory
 from medil.volume import Volume, load, replace_nonfinite, robust_intensity
@@ -49,8 +48,10 @@ class Input:
     """One volume to evaluate: its name in the report, its file and perhaps its mask."""
 
     name: str
-    path: Path
+    path: Path  # a file, or the folder of a DICOM series
     mask: Path | None = None
+    series: str | None = None  # UID of a DICOM series
+    files: tuple[Path, ...] = ()  # of a DICOM series
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Checked:
     mask_cm3: float  # volume inside the mask
     mask_share: float  # the same as a share of the scan
     warnings: tuple[str, ...]  # sentences; each was measured
+    series: str | None = None  # UID of a DICOM series; never shown
 
 
 @dataclass(frozen=True)
@@ -82,25 +84,23 @@ class Plan:
 # Finding
 
 
-def find(places: Sequence[str | Path]) -> tuple[list[Input], list[str]]:
-    """The volumes of `medil.io.listing.list_images`, each named by its subject or else by its file.
+def find(
+    places: Sequence[str | Path], suffix: str = "T1w", split: str | None = None
+) -> tuple[list[Input], list[str]]:
+    """The volumes of `medil.io.listing.list_images`, which names and selects them.
 
     Returns:
-        The volumes, and a sentence for each file that is left out.
+        The volumes, and a sentence for each file that is left out and on how places were read.
 
     Raises:
         InputError: What `list_images` refuses, an unknown format, two volumes of one name, or none.
     """
-    found = list_images(places)
+    found = list_images(places, suffix, split)
     if not found.images:
         raise InputError(" ".join(found.left_out) or "no volume is named.")
     inputs = [
-        Input(
-            name or path.name[: -len(suffix_of(path))] or path.name,
-            path.absolute(),
-            mask and mask.absolute(),
-        )
-        for path, name, mask in found.images
+        Input(i.name, i.path.absolute(), i.mask and i.mask.absolute(), i.series, i.files)
+        for i in found.images
     ]
     by_name: dict[str, Input] = {}
     for entry in inputs:
@@ -110,7 +110,7 @@ def find(places: Sequence[str | Path]) -> tuple[list[Input], list[str]]:
                 f"two volumes are called {entry.name!r}: {other.path} and {entry.path}; name them "
                 "in the column 'subject' of a CSV table."
             )
-    return inputs, found.left_out
+    return inputs, [*(f"left out: {text}" for text in found.left_out), *found.notes]
 
 
 # Checking
@@ -122,7 +122,7 @@ def check(entry: Input) -> Checked:
     Raises:
         InputError: The file, and what is wrong with it.
     """
-    loaded = load(entry.path)
+    loaded = load(entry.path, series=entry.series)
     try:
         volume, finite = _finite(loaded)
         if min(volume.grid.shape) < LEAST_VOXELS:
@@ -152,8 +152,9 @@ def check(entry: Input) -> Checked:
             *(loaded.source.notes if loaded.source else ()),
             *notices(volume.data, volume.grid.spacing_mm, scale),
             *warnings_about(data, mask, rule, volume.grid, int((~finite).sum())),
-            *seen_in_training(file_sha256(entry.path)),
+            *([] if entry.files else seen_in_training(file_sha256(entry.path))),
         ),
+        series=entry.series,
     )
 
 
@@ -165,8 +166,8 @@ def _finite(volume: Volume) -> tuple[Volume, np.ndarray]:
 
 def _digest(entry: Input) -> str:
     """Of all bytes that the numbers depend on; a detached header's data file included."""
-    paths = [entry.path, *([entry.mask] if entry.mask else [])]
-    if suffix_of(entry.path) == ".nhdr":
+    paths = [*(entry.files or [entry.path]), *([entry.mask] if entry.mask else [])]
+    if entry.path.name.lower().endswith(".nhdr"):
         paths += [p for p in sorted(entry.path.parent.iterdir()) if p.stem == entry.path.stem]
     hashes = [file_sha256(path) for path in paths]
     return hashes[0] if len(hashes) == 1 else digest(hashes)
@@ -287,7 +288,7 @@ def inside_over_rim(data: np.ndarray, mask: np.ndarray, spacing_mm: Sequence[flo
 
 def read(checked: Checked) -> Scan:
     """A checked volume and its mask, as the experiments take them."""
-    volume, finite = _finite(load(checked.path))
+    volume, finite = _finite(load(checked.path, series=checked.series))
     mask, _ = mask_of(volume, Path(checked.mask) if checked.mask else None, finite)
     return Scan(volume, mask)
 

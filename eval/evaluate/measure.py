@@ -15,7 +15,7 @@ from eval.evaluate.cases import CASES, arms
 from eval.evaluate.inputs import Checked, Plan, check, find, subject
 from eval.evaluate.report import NAME
 from eval.reconstruction import measure as reconstruction
-from medil.errors import InputError
+from medil.errors import InputError, printable
 from medil.grid import Grid
 from medil.system.files import atomic_output, make_folder
 
@@ -65,9 +65,9 @@ def plan_of(options: argparse.Namespace) -> Plan:
     for text in options.coder:
         path, colon, name = text.rpartition(":")
         coders.append(f"{Path(path).absolute()}{colon}{name}" if path else text)
-    inputs, left_out = find(options.inputs)
-    for sentence in left_out:
-        print(f"Left out: {sentence}")
+    inputs, remarks = find(options.inputs, options.suffix, options.split)
+    for sentence in remarks:
+        print(printable(sentence))
     arms(Plan(release, tuple(coders), ()))
     found = [check(entry) for entry in tqdm(inputs, desc="reading", unit="scan")]
     return Plan(release, tuple(coders), tuple(with_size(f, release) for f in found))
@@ -85,8 +85,10 @@ def with_size(found: Checked, release: str) -> Checked:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The scans, the user's own coders, ``--force``."""
-    parser.add_argument("inputs", type=Path, nargs="+", help="images, folders, CSV tables")
+    """The scans and which of them, the user's own coders, ``--force``."""
+    parser.add_argument("inputs", type=Path, nargs="+", help="images, folders, tables")
+    parser.add_argument("--suffix", default="T1w", help="which images of a BIDS data set")
+    parser.add_argument("--split", default="test", help="which lines of tables that name a split")
     parser.add_argument("--coder", action="append", default=[], help="FILE.py:NAME, a model")
     parser.add_argument("--force", action="store_true", help="measure all of it again")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from medil.cli.options import FILE, folder, model_options
+from medil.cli.options import FILE, bids_suffix, folder, model_options
 from medil.errors import InputError
 
 PATIENCE_S = 20.0  # time that processes have after Ctrl-C to end by themselves
@@ -23,9 +23,14 @@ NEEDED = ("pandas", "skimage", "matplotlib", "itables", "papermill", "jupyter_bo
 
 
 @click.command(epilog="Example: medil evaluate scans -o report")
-@click.argument("inputs", nargs=-1, required=True, type=FILE, metavar="FILES_OR_FOLDER_OR_CSV...")
+@click.argument("inputs", nargs=-1, required=True, type=FILE, metavar="PLACES...")
 @folder
 @model_options
+@bids_suffix
+@click.option(
+    "--split", default="test", show_default=True, metavar="NAME",
+    help="Lines of tables with this split, or with none, are taken.",
+)  # fmt: skip
 @click.option(
     "--coder", "coders", multiple=True, metavar="FILE.py:NAME",
     help="Another model: a function that returns coders; may be repeated.",
@@ -42,6 +47,8 @@ def evaluate(
     output: Path,
     preset: str | None,
     weights: Path | None,
+    suffix: str,
+    split: str,
     coders: tuple[str, ...],
     profile: str,
     workers: int | None,
@@ -50,15 +57,17 @@ def evaluate(
 ) -> None:
     """Measure a model on your own scans and write a report.
 
-    Runs in a checkout. Inputs are images, quoted patterns, folders of images, or CSV tables
-    with a column path and optionally subject and mask. A folder without images is searched in
-    its subfolders. A second call measures only scans that are new.
+    Runs in a checkout. Places are images, quoted patterns, folders of images, folders of DICOM
+    series, BIDS data sets, or tables (.csv, .tsv) with a column path and optionally subject,
+    mask and split. A folder without images is searched in its subfolders. A second call
+    measures only scans that are new.
     """
     root = checkout()
     if preset and weights:
         raise InputError("--preset and --weights both name a model; name only one.")
     command = [str(path.absolute()) for path in inputs]
     command += ["--out", str(output.absolute()), "--profile", profile]
+    command += ["--suffix", suffix, "--split", split]
     command += ["--release", str(weights.absolute()) if weights else preset or "tiny"]
     for coder in coders:
         path, colon, name = coder.rpartition(":")

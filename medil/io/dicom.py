@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medil.errors import InputError, needs
+from medil.grid import Grid
 from medil.io.codestreams import unpack
 from medil.io.dicom_headers import (
     PER_FRAME,
@@ -68,21 +69,41 @@ def read_dicom(
         import pydicom  # noqa: F401
     with silence_pydicom():
         headers, notes = read_headers(place)
-        chosen = choose_series(headers, series)
-        chosen = without_localizers(chosen, notes)
-        slices = [one for header in chosen for one in apply_to_file(header, _slices)]
-        found = volumes(slices)
-        rows, columns = slices[0].shape
-        _, _, index = spatial_shape((columns, rows, len(found[0]), len(found)), volume_index)
-        grid, assumed = grid_of(found[index], keep_tilt)
-        if any("MONOCHROME1" in header.tags.PhotometricInterpretation for header in chosen):
-            assumed.append("low values were meant to be shown bright (MONOCHROME1); none changed.")
-        stored, slope, inter = _read_pixels(found[index])
-    said = (*notes, *assumed)
-    return stored, Source("dicom", grid, stored.dtype, None, slope, inter, notes=said)
+        stack = stacked(choose_series(headers, series), volume_index, keep_tilt)
+        stored, slope, inter = _read_pixels(stack.slices)
+    said = (*notes, *stack.notes)
+    return stored, Source("dicom", stack.grid, stored.dtype, None, slope, inter, notes=said)
 
 
 # Slices
+
+
+class Stack(NamedTuple):
+    """The sorted slices of one volume, where they lie, and what was assumed or left out."""
+
+    slices: list[Slice]
+    grid: Grid
+    notes: list[str]
+
+
+def stacked(
+    headers: list[Header], volume_index: int | None = None, keep_tilt: bool = False
+) -> Stack:
+    """One volume of a series, by its headers alone; arguments as `read_dicom`.
+
+    Raises:
+        InputError: What is wrong with the series.
+    """
+    notes: list[str] = []
+    headers = without_localizers(headers, notes)
+    slices = [one for header in headers for one in apply_to_file(header, _slices)]
+    found = volumes(slices)
+    rows, columns = slices[0].shape
+    _, _, index = spatial_shape((columns, rows, len(found[0]), len(found)), volume_index)
+    grid, assumed = grid_of(found[index], keep_tilt)
+    if any("MONOCHROME1" in header.tags.PhotometricInterpretation for header in headers):
+        assumed.append("low values were meant to be shown bright (MONOCHROME1); none changed.")
+    return Stack(found[index], grid, [*notes, *assumed])
 
 
 def _slices(header: Header) -> list[Slice]:

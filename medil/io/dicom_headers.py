@@ -30,11 +30,11 @@ PIXELS = (
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration",
 )  # fmt: skip
 TAGS = (
-    *PIXELS, "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "Modality",
-    "ImageType", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing",
-    "SliceThickness", "SpacingBetweenSlices", "RescaleSlope", "RescaleIntercept", "EchoTime",
-    "ModalityLUTSequence", "TemporalPositionIdentifier", "AcquisitionNumber", "InstanceNumber",
-    SHARED, PER_FRAME,
+    *PIXELS, "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID",
+    "SeriesNumber", "Modality", "ImageType", "ImageOrientationPatient", "ImagePositionPatient",
+    "PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "RescaleSlope", "RescaleIntercept",
+    "EchoTime", "ModalityLUTSequence", "TemporalPositionIdentifier", "AcquisitionNumber",
+    "InstanceNumber", SHARED, PER_FRAME,
 )  # fmt: skip
 
 
@@ -47,6 +47,7 @@ class Header(NamedTuple):
     n_frames: int  # images in the file; 0 in other objects
     size: tuple[int, int]  # (columns, rows)
     uid: str  # of its series
+    study: str  # UID of its study, which holds series of one person and one visit
     number: int | None  # of its series
     modality: str
     image_type: tuple[str, ...]
@@ -190,6 +191,7 @@ def _read_header(path: Path) -> Header | None:
         n_frames=int(tags.get("NumberOfFrames") or 1) if is_image else 0,
         size=(int(tags.Columns), int(tags.Rows)) if is_image else (0, 0),
         uid=str(tags.get("SeriesInstanceUID") or ""),
+        study=str(tags.get("StudyInstanceUID") or ""),
         number=_integer(tags.get("SeriesNumber")),
         modality=modality if modality in MODALITIES else "",
         image_type=_words(tags.get("ImageType")),

@@ -22,9 +22,7 @@ def choose_series(headers: Sequence[Header], series: str | int | None) -> list[H
     Raises:
         InputError: Several series and none chosen, or a choice that does not exist; lists them.
     """
-    by_uid: dict[str, list[Header]] = {}
-    for header in headers:
-        by_uid.setdefault(header.uid, []).append(header)
+    by_uid = by_series(headers)
     if series is None and len(by_uid) == 1:
         return list(headers)
     numbers = {uid: files[0].number for uid, files in by_uid.items()}
@@ -34,7 +32,7 @@ def choose_series(headers: Sequence[Header], series: str | int | None) -> list[H
         return by_uid[matches[0]]
     listed = sorted(by_uid, key=lambda uid: (numbers[uid] is None, numbers[uid], uid))
     shared = Counter(numbers.values())
-    names = [_series_name(by_uid[uid], shared) for uid in listed[:MOST_SERIES]]
+    names = [series_label(by_uid[uid], shared) for uid in listed[:MOST_SERIES]]
     if len(listed) > MOST_SERIES:
         names.append(f"and {len(listed) - MOST_SERIES} more")
     problem = "pass `series=NUMBER_OR_UID` where it is taken, or name a folder with one series"
@@ -44,8 +42,19 @@ def choose_series(headers: Sequence[Header], series: str | int | None) -> list[H
     raise InputError(f"{count}: {', '.join(names)}; {problem}.")
 
 
-def _series_name(files: Sequence[Header], shared: Counter) -> str:
-    """Such as ``4 (MR, 256 x 256, 120 images)``; the UID where numbers do not tell apart."""
+def by_series(headers: Sequence[Header]) -> dict[str, list[Header]]:
+    """The files of each series, by its UID."""
+    found: dict[str, list[Header]] = {}
+    for header in headers:
+        found.setdefault(header.uid, []).append(header)
+    return found
+
+
+def series_label(files: Sequence[Header], shared: Counter) -> str:
+    """Such as ``4 (MR, 256 x 256, 120 images)``; the UID where a number does not tell apart.
+
+    `shared` counts the numbers of all series.
+    """
     first, name = files[0], str(files[0].number)
     if first.number is None or shared[first.number] > 1:
         is_valid = re.fullmatch(r"[0-9.]{1,64}", first.uid)

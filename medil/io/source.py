@@ -17,6 +17,16 @@ from medil.errors import InputError
 from medil.grid import Grid
 
 SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh", ".nrrd", ".nhdr")
+ANALYZE = (
+    "Analyze and paired NIfTI images (.hdr, .img) are neither read nor written; nibabel's command "
+    "`nib-convert scan.img scan.nii.gz` makes one file of them, whose left and right must be "
+    "checked, since Analyze does not tell them apart."
+)
+META_IMAGE = (
+    "MetaImage (.mha, .mhd) is neither read nor written; 3D Slicer converts it, and so does "
+    "SimpleITK: WriteImage(ReadImage('scan.mha'), 'scan.nii.gz')."
+)
+FOREIGN = {".hdr": ANALYZE, ".img": ANALYZE, ".mha": META_IMAGE, ".mhd": META_IMAGE}
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,8 @@ def suffix_of(path: str | Path) -> str:
     for suffix in SUFFIXES:
         if name.endswith(suffix):
             return suffix
+    if hint := FOREIGN.get(Path(name).suffix):
+        raise InputError(f"{path}: {hint}")
     raise InputError(f"{path}: unknown extension; images end in {', '.join(SUFFIXES)}.")
 
 

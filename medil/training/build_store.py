@@ -8,10 +8,11 @@ is written under another name and renamed, so it exists whole or not at all.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from tqdm import tqdm
 
 from medil.errors import InputError, WriteError
 from medil.io.intensity import Intensity, replace_nonfinite, robust_intensity
+from medil.io.listing import Listed
 from medil.io.source import suffix_of
 from medil.regrid import box_average
 from medil.system.files import file_sha256, make_folder
@@ -47,10 +49,9 @@ class Built:
 
 
 def build_store(
-    paths: Iterable[str | Path],
+    images: Iterable[str | Path | Listed],
     folder: str | Path,
     window: tuple[float, float] | None = None,
-    subjects: Mapping[str, str] | None = None,
     kind: str = "",
     progress: bool = False,
 ) -> Built:
@@ -61,10 +62,10 @@ def build_store(
     stay. One process builds at a time.
 
     Args:
-        paths: Images that `medil.volume.load` reads, except .nhdr.
+        images: Images that `medil.volume.load` reads, except .nhdr. Those that
+            `medil.io.listing.list_images` lists keep their name, subject, age and sex.
         folder: Folder of the store; created when missing, but its parent must exist.
         window: Intensities that become 0 and 1; by percentiles of each image when None.
-        subjects: Path (as `str(path)`) to subject, for splits that go by subject.
         kind: What these images show, such as ``brain`` or ``head``; training weighs each kind.
         progress: Show a bar.
 
@@ -78,15 +79,16 @@ def build_store(
     zarr_3()
     builder = _Builder(Path(folder), Intensity(*window) if window else None)
     new, kept, failed = 0, 0, []
-    for path in tqdm(list(map(Path, paths)), desc="store", unit="volume", disable=not progress):
+    listed = [one if isinstance(one, Listed) else Listed(Path(one)) for one in images]
+    for image in tqdm(listed, desc="store", unit="volume", disable=not progress):
         try:
-            written = builder.add(path, (subjects or {}).get(str(path), ""), kind)
+            written = builder.add(image, kind)
             new, kept = new + written, kept + (not written)
         except WriteError:
             raise
         except InputError as error:
             text = str(error)
-            failed.append(text if str(path) in text else f"{path}: {text}")
+            failed.append(text if str(image.path) in text else f"{image.path}: {text}")
     return Built(new, kept, failed)
 
 
@@ -102,21 +104,20 @@ class _Builder:
         self.by_hash = {facts["sha256"]: key for key, facts in self.facts.items()}
         self.by_path = {facts["source"]: key for key, facts in self.facts.items()}
 
-    def add(self, path: Path, subject: str, kind: str = "") -> bool:
-        """Store a file unless its volume exists; returns whether it was written.
+    def add(self, image: Listed, kind: str = "") -> bool:
+        """Store an image unless its volume exists; returns whether it was written.
 
         Raises:
             InputError: The file cannot be read, or its image is constant.
         """
-        name = scan_name(path)
-        source, stat = str(path.resolve()), path.stat()
-        origin = {"source": source, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-        labels = {k: v for k, v in (("subject", subject), ("kind", kind)) if v}
-        former = self.by_path.get(source)
+        name, origin = scan_name(image), origin_of(image)
+        known = {"subject": image.subject, "kind": kind, **image.covariates.facts()}
+        labels = {key: value for key, value in known.items() if value != ""}
+        former = self.by_path.get(origin["source"])
         if former and origin.items() <= self.facts[former].items():
             self._update(former, labels)
             return False
-        sha256 = file_sha256(path)
+        sha256 = sha256_of(image)
         if same := self.by_hash.get(sha256):
             moved = same == former or not Path(self.facts[same]["source"]).exists()
             self._update(same, labels | (origin if moved else {}))
@@ -124,10 +125,11 @@ class _Builder:
                 self._remove(former)
             return False
         key = f"{re.sub(r'[^A-Za-z0-9_-]', '_', name)}-{sha256[:12]}"
-        facts = {"name": name, "subject": subject, "kind": kind, "sha256": sha256, **origin}
+        facts = {"name": name, "subject": "", "kind": "", **labels, "sha256": sha256, **origin}
         with _whole(self.folder / key) as temporary:
-            self.facts[key] = _write(temporary, load(path), facts, self.intensity)
-        self.by_hash[sha256], self.by_path[source] = key, key
+            volume = load(image.path, series=image.series)
+            self.facts[key] = _write(temporary, volume, facts, self.intensity)
+        self.by_hash[sha256], self.by_path[origin["source"]] = key, key
         if former:  # the file holds other bytes now
             self._remove(former)
         return True
@@ -147,18 +149,39 @@ class _Builder:
         del self.by_hash[self.facts.pop(key)["sha256"]]
 
 
-def scan_name(path: Path) -> str:
-    """A file's name without its suffix.
+def scan_name(image: Listed) -> str:
+    """The name of an image; its file's name without a suffix where it has none.
 
     Raises:
         InputError: The path is not a file that a store takes.
     """
-    if not path.is_file():
-        raise InputError(f"{path} is not a file.")
-    suffix = suffix_of(path)
+    if image.files:
+        return image.name
+    if not image.path.is_file():
+        raise InputError(f"{image.path} is not a file.")
+    suffix = suffix_of(image.path)
     if suffix == ".nhdr":
-        raise InputError(f"{path} keeps its voxels in another file; write it as .nrrd first.")
-    return path.name[: -len(suffix)]
+        raise InputError(f"{image.path} keeps its voxels in another file; write it as .nrrd first.")
+    return image.name or image.path.name[: -len(suffix)]
+
+
+def origin_of(image: Listed) -> dict[str, Any]:
+    """Where an image comes from, by which an unchanged one is known without reading it."""
+    files = image.files or (image.path,)
+    stats = [path.stat() for path in files]
+    return {
+        "source": str(files[0].resolve()),
+        "bytes": sum(stat.st_size for stat in stats),
+        "mtime_ns": max(stat.st_mtime_ns for stat in stats),
+    }
+
+
+def sha256_of(image: Listed) -> str:
+    """Digest of the bytes of an image: of its file, or of the digests of its DICOM files."""
+    if not image.files:
+        return file_sha256(image.path)
+    digests = sorted(file_sha256(path) for path in image.files)
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def claim(folder: Path, intensity: Intensity | None) -> None:

@@ -179,3 +179,35 @@ def test_one_broken_file_among_many_stops_it_before_any_work(folder, tmp_path, c
     assert EXPERIMENT.main([str(folder), "--out", str(tmp_path / "report")]) == 2
     assert "broken.nii" in capsys.readouterr().err
     assert not (tmp_path / "report").exists()
+
+
+def test_a_dicom_folder_is_read_as_its_volumes_under_names_of_nobody(tmp_path):
+    pytest.importorskip("pydicom", reason="pydicom (extra dicom) is not installed")
+    from tests import dicom_files
+
+    slices = head().data.round().numpy().astype(np.uint16)
+    for number in (4, 5):
+        for k in range(24):
+            one = dicom_files.slice_of(
+                np.ascontiguousarray(slices[:, :, k] + number), (0, 0, 3.0 * k), number=number,
+                series=f"1.{number}", StudyInstanceUID="1.2",
+            )  # fmt: skip
+            dicom_files.write(tmp_path / "QUISLING" / f"{number}-{k}", one)
+    inputs, remarks = evaluate_inputs.find([tmp_path / "QUISLING"])
+    checked = [evaluate_inputs.check(entry) for entry in inputs]
+    assert [c.name.partition("_")[2] for c in checked] == ["series-4", "series-5"]
+    assert not remarks and checked[0].data_sha256 != checked[1].data_sha256
+    assert evaluate_inputs.read(checked[1]).volume.data.max() == slices[..., :24].max() + 5
+    shown = " ".join(str((c.name, c.warnings, c.orientation)) for c in checked)
+    assert not [secret for secret in dicom_files.SECRETS if secret in shown]
+
+
+def test_sessions_of_a_bids_data_set_are_volumes_of_their_own(tmp_path):
+    for session in ("ses-01", "ses-02"):
+        place = tmp_path / "sub-01" / session / "anat"
+        place.mkdir(parents=True)
+        save(head(), place / f"sub-01_{session}_T1w.nii")
+    (tmp_path / "dataset_description.json").write_text("{}")
+    assert [f.name for f in evaluate_inputs.find([tmp_path])[0]] == [
+        "sub-01_ses-01", "sub-01_ses-02",
+    ]  # fmt: skip

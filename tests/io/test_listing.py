@@ -67,6 +67,6 @@ def test_a_store_holds_one_volume_and_says_what_it_lacks(dataset, tmp_path, run_
     pytest.importorskip("click", reason="click (extra cli) is not installed")
     pytest.importorskip("zarr", reason="zarr (extra store) is not installed")
     code, _, err = run_medil("store", dataset, "-o", tmp_path / "store")
-    assert code == 2 and "sub-02_T1w.nii.gz is a link" in err and "1 of 2 files" in err
+    assert code == 2 and "sub-02_T1w.nii.gz is a link" in err and "1 of 2 images" in err
     (volume,) = (p.name for p in (tmp_path / "store").iterdir() if p.is_dir())
     assert volume.startswith("sub-01_T1w-")

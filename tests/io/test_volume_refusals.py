@@ -10,7 +10,7 @@ import torch
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.volume import Volume, load, save
-from tests.images import marked, refused, write_nifti
+from tests.images import head, marked, refused, write_nifti
 
 nrrd = pytest.importorskip("nrrd", reason="pynrrd (extra nrrd) is not installed")
 
@@ -167,3 +167,22 @@ def test_an_interrupted_save_leaves_the_old_file_and_nothing_else(
 def test_data_must_fit_its_grid(grid):
     with pytest.raises(InputError, match="cannot lie on a grid"):
         Volume(torch.zeros(9, 8, 7), grid)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("a.img", "nib-convert"), ("a.HDR", "nib-convert"), ("a.mha", "SimpleITK"),
+     ("a.mhd", "WriteImage(ReadImage")],
+)  # fmt: skip
+def test_formats_of_others_come_with_a_way_to_convert_them(tmp_path, run_medil, name, words):
+    from medil.io.listing import list_images
+
+    (tmp_path / name).write_bytes(b"x" * 400)
+    refused(run_medil("info", tmp_path / name), words)
+    with pytest.raises(InputError, match="holds no image that ends in") as error:
+        list_images([tmp_path])
+    assert words in str(error.value)
+    save(head((4, 4, 4)), tmp_path / "b.nii")
+    found = list_images([tmp_path])
+    assert [image.name for image in found.images] == ["b"]
+    assert f"{name} does not count" in found.notes[0]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from medil.errors import InputError
+from medil.io.listing import Listed
 from medil.regrid import box_average
 from medil.training import build_store as building
 from medil.training.build_store import CHUNK, COARSEST, build_store, encoded
@@ -214,11 +215,11 @@ def test_a_file_that_became_a_copy_of_another_has_no_volume_of_its_own(images, m
 def test_volumes_that_are_not_named_stay_and_new_ones_join(images, tmp_path):
     first = build_store(images[:1], tmp_path / "s")
     one = Store(tmp_path / "s").identity
-    second = build_store(images[1:], tmp_path / "s", subjects={str(images[1]): "sub-7"})
+    second = build_store([Listed(images[1], subject="sub-7"), images[2]], tmp_path / "s")
     both = Store(tmp_path / "s")
     assert first.new == 1 and second.new == 2 and both.identity != one
     assert sorted(f["subject"] for f in both.facts.values()) == ["", "", "sub-7"]
-    build_store(images[:2], tmp_path / "s", subjects={str(images[0]): "sub-8"})
+    build_store([Listed(images[0], subject="sub-8"), images[1]], tmp_path / "s")
     named = {f["name"]: f["subject"] for f in Store(tmp_path / "s").facts.values()}
     assert named == {"even": "sub-8", "slices": "sub-7", "turned": ""}
 
