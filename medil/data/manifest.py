@@ -1,53 +1,28 @@
-"""Published data: addresses, hashes, licences, and which files may be trained on.
+"""Published data: which data sets there are, and where their files lie on this computer.
 
-Each data set has a manifest, a TOML file in `data_manifests/` of a checkout. `fetch` looks for a
-file in the local mirror (`MEDIL_DATA_MIRROR`) and in the cache (`MEDIL_CACHE`, or
-~/.cache/medil), downloads it otherwise, and checks its SHA-256 every time.
+Each data set has a manifest, a TOML file in `data_manifests/` of a checkout
+(`medil.data.schema`). `fetch` looks for a file in the local mirror (`MEDIL_DATA_MIRROR`) and in
+the cache (`MEDIL_CACHE`, or ~/.cache/medil), downloads it otherwise (`medil.data.fetch`), and
+checks its SHA-256 every time.
 """
 
 from __future__ import annotations
 
-import hashlib
+import glob
+import json
 import os
-import tomllib
-import urllib.request
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from http.client import HTTPException
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from tqdm import tqdm
-
+from medil.data.fetch import LOCK, PARTIAL, Patience, download, download_all
+from medil.data.schema import SPLITS, DataSet, Entry, PublishedFile, read_manifest
 from medil.errors import InputError
 from medil.system.files import atomic_output, file_sha256
 
-CHUNK_BYTES = 1 << 20
-TIMEOUT_S = 30.0
-SPLITS = ("train", "test")
-
-
-@dataclass(frozen=True)
-class PublishedFile:
-    """A published file, which its hash identifies."""
-
-    path: str  # in a mirror or the cache, such as ct/ct-64.nrrd
-    url: str  # public address, with the commit in it
-    sha256: str  # of its bytes: 64 hexadecimal digits, or as many as are published
-    bytes: int  # size
-    licence: str
-
-
-@dataclass(frozen=True)
-class Entry(PublishedFile):
-    """One file of a data set."""
-
-    split: str  # train or test; all files of a subject share it
-    dataset: str  # name of its manifest
-    subject: str  # the person, unique within the data set
-    citation: str  # what to cite when using it
-    kind: str = ""  # what a scan shows: brain (skull-stripped) or head; empty for others
-    age: float | None = None  # years, where published
-    sex: str = ""  # m or f, where published
+QUICKLY = Patience(attempts=1)
+ONE_WRITER = threading.Lock()  # of lock files
 
 
 def manifest_folder() -> Path:
@@ -70,43 +45,68 @@ def datasets() -> list[str]:
     return sorted(path.stem for path in manifest_folder().glob("*.toml"))
 
 
+def dataset(name: str) -> DataSet:
+    """What the manifest of a data set says.
+
+    Hashes that the manifest leaves open are those of the first fetch, where there was one.
+
+    Raises:
+        InputError: An unknown data set, or a manifest with a fault.
+    """
+    if name not in datasets():
+        raise InputError(f"there is no data set {name!r}; there are {', '.join(datasets())}.")
+    found = read_manifest(manifest_folder() / f"{name}.toml")
+    return replace(found, files=tuple(_with_recorded_hash(entry) for entry in found.files))
+
+
 def entries(name: str, split: str | None = None) -> list[Entry]:
     """The files of a data set in a split (``train``, ``test``; None for both), in manifest order.
 
     Raises:
-        InputError: An unknown data set or split.
+        InputError: An unknown data set or split, or a manifest with a fault.
 
     Example:
-        >>> [e.subject for e in entries("ct")]
+        >>> [e.subject for e in entries("ct")][:2]
         ['chest-64', 'chest-crop']
     """
-    if name not in datasets():
-        raise InputError(f"there is no data set {name!r}; there are {', '.join(datasets())}.")
     if split not in (None, *SPLITS):
         raise InputError(f"a split is {' or '.join(SPLITS)}, not {split!r}.")
-    table = tomllib.loads((manifest_folder() / f"{name}.toml").read_text(encoding="utf-8"))
-    files = table.pop("file")
-    entries_ = [Entry(**{**table, "dataset": name, **row}) for row in files]
-    return [e for e in entries_ if split in (None, e.split)]
+    return [e for e in dataset(name).files if split in (None, e.split)]
 
 
 def local_paths(entry: PublishedFile, nearby: Iterable[Path] = ()) -> Iterator[Path]:
     """Paths where a file may lie: `nearby`, the mirror if one is set, the cache."""
     yield from nearby
-    if mirror := os.environ.get("MEDIL_DATA_MIRROR"):
-        yield Path(mirror) / entry.path
+    if mirror := mirror_folder():
+        yield mirror / entry.path
     yield cache_path(entry)
+
+
+def mirror_folder() -> Path | None:
+    """The folder that `MEDIL_DATA_MIRROR` names."""
+    mirror = os.environ.get("MEDIL_DATA_MIRROR")
+    return Path(mirror) if mirror else None
+
+
+def cache_folder() -> Path:
+    """The folder of downloads: `MEDIL_CACHE`, or ~/.cache/medil."""
+    cache = os.environ.get("MEDIL_CACHE")
+    return Path(cache) if cache else Path.home() / ".cache" / "medil"
 
 
 def cache_path(entry: PublishedFile) -> Path:
     """Where a file lies in the cache."""
-    cache = os.environ.get("MEDIL_CACHE")
-    return (Path(cache) if cache else Path.home() / ".cache" / "medil") / entry.path
+    return cache_folder() / entry.path
+
+
+def local_path(entry: PublishedFile, nearby: Iterable[Path] = ()) -> Path | None:
+    """The first local copy, unchecked; None if there is none."""
+    return next((path for path in local_paths(entry, nearby) if path.is_file()), None)
 
 
 def available(entry: PublishedFile, nearby: Iterable[Path] = ()) -> bool:
     """Whether a local copy exists, so that `fetch` needs no network."""
-    return any(path.is_file() for path in local_paths(entry, nearby))
+    return local_path(entry, nearby) is not None
 
 
 def local_entries(name: str, split: str | None = None) -> list[Entry]:
@@ -114,29 +114,61 @@ def local_entries(name: str, split: str | None = None) -> list[Entry]:
     return [entry for entry in entries(name, split) if available(entry)]
 
 
-def fetch(entry: PublishedFile, nearby: Iterable[Path] = ()) -> Path:
+def fetch(
+    entry: PublishedFile, nearby: Iterable[Path] = (), patience: Patience | None = None
+) -> Path:
     """Return a verified local copy of a published file; download it if there is none.
 
     The paths `nearby` are looked at before the mirror and the cache.
 
     Raises:
-        InputError: The bytes are not the published ones, or there is no network.
+        InputError: The bytes are not the published ones, there is no network, or the file has
+            no address of its own.
     """
-    for path in local_paths(entry, nearby):
-        if path.is_file():
-            _verify(path, entry)
-            return path
-    return download(entry, cache_path(entry))
+    if isinstance(entry, Entry):
+        entry = _with_recorded_hash(entry)
+    path = local_path(entry, nearby)
+    if path:
+        verify(path, entry)
+    else:
+        path = download(entry, cache_path(entry), patience)
+    if isinstance(entry, Entry) and not entry.sha256:
+        _record_hash(entry, path)
+    return path
+
+
+def fetch_all(files: Sequence[PublishedFile], workers: int = 4) -> dict[str, InputError]:
+    """Fetch several files, side by side, under one progress bar.
+
+    Returns:
+        The error of each file that failed, by its path; one for all files without a network.
+    """
+    missing = [(file, cache_path(file)) for file in files if not available(file)]
+    failed = download_all(missing, workers=workers)
+    for file in files:
+        if file.path not in failed and available(file):
+            try:
+                fetch(file)
+            except InputError as error:
+                failed[file.path] = error
+    return failed
+
+
+def unfinished(entry: PublishedFile) -> list[Path]:
+    """What interrupted downloads of a file left in the cache."""
+    path = cache_path(entry)
+    names = glob.escape(path.name)
+    return [p for end in (PARTIAL, LOCK) for p in path.parent.glob(f"{names}*{end}") if p.is_file()]
 
 
 def reachable(entry: PublishedFile) -> bool:
-    """Whether `fetch` succeeds: a local copy exists or can be downloaded.
+    """Whether `fetch` succeeds: a local copy exists or can be downloaded at the first attempt.
 
     Raises:
         InputError: A local copy is damaged; a stand-in would hide that.
     """
     try:
-        fetch(entry)
+        fetch(entry, patience=QUICKLY)
     except InputError:
         if available(entry):
             raise
@@ -144,55 +176,52 @@ def reachable(entry: PublishedFile) -> bool:
     return True
 
 
-def _verify(path: Path, entry: PublishedFile) -> None:
+def verify(path: Path, entry: PublishedFile) -> None:
+    """Refuse a local copy with other bytes than the published ones.
+
+    Raises:
+        InputError: Its SHA-256 is another one.
+    """
     digest = file_sha256(path)
-    if digest != entry.sha256:
+    if entry.sha256 and digest != entry.sha256:
         raise InputError(
             f"{path} does not hold the published bytes of {entry.path} "
             f"(sha256 {digest[:12]}..., expected {entry.sha256[:12]}...); delete it and try again."
         )
 
 
-def download(entry: PublishedFile, target: Path) -> Path:
-    """Download a file from its address; only the published bytes are kept.
+# Hashes that a manifest leaves open
 
-    Raises:
-        InputError: No network, other bytes, or a folder that cannot be made.
-    """
+
+def lock_path(name: str) -> Path:
+    """The file that keeps the hashes of first fetches, beside the manifest."""
+    return manifest_folder() / f"{name}.lock.json"
+
+
+def _with_recorded_hash(entry: Entry) -> Entry:
+    """The entry itself, or with the hash of its first fetch where the manifest leaves it open."""
+    if entry.sha256:
+        return entry
+    return replace(entry, sha256=_read_lock(entry.dataset).get(entry.path, ""))
+
+
+def _record_hash(entry: Entry, path: Path) -> None:
+    """Keep the hash of a file that was fetched for the first time; later fetches must match it."""
+    digest = file_sha256(path)
+    with ONE_WRITER:
+        recorded = _read_lock(entry.dataset) | {entry.path: digest}
+        with atomic_output(lock_path(entry.dataset), force=True) as temporary:
+            temporary.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n", "utf-8")
+
+
+def _read_lock(name: str) -> dict[str, str]:
+    path = lock_path(name)
+    if not path.is_file():
+        return {}
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"the cache folder {target.parent} cannot be made ({error.strerror}); "
-            "set MEDIL_CACHE to a folder that you may write to."
-        ) from error
-    with atomic_output(target) as temporary:
-        try:
-            digest = _stream(entry, temporary)
-        except (OSError, ValueError, HTTPException) as error:  # URLError is an OSError
-            reason = getattr(error, "reason", error)
-            raise InputError(
-                f"{entry.path} could not be downloaded ({reason}): connect "
-                "to the network and try again, or set MEDIL_DATA_MIRROR to a folder that holds it."
-            ) from error
-        if not digest.startswith(entry.sha256):
-            raise InputError(
-                f"{entry.url} gave other bytes than published (sha256 {digest[:12]}..., expected "
-                f"{entry.sha256[:12]}...); nothing was kept."
-            )
-    return target
-
-
-def _stream(entry: PublishedFile, target: Path) -> str:
-    """Download to a file and return the SHA-256 of its bytes."""
-    digest, name = hashlib.sha256(), Path(entry.path).name
-    with (
-        urllib.request.urlopen(entry.url, timeout=TIMEOUT_S) as response,
-        tqdm(total=entry.bytes or None, unit="B", unit_scale=True, desc=name) as bar,
-        target.open("wb") as file,
-    ):
-        while chunk := response.read(CHUNK_BYTES):
-            file.write(chunk)
-            digest.update(chunk)
-            bar.update(len(chunk))
-    return digest.hexdigest()
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not a JSON file: {error}.") from error
+    if not isinstance(recorded, dict) or not all(isinstance(v, str) for v in recorded.values()):
+        raise InputError(f"{path} does not hold a SHA-256 for each path; delete it.")
+    return recorded

@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import re
-import urllib.error
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 
 import pytest
 
 from medil.data import manifest
-from medil.data.manifest import Entry, available, datasets, entries, fetch, reachable
+from medil.data.fetch import Patience
+from medil.data.manifest import (
+    Entry,
+    available,
+    dataset,
+    datasets,
+    entries,
+    fetch,
+    fetch_all,
+    reachable,
+)
 from medil.errors import InputError
+from tests.web import Web, part, running, status, whole
 
 CONTENT = b"some published bytes"
-
-
-@pytest.fixture
-def entry() -> Entry:
-    """A file that nobody published."""
-    return Entry(
-        path="made/up.bin",
-        url="https://example.org/up.bin",
-        sha256=hashlib.sha256(CONTENT).hexdigest(),
-        bytes=len(CONTENT),
-        licence="CC0",
-        split="train",
-        dataset="made",
-        subject="one",
-        citation="nobody",
-    )
 
 
 @pytest.fixture
@@ -42,16 +37,38 @@ def cache(tmp_path, monkeypatch) -> Path:
     return tmp_path / "cache"
 
 
-def serve(monkeypatch, content: bytes) -> list[str]:
-    """Stand in for the network; gives back the addresses that were asked for."""
-    asked: list[str] = []
+@pytest.fixture
+def web(monkeypatch) -> Iterator[Web]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("medil.data.fetch.USUAL", Patience(attempts=2, backoff_s=0.001))
+    with running() as server:
+        yield server
 
-    def urlopen(url, timeout):
-        asked.append(url)
-        return BytesIO(content)
 
-    monkeypatch.setattr(manifest.urllib.request, "urlopen", urlopen)
-    return asked
+@pytest.fixture
+def entry(web) -> Entry:
+    """A file that this computer alone publishes."""
+    return Entry(
+        path="made/up.bin",
+        url=web.serve("/up.bin", part(CONTENT)),
+        sha256=hashlib.sha256(CONTENT).hexdigest(),
+        bytes=len(CONTENT),
+        licence="CC0",
+        plain_http=True,
+        split="train",
+        dataset="made",
+        subject="one",
+        citation="nobody",
+    )
+
+
+@pytest.fixture
+def manifests(tmp_path, monkeypatch) -> Path:
+    """A checkout of another place, with one manifest whose hash is left open."""
+    folder = tmp_path / "checkout" / "data_manifests"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(manifest, "__file__", str(folder.parent / "medil" / "data" / "x.py"))
+    return folder
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -62,8 +79,10 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def test_the_data_sets_and_their_files():
-    files = {"ct": 2, "dicom": 30, "ds002748": 46, "open_ms_t1": 5, "synthseg_labels": 20}
-    assert {name: len(entries(name)) for name in datasets()} == files
+    files = {"ct": 6, "dicom": 30, "ds002748": 46, "open_ms_t1": 5, "synthseg_labels": 20}
+    assert {name: len(entries(name)) for name in datasets() if entries(name)} == files
+    others = {dataset(name).access for name in datasets() if name not in files}
+    assert others == {"open", "registration", "agreement"}
     assert [len(entries("ds002748", split)) for split in manifest.SPLITS] == [40, 6]
     kinds = {e.subject: e.kind for e in entries("open_ms_t1")}
     assert {s for s, kind in kinds.items() if kind == "brain"} == {"cross_sectional_patient07"}
@@ -73,12 +92,12 @@ def test_the_data_sets_and_their_files():
 def test_every_entry_pins_its_bytes_and_names_its_licence(name):
     for e in entries(name):
         assert re.fullmatch(r"[0-9a-f]{64}", e.sha256)
-        assert re.match(r"https://raw\.githubusercontent\.com/[^/]+/[^/]+/[0-9a-f]{40}/", e.url)
-        assert e.path.startswith(f"{name}/") and ".." not in e.path
-        assert e.bytes > 1000 and e.licence and e.citation
-        assert e.split in manifest.SPLITS and e.dataset == name
+        address = r"https://raw\.githubusercontent\.com/[^/]+/[^/]+/[0-9a-f]{40}/"
+        assert re.match(address, e.url) or "source distribution" in e.how
+        assert e.bytes > 1000 and e.licence and e.citation and e.dataset == name
+        assert (e.shape and e.spacing_mm) or e.path.endswith(".dcm")
     for field in ("path", "url", "sha256"):
-        values = [getattr(e, field) for e in entries(name)]
+        values = [value for e in entries(name) if (value := getattr(e, field))]
         assert len(set(values)) == len(values)
 
 
@@ -119,51 +138,35 @@ def test_a_wheel_without_manifests_says_where_they_are(tmp_path, monkeypatch):
 # Fetching
 
 
-def test_a_download_is_verified_and_kept(cache, entry, monkeypatch):
-    asked = serve(monkeypatch, CONTENT)
+def test_a_download_is_verified_and_kept(cache, entry, web):
     assert not available(entry)
     path = fetch(entry)
     assert path == cache / entry.path and path.read_bytes() == CONTENT
     assert available(entry)
     assert fetch(entry) == path
-    assert asked == [entry.url]  # the second time came from the cache
+    assert len(web.requests) == 1  # the second time came from the cache
     assert files_in(cache) == [path]
 
 
 @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"!", b""])
-def test_wrong_bytes_are_refused_and_not_kept(cache, entry, monkeypatch, content):
-    serve(monkeypatch, content)
+def test_wrong_bytes_are_refused_and_not_kept(cache, entry, web, content):
+    web.serve("/up.bin", whole(content))
     with pytest.raises(InputError, match="other bytes"):
         fetch(entry)
     assert files_in(cache) == []
 
 
-@pytest.mark.parametrize("error", [urllib.error.URLError("no route"), TimeoutError("timed out")])
-def test_offline_says_the_two_ways_out(cache, entry, monkeypatch, error):
-    def urlopen(url, timeout):
-        raise error
-
-    monkeypatch.setattr(manifest.urllib.request, "urlopen", urlopen)
+def test_offline_says_the_two_ways_out(cache, entry):
+    with running() as gone:
+        lost = replace(entry, url=gone.address + "/up.bin")
     with pytest.raises(InputError, match=r"network.*MEDIL_DATA_MIRROR"):
-        fetch(entry)
-    assert files_in(cache) == []
+        fetch(lost)
+    assert files_in(cache) == [] and not reachable(lost)
 
 
-def test_a_download_stopped_half_way_leaves_nothing(cache, entry, monkeypatch):
-    class Stopped(BytesIO):
-        def read(self, size=-1):
-            if self.tell():
-                raise KeyboardInterrupt
-            return super().read(5)
-
-    monkeypatch.setattr(manifest.urllib.request, "urlopen", lambda url, timeout: Stopped(CONTENT))
-    with pytest.raises(KeyboardInterrupt):
-        fetch(entry)
-    assert files_in(cache) == []
-
-
-def test_the_mirror_comes_before_the_cache_and_the_network(cache, entry, tmp_path, monkeypatch):
-    asked = serve(monkeypatch, CONTENT)
+def test_the_mirror_comes_before_the_cache_and_the_network(
+    cache, entry, web, tmp_path, monkeypatch
+):
     fetch(entry)
     monkeypatch.setenv("MEDIL_DATA_MIRROR", str(tmp_path / "mirror"))
     assert fetch(entry) == cache / entry.path  # the mirror lacks it
@@ -171,11 +174,18 @@ def test_the_mirror_comes_before_the_cache_and_the_network(cache, entry, tmp_pat
     mirrored.parent.mkdir(parents=True)
     mirrored.write_bytes(CONTENT)
     assert fetch(entry) == mirrored
-    assert len(asked) == 1
+    assert len(web.requests) == 1
 
 
-def test_a_spoilt_copy_is_refused_and_named(cache, entry, monkeypatch):
-    serve(monkeypatch, CONTENT)
+def test_a_local_file_needs_no_pooch(cache, entry, monkeypatch):
+    fetch(entry)
+    monkeypatch.setitem(sys.modules, "pooch", None)
+    assert fetch(entry).read_bytes() == CONTENT
+    with pytest.raises(InputError, match="downloads need pooch"):
+        fetch(replace(entry, path="made/else.bin"))
+
+
+def test_a_spoilt_copy_is_refused_and_named(cache, entry):
     path = fetch(entry)
     path.write_bytes(b"spoilt")
     with pytest.raises(InputError, match="does not hold the published bytes") as error:
@@ -191,9 +201,41 @@ def test_a_cache_that_cannot_be_made_names_its_variable(tmp_path, entry, monkeyp
         fetch(replace(entry, path="a/b/c.bin"))
 
 
+def test_several_files_are_fetched_and_one_failure_is_named(cache, entry, web):
+    lost = replace(entry, path="made/lost.bin", url=web.serve("/lost.bin", status(404)))
+    spoilt = replace(entry, path="made/spoilt.bin")
+    (cache / "made").mkdir(parents=True)
+    (cache / spoilt.path).write_bytes(b"spoilt")
+    failed = fetch_all([entry, lost, spoilt])
+    assert list(failed) == [lost.path, spoilt.path] and (cache / entry.path).is_file()
+    assert "404" in str(failed[lost.path]) and "published bytes" in str(failed[spoilt.path])
+
+
+def test_a_hash_that_is_left_open_is_kept_at_the_first_fetch(cache, entry, manifests, web):
+    text = """name = "made"\ntitle = "t"\nversion = "1"\nlicence = "CC0"\nterms = "None."
+citation = "nobody"\nmodality = "CT"\naccess = "open"\npage = "https://example.org"\n[[file]]
+path = "made/up.bin"\nplain_http = true\nurl = "URL"\nsha256 = "recorded at first fetch"
+bytes = 0\nsubject = "one"\nsplit = "test"\n"""
+    (manifests / "made.toml").write_text(text.replace("URL", entry.url))
+    (before,) = entries("made")
+    path = fetch(before)
+    (after,) = entries("made")
+    assert before.sha256 == "" and after.sha256 == entry.sha256
+    assert (manifests / "made.lock.json").is_file() and datasets() == ["made"]
+    path.unlink()
+    web.serve("/up.bin", whole(b"changed since"))
+    for known in (before, after):
+        with pytest.raises(InputError, match="other bytes"):
+            fetch(known)
+    (manifests / "made.lock.json").write_text("[]")
+    with pytest.raises(InputError, match="does not hold a SHA-256"):
+        entries("made")
+
+
 @pytest.mark.network
 def test_the_smallest_published_file_can_be_downloaded(cache):
-    smallest = min((e for name in datasets() for e in entries(name)), key=lambda e: e.bytes)
+    every = (e for name in datasets() for e in entries(name) if e.url)
+    smallest = min(every, key=lambda e: e.bytes)
     assert fetch(smallest).stat().st_size == smallest.bytes
 
 

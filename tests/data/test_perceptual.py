@@ -70,13 +70,17 @@ def test_other_numbers_and_other_files_are_refused(tmp_path):
         read_trunk(path)
 
 
-def test_a_published_prefix_of_a_hash_is_checked(tmp_path, monkeypatch):
-    source = tmp_path / "bytes"
-    source.write_bytes(b"other bytes")
-    entry = manifest.PublishedFile("a/b.pth", source.as_uri(), "7be5be79", 0, "none")
-    with pytest.raises(InputError, match="other bytes than published"):
-        manifest.download(entry, tmp_path / "got" / "b.pth")
-    assert not (tmp_path / "got" / "b.pth").exists()
+def test_a_download_of_other_numbers_is_not_kept(tmp_path, monkeypatch):
+    def other(file, target):
+        target.parent.mkdir(parents=True)
+        target.write_bytes(b"other bytes")
+
+    monkeypatch.setattr(perceptual, "download", other)
+    monkeypatch.setenv("MEDIL_CACHE", str(tmp_path))
+    monkeypatch.delenv("MEDIL_DATA_MIRROR", raising=False)
+    with pytest.raises(InputError, match="not torchvision's file"):
+        perceptual.alexnet_trunk()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_the_distance_grows_with_blur(trunk):

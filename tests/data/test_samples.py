@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import urllib.error
-
 import numpy as np
 import pytest
+import requests
 
 from medil.data import manifest
 from medil.data.samples import SCAN, mni152_template, real_scan
@@ -16,12 +15,12 @@ from medil.errors import InputError
 def nowhere(tmp_path, monkeypatch):
     """No mirror, an empty cache, no network."""
 
-    def urlopen(url, timeout):
-        raise urllib.error.URLError("no network")
+    def get(*_, **__):
+        raise requests.ConnectionError("no network")
 
     monkeypatch.setenv("MEDIL_CACHE", str(tmp_path))
     monkeypatch.delenv("MEDIL_DATA_MIRROR", raising=False)
-    monkeypatch.setattr(manifest.urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(requests, "get", get)
     return tmp_path
 
 

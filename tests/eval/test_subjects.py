@@ -46,7 +46,7 @@ def test_a_cut_owns_its_voxels(ramp_scan):
 def test_without_the_real_brain_the_template_stands_in_and_says_so(monkeypatch):
     pytest.importorskip("nilearn")
 
-    def nowhere(entry):
+    def nowhere(entry, **_):
         raise InputError("offline")
 
     monkeypatch.setattr(manifest, "fetch", nowhere)
@@ -57,7 +57,7 @@ def test_without_the_real_brain_the_template_stands_in_and_says_so(monkeypatch):
 
 
 def test_a_damaged_copy_is_told_and_not_hidden(monkeypatch):
-    def damaged(entry):
+    def damaged(entry, **_):
         raise InputError("not the published bytes")
 
     monkeypatch.setattr(manifest, "fetch", damaged)
