@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from medil import __version__
+from medil.cli.data import data
 from medil.cli.evaluate import evaluate
 from medil.cli.options import (
     FILE,
@@ -324,6 +325,7 @@ def book(profile: str) -> None:
     click.echo(f"The book is at {root / '_build' / 'html' / 'index.html'}")
 
 
+medil.add_command(data)
 medil.add_command(evaluate)
 medil.add_command(preprocess)
 medil.add_command(sample)
