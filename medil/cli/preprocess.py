@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from medil.cli.options import folder
-from medil.errors import InputError
+from medil.cli.options import bids_suffix, folder
+from medil.errors import InputError, printable
 
 
 @click.command(epilog="Example: medil preprocess raw -o prepared")
 @click.argument("inputs", nargs=-1, required=True, metavar="FILES_OR_FOLDER_OR_CSV...")
 @folder
+@bids_suffix
 @click.option(
     "--strip", type=click.Choice(["deepbet", "synthstrip", "given"]), default="deepbet",
     show_default=True,
@@ -25,7 +26,13 @@ from medil.errors import InputError
     "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Scans at a time."
 )
 def preprocess(
-    inputs: tuple[str, ...], output: Path, strip: str, no_bias: bool, no_align: bool, jobs: int
+    inputs: tuple[str, ...],
+    output: Path,
+    suffix: str,
+    strip: str,
+    no_bias: bool,
+    no_align: bool,
+    jobs: int,
 ) -> None:
     """Prepare raw T1w heads: strip, correct the bias field, align to AC-PC.
 
@@ -39,9 +46,9 @@ def preprocess(
     from medil.preprocess.pipeline import PAGE, Steps
     from medil.preprocess.pipeline import preprocess as prepare_all
 
-    found = list_images(inputs)
-    for sentence in found.left_out:
-        click.echo(sentence, err=True)
+    found = list_images(inputs, suffix)
+    for sentence in (*found.notes, *found.left_out):
+        click.echo(printable(sentence), err=True)
     steps = Steps(strip, bias=not no_bias, align=not no_align)
     done = prepare_all(found.images, output, steps, jobs)
     failed = [f"{one.name}: {one.failed}" for one in done if one.failed]
@@ -52,5 +59,5 @@ def preprocess(
     )
     if failed:
         for sentence in failed[:-1]:
-            click.echo(sentence, err=True)
+            click.echo(printable(sentence), err=True)
         raise InputError(f"{failed[-1].rstrip('.')}; {len(failed)} of {len(done)} scans failed.")

@@ -23,7 +23,7 @@ from medil.errors import InputError
 from medil.io.intensity import robust_intensity
 from medil.io.listing import Listed
 from medil.io.nifti import place_of
-from medil.io.source import SUFFIXES
+from medil.io.source import has_suffix, suffix_of
 from medil.preprocess.alignment import alignment, moved, rotation_deg
 from medil.preprocess.bias_field import bias_field, field_range
 from medil.preprocess.brain_mask import DEEPBET, brain_mask, volume_ml
@@ -114,7 +114,7 @@ def preprocess(scans: Sequence[Listed], out: Path, steps: Steps, processes: int 
         if names.count(name) > 1:
             raise InputError(f"two scans would both become {name}; name their subjects in a table.")
     _claim(out)
-    tasks = [(scan.path, name, out, steps) for scan, name in zip(scans, names, strict=True)]
+    tasks = [(scan, name, out, steps) for scan, name in zip(scans, names, strict=True)]
     by_name = {done.name: done for done in results(_one, tasks, processes, "scans")}
     every = [by_name[name] for name in names]
     write_page(out / PAGE, every)
@@ -130,11 +130,9 @@ def output_name(scan: Listed) -> str:
         >>> output_name(Listed(Path("raw/head 7 (T1).nii.gz")))
         'sub-head7T1'
     """
-    stem = scan.path.name
-    for suffix in SUFFIXES:
-        if stem.lower().endswith(suffix):
-            stem = stem[: -len(suffix)]
-            break
+    stem = scan.name or scan.path.name
+    if has_suffix(stem):
+        stem = stem[: -len(suffix_of(stem))]
     entities = re.findall(r"(?:^|_)([a-z]+-[A-Za-z0-9]+)(?=_|$)", stem)
     if entities and entities[0].startswith("sub-"):
         return "_".join(entities)
@@ -150,7 +148,7 @@ def place(out: Path, name: str) -> Path:
     return out.joinpath(*parts, "anat")
 
 
-def _one(path: Path, name: str, out: Path, steps: Steps) -> Done:
+def _one(scan: Listed, name: str, out: Path, steps: Steps) -> Done:
     """Prepare one scan, unless that was done."""
     folder = place(out, name)
     image, mask_file = (folder / f"{name}_{end}.nii.gz" for end in (
@@ -158,17 +156,17 @@ def _one(path: Path, name: str, out: Path, steps: Steps) -> Done:
     ))  # fmt: skip
     sidecar, picture = image.with_name(f"{name}_desc-preproc_T1w.json"), _picture(out, name)
     try:
-        about = _about(path, steps)
+        about = _about(scan, steps)
         if (kept := _kept(sidecar, about)) and image.exists() and mask_file.exists():
             return Done(name, kept)
-        scan = load(path)
-        made = prepare(scan, steps)
+        raw = load(scan.path, series=scan.series)
+        made = prepare(raw, steps)
         folder.mkdir(parents=True, exist_ok=True)
         source = made.volume.source and place_of(made.volume.source)
         save(made.volume, image, force=True)
         save(Volume(made.mask, made.volume.grid, source), mask_file, force=True)
-        facts = about | made.facts | {"flags": flags(made.facts, made.mask, scan)}
-        draw(picture, scan, made.volume, made.mask)
+        facts = about | made.facts | {"flags": flags(made.facts, made.mask, raw)}
+        draw(picture, raw, made.volume, made.mask)
         with atomic_output(sidecar, force=True) as temporary:
             temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     except InputError as error:
@@ -180,14 +178,14 @@ def _picture(out: Path, name: str) -> Path:
     return out / PICTURES / f"{name}.png"
 
 
-def _about(path: Path, steps: Steps) -> dict[str, Any]:
+def _about(scan: Listed, steps: Steps) -> dict[str, Any]:
     """What a sidecar says before anything is computed; two that agree describe one result."""
     return {
         "Description": "Brain of a T1w head on the scan's own voxels",
         "SkullStripped": True,
-        "Sources": [path.name],
+        "Sources": [scan.path.name],
         "GeneratedBy": [{"Name": "medil", "Version": __version__}],
-        "sha256_of_source": file_sha256(path) if path.is_file() else _folder_sha256(path),
+        "sha256_of_source": _sha256(scan.files or (scan.path,)),
         "steps": asdict(steps),
         "version": VERSION,
         "packages": {name: _package(name) for name in PACKAGES},
@@ -201,12 +199,12 @@ def _package(name: str) -> str | None:
         return None
 
 
-def _folder_sha256(folder: Path) -> str:
-    """Digest of the files of a DICOM folder."""
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        digest.update(bytes.fromhex(file_sha256(path)))
-    return digest.hexdigest()
+def _sha256(files: Sequence[Path]) -> str:
+    """The digest of a file; of several the digest of theirs, in the order of their names."""
+    digests = [file_sha256(path) for path in sorted(files)]
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
 
 
 def _kept(sidecar: Path, about: dict[str, Any]) -> dict[str, Any] | None:

@@ -56,10 +56,11 @@ def flags(facts: dict[str, Any], mask: Tensor, scan: Volume) -> list[str]:
     return found
 
 
-def draw(path: Path, before: Volume, after: Volume, mask: Tensor) -> None:
-    """Three planes of a scan above those of its prepared brain, each through the brain's middle."""
-    import matplotlib.pyplot as plt
+def before_and_after(before: Volume, after: Volume, mask: Tensor) -> Any:
+    """Three planes of a scan above those of its prepared brain, each through the brain's middle.
 
+    The two have the same voxels; `mask` [D, H, W] says which are brain. A matplotlib figure.
+    """
     figure, axes = panels(2, 3)
     middle_vox = np.argwhere(mask.numpy()).mean(axis=0)
     for row, (title, volume) in enumerate({"before": before, "after": after}.items()):
@@ -67,6 +68,14 @@ def draw(path: Path, before: Volume, after: Volume, mask: Tensor) -> None:
         for column, plane in enumerate(PLANES):
             draw_plane(axes[row, column], volume, plane, point_mm, window_of(volume))
             axes[row, column].set_title(f"{title}, {plane}")
+    return figure
+
+
+def draw(path: Path, before: Volume, after: Volume, mask: Tensor) -> None:
+    """Write `before_and_after` as PNG."""
+    import matplotlib.pyplot as plt
+
+    figure = before_and_after(before, after, mask)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_output(path, force=True) as temporary:
         figure.savefig(temporary, format="png", dpi=80)
