@@ -93,11 +93,12 @@ def of_sets(profile: str, size: Sizes, arms: Sequence[str]) -> Iterator[Share]:
     for arm in autoencoders(arms):
         again = Piece(set_name(n), arm, REBUILT, sets.UNITS)
         yield f"{arm}, rebuilt", [again], partial(_rebuilt, arm, profile, n)
-    for arm in arms:
-        for seed in range(size.seeds):
+    for seed in range(size.seeds):
+        for arm in arms:
             piece = Piece(set_name(size.samples, seed), arm, SAMPLED, own)
             work = partial(_sampled, arm, profile, size, seed)
             yield f"{arm}, seed {seed}", [piece], work
+    for arm in arms:
         if ARMS[arm].has_map:
             piece = Piece(set_name(N_OF_ONE_MAP, 0), arm, ONE_MAP, UNITS_ONE_MAP)
             yield f"{arm}, one map", [piece], partial(_of_one_map, arm, profile, n)

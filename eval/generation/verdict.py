@@ -136,10 +136,14 @@ def _solved(rows: pd.DataFrame) -> str:
 
 def _arms(rows: pd.DataFrame) -> str:
     """Which autoencoder, trained alike, gives the samples nearest to held-out heads."""
-    distances = sampled_sets(rows, CODECS)["frechet"].groupby("arm")
-    seeds = distances.agg(["mean", "min", "max"]).sort_values("mean")
+    own = [arm for arm in CODECS if arm in set(rows["arm"])]
+    seeds = sampled_sets(rows, own)["frechet"].groupby("arm").agg(["mean", "min", "max", "count"])
+    seeds = seeds.sort_values("mean")
     apart = seeds["max"].iloc[0] < seeds["min"].iloc[1]
-    sure = "and its seeds do not overlap those of the next" if apart else "but seeds overlap"
+    if seeds["count"].min() < 2:
+        sure = "from one set each"
+    else:
+        sure = "and its seeds do not overlap those of the next" if apart else "but seeds overlap"
     listed = "; ".join(f"{NAMES[str(arm)]} {mean:.1f}" for arm, mean in seeds["mean"].items())
     return (
         f"Of autoencoders trained alike, {NAMES[str(seeds.index[0])]} has the smallest Fréchet "
