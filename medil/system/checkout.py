@@ -21,7 +21,8 @@ def checkout() -> tuple[str, bool]:
         return stated.rstrip("+"), stated.endswith("+")
 
     def git(*arguments: str) -> str:
-        call = ["git", "-C", str(Path(__file__).parent), *arguments]
+        # Without locks: `git status` would write the index, and on a full disk leave its lock.
+        call = ["git", "--no-optional-locks", "-C", str(Path(__file__).parent), *arguments]
         return subprocess.run(call, capture_output=True, text=True, check=True).stdout.strip()
 
     try:

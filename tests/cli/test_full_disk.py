@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from tests.images import full_disk, head
@@ -50,6 +54,24 @@ def test_a_store_stops_at_once_and_keeps_whole_volumes(run_medil, tmp_path, most
     assert code == 2 and err.count("medil: ") == 1 and err.count("File too large") == 1
     assert not list((tmp_path / "store").glob("[!z]*"))  # no volume, and no part of one
     assert run_medil("store", *before, "-o", tmp_path / "store")[0] == 0
+
+
+def test_asking_for_the_commit_leaves_the_index_alone():
+    from medil.system.checkout import checkout
+
+    root = Path(__file__).parents[2]
+    call = ("git", "-C", root, "rev-parse", "--path-format=absolute", "--git-path", "index")
+    try:
+        done = subprocess.run(call, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this is no git checkout")
+    index = Path(done.stdout.strip())
+    before = index.stat()
+    os.utime(root / "LICENSE")  # git would note the new time of the same bytes in its index
+    with full_disk(3000):
+        checkout.__wrapped__()
+    assert index.stat().st_mtime_ns == before.st_mtime_ns
+    assert not index.with_name("index.lock").exists()
 
 
 def test_a_run_that_cannot_save_its_state(run_medil, tmp_path):
