@@ -23,8 +23,9 @@ from eval.subjects import Scan, Subject
 from medil.data.manifest import datasets, entries
 from medil.errors import InputError
 from medil.grid import Grid
-from medil.io.listing import list_images
+from medil.io.listing import Listed, list_images
 from medil.io.notices import notices
+from medil.io.source import as_one_of_many
 from medil.system.files import file_sha256
 from medil.system.memory import require_memory
 from medil.volume import Volume, load, replace_nonfinite, robust_intensity
@@ -41,17 +42,6 @@ RULES = {
     "zeros": "what is not zero",
     "threshold": "the head, by threshold",
 }
-
-
-@dataclass(frozen=True)
-class Input:
-    """One volume to evaluate: its name in the report, its file and perhaps its mask."""
-
-    name: str
-    path: Path  # a file, or the folder of a DICOM series
-    mask: Path | None = None
-    series: str | None = None  # UID of a DICOM series
-    files: tuple[Path, ...] = ()  # of a DICOM series
 
 
 @dataclass(frozen=True)
@@ -86,7 +76,7 @@ class Plan:
 
 def find(
     places: Sequence[str | Path], suffix: str = "T1w", split: str | None = None
-) -> tuple[list[Input], list[str]]:
+) -> tuple[list[Listed], list[str]]:
     """The volumes of `medil.io.listing.list_images`, which names and selects them.
 
     Returns:
@@ -99,10 +89,10 @@ def find(
     if not found.images:
         raise InputError(" ".join(found.left_out) or "no volume is named.")
     inputs = [
-        Input(i.name, i.path.absolute(), i.mask and i.mask.absolute(), i.series, i.files)
-        for i in found.images
+        image._replace(path=image.path.absolute(), mask=image.mask and image.mask.absolute())
+        for image in found.images
     ]
-    by_name: dict[str, Input] = {}
+    by_name: dict[str, Listed] = {}
     for entry in inputs:
         other = by_name.setdefault(entry.name, entry)
         if other is not entry:
@@ -116,14 +106,14 @@ def find(
 # Checking
 
 
-def check(entry: Input) -> Checked:
+def check(entry: Listed) -> Checked:
     """Read a volume once: reject what cannot be evaluated, note what a reader should know.
 
     Raises:
         InputError: The file, and what is wrong with it.
     """
-    loaded = load(entry.path, series=entry.series)
     try:
+        loaded = load(entry.path, series=entry.series)
         volume, finite = _finite(loaded)
         if min(volume.grid.shape) < LEAST_VOXELS:
             sizes = " x ".join(map(str, volume.grid.shape))
@@ -133,7 +123,7 @@ def check(entry: Input) -> Checked:
         scale.check(volume.data)
         mask, rule = mask_of(volume, entry.mask, finite)
     except InputError as error:
-        text = str(error)
+        text = as_one_of_many(str(error))
         raise InputError(text if str(entry.path) in text else f"{entry.path}: {text}") from error
     data = volume.data.double().numpy()
     voxel_mm3 = float(np.prod(volume.grid.spacing_mm))
@@ -164,7 +154,7 @@ def _finite(volume: Volume) -> tuple[Volume, np.ndarray]:
     return volume.with_data(data), torch.isfinite(volume.data).numpy()
 
 
-def _digest(entry: Input) -> str:
+def _digest(entry: Listed) -> str:
     """Of all bytes that the numbers depend on; a detached header's data file included."""
     paths = [*(entry.files or [entry.path]), *([entry.mask] if entry.mask else [])]
     if entry.path.name.lower().endswith(".nhdr"):

@@ -52,6 +52,8 @@ def store(
     found = list_images(inputs, suffix, split)
     for sentence in found.notes:
         click.echo(f"note: {printable(sentence)}", err=True)
+    if not found.images:
+        raise InputError(" ".join(found.left_out))
     built = build_store(found.images, output, window, kind, progress=sys.stderr.isatty())
     if failed := [*found.left_out, *built.failed]:
         for sentence in failed[:-1]:

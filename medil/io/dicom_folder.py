@@ -12,8 +12,8 @@ from medil.errors import InputError, needs
 from medil.io.dicom import stacked
 from medil.io.dicom_headers import Header, read_headers, silence_pydicom
 from medil.io.dicom_series import by_series, series_label
+from medil.io.source import as_one_of_many
 
-HOW = "medil convert, with --series and --keep-tilt or --volume"
 DIGITS = 8  # hexadecimal ones of the digest that stands for a UID
 
 
@@ -60,6 +60,8 @@ def find_series(place: Path) -> SeriesFound:
             headers, notes = read_headers(place)
         except InputError as error:
             raise InputError(f"{place}: {error}") from error
+        if not place.is_dir() and sum(header.n_frames for header in headers) == 1:
+            raise InputError(f"{place.parent}: DICOM files of one slice; name the folder of them.")
         found.others.extend(f"{place}: {note}" for note in notes)
         groups = by_series(headers)
         numbers = Counter(files[0].number for files in groups.values())
@@ -84,7 +86,7 @@ def _not_meant(files: list[Header]) -> str:
     if all("Secondary Capture" in header.kind for header in files):
         return "is a screen capture, no volume."
     if sum(header.n_frames for header in files) == 1:
-        return "is a single slice, no volume; name the folder that holds all slices."
+        return "is a single slice, no volume."
     return ""
 
 
@@ -93,10 +95,7 @@ def _broken(files: list[Header]) -> str:
     try:
         stacked(files)
     except InputError as error:
-        fault, advice, _ = str(error).partition("pass `")
-        if not advice:
-            return fault
-        return f"{fault.rstrip(' :;')}; convert it first: {HOW}."
+        return as_one_of_many(str(error))
     return ""
 
 

@@ -131,12 +131,18 @@ def _add_folder(found: Found, folder: Path, suffix: str) -> None:
         raise InputError(f"{folder} holds no image that ends in {', '.join(SUFFIXES)}; {hint}")
     if has_dicom:
         found.notes.append(f"{folder} holds DICOM files beside images: the images alone count.")
-    found.notes.extend(f"{path} does not count: {FOREIGN[path.suffix.lower()]}" for path in foreign)
+    found.notes.extend(_of_others(folder, foreign))
     for path in images:
         if path.exists():
             found.images.append(Listed(path, _stem(path)))
         else:
             found.left_out.append(_broken(path))
+
+
+def _of_others(folder: Path, paths: Sequence[Path]) -> list[str]:
+    """A note on each format that is not read."""
+    hints = Counter(FOREIGN[path.suffix.lower()] for path in paths)
+    return [f"{folder} holds {n} that do not count: {hint}" for hint, n in hints.items()]
 
 
 def _shown(paths: Iterable[Path]) -> list[Path]:
@@ -145,7 +151,10 @@ def _shown(paths: Iterable[Path]) -> list[Path]:
 
 
 def _is_dicom_file(path: Path) -> bool:
-    return path.is_file() and not has_suffix(path) and is_dicom(path)
+    try:
+        return path.is_file() and not has_suffix(path) and is_dicom(path)
+    except OSError:  # a file that may not be read is said to be so where it is named
+        return False
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -151,6 +151,15 @@ def spatial_shape(
     return shape[:3], (), volume_index  # type: ignore[return-value]
 
 
+def as_one_of_many(fault: str) -> str:
+    """A fault of an image, as a sentence, where many are read and none has options of its own."""
+    reason, advice, _ = fault.partition("pass `")
+    if not advice:
+        return fault
+    how = "medil convert, with --volume, or of DICOM with --series and --keep-tilt"
+    return f"{reason.rstrip(' :;')}; convert it first: {how}."
+
+
 def check_dtype(dtype: np.dtype) -> None:
     """Refuse types other than one real number per voxel.
 

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from medil.errors import InputError, WriteError
 from medil.io.intensity import Intensity, replace_nonfinite, robust_intensity
 from medil.io.listing import Listed
-from medil.io.source import suffix_of
+from medil.io.source import as_one_of_many, suffix_of
 from medil.regrid import box_average
 from medil.system.files import file_sha256, make_folder
 from medil.training.patches import prepare_scan
@@ -87,7 +87,7 @@ def build_store(
         except WriteError:
             raise
         except InputError as error:
-            text = str(error)
+            text = as_one_of_many(str(error))
             failed.append(text if str(image.path) in text else f"{image.path}: {text}")
     return Built(new, kept, failed)
 

@@ -13,6 +13,7 @@ from eval.evaluate import inputs as evaluate_inputs
 from eval.evaluate.inputs import Plan
 from medil.errors import InputError
 from medil.grid import Grid
+from medil.io.listing import Listed
 from medil.volume import Volume, save
 from tests.images import ball, head, write_nifti
 
@@ -94,21 +95,21 @@ def test_what_cannot_be_evaluated_is_named(folder, tmp_path):
     for name, (data, words) in cases.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(InputError, match=f"{name}.*{words}"):
-            evaluate_inputs.check(evaluate_inputs.Input("x", tmp_path / name))
+            evaluate_inputs.check(Listed(tmp_path / name, "x"))
     flat = Volume(torch.full((16, 16, 16), 7.0), Grid.from_spacing((16, 16, 16), 1.0))
     small = Volume(torch.rand(16, 16, 4), Grid.from_spacing((16, 16, 4), 1.0))
     for name, volume, words in (("flat", flat, "constant"), ("small", small, "too few")):
         save(volume, tmp_path / f"{name}.nii")
         with pytest.raises(InputError, match=f"{name}.nii.*{words}"):
-            evaluate_inputs.check(evaluate_inputs.Input("x", tmp_path / f"{name}.nii"))
+            evaluate_inputs.check(Listed(tmp_path / f"{name}.nii", "x"))
     write_nifti(tmp_path / "four.nii", np.zeros((13, 14, 15, 2), np.int16), np.eye(4))
     with pytest.raises(InputError, match=r"four\.nii.*4-D"):
-        evaluate_inputs.check(evaluate_inputs.Input("x", tmp_path / "four.nii"))
+        evaluate_inputs.check(Listed(tmp_path / "four.nii", "x"))
 
 
 def test_a_mask_must_lie_on_the_scans_grid(folder, tmp_path):
     save(head((12, 26, 28)), tmp_path / "other.nii")
-    entry = evaluate_inputs.Input("a", folder / "a.nii", tmp_path / "other.nii")
+    entry = Listed(folder / "a.nii", "a", mask=tmp_path / "other.nii")
     with pytest.raises(InputError, match=r"a\.nii: its mask other\.nii lies on another grid"):
         evaluate_inputs.check(entry)
 
@@ -117,10 +118,8 @@ def test_a_given_mask_is_used_and_changes_the_data_digest(folder, tmp_path):
     volume = head(seed=len("a.nii"))
     mask = torch.from_numpy(ball(volume.grid, 0.2)).to(torch.uint8)
     save(Volume(mask, volume.grid), tmp_path / "mask.nii")
-    plain = evaluate_inputs.check(evaluate_inputs.Input("a", folder / "a.nii"))
-    masked = evaluate_inputs.check(
-        evaluate_inputs.Input("a", folder / "a.nii", tmp_path / "mask.nii")
-    )
+    plain = evaluate_inputs.check(Listed(folder / "a.nii", "a"))
+    masked = evaluate_inputs.check(Listed(folder / "a.nii", "a", mask=tmp_path / "mask.nii"))
     assert (plain.rule, masked.rule) == ("threshold", "given")
     assert plain.data_sha256 != masked.data_sha256
     assert evaluate_inputs.read(masked).mask.sum() == int(mask.sum())

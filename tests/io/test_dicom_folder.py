@@ -71,7 +71,7 @@ def test_series_of_one_number_in_one_folder_are_told_apart(tmp_path):
 
 @pytest.mark.parametrize(
     ("part", "words"),
-    [("c", "a slice is missing"), ("d", "is a localizer"), ("a/IM03", "is a single slice")],
+    [("c", "a slice is missing"), ("d", "is a localizer"), ("a/IM03", "name the folder of them")],
 )
 def test_a_place_without_a_volume_is_refused_with_the_reason(export, part, words):
     with pytest.raises(InputError, match=words):
@@ -81,6 +81,8 @@ def test_a_place_without_a_volume_is_refused_with_the_reason(export, part, words
 def test_a_match_without_a_volume_leaves_the_others(export):
     found = list_images([export / "*"])
     assert len(found.images) == 2 and len(found.left_out) == 3
+    with_files = list_images([export / "a" / "*", export / "b"])
+    assert len(with_files.images) == 1 and len(with_files.left_out) == 1
 
 
 def test_a_tilted_series_says_how_it_can_be_used(tmp_path):
@@ -93,6 +95,17 @@ def test_a_tilted_series_says_how_it_can_be_used(tmp_path):
         "a gantry tilt of 9.5 degrees" in sentence
         and "convert it first: medil convert, with" in sentence
     )
+
+
+def test_a_series_of_several_volumes_is_left_out(tmp_path):
+    made.write_series(tmp_path / "one", series="1.2.1")
+    for time in (1, 2):
+        fields = {"series": "1.2.2", "TemporalPositionIdentifier": time, "number": 8}
+        made.write_series(tmp_path / f"{time}", **fields)
+    found = list_images([tmp_path])
+    assert [image.series for image in found.images] == ["1.2.1"]
+    (sentence,) = found.left_out
+    assert "series 8 (CT, 8 x 7, 10 images): the image is 4-D (8 x 7 x 5 x 2); conv" in sentence
 
 
 def test_beside_images_dicom_files_do_not_count_and_a_note_says_so(export):

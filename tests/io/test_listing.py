@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from medil.errors import InputError
 from medil.io.listing import list_images
 from medil.volume import save
-from tests.images import head
+from tests.images import head, refused, write_nifti
 
 
 def names(*places):
@@ -39,6 +40,22 @@ def test_hidden_folders_are_not_searched_and_a_broken_link_is_named(dataset):
 def test_a_broken_link_that_was_named_is_left_out_too(dataset, place):
     found = list_images([dataset / place])
     assert not found.images and len(found.left_out) == 1
+
+
+def test_a_4_d_image_in_a_list_has_to_be_converted_first(tmp_path):
+    pytest.importorskip("zarr", reason="zarr (extra store) is not installed")
+    from medil.training.build_store import build_store
+
+    write_nifti(tmp_path / "four.nii", np.zeros((4, 4, 4, 2), np.int16), np.eye(4))
+    (sentence,) = build_store(list_images([tmp_path]).images, tmp_path / "s").failed
+    assert "the image is 4-D (4 x 4 x 4 x 2); convert it first: medil convert" in sentence
+
+
+def test_a_store_of_nothing_is_not_made(dataset, tmp_path, run_medil):
+    pytest.importorskip("click", reason="click (extra cli) is not installed")
+    result = run_medil("store", dataset / "sub-02/anat/*", "-o", tmp_path / "store")
+    refused(result, "is a link to a file that is not there")
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_scan_counts_once_however_it_is_reached(dataset):

@@ -185,4 +185,4 @@ def test_formats_of_others_come_with_a_way_to_convert_them(tmp_path, run_medil, 
     save(head((4, 4, 4)), tmp_path / "b.nii")
     found = list_images([tmp_path])
     assert [image.name for image in found.images] == ["b"]
-    assert f"{name} does not count" in found.notes[0]
+    assert "holds 1 that do not count" in found.notes[0] and words in found.notes[0]
