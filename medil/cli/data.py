@@ -106,10 +106,13 @@ def where(names: Sequence[str]) -> None:
     from medil.data import manifest
 
     if not names:
-        mirror = manifest.mirror_folder()
         click.echo(f"manifests  {manifest.manifest_folder()}")
-        click.echo(f"mirror     {mirror or 'none; MEDIL_DATA_MIRROR is not set'}")
-        click.echo(f"cache      {manifest.cache_folder()}")
+        for title, folder in (
+            ("mirror", manifest.mirror_folder()),
+            ("cache", manifest.cache_folder()),
+        ):
+            missing = "" if folder is None or folder.is_dir() else " (does not exist)"
+            click.echo(f"{title:<9}  {folder or 'none; MEDIL_DATA_MIRROR is not set'}{missing}")
     for one in chosen(names):
         for entry in one.files:
             if path := manifest.local_path(entry):

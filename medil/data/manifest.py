@@ -16,8 +16,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from medil.data.fetch import LOCK, PARTIAL, Patience, download, download_all
+from medil.data.fetch import LOCK, download, download_all
 from medil.data.schema import SPLITS, DataSet, Entry, PublishedFile, read_manifest
+from medil.data.transfer import PARTIAL, Patience
 from medil.errors import InputError
 from medil.system.files import atomic_output, file_sha256
 

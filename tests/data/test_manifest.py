@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from medil.data import manifest
-from medil.data.fetch import Patience
 from medil.data.manifest import (
     Entry,
     available,
@@ -23,6 +22,7 @@ from medil.data.manifest import (
     fetch_all,
     reachable,
 )
+from medil.data.transfer import Patience
 from medil.errors import InputError
 from tests.web import Web, part, running, status, whole
 
