@@ -17,7 +17,7 @@ from medil.data.releases import RELEASES, release_path
 from medil.errors import InputError
 from medil.model.weights import load_release, release_config
 
-NAMES = ["tiny", "base", "tiny-ldm", "base-ldm", "anatomies", "tiny-segmenter", "tiny-appearance"]
+NAMES = ["tiny", "base", "tiny-ldm", "anatomies", "tiny-segmenter", "tiny-appearance"]
 
 
 @pytest.fixture
@@ -117,5 +117,5 @@ def test_an_address_that_is_none_is_one_sentence(installed, monkeypatch):
 def test_a_release_that_does_not_exist_is_refused_with_those_that_do():
     with pytest.raises(InputError, match=r"not been trained yet; there is: tiny, base\."):
         release_path("paper")
-    with pytest.raises(InputError, match=r"there is: tiny-ldm, base-ldm\."):
+    with pytest.raises(InputError, match=r"there is: tiny-ldm\."):
         release_path("paper-ldm")
