@@ -38,4 +38,4 @@ def test_the_figure_has_a_mark_for_every_file_of_known_voxels(sets):
     *marks, cubes = data_sets.voxel_figure(sets).axes[0].lines
     known = [[e for e in one.files if e.spacing_mm] for one in sets]
     assert [len(line.get_xdata()) for line in marks] == [len(k) for k in known if k]
-    assert cubes.get_xdata() == cubes.get_ydata()
+    assert list(cubes.get_xdata()) == list(cubes.get_ydata())
