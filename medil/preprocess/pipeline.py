@@ -129,6 +129,8 @@ def output_name(scan: Listed) -> str:
         'sub-01_ses-02'
         >>> output_name(Listed(Path("raw/head 7 (T1).nii.gz")))
         'sub-head7T1'
+        >>> output_name(Listed(Path("raw"), "dicom-1f3a9c2e_series-4", "dicom-1f3a9c2e"))
+        'sub-dicom1f3a9c2e_acq-series4'
     """
     stem = scan.name or scan.path.name
     if has_suffix(stem):
@@ -136,10 +138,13 @@ def output_name(scan: Listed) -> str:
     entities = re.findall(r"(?:^|_)([a-z]+-[A-Za-z0-9]+)(?=_|$)", stem)
     if entities and entities[0].startswith("sub-"):
         return "_".join(entities)
-    label = re.sub("[^A-Za-z0-9]", "", scan.subject or stem)
-    if not label:
+    which = stem.removeprefix(f"{scan.subject}_") if scan.subject else stem
+    label, acquisition = (re.sub("[^A-Za-z0-9]", "", text) for text in (scan.subject, which))
+    if not (label or acquisition):
         raise InputError(f"{scan.path} has no letter or digit in its name; name its subject.")
-    return f"sub-{label}"
+    if label and which != stem and acquisition:  # one of several scans of a subject
+        return f"sub-{label}_acq-{acquisition}"
+    return f"sub-{label or acquisition}"
 
 
 def place(out: Path, name: str) -> Path:
