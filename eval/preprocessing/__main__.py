@@ -1,0 +1,3 @@
+from eval.preprocessing import EXPERIMENT
+
+raise SystemExit(EXPERIMENT.main())

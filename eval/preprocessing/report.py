@@ -1,0 +1,67 @@
+"""A table and sentences on preparing scans, from recorded rows; measures nothing."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from eval.preprocessing.measure import FIELD, MASK, TURN
+from eval.tables import with_interval
+
+SHOWN = {  # kind, metric -> header, decimals
+    (TURN, "rotation_error_deg"): ("Tilt that is left (degrees)", 2),
+    (TURN, "shift_error_mm"): ("Shift of the brain's middle that is left (mm)", 2),
+    (FIELD, "field_before"): ("Field that was put in (SD of its logarithm)", 3),
+    (FIELD, "field_after"): ("Field that is left (SD of its logarithm)", 3),
+    (MASK, "dice"): ("Brain found again in stripped scans (Dice)", 3),
+}
+MOST_DEG, MOST_MM = 2.0, 2.0  # what the verdict counts
+
+
+def values(rows: pd.DataFrame, kind: str, metric: str) -> pd.Series:
+    """All values of a metric of one kind."""
+    own = rows[(rows["metric"] == metric) & rows["condition"].str.startswith(kind)]
+    return own["value"].dropna()
+
+
+def table(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line a question: mean, lowest and highest over scans and draws."""
+    lines = []
+    for (kind, metric), (header, digits) in SHOWN.items():
+        own = values(rows, kind, metric)
+        if len(own):
+            text = with_interval(own.mean(), own.min(), own.max(), digits)
+            scans = rows[rows["condition"].str.startswith(kind)]["subject"].nunique()
+            lines.append({"What": header, "Mean [lowest, highest]": text,
+                          "n": f"{scans} scans, {len(own)} draws"})  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The table by file stem."""
+    return {"preprocessing": table(rows)}
+
+
+def verdict(rows: pd.DataFrame) -> str:
+    """How many known tilts were found, and what the other steps leave."""
+    lines = []
+    turns, shifts = (values(rows, TURN, m) for m in ("rotation_error_deg", "shift_error_mm"))
+    if len(turns):
+        good = int(((turns.to_numpy() < MOST_DEG) & (shifts.to_numpy() < MOST_MM)).sum())
+        lines.append(
+            f"{good} of {len(turns)} known tilts of held-out real scans are found to within "
+            f"{MOST_DEG:g} degrees and {MOST_MM:g} mm; the largest that is left is "
+            f"{turns.max():.2f} degrees and {shifts.max():.2f} mm."
+        )
+    before, after = (values(rows, FIELD, m) for m in ("field_before", "field_after"))
+    if len(before):
+        lines.append(
+            f"Of a known bias field, N4 leaves {100 * after.mean() / before.mean():.0f} % "
+            f"(standard deviation of its logarithm, mean of n = {len(after)} scans)."
+        )
+    overlap = values(rows, MASK, "dice")
+    if len(overlap):
+        lines.append(
+            f"deepbet finds the brain again in scans that others stripped with a Dice of "
+            f"{overlap.mean():.3f} (lowest {overlap.min():.3f}, n = {len(overlap)})."
+        )
+    return "\n".join(lines)
