@@ -36,9 +36,9 @@ def list_() -> None:
     found = [dataset(name) for name in datasets()]
     rows = [("name", "files", "here", "size", "access", "licence", "what")]
     for one in found:
-        files = one.files
-        here = sum(available(entry) for entry in files)
-        size = megabytes(sum(entry.bytes for entry in files))
+        files = one.all_files
+        here = sum(available(file) for file in files)
+        size = megabytes(sum(file.bytes for file in files))
         counts = (str(len(files)), str(here), size) if files else ("-", "-", "-")
         rows.append((one.name, *counts, one.access, short(one.licence), one.title))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -65,13 +65,13 @@ def fetch(names: Sequence[str], workers: int) -> None:
             raise InputError(instructions(one))
     for one in sets:
         click.echo(f"{one.name}: licence {one.licence}. {one.terms} Cite: {one.citation}")
-    files = [entry for one in sets for entry in one.files]
+    files = [file for one in sets for file in one.all_files]
     try:
         failed = fetch_all(files, workers)
     except KeyboardInterrupt:
         click.echo("stopped; what has arrived is kept in files that end in .partial.", err=True)
         click.get_current_context().exit(INTERRUPTED)
-    lacking = sum(not available(entry) for entry in files)
+    lacking = sum(not available(file) for file in files)
     raise_failed(failed, f"{lacking} of {len(files)} files are not here")
     click.echo(f"{len(files)} files are here and hold the published bytes")
 
@@ -85,15 +85,15 @@ def verify(names: Sequence[str]) -> None:
     sets = chosen(names)
     failed: dict[str, InputError] = {}
     for one in sets:
-        here = [(entry, path) for entry in one.files if (path := manifest.local_path(entry))]
-        for entry, path in here:
+        here = [(file, path) for file in one.all_files if (path := manifest.local_path(file))]
+        for file, path in here:
             try:
-                manifest.verify(path, entry)
+                manifest.verify(path, file)
             except InputError as error:
-                failed[entry.path] = error
-        right = sum(bool(entry.sha256) and entry.path not in failed for entry, _ in here)
+                failed[file.path] = error
+        right = sum(bool(file.sha256) and file.path not in failed for file, _ in here)
         click.echo(
-            f"{one.name}: {len(here)} of {len(one.files)} files are here, "
+            f"{one.name}: {len(here)} of {len(one.all_files)} files are here, "
             f"{right} hold the published bytes"
         )
     raise_failed(failed, f"{len(failed)} files hold other bytes")
@@ -114,8 +114,8 @@ def where(names: Sequence[str]) -> None:
             missing = "" if folder is None or folder.is_dir() else " (does not exist)"
             click.echo(f"{title:<9}  {folder or 'none; MEDIL_DATA_MIRROR is not set'}{missing}")
     for one in chosen(names):
-        for entry in one.files:
-            if path := manifest.local_path(entry):
+        for file in one.all_files:
+            if path := manifest.local_path(file):
                 click.echo(str(path))
 
 
@@ -129,9 +129,10 @@ def clean(names: Sequence[str]) -> None:
     from medil.data.manifest import cache_path, datasets, unfinished
 
     sets = chosen(names or datasets())
-    doomed = [path for one in sets for entry in one.files for path in unfinished(entry)]
+    files = [file for one in sets for file in one.all_files]
+    doomed = [path for file in files for path in unfinished(file)]
     if names:
-        doomed += [p for one in sets for e in one.files if (p := cache_path(e)).is_file()]
+        doomed += [path for file in files if (path := cache_path(file)).is_file()]
     size = sum(path.stat().st_size for path in doomed)
     for path in doomed:
         path.unlink()

@@ -70,6 +70,12 @@ class DataSet:
     page: str  # public page of the data set
     how: str  # how to get files that the manifest does not list; empty if it lists all
     files: tuple[Entry, ...]
+    sidecars: tuple[PublishedFile, ...] = ()  # files beside the scans, such as a description
+
+    @property
+    def all_files(self) -> tuple[PublishedFile, ...]:
+        """Scans and sidecars."""
+        return (*self.files, *self.sidecars)
 
 
 def read_manifest(path: Path) -> DataSet:
@@ -79,20 +85,28 @@ def read_manifest(path: Path) -> DataSet:
         InputError: The file is no manifest: one sentence with its name, the entry and the field.
     """
     table = _read_toml(path)
-    rows = table.pop("file", [])
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"{path.name}: files are tables that begin with [[file]].")
+    rows, beside = _rows(table, "file", path), _rows(table, "sidecar", path)
     values = _checked(table, MANIFEST, OPTIONAL, path.name)
     if values["name"] != path.stem:
         raise InputError(f"{path.name}: its name is {values['name']!r}, not that of the file.")
     if not (rows or "how" in values):
         raise InputError(f"{path.name} lists no file; its field how must say how to get the data.")
-    kind = values.pop("kind", "")
-    shared = {field: values[field] for field in ("licence", "citation")}
-    shared |= {"kind": kind, "dataset": path.stem}
-    files = [_entry(row, shared, _place(path, row, n)) for n, row in enumerate(rows, 1)]
-    _check_files(files, path)
-    return DataSet(**{"how": "", **values}, files=tuple(files))
+    licence = {"licence": values["licence"]}
+    shared = {"citation": values["citation"], "kind": values.pop("kind", ""), "dataset": path.stem}
+    files = tuple(Entry(**licence | shared | _file(path, row, n)) for n, row in enumerate(rows, 1))
+    sidecars = tuple(
+        PublishedFile(**licence | _file(path, row, n, "sidecar")) for n, row in enumerate(beside, 1)
+    )
+    _check_files(files, sidecars, path)
+    return DataSet(**{"how": "", **values}, files=files, sidecars=sidecars)
+
+
+def _rows(table: dict[str, Any], name: str, path: Path) -> list[dict[str, Any]]:
+    """Take the tables of one name, such as ``[[file]]``, out of a manifest."""
+    rows = table.pop(name, [])
+    if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+        return rows
+    raise InputError(f"{path.name}: each {name} is a table that begins with [[{name}]].")
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -106,33 +120,31 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} could not be read: {error.strerror or error}.") from error
 
 
-def _place(path: Path, row: dict[str, Any], number: int) -> str:
-    """Where an entry stands, for messages: manifest, number of the entry, path if it has one."""
+def _file(path: Path, row: dict[str, Any], number: int, table: str = "file") -> dict[str, Any]:
+    """The fields of one file, after checks; messages say its table, number and path."""
     name = row.get("path")
     named = f" ({printable(name)[:80]})" if isinstance(name, str) else ""
-    return f"{path.name}, file {number}{named}"
-
-
-def _entry(row: dict[str, Any], shared: dict[str, Any], place: str) -> Entry:
-    values = {**shared, "url": "", **_checked(row, FILE, FILE_OPTIONAL, place)}
+    place = f"{path.name}, {table} {number}{named}"
+    required, optional = (FILE, FILE_OPTIONAL) if table == "file" else (SIDECAR, ADDRESS)
+    values = {"url": "", **_checked(row, required, optional, place)}
     if bool(values["url"]) == ("how" in values):
         raise InputError(f"{place} needs either the field url or the field how.")
-    address = urlsplit(values["url"])
-    if address.scheme == "http" and not values.get("plain_http"):
+    if urlsplit(values["url"]).scheme == "http" and not values.get("plain_http"):
         raise InputError(f"{place}: {values['url']} is not https, and plain_http is not set.")
-    if not values["path"].startswith(f"{shared['dataset']}/"):
-        raise InputError(f"{place}: its path must begin with {shared['dataset']}/.")
-    return Entry(**values)
+    if not values["path"].startswith(f"{path.stem}/"):
+        raise InputError(f"{place}: its path must begin with {path.stem}/.")
+    return values
 
 
-def _check_files(files: Iterable[Entry], manifest: Path) -> None:
+def _check_files(files: Iterable[Entry], sidecars: Iterable[PublishedFile], manifest: Path) -> None:
     """Refuse one path twice, also on file systems that ignore case, and a subject in two splits."""
     paths: set[str] = set()
+    for file in (*files, *sidecars):
+        if file.path.casefold() in paths:
+            raise InputError(f"{manifest.name} lists {file.path} twice.")
+        paths.add(file.path.casefold())
     splits: dict[str, str] = {}
     for entry in files:
-        if entry.path.casefold() in paths:
-            raise InputError(f"{manifest.name} lists {entry.path} twice.")
-        paths.add(entry.path.casefold())
         if splits.setdefault(entry.subject, entry.split) != entry.split:
             raise InputError(f"{manifest.name}: subject {entry.subject} is in both splits.")
 
@@ -204,11 +216,18 @@ def _page(value: Any) -> str:
 
 
 def _sha256(value: Any) -> str:
-    if value == UNKNOWN_HASH:
-        return ""
     if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
         return value
-    raise ValueError(f'64 hexadecimal digits in lower case or "{UNKNOWN_HASH}"')
+    raise ValueError("64 hexadecimal digits in lower case")
+
+
+def _sha256_or_none_yet(value: Any) -> str:
+    if value == UNKNOWN_HASH:
+        return ""
+    try:
+        return _sha256(value)
+    except ValueError as error:
+        raise ValueError(f'{error} or "{UNKNOWN_HASH}"') from error
 
 
 def _count(value: Any) -> int:
@@ -259,17 +278,17 @@ MANIFEST: dict[str, Check] = {
     "page": _page,
 }
 OPTIONAL: dict[str, Check] = {"how": _text, "kind": _text}
+SIDECAR: dict[str, Check] = {"path": _path, "sha256": _sha256, "bytes": _count}
+ADDRESS: dict[str, Check] = {"url": _address, "how": _text, "plain_http": _flag}
 FILE: dict[str, Check] = {
     "path": _path,
-    "sha256": _sha256,
+    "sha256": _sha256_or_none_yet,
     "bytes": _count,
     "subject": _text,
     "split": _one_of(*SPLITS),
 }
 FILE_OPTIONAL: dict[str, Check] = {
-    "url": _address,
-    "how": _text,
-    "plain_http": _flag,
+    **ADDRESS,
     "licence": _text,
     "citation": _text,
     "session": _text,

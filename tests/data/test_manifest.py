@@ -83,6 +83,8 @@ def test_the_data_sets_and_their_files():
     assert {name: len(entries(name)) for name in datasets() if entries(name)} == files
     others = {dataset(name).access for name in datasets() if name not in files}
     assert others == {"open", "registration", "agreement"}
+    (description,) = dataset("ds002748").sidecars
+    assert description.path == "ds002748/dataset_description.json"  # which makes it a BIDS folder
     assert [len(entries("ds002748", split)) for split in manifest.SPLITS] == [40, 6]
     kinds = {e.subject: e.kind for e in entries("open_ms_t1")}
     assert {s for s, kind in kinds.items() if kind == "brain"} == {"cross_sectional_patient07"}
@@ -117,7 +119,7 @@ def test_test_subjects_are_those_the_book_reports_on():
 
 def test_mirrored_files_hold_the_published_bytes(mirror):
     for name in datasets():
-        for e in entries(name):
+        for e in dataset(name).all_files:
             assert available(e)
             path = fetch(e)
             assert path == mirror / e.path and path.stat().st_size == e.bytes

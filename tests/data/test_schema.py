@@ -122,6 +122,42 @@ def test_a_fault_is_one_sentence_with_file_entry_and_field(tmp_path, old, new, s
     assert str(refusal.value).isprintable() and "made.toml" in str(refusal.value)
 
 
+SIDECAR = f"""
+[[sidecar]]
+path = "made/dataset_description.json"
+url = "https://example.org/description.json"
+sha256 = "{"cd" * 32}"
+bytes = 7
+"""
+
+
+def test_sidecars_are_files_and_no_scans(tmp_path):
+    found = read(tmp_path, GOOD + SIDECAR)
+    (beside,) = found.sidecars
+    assert len(found.files) == 2 and found.all_files == (*found.files, beside)
+    assert (beside.path, beside.licence) == ("made/dataset_description.json", "CC0")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        (
+            "made/dataset",
+            "../dataset",
+            r"made\.toml, sidecar 1 \(\.\./dataset.*: path is a relative",
+        ),
+        ("cd" * 32, "recorded at first fetch", "sha256 is 64 hexadecimal digits"),
+        ("bytes = 7", 'bytes = 7\nsplit = "test"', "sidecar 1 .*there is no field 'split'"),
+        ("made/dataset_description.json", "made/two.nii.gz", "lists made/two.nii.gz twice"),
+        ("https", "http", "sidecar 1 .* is not https"),
+        ("[[sidecar]]", "[sidecar]", "each sidecar is a table that begins with"),
+    ],
+)
+def test_a_faulty_sidecar_is_one_sentence(tmp_path, old, new, sentence):
+    with pytest.raises(InputError, match=sentence):
+        read(tmp_path, GOOD + SIDECAR.replace(old, new))
+
+
 @pytest.mark.parametrize(
     "path",
     [
