@@ -6,6 +6,7 @@ import inspect
 import os
 import subprocess
 import sys
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -279,28 +280,39 @@ def phantom(
 @folder
 @force
 @click.option(
-    "-n", "--count", type=click.IntRange(1), default=4, show_default=True, help="Number of heads."
+    "-n", "--count", type=click.IntRange(1), default=4, show_default=True, help="Number of scans."
 )
+@click.option(
+    "--kind", type=click.Choice(["head", "chest"]), default="head", show_default=True,
+    help="T1w heads, or parts of chests as CT sees them.",
+)  # fmt: skip
 @seed
 @click.option(
     "--labels", type=FILE,
     help="Label map with FreeSurfer numbers to draw the heads on [default: MNI152 tissue maps].",
 )  # fmt: skip
-def cohort(output: Path, force: bool, count: int, seed: int, labels: Path | None) -> None:
-    """Draw synthetic heads, each scanned on a random grid."""
+def cohort(
+    output: Path, force: bool, count: int, kind: str, seed: int, labels: Path | None
+) -> None:
+    """Draw synthetic heads or chests, each scanned on a random grid."""
     from tqdm import trange
 
     from medil.synth.anatomy import label_anatomy, tissue_anatomy
     from medil.synth.cohort import subject
+    from medil.synth.ct import chest_subject
     from medil.volume import save
 
+    if labels and kind == "chest":
+        raise InputError("--labels belongs to heads; leave it out, or ask for --kind head.")
     make_folder(output)
     paths = [output / f"subject_{seed}_{index:04d}.nii.gz" for index in range(count)]
     for path in paths:
         check_image_output(path, force)
-    anatomy = label_anatomy(labels) if labels else tissue_anatomy()
-    for index in trange(count, desc="heads", disable=not sys.stderr.isatty()):
-        save(subject(anatomy, seed, index), paths[index], force=force)
+    draw: Callable[[int, int], Volume] = chest_subject
+    if kind == "head":
+        draw = partial(subject, label_anatomy(labels) if labels else tissue_anatomy())
+    for index in trange(count, desc=f"{kind}s", disable=not sys.stderr.isatty()):
+        save(draw(seed, index), paths[index], force=force)
 
 
 @medil.command(epilog="Example: medil book")

@@ -9,6 +9,7 @@ the lumen is a tree: one piece, no loops.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ from medil.synth.phantom import Formula, Phantom, inside_share
 LUMEN_HU, WALL_HU, PARENCHYMA_HU = -1000.0, 40.0, -850.0
 LENGTH_PER_RADIUS = 6.0  # three diameters (Weibel 1963, Morphometry of the Human Lung)
 GAP_MM = 1.0  # between the outer walls of branches that do not meet
+STEPS = np.linspace(0, 1, 25)[:, None]  # along a branch, at which its clearance is measured
 
 
 @dataclass(frozen=True)
@@ -120,31 +122,48 @@ def distance_to_segment(points_mm: Tensor, start_mm: np.ndarray, end_mm: np.ndar
     return torch.linalg.vector_norm(offset - share[..., None] * along, dim=-1)
 
 
-def grow(rng: np.random.Generator, generations: int, trachea_radius_mm: float) -> list[Branch]:
-    """The tree, trachea first, each generation before the next."""
+def wall_mm(radius_mm: float) -> float:
+    """Wall thickness: thick for small airways, relative to their radius (ours)."""
+    return 0.4 + 0.12 * radius_mm
+
+
+def grow(
+    rng: np.random.Generator,
+    generations: int,
+    trachea_radius_mm: float,
+    fits: Callable[[Branch], bool] = lambda branch: True,
+    ends: Callable[[Branch], bool] = lambda branch: False,
+    tries: int = 10,
+    gap_mm: float = GAP_MM,
+    wall: Callable[[float], float] = wall_mm,
+) -> list[Branch]:
+    """The tree, trachea first, each generation before the next.
+
+    Only branches that fit are grown, and one that ends has no children. A branch that comes
+    nearer to another than `gap_mm`, or does not fit, is tried again in another direction.
+    """
     length_mm = 1.6 * LENGTH_PER_RADIUS * trachea_radius_mm  # the trachea is longer
     top_mm = np.array([0.0, 0.0, length_mm])
-    tree = [Branch(0, -1, top_mm, np.zeros(3), trachea_radius_mm, _wall_mm(trachea_radius_mm))]
+    tree = [Branch(0, -1, top_mm, np.zeros(3), trachea_radius_mm, wall(trachea_radius_mm))]
+    space = _Space()
+    space.add(tree[0])
     planes = {0: np.array([1.0, 0.0, 0.0])}  # the first fork opens left and right
     first = 0
     for generation in range(1, generations + 1):
         last = len(tree)
-        for parent in range(first, last):
+        for parent in (k for k in range(first, last) if not ends(tree[k])):
             for side, radius_mm, angle in _fork(rng, tree[parent].radius_mm):
                 branch = _try_branch(
-                    rng, tree, parent, generation, side * planes[parent], radius_mm, angle
-                )
+                    rng, tree, space, parent, generation, side * planes[parent], radius_mm, angle,
+                    fits, tries, gap_mm, wall,
+                )  # fmt: skip
                 if branch is not None:
                     planes[len(tree)] = np.cross(branch.direction, planes[parent])
                     planes[len(tree)] /= np.linalg.norm(planes[len(tree)])
                     tree.append(branch)
+                    space.add(branch)
         first = last
     return tree
-
-
-def _wall_mm(radius_mm: float) -> float:
-    """Wall thickness: thick for small airways, relative to their radius (ours)."""
-    return 0.4 + 0.12 * radius_mm
 
 
 def _fork(rng: np.random.Generator, radius_mm: float) -> list[tuple[float, float, float]]:
@@ -160,38 +179,64 @@ def _fork(rng: np.random.Generator, radius_mm: float) -> list[tuple[float, float
 def _try_branch(
     rng: np.random.Generator,
     tree: list[Branch],
+    space: _Space,
     parent: int,
     generation: int,
     sideways: np.ndarray,
     radius_mm: float,
     angle: float,
+    fits: Callable[[Branch], bool],
+    tries: int,
+    gap_mm: float,
+    wall: Callable[[float], float],
 ) -> Branch | None:
-    """A child that keeps clear of the rest of the tree, or None when ten tries all hit."""
+    """A child that fits and keeps clear of the rest of the tree, or None when all tries fail."""
     trunk = tree[parent]
-    for attempt in range(10):
+    for attempt in range(tries):
         turned = sideways + 0.15 * (1 + attempt) * rng.normal(size=3)
         turned -= turned.dot(trunk.direction) * trunk.direction
         turned /= np.linalg.norm(turned)
         direction = math.cos(angle) * trunk.direction + math.sin(angle) * turned
         length_mm = LENGTH_PER_RADIUS * radius_mm * rng.uniform(0.85, 1.15)
         end_mm = trunk.end_mm + length_mm * direction
-        branch = Branch(generation, parent, trunk.end_mm, end_mm, radius_mm, _wall_mm(radius_mm))
-        if _clearance_mm(branch, tree) > GAP_MM:
+        branch = Branch(generation, parent, trunk.end_mm, end_mm, radius_mm, wall(radius_mm))
+        if fits(branch) and space.is_clear(branch, gap_mm):
             return branch
     return None
 
 
-def _clearance_mm(branch: Branch, tree: list[Branch]) -> float:
-    """Smallest gap between a branch's outer wall and every branch it must not touch.
+class _Space:
+    """The room that the branches of a tree take."""
 
-    Its parent and its sister meet it at the fork; of those only the far half counts.
-    """
-    steps = np.linspace(0, 1, 25)[:, None]
-    points = torch.from_numpy(branch.start_mm + steps * (branch.end_mm - branch.start_mm))
-    gap_mm = math.inf
-    for index, other in enumerate(tree):
-        meets = index == branch.parent or other.parent == branch.parent
-        tested = points[12:] if meets else points
-        axis_mm = float(distance_to_segment(tested, other.start_mm, other.end_mm).min())
-        gap_mm = min(gap_mm, axis_mm - branch.outer_mm - other.outer_mm)
-    return gap_mm
+    def __init__(self) -> None:
+        self.count, self.numbers = 0, np.empty((64, 9))  # start, end - start, outer, half, parent
+
+    def add(self, branch: Branch) -> None:
+        """Take in the next branch of the tree."""
+        if self.count == len(self.numbers):
+            self.numbers = np.concatenate([self.numbers, np.empty_like(self.numbers)])
+        along = branch.end_mm - branch.start_mm
+        half = np.linalg.norm(along) / 2
+        self.numbers[self.count] = [*branch.start_mm, *along, branch.outer_mm, half, branch.parent]
+        self.count += 1
+
+    def is_clear(self, branch: Branch, gap_mm: float) -> bool:
+        """Whether a branch's outer wall keeps a gap to every branch that it must not touch.
+
+        Its parent and its sister meet it at the fork; of those only the far half counts.
+        """
+        known = self.numbers[: self.count]
+        middle = (branch.start_mm + branch.end_mm) / 2
+        half = np.linalg.norm(branch.end_mm - branch.start_mm) / 2
+        reach = known[:, 6] + known[:, 7] + half + branch.outer_mm + gap_mm
+        away = np.linalg.norm(known[:, :3] + known[:, 3:6] / 2 - middle, axis=1)
+        close = np.flatnonzero(away <= reach)
+        start, along, outer_mm = known[close, :3], known[close, 3:6], known[close, 6]
+        points = branch.start_mm + STEPS * (branch.end_mm - branch.start_mm)  # [25, 3]
+        offset = points[:, None] - start  # [25, N, 3]
+        share = ((offset * along).sum(-1) / (along**2).sum(-1)).clip(0, 1)
+        axis_mm = np.linalg.norm(offset - share[..., None] * along, axis=-1)
+        meets = (known[close, 8] == branch.parent) | (close == branch.parent)
+        axis_mm[: len(STEPS) // 2, meets] = math.inf
+        gaps_mm = axis_mm - outer_mm - branch.outer_mm
+        return bool(gaps_mm.min(initial=math.inf) > gap_mm)

@@ -1,4 +1,4 @@
-"""Phantoms by name: ramp, ball, 3-D Shepp-Logan, and a folded cortex and an airway tree.
+"""Phantoms by name: ramp, ball, 3-D Shepp-Logan, a folded cortex, an airway tree, a chest.
 
 Each factory returns a `Phantom`: a formula and the facts that hold exactly for it.
 """
@@ -14,10 +14,21 @@ from torch import Tensor
 
 from medil.errors import InputError
 from medil.synth.airway import airway
+from medil.synth.chest import chest
 from medil.synth.cortex import cortex
 from medil.synth.phantom import Formula, Phantom, inside_share, render
 
-__all__ = ["PHANTOMS", "Phantom", "airway", "ball", "cortex", "ramp", "render", "shepp_logan"]
+__all__ = [
+    "PHANTOMS",
+    "Phantom",
+    "airway",
+    "ball",
+    "chest",
+    "cortex",
+    "ramp",
+    "render",
+    "shepp_logan",
+]
 
 
 def ramp(
@@ -190,4 +201,5 @@ PHANTOMS: dict[str, Callable[..., Phantom]] = {
     "shepp_logan": shepp_logan,
     "cortex": cortex,
     "airway": airway,
+    "chest": chest,
 }
