@@ -11,6 +11,7 @@ from eval import (
     latent_consistency,
     patch_vs_whole,
     preprocessing,
+    readers,
     reconstruction,
     robustness,
     segmentation,
@@ -32,5 +33,6 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     downstream.EXPERIMENT,
     speed.EXPERIMENT,
     training.EXPERIMENT,
+    readers.EXPERIMENT,
     evaluate.EXPERIMENT,
 )

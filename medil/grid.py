@@ -22,6 +22,7 @@ from medil.errors import InputError
 
 Triple = tuple[float, float, float]
 FLOAT32_ROUNDING = 2e-6  # of an extent; most of the scans at hand have less than 1e-6
+LEAST_MM, MOST_MM = 1e-7, 1e9  # of voxel sizes, and the farthest place: other numbers are damage
 MAX_AXIS_VOXELS = 2.0**40  # beyond it even the index of a voxel loses its fractions
 
 
@@ -363,7 +364,7 @@ def check_affine(affine_vox2ras: ArrayLike) -> np.ndarray:
     """A float64 copy, read-only, of a usable [4, 4] voxel-to-RAS+ affine in mm.
 
     Raises:
-        InputError: Wrong shape, NaN or Inf, all zero, or singular.
+        InputError: Wrong shape, NaN or Inf, all zero, singular, or of absurd sizes.
     """
     affine = np.array(affine_vox2ras, dtype=np.float64)
     if affine.shape != (4, 4):
@@ -377,6 +378,13 @@ def check_affine(affine_vox2ras: ArrayLike) -> np.ndarray:
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if (spacing == 0).any() or abs(np.linalg.det(affine[:3, :3] / spacing)) < 1e-6:
         raise InputError("the affine is singular (two voxel axes coincide); repair the header.")
+    if spacing.min() < LEAST_MM or spacing.max() > MOST_MM:
+        sizes = " x ".join(f"{size:.4g}" for size in spacing)
+        raise InputError(f"the affine has voxels of {sizes} mm; repair the header.")
+    if (away := np.abs(affine[:3, 3]).max()) > MOST_MM:
+        raise InputError(
+            f"the affine puts the image {away:.4g} mm away, too far; repair the header."
+        )
     affine.setflags(write=False)
     return affine
 

@@ -18,7 +18,7 @@ import torch
 from nibabel import orientations
 from torch import Tensor
 
-from medil.errors import InputError
+from medil.errors import InputError, of_system, printable
 from medil.grid import Grid
 from medil.io.dicom import read_dicom
 from medil.io.dicom_headers import is_dicom
@@ -26,7 +26,7 @@ from medil.io.intensity import Intensity, replace_nonfinite, robust_intensity
 from medil.io.nifti import full_shape, nifti_image, read_nibabel, write_nibabel
 from medil.io.nrrd import read_nrrd, write_nrrd
 from medil.io.source import Source, has_suffix, suffix_of, written_suffix
-from medil.io.streams import Deflated
+from medil.io.streams import Deflated, check_regular
 from medil.system.files import atomic_output
 from medil.system.memory import GB, choose
 
@@ -44,6 +44,8 @@ Slabs = Iterator[tuple[int, Tensor]]  # first index along the axis, and [D, H, W
 STREAMED = (".nii", ".nii.gz")  # formats that are written slab by slab
 WHOLE_BYTES = 16  # bytes per voxel, for formats that are written whole
 TENSOR_KINDS = {"uint16": np.int32, "uint32": np.int64, "bool": np.uint8, "float16": np.float32}
+FLOAT32 = np.finfo(np.float32)
+MOST_REASON = 200  # letters of what a parser says about damage
 FLOAT32_EXACT = 2**23  # beyond it, neighbouring stored integers would share a float32
 MGH_DTYPES = ("uint8", "int16", "int32", "float32")
 NIFTI_DTYPES = ("uint8", "int8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
@@ -115,6 +117,7 @@ def load(
     if not path.exists():
         raise InputError(f"{path} does not exist.")
     try:
+        check_regular(path)
         if path.is_dir() or (not has_suffix(path) and is_dicom(path)):
             stored, source = read_dicom(path, volume_index, series, keep_tilt)
         elif series is not None:
@@ -134,11 +137,14 @@ def _read(path: Path, volume_index: int | None) -> tuple[np.ndarray, Source]:
     suffix = suffix_of(path)
     reader = read_nrrd if suffix in (".nrrd", ".nhdr") else read_nibabel
     try:
-        return reader(path, volume_index)
-    except InputError:
+        with np.errstate(all="ignore"):  # headers hold NaN and Inf, which are checked
+            return reader(path, volume_index)
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # parsers raise KeyError, TypeError, zlib.error and more
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        if isinstance(error, OSError) and error.filename:
+            raise InputError(of_system(error)) from error
+        reason = printable(str(error)).rstrip(".")[:MOST_REASON] or type(error).__name__
         raise InputError(f"this is not a whole, readable {suffix} image ({reason}).") from error
 
 
@@ -150,8 +156,7 @@ def _to_values(stored: np.ndarray, source: Source) -> np.ndarray:
                 raise InputError("the image holds integers beyond 2^63, which medil cannot keep.")
             return stored.astype(np.int64)
         return stored.astype(TENSOR_KINDS.get(stored.dtype.name, stored.dtype), copy=False)
-    ends = np.array([stored.min(), stored.max()], dtype=np.float64) * source.slope + source.inter
-    wide = _needs_float64(stored, source) or np.abs(ends).max() > np.finfo(np.float32).max
+    wide = _needs_float64(stored, source)
     values = np.empty(stored.shape, np.float64 if wide else np.float32, order="F")
     for k in range(stored.shape[2]):  # plane by plane: a whole float64 copy would be large
         values[..., k] = stored[..., k].astype(np.float64) * source.slope + source.inter
@@ -159,10 +164,19 @@ def _to_values(stored: np.ndarray, source: Source) -> np.ndarray:
 
 
 def _needs_float64(stored: np.ndarray, source: Source) -> bool:
-    if stored.dtype.kind == "f":
-        return stored.dtype.itemsize > 4
-    reach = max(abs(float(stored.min())), abs(float(stored.max())))
-    return reach + abs(source.inter / source.slope) > FLOAT32_EXACT
+    """Whether float32 could not hold scaled values, or not tell them apart."""
+    if stored.dtype.kind == "f" and stored.dtype.itemsize > 4:
+        return True
+    finite = stored[np.isfinite(stored)] if stored.dtype.kind == "f" else stored
+    if not finite.size:
+        return False
+    ends = np.array([finite.min(), finite.max()], dtype=np.float64)
+    if stored.dtype.kind != "f":
+        offset = abs(source.inter / source.slope)
+        if np.abs(ends).max() + offset > FLOAT32_EXACT:
+            return True
+    largest = np.abs(ends * source.slope + source.inter).max()
+    return largest > FLOAT32.max or 0 < largest < FLOAT32.tiny * FLOAT32_EXACT
 
 
 def save(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from medil.errors import InputError, needs
+from medil.errors import InputError, needs, of_system
 from medil.grid import Grid
 from medil.io.codestreams import unpack
 from medil.io.dicom_headers import (
@@ -39,6 +39,7 @@ MACROS = {  # tag -> the functional group that holds it in a multi-frame file
     "TemporalPositionIndex": "FrameContentSequence",
     "DiffusionBValue": "MRDiffusionSequence",
 }
+MOST_SCALE = 1e28  # of rescaling: with 32 bits a voxel, float32 holds the values
 ECHO = ("EchoTime", "EffectiveEchoTime")
 ORDER = (  # of slices at one place
     "TemporalPositionIndex", "TemporalPositionIdentifier", "DiffusionBValue", "AcquisitionNumber",
@@ -67,10 +68,17 @@ def read_dicom(
     """
     with needs("dicom", "DICOM series need pydicom"):
         import pydicom  # noqa: F401
-    with silence_pydicom():
-        headers, notes = read_headers(place)
-        stack = stacked(choose_series(headers, series), volume_index, keep_tilt)
-        stored, slope, inter = _read_pixels(stack.slices)
+    try:
+        with silence_pydicom():
+            headers, notes = read_headers(place)
+            stack = stacked(choose_series(headers, series), volume_index, keep_tilt)
+            stored, slope, inter = _read_pixels(stack.slices)
+    except (InputError, MemoryError):
+        raise
+    except OSError as error:
+        raise InputError(of_system(error)) from error
+    except Exception:  # of damaged headers, whose text may name a person
+        raise InputError("the series is damaged, or its headers contradict each other.") from None
     said = (*notes, *stack.notes)
     return stored, Source("dicom", stack.grid, stored.dtype, None, slope, inter, notes=said)
 
@@ -123,9 +131,11 @@ def _slices(header: Header) -> list[Slice]:
         raise InputError("maps its values by a table (Modality LUT), which is not read.")
     if tags.BitsAllocated not in (8, 16, 32):
         raise InputError(f"stores {int(tags.BitsAllocated)} bits a voxel, not 8, 16 or 32.")
-    if header.n_frames > 1 and len(tags.get(PER_FRAME) or ()) != header.n_frames:
+    n_places = len(tags.get(PER_FRAME) or ())
+    if (header.n_frames > 1 or n_places) and n_places != header.n_frames:
         raise InputError(
-            f"holds {header.n_frames} frames that do not say where they lie; it is no volume."
+            f"holds {header.n_frames} frames that do not say where they lie (it has {n_places} "
+            "places); it is no volume."
         )
     return [_slice(header, frame) for frame in range(header.n_frames)]
 
@@ -173,8 +183,10 @@ def _slice(header: Header, frame: int) -> Slice:
     if np.abs(axes @ axes.T - np.eye(2)).max() > TURNED:
         raise InputError("has direction cosines that are no unit vectors at right angles.")
     between_rows, between_columns = fields.numbers("PixelSpacing", 2).tolist()
+    if min(between_rows, between_columns) <= 0:
+        raise InputError(f"has a PixelSpacing of {between_rows:g} and {between_columns:g} mm.")
     slope, inter = fields.number("RescaleSlope", 1.0), fields.number("RescaleIntercept")
-    if not (math.isfinite(inter) and math.isfinite(slope)) or slope == 0:
+    if not (abs(inter) < MOST_SCALE and 1 / MOST_SCALE < abs(slope) < MOST_SCALE):  # not NaN either
         raise InputError(f"has a rescale slope of {slope:g} and an intercept of {inter:g}.")
     thickness = fields.number("SpacingBetweenSlices") or fields.number("SliceThickness")
     return Slice(

@@ -175,20 +175,22 @@ def _read_header(path: Path) -> Header | None:
     if not kind:
         return None
     tags = dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS), force=True)
-    uid = tags.get("SOPClassUID") or tags.file_meta.get("MediaStorageSOPClassUID")
-    if not uid:
+    named = (tags.get("SOPClassUID"), tags.file_meta.get("MediaStorageSOPClassUID"))
+    uids = [str(uid) for uid in named if uid]
+    if not uids:
         if kind == "bare":
             return None  # other bytes that look like it
         raise InputError("is damaged or cut short.")
-    name = UID(uid).name if uid in UID_dictionary else "of an unknown kind"
-    if "Rows" not in tags and "Image" in name:
+    names = [UID(uid).name for uid in uids if uid in UID_dictionary]
+    name = names[0] if names else "of an unknown kind"
+    if "Rows" not in tags and ("Image" in name or len(set(uids)) > 1):  # a cut identifier differs
         raise InputError("is an image that is damaged or cut short.")
     modality, is_image = str(tags.get("Modality") or ""), "Rows" in tags
     return Header(
         path=path,
         tags=tags,
         kind=name,
-        n_frames=int(tags.get("NumberOfFrames") or 1) if is_image else 0,
+        n_frames=_n_frames(tags) if is_image else 0,
         size=(int(tags.Columns), int(tags.Rows)) if is_image else (0, 0),
         uid=str(tags.get("SeriesInstanceUID") or ""),
         study=str(tags.get("StudyInstanceUID") or ""),
@@ -196,6 +198,15 @@ def _read_header(path: Path) -> Header | None:
         modality=modality if modality in MODALITIES else "",
         image_type=_words(tags.get("ImageType")),
     )
+
+
+def _n_frames(tags: Any) -> int:
+    """Images in an image file; one where it does not say how many."""
+    found = tags.get("NumberOfFrames")
+    n_frames = 1 if found in (None, "") else int(found)
+    if n_frames < 1:
+        raise InputError(f"holds {n_frames} frames.")
+    return n_frames
 
 
 def _integer(value: Any) -> int | None:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel import imageglobals
 from nibabel.freesurfer.mghformat import DATA_OFFSET, footer_dtype, header_dtype
 from nibabel.spatialimages import HeaderDataError
-from nibabel.volumeutils import array_from_file
 
 from medil.errors import InputError
 from medil.grid import Grid
@@ -28,12 +30,13 @@ from medil.io.source import (
     spatial_shape,
     suffix_of,
 )
-from medil.io.streams import opened, read_to_end
+from medil.io.streams import MOST_BEFORE, opened, read_to_end, read_voxels
 from medil.system.memory import require_memory
 
 ALIGNED = 2  # code of a world that an image was aligned to
 MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
 MAX_NIFTI1_SIZE = 32767  # its header counts voxels in int16
+MGH_CORONAL = ((-1, 0, 0), (0, 0, -1), (0, 1, 0))  # rows: i, j, k in RAS, as FreeSurfer assumes
 MGH_SUFFIXES = (".mgz", ".mgh")
 PLACE = (  # header fields that say where voxels are
     "pixdim", "xyzt_units", "qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x",
@@ -56,7 +59,7 @@ def read_nibabel(path: Path, volume_index: int | None) -> tuple[np.ndarray, Sour
     """
     is_mgh = suffix_of(path) in MGH_SUFFIXES
     notes: list[str] = []
-    with opened(path) as file:
+    with opened(path) as file, _silence_nibabel():
         header, start = (_mgh_header if is_mgh else _nifti_header)(file, notes)
         dtype = header.get_data_dtype()
         check_dtype(dtype)
@@ -66,7 +69,7 @@ def read_nibabel(path: Path, volume_index: int | None) -> tuple[np.ndarray, Sour
         grid, slope, inter = _meaning(header, shape, notes)
         n_bytes = math.prod(shape) * dtype.itemsize
         require_memory(math.prod(shape), 2 * dtype.itemsize, "the image")
-        stored = array_from_file(shape, dtype, file, start + index * n_bytes)
+        stored = read_voxels(file, start + index * n_bytes, shape, dtype)
         end = start + math.prod(sizes) * dtype.itemsize
         if is_mgh:
             file.seek(end)
@@ -80,34 +83,66 @@ def read_nibabel(path: Path, volume_index: int | None) -> tuple[np.ndarray, Sour
     return stored, Source(kind, grid, stored.dtype, header, slope, inter, tail, tuple(notes))
 
 
+@contextmanager
+def _silence_nibabel() -> Iterator[None]:
+    """Keep remarks of nibabel, which quote headers, off every log."""
+    before, imageglobals.logger.disabled = imageglobals.logger.disabled, True
+    try:
+        yield
+    finally:
+        imageglobals.logger.disabled = before
+
+
 def _mgh_header(file: io.BufferedIOBase, notes: list[str]) -> tuple[Any, int]:
     """The header of an MGH file without its footer, and the byte at which voxels begin."""
-    header = nib.MGHImage.header_class(file.read(header_dtype.itemsize))
-    if not header["goodRASFlag"]:
-        notes.append("the header names no orientation: coronal slices are assumed.")
+    block = file.read(header_dtype.itemsize)
+    header = nib.MGHImage.header_class(block)
+    if np.frombuffer(block, header_dtype)["goodRASFlag"].item() <= 0:
+        header["goodRASFlag"], header["delta"], header["Pxyz_c"] = 1, 1, 0
+        header["Mdc"] = MGH_CORONAL
+        notes.append("the header names no orientation: coronal slices of 1 mm are assumed.")
+    if (header["delta"] < 0).any():
+        sizes = " x ".join(f"{size:g}" for size in header["delta"])
+        raise InputError(f"the header holds voxels of {sizes} mm; repair it first.")
     return header, DATA_OFFSET
 
 
 def _nifti_header(file: io.BufferedIOBase, notes: list[str]) -> tuple[Any, int]:
     """The header of a NIfTI file, mended as other readers do, and where voxels begin."""
     start = file.read(nib.Nifti2Header.sizeof_hdr)
-    file.seek(0)
     kinds = [k for k in (nib.Nifti1Header, nib.Nifti2Header) if k.may_contain_header(start)]
     if not kinds:
         raise ValueError("it has no NIfTI header")
-    header = kinds[0].from_fileobj(file)
-    if header["magic"].item() == header.pair_magic:
+    raw = kinds[0](start[: kinds[0].sizeof_hdr], check=False)
+    if raw["magic"].item() == raw.pair_magic:
         raise InputError("the voxels are in another file (.img); write both as one .nii first.")
+    offset = max(int(raw["vox_offset"]), raw.single_vox_offset)
+    if offset > MOST_BEFORE:
+        raise InputError(f"the header says that voxels begin at byte {offset:,}; repair it first.")
+    file.seek(0)
+    header = kinds[0].from_fileobj(io.BytesIO(file.read(offset)))
+    _keep_forms(raw, header, notes)
     if not (header["qform_code"] or header["sform_code"]):
         notes.append("the header has no qform and no sform: position and handedness are assumed.")
+    if not header["sform_code"] and 0 in raw["pixdim"][1:4]:
+        notes.append("the header holds a voxel size of 0: 1 is assumed.")
+    return header, offset
+
+
+def _keep_forms(raw: Any, header: Any, notes: list[str]) -> None:
+    """Put back what nibabel drops or refuses: forms of an unknown code, quaternions too long."""
+    for name in ("qform_code", "sform_code"):
+        if raw[name] > 0 and not header[name]:
+            header[name] = ALIGNED
+            notes.append(f"the {name} {int(raw[name])} is unknown: {ALIGNED} is assumed.")
     quaternion = [header[name].item() for name in ("quatern_b", "quatern_c", "quatern_d")]
     length = math.hypot(*quaternion)
     if header["qform_code"] and 1 < length < math.inf:
+        shrink = (1 - float(np.finfo(header["quatern_b"].dtype).eps)) / length
         for name, value in zip(("quatern_b", "quatern_c", "quatern_d"), quaternion, strict=True):
-            header[name] = value / length * (1 - 1e-7)  # nibabel refuses those longer than 1
+            header[name] = value * shrink  # nibabel refuses those longer than 1
         if length > 1 + 1e-5:
             notes.append(f"the qform's quaternion has length {length:g}: 1 is assumed.")
-    return header, max(header.get_data_offset(), header.single_vox_offset)
 
 
 def _meaning(header: Any, shape: tuple, notes: list[str]) -> tuple[Grid, float, float]:
@@ -124,12 +159,32 @@ def _meaning(header: Any, shape: tuple, notes: list[str]) -> tuple[Grid, float, 
             raise
         grid = Grid(shape, _in_mm(header.get_qform(), unit))
         notes.append("the sform cannot be used: the qform is used instead.")
+    else:
+        notes += _contradictions(header, grid, unit)
     try:
         slope, inter = header.get_slope_inter()
     except HeaderDataError:
         slope, inter = header["scl_slope"].item(), 0.0
         notes.append("the intercept of the header is not finite: 0 is assumed.")
     return grid, float(slope or 1.0), float(inter or 0.0)
+
+
+def _contradictions(header: Any, grid: Grid, unit: str) -> list[str]:
+    """What the two forms of a header say against each other; they may name different spaces."""
+    if not (header["sform_code"] and header["qform_code"]):
+        return []
+    try:
+        other = Grid(grid.shape, _in_mm(header.get_qform(), unit))
+    except (InputError, HeaderDataError):
+        return []  # it is not used
+    if np.linalg.det(other.edges_mm) * np.linalg.det(grid.edges_mm) < 0:
+        return ["qform and sform differ in what is left and right: the sform is used."]
+    apart_mm = float(np.linalg.norm(other.corners_mm - grid.corners_mm, axis=1).max())
+    if header["sform_code"] == header["qform_code"] and apart_mm > max(grid.spacing_mm):
+        return [
+            f"qform and sform name one space and lie {apart_mm:.3g} mm apart: the sform is used."
+        ]
+    return []
 
 
 def _in_mm(affine: np.ndarray, unit: str) -> np.ndarray:

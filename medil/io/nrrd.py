@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from medil.errors import InputError, needs
+from medil.errors import InputError, needs, printable
 from medil.grid import Grid
 from medil.io.source import Source, check_dtype, native, spatial_shape
 from medil.io.streams import MOST_BEHIND
@@ -31,6 +31,9 @@ INFLATE: dict[str, Any] = {  # compressed encodings
     **dict.fromkeys(("gzip", "gz"), lambda file: gzip.GzipFile(fileobj=file)),
     **dict.fromkeys(("bzip2", "bz2"), bz2.BZ2File),
 }
+REQUIRED = ("type", "dimension", "sizes", "encoding")
+ELSEWHERE = ("data file", "datafile", "line skip", "lineskip")  # fields of what was left out
+MOST_HEADER = 2**24  # bytes
 LPS = "left-posterior-superior"
 MM_PER_UNIT = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 1e-3, "µm": 1e-3}
 
@@ -50,14 +53,9 @@ def read_nrrd(path: Path, volume_index: int | None) -> tuple[np.ndarray, Source]
     Raises:
         InputError: What is wrong with the file, without its name.
     """
-    nrrd = _pynrrd()
     with open(path, "rb") as file:
-        header = nrrd.read_header(file)
-        if header["type"] == "block":
-            raise InputError("the image holds blocks of bytes; medil reads one number per voxel.")
-        require_memory(math.prod(int(n) for n in header["sizes"]), 8, "the image")
-        packed = header["encoding"] in INFLATE
-        data = (_read_packed if packed else nrrd.read_data)(header, file, str(path))
+        header = _header(file)
+        data = _data(header, file, path)
     check_dtype(data.dtype)
     data, header = _space_first(data, header)
     shape, tail, index = spatial_shape(data.shape, volume_index)
@@ -69,20 +67,64 @@ def read_nrrd(path: Path, volume_index: int | None) -> tuple[np.ndarray, Source]
     return stored, source
 
 
-def _read_packed(header: dict, file: io.BufferedIOBase, path: str) -> np.ndarray:
-    """Compressed voxels, whose check sum and length pynrrd does not verify to the end."""
-    most = 8 * math.prod(int(n) for n in header["sizes"]) + MOST_BEHIND
+def _header(file: io.BufferedIOBase) -> dict:
+    """The fields of a header; the file is behind it.
+
+    Raises:
+        InputError: A field that is needed is missing, or the sizes are no sizes.
+    """
+    lines, n_bytes = [], 0
+    while (line := file.readline(MOST_HEADER)) and line.rstrip():
+        lines.append(line)
+        n_bytes += len(line)
+        if n_bytes >= MOST_HEADER:
+            raise InputError("the header does not end; it is no NRRD file, or damaged.")
+    header = _pynrrd().read_header(lines)
+    if missing := [name for name in REQUIRED if name not in header]:
+        raise InputError(f"the header has no {' and no '.join(missing)}.")
+    if header["type"] == "block":
+        raise InputError("the image holds blocks of bytes; medil reads one number per voxel.")
+    if min(sizes := [int(n) for n in header["sizes"]]) < 1:
+        raise InputError(f"the image has an axis of size {min(sizes)}; there is nothing to read.")
+    return header
+
+
+def _data(header: dict, file: io.BufferedIOBase, path: Path) -> np.ndarray:
+    """The voxels behind the header, or in a file that it names."""
     name = header.get("data file", header.get("datafile"))
-    with open(Path(path).parent / name, "rb") if name else nullcontext(file) as packed:
-        for _ in range(header.get("line skip", header.get("lineskip", 0))):
-            packed.readline()
-        with INFLATE[header["encoding"]](packed) as inflated:
-            content = inflated.read(most)
+    fields = {k: v for k, v in header.items() if k not in ELSEWHERE}
+    n_voxels = math.prod(int(n) for n in header["sizes"])
+    require_memory(n_voxels, 8, "the image")
+    with open(_beside(path, name), "rb") if name else nullcontext(file) as data:
+        n_lines = header.get("line skip", header.get("lineskip", 0))
+        if n_lines < 0:
+            raise InputError(f"the header skips {n_lines} lines; repair it first.")
+        for _ in range(n_lines):
+            if not data.readline():
+                raise EOFError("it has fewer lines than its header skips")
+        if header["encoding"] not in INFLATE:
+            return _pynrrd().read_data(fields, data, str(path))
+        with INFLATE[header["encoding"]](data) as inflated:
+            content = inflated.read(8 * n_voxels + MOST_BEHIND)
             if inflated.read(1):
                 raise InputError("the file inflates to far more than its header says.")
-    left_out = ("data file", "datafile", "line skip", "lineskip")
-    header = {k: v for k, v in header.items() if k not in left_out} | {"encoding": "raw"}
-    return _pynrrd().read_data(header, io.BytesIO(content))
+    return _pynrrd().read_data(fields | {"encoding": "raw"}, io.BytesIO(content))
+
+
+def _beside(path: Path, name: str) -> Path:
+    """The file with the voxels of a header: in its folder, or below it.
+
+    Raises:
+        InputError: Another place, several files, or no file.
+    """
+    if name.startswith("LIST") or "%" in name:
+        raise InputError("the voxels are in several files; write them as one .nrrd first.")
+    place, folder = path.parent / name, path.parent.resolve()
+    if not place.resolve().is_relative_to(folder):
+        raise InputError(f"the data file {printable(name)!r} leaves its folder; put it beside it.")
+    if not place.is_file() or place.samefile(path):
+        raise InputError(f"the data file {printable(name)!r} is no file beside it.")
+    return place
 
 
 def _is_spatial(header: dict) -> list[bool]:
@@ -100,7 +142,7 @@ def _space_first(data: np.ndarray, header: dict) -> tuple[np.ndarray, dict]:
     """Move axes that are not spatial (a list of volumes) behind the spatial ones."""
     spatial = _is_spatial(header)
     if len(spatial) == data.ndim == 3 and not all(spatial):
-        raise InputError("the space directions hold NaN; repair the header first.")
+        raise InputError("a space direction is NaN or Inf, or none; repair the header first.")
     order = [i for i, s in enumerate(spatial) if s] + [i for i, s in enumerate(spatial) if not s]
     if len(order) != data.ndim or order == list(range(data.ndim)):
         return data, header
@@ -149,7 +191,10 @@ def _affine(header: dict) -> tuple[np.ndarray, tuple[str, ...]]:
     if "space" not in header:
         notes.append("the header names no space: left, posterior, superior axes are assumed.")
     if "space origin" in header:
-        affine[:3, 3] = np.asarray(header["space origin"], float)
+        origin = np.asarray(header["space origin"], float)
+        if origin.shape != (3,):
+            raise InputError(f"the space origin has {origin.size} numbers, not 3.")
+        affine[:3, 3] = origin
     else:
         notes.append("the header has no origin: the first voxel is put at 0 mm.")
     affine[:3] *= _mm_per_unit(header)

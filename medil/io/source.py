@@ -132,8 +132,10 @@ def spatial_shape(
     sizes = " x ".join(map(str, shape))
     if len(shape) < 3:
         raise InputError(f"the image is {len(shape)}-D ({sizes}); medil needs a 3-D volume.")
-    if 0 in shape:
-        raise InputError(f"the image has an axis of size 0 ({sizes}); there is nothing to read.")
+    if min(shape) < 1:
+        raise InputError(
+            f"the image has an axis of size {min(shape)} ({sizes}); there is nothing to read."
+        )
     n_volumes = math.prod(shape[3:])
     if n_volumes == 1:
         if volume_index not in (None, 0):

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
+import os
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
 
 from medil.errors import InputError
 
@@ -19,11 +24,18 @@ GZIP = b"\x1f\x8b"  # the first bytes of a gzip file
 GZIP_HEADER = zlib.MAX_WBITS + 16  # how zlib is told to write one, without a time
 PIECE_BYTES = 2**20
 MOST_BEHIND = 2**26  # bytes behind the voxels; beyond it a file was made to exhaust its reader
+MOST_BEFORE = 2**26  # bytes before the voxels: the header and its extensions
+MOST_INFLATED = 1040  # times its size to which a gzip file can inflate: 1032, and its last member
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[io.BufferedIOBase]:
-    """A file for reading, inflated where its bytes are gzip, whatever its name says."""
+    """A file for reading, inflated where its bytes are gzip, whatever its name says.
+
+    Raises:
+        InputError: A pipe or a device, whose reader would wait.
+    """
+    check_regular(path)
     with open(path, "rb") as raw:
         is_gzip = raw.read(len(GZIP)) == GZIP
         raw.seek(0)
@@ -32,6 +44,48 @@ def opened(path: Path) -> Iterator[io.BufferedIOBase]:
             return
         with gzip.GzipFile(fileobj=raw) as file:
             yield file
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is no file on a disk: who reads a pipe waits for a writer.
+
+    Raises:
+        InputError: A pipe, a device or a socket.
+    """
+    if not (stat.S_ISREG(mode := os.stat(path).st_mode) or stat.S_ISDIR(mode)):
+        raise InputError("it is a pipe or a device; name an image file.")
+
+
+def read_voxels(
+    file: io.BufferedIOBase, start: int, shape: tuple[int, ...], dtype: np.dtype
+) -> np.ndarray:
+    """Voxels from byte `start` on, the first axis fastest.
+
+    Memory is asked for only where the file can hold as many bytes.
+
+    Raises:
+        EOFError: The file is too short.
+    """
+    n_bytes = math.prod(shape) * dtype.itemsize
+    room = _most_bytes(file) - start
+    if room < n_bytes:
+        raise EOFError(f"{n_bytes - max(0, room):,} bytes are missing at its end")
+    file.seek(start)
+    voxels = np.empty(n_bytes, np.uint8)
+    n_read = 0
+    while n_read < n_bytes:
+        piece = file.read(min(PIECE_BYTES, n_bytes - n_read))
+        if not piece:
+            raise EOFError(f"{n_bytes - n_read:,} bytes are missing at its end")
+        voxels[n_read : n_read + len(piece)] = np.frombuffer(piece, np.uint8)
+        n_read += len(piece)
+    return voxels.view(dtype).reshape(shape, order="F")
+
+
+def _most_bytes(file: io.BufferedIOBase) -> int:
+    """The size of a file, or a bound of the size to which it inflates."""
+    size = os.stat(file.fileno()).st_size
+    return size * MOST_INFLATED if isinstance(file, gzip.GzipFile) else size
 
 
 def read_to_end(file: io.BufferedIOBase, end: int) -> int:

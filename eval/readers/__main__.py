@@ -1,0 +1,3 @@
+from eval.readers import EXPERIMENT
+
+raise SystemExit(EXPERIMENT.main())
