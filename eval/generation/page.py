@@ -14,6 +14,7 @@ from scipy.spatial.distance import pdist
 
 from eval.generation import sets
 from eval.generation.rulers import brain_mask, measure_attributes
+from eval.generation.samplers import as_synthetic
 from eval.generation.volumes import averaged, scan_of
 from eval.heads import Head
 from eval.metrics.sets import ms_ssim_diversity, standardised
@@ -204,15 +205,17 @@ def sample_requests(
 ) -> tuple[pd.DataFrame, list[Volume]]:
     """Samples of one noise, one for each guidance weight and request (attribute to value).
 
+    They look like synthetic heads, for which the rulers are made, if the flow knows real ones too.
+
     Returns a line a sample (``guidance``, ``requested`` and ``measured`` with every attribute's
     value), and the samples on voxels of 2 mm in the same order.
     """
     from medil.diffusion.sampling import sample
 
     grid, lines, volumes = box_grid(2.0), [], []
+    told = [as_synthetic(flow, request) for request in requests]
     for guidance in guidances:
-        seeds = [seed] * len(requests)
-        latents = sample(flow, model, seeds, requests, guidance, steps)
+        latents = sample(flow, model, [seed] * len(told), told, guidance, steps)
         for request, latent in zip(requests, latents, strict=True):
             (volume,) = rendered(model, latent, [grid])
             measured = measure_attributes(volume.data.numpy())

@@ -67,8 +67,8 @@ DEFAULT_MM: Triple = (1.0, 1.0, 1.0)
 )
 @click.option(
     "--condition", "conditions", multiple=True, metavar="NAME=VALUE",
-    help="Anatomy: ventricles=ML, brain=ML or asymmetry=A; --image-only has contrast=RATIO and "
-    "spacing=MM instead of asymmetry; may be repeated.",
+    help="Anatomy: ventricles=ML, brain=ML or asymmetry=A; --image-only has contrast=RATIO, "
+    "spacing=MM and real=0 or 1 instead of asymmetry; may be repeated.",
 )  # fmt: skip
 @click.option("--contrast", type=float, help="White matter over cortex, mean intensities.")
 @click.option("--age", type=float, metavar="YEARS", help="Age that the scan looks like.")
