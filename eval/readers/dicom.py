@@ -130,6 +130,12 @@ def sizes(made: Cases) -> None:
     for name, fields in lies.items():
         made.refused("sizes", name, single(**fields), "")
     made.read("sizes", "one row less", single(Rows=6), VALUES[:, :6, :1], PLACE)
+    whole = single()
+    at = whole.index(b"\x28\x00\x10\x00US") + 6
+    long = whole[: at - 2] + b"UN\0\0\xf0\xff\xff\xff" + whole[at + 2 :]
+    made.refused("sizes", "a field of 4 GB", long, "")
+    cut = whole[: at + 2] + whole[at + 3 :]
+    made.refused("sizes", "a byte of the rows missing", cut, "")
     files = series(lambda k: {"Rows": 6 if k == 2 else 7})
     made.refused("sizes", "one slice smaller", files, "differ in size")
 

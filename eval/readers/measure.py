@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import io
 import multiprocessing
+import re
 import resource
 import sys
 import tempfile
@@ -34,6 +35,10 @@ NAME, ARM = "readers", "medil"
 VERSION = 1
 MOST_S, MOST_MB = 5.0, 500.0  # for one small file
 MOST_LETTERS = 500  # of a refusal without the file's name
+CODE = re.compile(  # words of Python, and an exception whose text is a value alone
+    r"Traceback|Error:|<class|NoneType|object at 0x|literal for|to unpack|convert string"
+    r"|\((-?\d+|'[^']*'|\w+(Error|Iteration))\)\.$"
+)
 UNITS = {"is_right": "1", "is_refused": "1", "peak_mb": "MB", "took_s": "s"}
 SAMPLING = rows.Sampling("any", "any", 0, 1)
 
@@ -132,7 +137,7 @@ def sentence_fault(text: str) -> str:
         return "it holds control characters"
     if not text.endswith(".") or len(text) > MOST_LETTERS:
         return "it is no sentence"
-    if any(word in text for word in ("Traceback", "Error:", "<class", "NoneType", "object at 0x")):
+    if CODE.search(text):
         return "it quotes code"
     return ""
 

@@ -84,7 +84,7 @@ def sizes(made: Cases) -> None:
 def types(made: Cases) -> None:
     """Kinds of numbers, known and unknown."""
     for code in (2, 5, 99, -1):
-        made.refused("data type", f"type {code}", content(type=code))
+        made.refused("data type", f"type {code}", content(type=code), "data type")
     made.refused("data type", "float32 on the bytes of int16", content(type=3), SHORT)
     for kind in ("u1", "i2", "i4", "f4"):
         data = (DATA % 100).astype(kind)

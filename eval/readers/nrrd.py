@@ -72,7 +72,7 @@ def identity(made: Cases) -> None:
     for field in ("type", "dimension", "sizes", "encoding"):
         made.refused("identity", f"no {field}", image(**{field: None}), field)
     made.read("identity", "a comment and a key", image(content="x\n# a comment\nkey:=a value"))
-    made.refused("identity", "control characters", image(type="\x1b[31mred"))
+    made.refused("identity", "control characters", image(type="\x1b[31mred"), "unknown")
 
 
 def sizes(made: Cases) -> None:

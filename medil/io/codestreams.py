@@ -6,6 +6,7 @@ memory by that size, and what some do with a stream that stops early has no end.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ END = b"\xff\xd9"  # of JPEG, JPEG-LS and JPEG 2000
 JPEG_2000 = b"\xff\x4f\xff\x51"  # the begin: start of codestream, then the marker of its size
 NO_FRAMES = (0xC4, 0xC8, 0xCC)  # among the markers 0xC0 to 0xCF, which else begin an image
 JPEG_LS_FRAME = 0xF7
+SMALL_BYTES = 2**24  # images that are unpacked whatever their compression
+MOST_RATIO = 1000  # of the compression of others; those of scans are below 100
 DECODERS = {  # transfer syntax -> function of imagecodecs
     "1.2.840.10008.1.2.4.50": "jpeg8_decode",  # JPEG baseline
     "1.2.840.10008.1.2.4.51": "jpeg8_decode",  # JPEG extended
@@ -55,6 +58,9 @@ def unpack(stream: bytes, syntax: Any, shape: tuple[int, int], dtype: np.dtype) 
         raise InputError("is cut short: its compressed pixels have no end.")
     if coded_size(stream) != (*shape, 1):
         raise InputError("has compressed pixels of another size than its header says.")
+    n_bytes = math.prod(shape) * dtype.itemsize
+    if n_bytes > SMALL_BYTES and n_bytes > MOST_RATIO * len(stream):
+        raise InputError(f"says that {len(stream):,} bytes hold {n_bytes:,} bytes of pixels.")
     pixels = getattr(imagecodecs, DECODERS[syntax])(stream)
     if pixels.shape != shape or pixels.dtype.itemsize > dtype.itemsize:
         raise InputError("has compressed pixels of another kind than its header says.")

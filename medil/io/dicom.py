@@ -19,6 +19,7 @@ from medil.io.dicom_headers import (
     SHARED,
     Header,
     apply_to_file,
+    parse,
     read_headers,
     silence_pydicom,
 )
@@ -218,14 +219,17 @@ def _read_pixels(slices: Sequence[Slice]) -> tuple[np.ndarray, float, float]:
     rows, columns = slices[0].shape
     require_memory(rows * columns * len(slices), 16, "the series")
     dtype = np.result_type(*(s.dtype for s in slices))
-    stored = np.empty((columns, rows, len(slices)), dtype, order="F")
+    stored: np.ndarray | None = None  # until the first file has shown that it holds pixels
     by_path: dict[Path, list[tuple[int, Slice]]] = {}
     for k, one in enumerate(slices):
         by_path.setdefault(one.path, []).append((k, one))
     for path, places in by_path.items():
         frames = apply_to_file(path, partial(_decode, slices=[s for _, s in places]))
+        if stored is None:
+            stored = np.empty((columns, rows, len(slices)), dtype, order="F")
         for (k, _), pixels in zip(places, frames, strict=True):
             stored[..., k] = pixels.T
+    assert stored is not None
     return _scaled(stored, [s.slope for s in slices], [s.inter for s in slices])
 
 
@@ -258,12 +262,11 @@ def _decode(path: Path, slices: Sequence[Slice]) -> list[np.ndarray]:
     Raises:
         InputError: No or too few pixels, or a compression that cannot be undone here.
     """
-    from pydicom import dcmread
     from pydicom.encaps import generate_frames
     from pydicom.pixels import iter_pixels
     from pydicom.uid import RLELossless
 
-    tags = dcmread(path, specific_tags=[*PIXELS, "PixelData"], force=True)
+    tags = parse(path, specific_tags=[*PIXELS, "PixelData"])
     if "PixelData" not in tags:
         raise InputError("has no pixels, or is cut short.")
     _set_transfer_syntax(tags)

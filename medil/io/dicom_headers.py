@@ -7,6 +7,7 @@ libraries say about damaged bytes is not passed on, because they quote the heade
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import warnings
@@ -162,9 +163,32 @@ def apply_to_file(item: Any, function: Any) -> Any:
         raise InputError(f"{printable(path.name)} is damaged or cut short.") from None
 
 
+class _Bounded(io.BufferedReader):
+    """A file that is never asked for more bytes than it has.
+
+    Python reserves what is asked for, and lengths in damaged headers reach 4 GB.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self.n_bytes = os.stat(path).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """At most `size` bytes, and no more than are left."""
+        left = max(0, self.n_bytes - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
+def parse(path: Path, **options: Any) -> Any:
+    """The pydicom dataset of a file; `options` are those of ``dcmread``."""
+    from pydicom import dcmread
+
+    with _Bounded(path) as file:
+        return dcmread(file, force=True, **options)
+
+
 def _read_header(path: Path) -> Header | None:
     """The `TAGS` of a file; None if it is not DICOM."""
-    from pydicom import dcmread
     from pydicom.uid import UID, UID_dictionary
 
     kind = _kind(path)
@@ -174,7 +198,7 @@ def _read_header(path: Path) -> Header | None:
         raise InputError("is not DICOM, or damaged.")
     if not kind:
         return None
-    tags = dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS), force=True)
+    tags = parse(path, stop_before_pixels=True, specific_tags=list(TAGS))
     named = (tags.get("SOPClassUID"), tags.file_meta.get("MediaStorageSOPClassUID"))
     uids = [str(uid) for uid in named if uid]
     if not uids:

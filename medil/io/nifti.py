@@ -37,6 +37,7 @@ ALIGNED = 2  # code of a world that an image was aligned to
 MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
 MAX_NIFTI1_SIZE = 32767  # its header counts voxels in int16
 MGH_CORONAL = ((-1, 0, 0), (0, 0, -1), (0, 1, 0))  # rows: i, j, k in RAS, as FreeSurfer assumes
+MGH_TYPES = (0, 1, 3, 4)  # uint8, int32, float32, int16
 MGH_SUFFIXES = (".mgz", ".mgh")
 PLACE = (  # header fields that say where voxels are
     "pixdim", "xyzt_units", "qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x",
@@ -96,7 +97,11 @@ def _silence_nibabel() -> Iterator[None]:
 def _mgh_header(file: io.BufferedIOBase, notes: list[str]) -> tuple[Any, int]:
     """The header of an MGH file without its footer, and the byte at which voxels begin."""
     block = file.read(header_dtype.itemsize)
+    if len(block) < header_dtype.itemsize:
+        raise EOFError("it ends in its header")
     header = nib.MGHImage.header_class(block)
+    if (kind := int(header["type"])) not in MGH_TYPES:
+        raise InputError(f"the header names the data type {kind}, which MGH does not have.")
     if np.frombuffer(block, header_dtype)["goodRASFlag"].item() <= 0:
         header["goodRASFlag"], header["delta"], header["Pxyz_c"] = 1, 1, 0
         header["Mdc"] = MGH_CORONAL

@@ -79,7 +79,14 @@ def _header(file: io.BufferedIOBase) -> dict:
         n_bytes += len(line)
         if n_bytes >= MOST_HEADER:
             raise InputError("the header does not end; it is no NRRD file, or damaged.")
-    header = _pynrrd().read_header(lines)
+    if not lines or not lines[0].startswith(b"NRRD"):
+        raise ValueError("it has no NRRD header")
+    if any(b":" not in line and not line.startswith(b"#") for line in lines[1:]):
+        raise ValueError("a line of its header is no field")
+    try:
+        header = _pynrrd().read_header(lines)
+    except (TypeError, ValueError) as error:
+        raise ValueError("a field of its header holds no numbers where it should") from error
     if missing := [name for name in REQUIRED if name not in header]:
         raise InputError(f"the header has no {' and no '.join(missing)}.")
     if header["type"] == "block":
@@ -103,12 +110,21 @@ def _data(header: dict, file: io.BufferedIOBase, path: Path) -> np.ndarray:
             if not data.readline():
                 raise EOFError("it has fewer lines than its header skips")
         if header["encoding"] not in INFLATE:
-            return _pynrrd().read_data(fields, data, str(path))
+            return _voxels(fields, data)
         with INFLATE[header["encoding"]](data) as inflated:
             content = inflated.read(8 * n_voxels + MOST_BEHIND)
             if inflated.read(1):
                 raise InputError("the file inflates to far more than its header says.")
-    return _pynrrd().read_data(fields | {"encoding": "raw"}, io.BytesIO(content))
+    return _voxels(fields | {"encoding": "raw"}, io.BytesIO(content))
+
+
+def _voxels(fields: dict, file: Any) -> np.ndarray:
+    try:
+        return _pynrrd().read_data(fields, file)
+    except KeyError as error:
+        raise InputError(f"the type {printable(fields['type'])!r} is unknown.") from error
+    except TypeError as error:
+        raise ValueError("a field of its header does not hold what it should") from error
 
 
 def _beside(path: Path, name: str) -> Path:

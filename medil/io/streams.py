@@ -74,11 +74,10 @@ def read_voxels(
     voxels = np.empty(n_bytes, np.uint8)
     n_read = 0
     while n_read < n_bytes:
-        piece = file.read(min(PIECE_BYTES, n_bytes - n_read))
-        if not piece:
+        n_more = file.readinto(voxels.data[n_read : n_read + PIECE_BYTES])
+        if not n_more:
             raise EOFError(f"{n_bytes - n_read:,} bytes are missing at its end")
-        voxels[n_read : n_read + len(piece)] = np.frombuffer(piece, np.uint8)
-        n_read += len(piece)
+        n_read += n_more
     return voxels.view(dtype).reshape(shape, order="F")
 
 

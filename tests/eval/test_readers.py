@@ -57,7 +57,8 @@ def test_the_judge_sees_wrong_answers():
 @pytest.mark.parametrize(
     ("text", "fault"),
     [("Too short.", ""), ("no end", "sentence"), ("a\nb.", "control"), ("\x1b[31m.", "control"),
-     ("It has NoneType.", "code"), ("x" * 600 + ".", "sentence")],
+     ("It has NoneType.", "code"), ("It is bad ('type').", "code"), ("It is bad (504).", "code"),
+     ("It is bad (504 bytes).", ""), ("x" * 600 + ".", "sentence")],
 )  # fmt: skip
 def test_what_a_sentence_is(text, fault):
     assert fault in sentence_fault(text)

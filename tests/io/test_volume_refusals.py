@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -95,6 +97,36 @@ def test_bad_images_are_refused_in_one_sentence_that_names_them(tmp_path, grid, 
     for verb in (("info",), ("reconstruct", "-o", tmp_path / "out.nii")):
         refused(run_medil(*verb, tmp_path / name), words)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nrrd", "a.dcm", "a"])
+def test_a_pipe_is_refused_at_once(tmp_path, run_medil, name):
+    os.mkfifo(tmp_path / name)
+    refused(run_medil("info", tmp_path / name), "pipe or a device")
+
+
+def test_voxels_behind_a_link_out_of_the_folder_are_refused(tmp_path):
+    write_nrrd_file(tmp_path / "secret.nrrd", np.zeros((4, 5, 6)))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.raw").symlink_to(tmp_path / "secret.nrrd")
+    fields = "type: uint8\ndimension: 3\nsizes: 4 5 6\nencoding: raw\ndata file: a.raw\n\n"
+    (tmp_path / "in" / "a.nhdr").write_text("NRRD0004\n" + fields)
+    with pytest.raises(InputError, match=r"'a\.raw' leaves its folder"):
+        load(tmp_path / "in" / "a.nhdr")
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.mgh"])
+def test_the_text_of_a_damaged_header_reaches_no_log(tmp_path, grid, capfd, caplog, name):
+    write = write_mgh if name.endswith("mgh") else write_nifti
+    content = bytearray(
+        write(tmp_path / name, marked(grid.shape), grid.affine_vox2ras).read_bytes()
+    )
+    content[0:4] = b"\x1b[31"  # the version, and the size of the header
+    content[70:74] = b"\x1b[31"
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError):
+        load(tmp_path / name)
+    assert capfd.readouterr().err == "" and caplog.text == ""
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # nibabel's, on absurd sizes
