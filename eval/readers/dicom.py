@@ -243,6 +243,9 @@ def stacks(made: Cases) -> None:
         ("damaged among good ones", {**series(), "series/IM03": single()[:400]}, DAMAGED),
     ]:  # fmt: skip
         made.refused("stacks", name, files, words)
+    for name, content in [("without its magic", b"x" + single(4)), ("empty", b"")]:
+        short = {**series(), "series/IM04": content}
+        made.read("stacks", f"the last slice {name}", short, VALUES[..., :4], PLACE, "IM04")
     made.read("stacks", "with another file", {**series(), "series/notes.txt": b"words"},
               VALUES, PLACE)  # fmt: skip
 

@@ -77,9 +77,10 @@ def read_headers(place: Path) -> tuple[list[Header], list[str]]:
     """
     try:
         paths, n_left = _files(place)
-        headers = [header for path in paths if (header := apply_to_file(path, _read_header))]
+        found = {path: apply_to_file(path, _read_header) for path in paths}
     except OSError as error:
         raise InputError(of_system(error)) from error
+    headers = [header for header in found.values() if header]
     images = [header for header in headers if header.n_frames]
     if not images:
         what = "the folder" if place.is_dir() else "the file"
@@ -88,6 +89,13 @@ def read_headers(place: Path) -> tuple[list[Header], list[str]]:
     notes = []
     if n_left:
         notes.append(f"links out of the folder, or to no file, were left out: {n_left}.")
+    suffixes = {header.path.suffix for header in images}
+    unread = [path.name for path, header in found.items() if not header and path.suffix in suffixes]
+    if unread:
+        notes.append(
+            f"files named like the images that are not DICOM, or damaged, were left out: "
+            f"{len(unread)}, such as {printable(unread[0])}."
+        )
     if others:
         listed = ", ".join(f"{n} {kind}" for kind, n in sorted(others.items()))
         notes.append(f"DICOM files that hold no image were left out: {listed}.")

@@ -29,7 +29,7 @@ from eval.readers import dicom, mgh, nifti, nrrd
 from eval.readers.case import DATA, Read, patched
 from eval.readers.measure import sentence_fault
 from medil.errors import InputError
-from medil.volume import load, save
+from medil.volume import Volume, load, save
 
 MOST_S, MOST_BYTES = 10, 2e8
 FEW = settings(max_examples=150, derandomize=True, database=None, deadline=None)
@@ -68,15 +68,28 @@ def limits():
         signal.signal(signal.SIGALRM, before)
 
 
-def check(path: Path) -> None:
-    """A file is refused in one sentence, or gives a volume that can be used and written."""
+def attempt(path: Path, volume_index: int | None = None) -> Volume | str:
+    """A volume, or the sentence with which it is refused."""
+    try:
+        return load(path, volume_index)
+    except InputError as error:
+        text = str(error).removeprefix(f"{path}: ")
+        assert not sentence_fault(text), text
+        return text
+
+
+def check(path: Path) -> Volume | None:
+    """A file is refused in one sentence, or gives a volume that can be used and written.
+
+    Where it holds several volumes, so does the first of them.
+    """
     with warnings.catch_warnings(), limits():
         warnings.simplefilter("ignore")
-        try:
-            volume = load(path)
-        except InputError as error:
-            assert not sentence_fault(str(error).removeprefix(f"{path}: ")), str(error)
-            return
+        volume = attempt(path)
+        if isinstance(volume, str) and "`volume_index=K` to pick one" in volume:
+            volume = attempt(path, 0)
+        if isinstance(volume, str):
+            return None
         grid, values = volume.grid, volume.data.numpy()
         assert values.shape == grid.shape
         assert volume.source.dtype.kind == "f" or np.isfinite(values).all()
@@ -86,6 +99,7 @@ def check(path: Path) -> None:
         assert np.array_equal(again.data.numpy(), values, equal_nan=values.dtype.kind == "f")
         reach_mm = np.abs(grid.corners_mm).max()
         assert again.grid.is_close(grid, 1e-3 * max(grid.spacing_mm) + 1e-6 * reach_mm)
+        return volume
 
 
 # Mutations
@@ -193,6 +207,7 @@ DICOM = [
     for case in dicom.cases()
     if isinstance(case.right, Read) and len(case.files) == 1
 ]
+SERIES = dicom.series()
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +222,18 @@ def test_a_damaged_file_is_one_sentence_or_a_volume(folder, file):
     path = folder / f"scan{suffix}"
     path.write_bytes(content)
     check(path)
+
+
+@settings(FEW, max_examples=40)
+@given(data=st.data(), k=st.integers(0, 4))
+def test_a_damaged_slice_is_never_left_out_of_a_series_in_silence(folder, data, k):
+    for name, content in SERIES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+    name, content = list(SERIES.items())[k]
+    (folder / name).write_bytes(data.draw(dicom_values(content) | several(content)))
+    volume = check(folder / "series")
+    assert volume is None or 5 in volume.source.grid.shape[2:] or volume.source.notes
 
 
 @pytest.mark.slow
