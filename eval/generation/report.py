@@ -104,7 +104,7 @@ def bought_table(rows: pd.DataFrame) -> pd.DataFrame:
         lines.append({
             "Sampler": NAMES[arm],
             "Minutes": _text(own["training_min"], 1),
-            "Steps": f"{own['training_steps'].iloc[0]:,.0f}",
+            "Steps": _text(own["training_steps"].drop_duplicates(), 0),
             **{SHOWN[m][0]: _text(own[m], SHOWN[m][1]) for m in BOUGHT},
             "n": _n(own["subject"]),
         })  # fmt: skip
