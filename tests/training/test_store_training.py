@@ -45,12 +45,12 @@ def test_the_verb_takes_files_folders_patterns_and_tables(run_medil, images, tmp
     _, out, _ = run_medil("store", images[0].parent, images[0], "-o", tmp_path / "s")
     assert "holds 3 volumes (0 new)" in out
     facts = Store(tmp_path / "s").facts.values()
-    assert {f["name"]: f["subject"] for f in facts} == {"even": "A", "slices": "B", "turned": ""}
+    assert {f["name"]: f["subject"] for f in facts} == {"A": "A", "B": "B", "turned": ""}
 
 
 def test_the_verb_names_bad_files_and_ends_with_2(run_medil, images, tmp_path):
     flat = write_nifti(tmp_path / "flat.nii.gz", np.ones((5, 6, 7), np.int16), np.eye(4))
-    refused(run_medil("store", images[0], flat, "-o", tmp_path / "s"), "1 of 2 files")
+    refused(run_medil("store", images[0], flat, "-o", tmp_path / "s"), "1 of 2 images")
     refused(run_medil("store", flat, "-o", tmp_path / "s"), str(flat))
     assert len(Store(tmp_path / "s").facts) == 1
     code, _, err = run_medil("store", flat, tmp_path / "list.csv", "-o", tmp_path / "s")
