@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medil.data.manifest import available, dataset, datasets
+from medil.data.manifest import dataset, datasets
 from medil.data.schema import DataSet, Entry
 from medil.plots import COLOURS, panels
 
@@ -19,17 +19,21 @@ def every() -> list[DataSet]:
 
 
 def overview(sets: Iterable[DataSet]) -> pd.DataFrame:
-    """One line a data set whose files have addresses: what it holds, how much, whose, and terms."""
+    """One line a data set whose files have addresses: what it holds, how much, whose, and its licence."""
     return pd.DataFrame(
         {
             "Data set": f"[{one.name}]({one.page})", "What": one.title,
-            "Files": len(one.files), "On this computer": sum(map(available, one.files)),
-            "People": len({entry.subject for entry in one.files}),
-            "Train / test": _splits(one.files), "Licence": one.licence, "Cite": one.citation,
+            "Files": len(one.files), "People": len({entry.subject for entry in one.files}),
+            "Train / test": _splits(one.files), "Licence": one.licence,
         }
         for one in sets
         if one.files
     )  # fmt: skip
+
+
+def citations(sets: Iterable[DataSet]) -> str:
+    """What to cite when using a data set: a Markdown list."""
+    return "\n".join(f"- **{one.name}**: {one.citation}" for one in sets if one.files)
 
 
 def elsewhere(sets: Iterable[DataSet]) -> pd.DataFrame:

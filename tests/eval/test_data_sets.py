@@ -18,6 +18,7 @@ def test_every_manifest_stands_in_one_of_two_tables(sets):
     assert len(here) + len(there) == len(sets)
     assert set(there["Access"]) <= {"open", "registration", "agreement"}
     assert all(there["How"]) and all(here["Licence"])
+    assert data_sets.citations(sets).count("\n- ") == len(here) - 1
 
 
 def test_people_ages_and_voxels_are_those_of_the_files(sets):
