@@ -183,11 +183,11 @@ def _detail(share: float) -> str:
 
 
 def agreement(one: float, two: float) -> str:
-    """How much closer two renderings of one sample are (RMS `one`) than two samples (RMS `two`)."""
+    """How much closer two renderings of one sample are (RMS `one`) than two heads (RMS `two`)."""
     ratio = two / max(one, 1e-12)
     times = f"{ratio:,.0f}" if ratio < 1e4 else "over ten thousand"
     return (
-        f"one sample differs from itself by {one:.2g}, from another sample by {two:.2g}, "
+        f"one sample differs from itself by {one:.2g}, from another head by {two:.2g}, "
         f"{times} times as much."
     )
 

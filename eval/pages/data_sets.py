@@ -19,7 +19,7 @@ def every() -> list[DataSet]:
 
 
 def overview(sets: Iterable[DataSet]) -> pd.DataFrame:
-    """One line a data set whose files have addresses: what it holds, how much, whose, and its licence."""
+    """One line a data set with files: what it holds, how much, whose, and its licence."""
     return pd.DataFrame(
         {
             "Data set": f"[{one.name}]({one.page})", "What": one.title,
