@@ -1,9 +1,10 @@
 """The arms: samplers with and without a tissue map, on the latents of several autoencoders.
 
-The releases were trained for long. Arms of equal compute share autoencoder, heads and minutes and
-differ by the map alone; each of their sets has a flow of its own seed. Arms of other autoencoders
-are all given maps. Those autoencoders learn both encoder and decoder: with the closed-form shortcut
-they would share one latent, and the effect of the autoencoder on samples could not be measured.
+The releases were trained for long. Arms of equal compute share autoencoder, heads and minutes; one
+is given maps, and each has the network of its release. Each of their sets has a flow of its own
+seed. Arms of other autoencoders are all given maps. Those autoencoders learn both encoder and
+decoder: with the closed-form shortcut they would share one latent, and the effect of the
+autoencoder on samples could not be measured.
 """
 
 from __future__ import annotations

@@ -121,12 +121,24 @@ def _shown(rows: pd.DataFrame) -> str:
     )
 
 
+def ventricle_pairs(rows: pd.DataFrame, **where: str) -> pd.DataFrame:
+    """The `control_pairs` of ventricles whose columns have some values.
+
+    Raises:
+        LookupError: There are none.
+    """
+    pairs = control_pairs(rows)
+    own = pairs[pairs["what"].str.startswith("ventricles")]
+    for column, value in where.items():
+        own = own[own[column] == value]
+    if own.empty:
+        raise LookupError("no such ventricles are recorded")
+    return own
+
+
 def _solved(rows: pd.DataFrame) -> str:
     """Whether asked ventricles are in the scans of maps that have them."""
-    pairs = control_pairs(rows)
-    pairs = pairs[pairs["arm"] == ANATOMY]
-    if pairs.empty:
-        raise LookupError("no asked ventricles are recorded")
+    pairs = ventricle_pairs(rows, arm=ANATOMY)
     own = agreement(pairs["asked"], pairs["measured"])
     return (
         f"Ventricles that were solved for in the map measure, in the scan, r2 = {own['r2']:.3f}, "
@@ -193,10 +205,7 @@ def _control(rows: pd.DataFrame) -> str:
 
 def _real(rows: pd.DataFrame) -> str:
     """The ruler on real brains, beside the segmenter's count."""
-    pairs = control_pairs(rows)
-    own = pairs[(pairs["what"] == "ventricles") & (pairs["how"] == parts.REAL)]
-    if own.empty:
-        raise LookupError("no real brain was measured")
+    own = ventricle_pairs(rows, how=parts.REAL)
     found = agreement(own["asked"], own["measured"])
     return (
         f"On {len(own)} real brains the same ruler and the segmenter's count of ventricles have "
@@ -274,10 +283,9 @@ def _one_map(means: Means) -> str:
     """Diversity within one anatomy and across anatomies."""
     within = means[ANATOMY, parts.ONE_MAP, "ms_ssim"]
     across = means[ANATOMY, parts.SAMPLED, "ms_ssim"]
+    more = within > across + CLEAR_MS_SSIM
+    says = "most of the diversity is that of the maps" if more else "the maps add little diversity"
     return (
         f"MS-SSIM among samples of one map is {within:.3f}, among samples of different maps "
-        f"{across:.3f}: most of the diversity is that of the maps."
-        if within > across + CLEAR_MS_SSIM
-        else f"MS-SSIM among samples of one map is {within:.3f}, among samples of different maps "
-        f"{across:.3f}: the maps add little diversity."
+        f"{across:.3f}: {says}."
     )
