@@ -270,6 +270,15 @@ PRESETS: dict[str, RunConfig] = {
         ),
         DataConfig(subjects=24, real_share=0.88, thick_share=0.25),
     ),
+    "chest-tiny": RunConfig(  # chest CT, begun from `tiny`; its scans come from a store
+        "chest-tiny",
+        ModelConfig(depth_encoder=2, depth_fine=4),  # fp16 weights below 4 MB
+        TrainConfig(
+            minutes=300, global_share=0.0, patch_sides_mm=(32, 40, 48), coarser_share=0.2,
+            ema_decay=0.999, global_mix=0.05, learning_rate=4e-4, warmup_steps=200,
+        ),
+        DataConfig(real_share=1.0, mix=("chest:1",), thick_share=0.25),
+    ),
     "base": RunConfig(  # for one GPU; its weights stay below 16 MiB
         "base",
         ModelConfig(

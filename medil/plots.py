@@ -16,6 +16,7 @@ from torch import Tensor
 
 from medil.errors import InputError, needs
 from medil.grid import Grid
+from medil.io.windows import ct_window
 from medil.training.patches import Step
 from medil.volume import Volume
 
@@ -81,7 +82,7 @@ def compare(
     volumes: Sequence[Volume],
     titles: Sequence[str],
     point_mm: Sequence[float] | None = None,
-    window: Window | None = None,
+    window: Window | str | None = None,
     planes: Sequence[str] = tuple(PLANES),
     half_width_mm: float | None = None,
 ) -> Figure:
@@ -93,7 +94,8 @@ def compare(
         volumes: The volumes; their grids may differ.
         titles: One per volume.
         point_mm: (R, A, S) in mm; the middle of the first volume when None.
-        window: Shared by all panels; `window_of` the first volume when None.
+        window: Shared by all panels: (low, high), or the name of a CT window; `window_of` the
+            first volume when None.
         planes: Any of sagittal, coronal and axial.
         half_width_mm: Show only this far around the point, in mm; all when None.
 
@@ -233,18 +235,20 @@ def draw_plane(
     volume: Volume,
     plane: str,
     point_mm: np.ndarray,
-    window: Window,
+    window: Window | str,
     colours: str = "gray",
 ):
     """Draw one plane of voxels into a panel, at true position and size, and return the image.
 
-    It shows the voxel that holds the point (R, A, S) in mm; the window's ends get the first and
-    last colour. The volume's voxel axes i, j, k run roughly along R, A, S.
+    It shows the voxel that holds the point (R, A, S) in mm; the ends of the window, two numbers or
+    the name of a CT window, get the first and last colour. The volume's voxel axes i, j, k run
+    roughly along R, A, S.
 
     Raises:
         InputError: The point lies outside the volume.
     """
     cut, across, up = PLANES[plane]
+    low, high = ct_window(window) if isinstance(window, str) else window
     index_vox = _voxel_holding(volume.grid, point_mm)
     shown = volume.data.select(cut, int(index_vox[cut])).detach().cpu().numpy()
     extent_mm = (*_faces_mm(volume.grid, across), *_faces_mm(volume.grid, up))
@@ -254,8 +258,8 @@ def draw_plane(
         origin="lower",
         interpolation="nearest",
         cmap=colours,
-        vmin=window[0],
-        vmax=window[1],
+        vmin=low,
+        vmax=high,
         aspect="equal",
     )
     from matplotlib.patheffects import withStroke

@@ -96,6 +96,13 @@ def test_compared_panels_share_window_and_field_of_view(marked, grid):
     assert [ax.get_title() for ax in (first, second)] == ["a", "b"]
 
 
+def test_a_window_has_a_name(marked):
+    figure = compare([marked], ["a"], planes=["axial"], window="mediastinum")
+    assert panels_of(figure)[0].images[0].get_clim() == (-125, 225)
+    with pytest.raises(InputError, match="no CT window 'liver'"):
+        compare([marked], ["a"], window="liver")
+
+
 def test_error_colours_are_symmetric_about_zero(marked):
     wrong = marked.with_data(marked.data + torch.linspace(-1, 3, marked.data.numel()).view(7, 8, 9))
     for ax in panels_of(error_maps(marked, [wrong], ["wrong"])):

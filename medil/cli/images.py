@@ -21,6 +21,7 @@ from medil.cli.options import (
     Like,
     Spacing,
     Window,
+    WindowCommand,
     check_image_output,
     check_overlap,
     folder,
@@ -116,7 +117,7 @@ def convert(file: Path, output: Path, force: bool, read: Reader) -> None:
     save(volume, output, force=force)
 
 
-@medil.command(epilog="Example: medil encode scan.nii.gz -o scan.safetensors")
+@medil.command(cls=WindowCommand, epilog="Example: medil encode scan.nii.gz -o scan.safetensors")
 @click.argument("file", type=FILE)
 @output
 @force
@@ -187,7 +188,10 @@ def decode(
     render_to_file(model, encoded, grid, resembled, output, force, memory_bytes, precision)
 
 
-@medil.command(epilog="Example: medil reconstruct scan.nii.gz -o fine.nii.gz --spacing 1 1 1")
+@medil.command(
+    cls=WindowCommand,
+    epilog="Example: medil reconstruct scan.nii.gz -o fine.nii.gz --spacing 1 1 1",
+)
 @click.argument("file", type=FILE)
 @output
 @force

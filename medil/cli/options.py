@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from medil.errors import InputError, printable
+from medil.io.windows import CT_WINDOWS, ct_window
 from medil.system.files import check_output
 from medil.system.memory import parse_size
 
@@ -38,8 +39,9 @@ spacing = click.option(
     help="Voxel size of the output in mm, along the axes of the file.",
 )  # fmt: skip
 window = click.option(
-    "--window", type=float, nargs=2, metavar="LOW HIGH",
-    help="Intensities that become 0 and 1, such as -1000 1000 for CT [default: percentiles].",
+    "--window", type=float, nargs=2, metavar="LOW HIGH|NAME",
+    help="Intensities that become 0 and 1, such as -1000 1000 for CT, or the name of a CT window: "
+    f"{', '.join(CT_WINDOWS)}. Nothing beyond them is clipped [default: percentiles].",
 )  # fmt: skip
 bids_suffix = click.option(
     "--suffix", default="T1w", show_default=True, metavar="NAME",
@@ -53,6 +55,26 @@ precision = click.option(
     show_default=True,
     help="Precision of the networks that render; auto is bfloat16 where the machine has it.",
 )  # fmt: skip
+
+
+class WindowCommand(click.Command):
+    """A command whose --window takes two numbers, or the name of a CT window."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the two numbers of a named window in the place of its name."""
+        numbers: list[str] = []
+        for before, word in zip(["", *args], args, strict=False):
+            is_name = before == "--window" and not _is_number(word)
+            numbers += map(str, ct_window(word)) if is_name else [word]
+        return super().parse_args(ctx, numbers)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def scan_options(verb: Callable) -> Callable:

@@ -14,6 +14,7 @@ import medil
 from medil.data.manifest import PublishedFile, available, fetch
 from medil.errors import InputError
 
+KINDS = ("-ldm", "-appearance", "-segmenter")  # after the name of a preset; none: autoencoders
 RELEASES = Path(__file__).parents[1] / "releases"
 
 
@@ -75,4 +76,4 @@ def release_path(name: str) -> Path:
 
 def _kind(name: str) -> str:
     """What follows the name of the preset; a release without one is of its own kind."""
-    return name if name == "anatomies" else name.partition("-")[2]
+    return name if name == "anatomies" else next((k for k in KINDS if name.endswith(k)), "")

@@ -156,10 +156,11 @@ def check_finite(tensors: Mapping[str, Tensor], path: str | Path) -> None:
 
 
 def start_from(model: nn.Module, path: str | Path) -> None:
-    """Put trained weights into a model, in place, of the same widths that may be deeper.
+    """Put trained weights into a model, in place, of the same widths that may have another depth.
 
     Residual blocks that the weights lack are appended with zero output, so the deeper model begins
-    exactly where the shallower one stopped (our choice, after Net2Net, Chen et al. 2016).
+    exactly where the shallower one stopped (our choice, after Net2Net, Chen et al. 2016). Of the
+    blocks that a shallower model lacks, the last ones of each level are left out.
 
     Raises:
         InputError: Unreadable, or of another shape than depth.
@@ -174,7 +175,9 @@ def start_from(model: nn.Module, path: str | Path) -> None:
     missing = set(keys.missing_keys)
     blocks = {n: b for n, b in model.named_modules() if isinstance(b, ResidualBlock)}
     new = [b for n, b in blocks.items() if all(f"{n}.{k}" in missing for k in b.state_dict())]
-    if keys.unexpected_keys or len(missing) != sum(len(b.state_dict()) for b in new):
+    levels = tuple({f"{n.rpartition('.')[0]}." for n in blocks})
+    foreign = [key for key in keys.unexpected_keys if not key.startswith(levels)]
+    if foreign or len(missing) != sum(len(b.state_dict()) for b in new):
         raise refusal
     for block in new:
         zero_init(block.last)

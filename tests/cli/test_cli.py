@@ -172,6 +172,15 @@ def test_a_window_fixes_the_scaling_and_comes_out_again(run_medil, scan, tmp_pat
     assert (load(out).data - ramp(load(scan).grid))[deep].abs().max() < 0.6
 
 
+def test_a_named_window_is_its_two_numbers(run_medil, scan, tmp_path):
+    from medil.latent import Latent
+
+    latent = tmp_path / "l.safetensors"
+    assert run_medil("encode", scan, "--window", "lung", "-o", latent)[0] == 0
+    intensity = Latent.load(latent).intensity
+    assert (intensity.low, intensity.high) == (-1350, 150)
+
+
 def test_like_a_4d_image_takes_its_grid(run_medil, scan, tmp_path):
     grid = load(scan).grid
     write_nifti(tmp_path / "4d.nii", np.zeros((*grid.shape, 2), np.uint8), grid.affine_vox2ras)

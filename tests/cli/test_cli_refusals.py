@@ -40,6 +40,7 @@ ROOT = Path(__file__).parents[2]
         (["--preset", "huge"], "no preset 'huge'"),
         (["--weights", "gone.safetensors"], "gone.safetensors"),
         (["--window", 100, -100], "low < high"),
+        (["--window", "liver"], "'liver'; name one of lung, mediastinum, bone, or two numbers"),
         (["--volume", 3], "--volume 3, but the image has one volume"),
         (["--colour", "red"], "--colour"),
     ],

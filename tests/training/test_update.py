@@ -200,6 +200,17 @@ def test_a_deeper_model_begins_where_the_shallower_one_stopped(scans, tmp_path):
         start_from(MedIL(replace(TEST.model, width_fine=32)), path)
 
 
+def test_a_shallower_model_leaves_the_last_blocks_out(tmp_path):
+    deep = MedIL(replace(TEST.model, depth_encoder=3))
+    path = save_weights(deep, TEST, tmp_path / "w.safetensors", {"step": 3}, half=False)
+    shallow = MedIL(TEST.model)
+    start_from(shallow, path)
+    known = deep.state_dict()
+    assert all(torch.equal(value, known[name]) for name, value in shallow.state_dict().items())
+    with pytest.raises(InputError, match="another model"):
+        start_from(MedIL(replace(TEST.model, closed_form=False)), path)
+
+
 def test_the_latent_grid_starts_at_the_first_corner_of_the_volume(oblique_grid):
     grid = oblique_grid
     cells = MedIL(ModelConfig()).latent_grid(grid)
