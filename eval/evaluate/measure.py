@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,25 +53,31 @@ def check_folder(out: Path) -> None:
         raise InputError(f"{out} holds other things and is no report; name a new or empty folder.")
 
 
-def plan_of(options: argparse.Namespace) -> Plan:
+def plan_of(
+    inputs: Sequence[Path],
+    release: str,
+    coders: Sequence[str] = (),
+    suffix: str = "T1w",
+    split: str = "test",
+) -> Plan:
     """The plan of a report, every path absolute; each volume is read once to check it.
 
     Raises:
         InputError: Which input, weights or coder cannot be used, and why.
     """
-    release, coders = options.release, []
     if release.endswith(SUFFIX):
         release = str(Path(release).absolute())
     loaded(release)
-    for text in options.coder:
+    own = []
+    for text in coders:
         path, colon, name = text.rpartition(":")
-        coders.append(f"{Path(path).absolute()}{colon}{name}" if path else text)
-    inputs, remarks = find(options.inputs, options.suffix, options.split)
+        own.append(f"{Path(path).absolute()}{colon}{name}" if path else text)
+    entries, remarks = find(inputs, suffix, split)
     for sentence in remarks:
         print(printable(sentence))
-    arms(Plan(release, tuple(coders), ()))
-    found = [check(entry) for entry in tqdm(inputs, desc="reading", unit="scan")]
-    return Plan(release, tuple(coders), tuple(with_size(f, release) for f in found))
+    arms(Plan(release, tuple(own), ()))
+    found = [check(entry) for entry in tqdm(entries, desc="reading", unit="scan")]
+    return Plan(release, tuple(own), tuple(with_size(f, release) for f in found))
 
 
 def with_size(found: Checked, release: str) -> Checked:
@@ -105,14 +112,25 @@ def run(options: argparse.Namespace) -> None:
         raise InputError("say where the report goes: --out FOLDER.")
     out: Path = options.out.absolute()
     check_folder(out)
-    plan = plan_of(options)
+    plan = plan_of(options.inputs, options.release, options.coder, options.suffix, options.split)
     path = prepare(out, options.force)
-    todo = tasks(plan, path, rows.Provenance.now(options.profile))
-    added = runner.run(todo, path, options.workers, options.scheduler)
+    added = measured(plan, path, options.profile, options.workers, options.scheduler)
     print(f"{added} new rows of {len(plan.volumes)} scans")
     index = build(out, plan, wanted(plan), options.profile)
     print((out / "tables" / f"{NAME}_verdict.txt").read_text("utf-8").strip())
     print(f"The report is at {index}")
+
+
+def measured(
+    plan: Plan,
+    path: Path,
+    profile: str,
+    workers: int | None = None,
+    scheduler: str | None = None,
+) -> int:
+    """Measure what a rows file lacks of a plan, as `runner.run`; the number of new rows."""
+    todo = tasks(plan, path, rows.Provenance.now(profile))
+    return runner.run(todo, path, workers, scheduler)
 
 
 def prepare(out: Path, force: bool) -> Path:

@@ -189,7 +189,7 @@ def _sentence(table: pd.DataFrame, arm: str, condition: str, found: pd.Series) -
 def _resolution(table: pd.DataFrame, arms: Sequence[str]) -> list[str]:
     """The finest detail that came through, of scans on their own grids; in mm."""
     native = table[table["condition"] == NATIVE]
-    if "fsc_05_mm" not in native:
+    if "fsc_05_mm" not in native or native.empty:
         return []
     medians = native.groupby("arm")["fsc_05_mm"].median()
     linear = medians[medians.index.isin(LINEAR)]

@@ -1,6 +1,7 @@
 """Live parts of the page on your own scans: an export with known faults, and what they do.
 
 The export is a synthetic head: turned, brightened by a known field, and written as DICOM slices.
+What takes seconds on a block is measured on the middle one.
 """
 
 from __future__ import annotations
@@ -14,17 +15,20 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from eval.evaluate.measure import measured, plan_of
 from eval.generation.page import synthetic_head
 from eval.metrics.errors import peak_intensity, psnr
+from eval.rows import read_rows
 from medil.errors import needs
 from medil.grid import Grid, centres_mm
 from medil.model.autoencoder import MedIL
 from medil.synth.box import box_grid
-from medil.volume import Volume
+from medil.volume import Volume, save
 
 TURN_DEG, AXIS = 11.0, (1.0, 0.4, -0.3)
 FIELD = 0.35  # of the logarithm of the field, from the middle of the box to its left or right end
-SPACING_MM = (2.0, 2.0, 2.0)
+SPACING_MM = (1.25, 1.25, 3.0)
+SLAB_MM, CUBE_MM = (1e3, 1e3, 60.0), (64.0, 64.0, 64.0)
 STEP = 1e-3  # of stored integers, on the 0 ... 1 scale
 
 
@@ -85,6 +89,15 @@ def write_series(volume: Volume, folder: Path) -> None:
         dcmwrite(folder / f"IM{k:04d}.dcm", one, enforce_file_format=True)
 
 
+def middle(volume: Volume, size_mm: tuple[float, float, float]) -> Volume:
+    """The middle of a volume, at most `size_mm` along its axes, on its own voxels."""
+    wanted = np.rint(np.divide(size_mm, volume.grid.spacing_mm)).astype(int)
+    shape = np.minimum(wanted, volume.grid.shape)
+    start = (np.array(volume.grid.shape) - shape) // 2
+    a, b, c = (slice(first, first + n) for first, n in zip(start, shape, strict=True))
+    return Volume(volume.data[a, b, c], volume.grid.crop(start, shape))
+
+
 # What a missed step does
 
 
@@ -126,3 +139,21 @@ def missed_steps(
         cells = " x ".join(map(str, latent.grid.shape))
         lines.append({"Scan": name, "Latent cells": cells, "PSNR in the brain (dB)": value_db})
     return pd.DataFrame(lines).assign(n=1)
+
+
+# A score
+
+
+def scored(scan: Volume, release: str, folder: Path) -> pd.DataFrame:
+    """The rows of `medil evaluate` for one scan, measured in this process.
+
+    Args:
+        scan: On its own grid; it is written to `folder`.
+        release: Which weights.
+        folder: An empty folder.
+    """
+    image = save(scan, folder / "middle.nii.gz", force=True)
+    plan = plan_of([image], release)
+    path = folder / "rows.jsonl"
+    measured(plan, path, "quick", workers=0)
+    return read_rows(path)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from eval.evaluate import EXPERIMENT
 from eval.pages import own_scan
 from medil.grid import Grid
 from medil.volume import Volume, load
@@ -58,3 +59,22 @@ def test_each_scan_has_its_line():
     )
     assert list(table["Scan"]) == ["as prepared", "brighter"]
     assert table["PSNR in the brain (dB)"].to_numpy() == pytest.approx([20.0, 20.0], abs=1e-3)
+
+
+def test_the_middle_keeps_its_voxels_and_their_places():
+    volume, _ = brain()
+    part = own_scan.middle(volume, (30.0, 1e3, 12.0))
+    assert part.grid.shape == (10, 32, 4)
+    assert torch.equal(part.data, volume.data[11:21, :, 14:18])
+    assert part.grid.index_to_ras((0, 0, 0)) == pytest.approx(
+        volume.grid.index_to_ras((11, 0, 14)).tolist()
+    )
+
+
+def test_a_score_sets_the_release_beside_linear_codes_of_its_size(tmp_path):
+    grid = Grid.from_spacing((20, 20, 20), 1.0)
+    numbers = np.random.default_rng(0).random(grid.shape, dtype=np.float32)
+    frame = own_scan.scored(Volume(torch.from_numpy(numbers), grid), "tiny", tmp_path)
+    assert {"medil", "bspline"} <= set(frame["arm"])
+    assert frame["subject"].unique().tolist() == ["middle"]
+    assert "best linear code" in EXPERIMENT.sentences(frame)
