@@ -12,7 +12,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from eval import rows
 from medil.errors import InputError, of_system
+from medil.system.cluster import Call, as_done, connected
 
 PROFILES = ("quick", "gpu", "paper")
 STOPPED = 130
@@ -59,7 +60,7 @@ def run(
             the same checkout and data.
 
     Raises:
-        InputError: No such scheduler, or a task rejects its input.
+        InputError: A task rejects its input, or as `medil.system.cluster.as_done`.
     """
     recorded = rows.recorded_identities(path)
     waiting = [task for task in tasks if task.wanted is None or not task.wanted <= recorded]
@@ -85,49 +86,35 @@ def _results(
     if scheduler is None and n_workers == 0:
         yield from ((task, task.measure()) for task in tasks)
         return
-    client = _client(n_workers, scheduler, stack)
-    from distributed import as_completed
-
-    futures = {client.submit(task.measure, pure=False): task for task in tasks}
-    for future in as_completed(list(futures)):
-        yield futures.pop(future), future.result()
+    where = stack.enter_context(_local(n_workers)) if scheduler is None else scheduler
+    client = stack.enter_context(connected(where))
+    calls = (Call(task.name, task.measure) for task in tasks)
+    yield from ((tasks[number], measured) for number, measured in as_done(client, calls))
 
 
-def _client(n_workers: int, scheduler: str | None, stack: ExitStack):
-    """A Dask client: of the scheduler, or of processes here with one thread each."""
+@contextmanager
+def _local(n_workers: int) -> Iterator:
+    """A Dask cluster of processes here, with one thread each."""
     try:
         import dask
-        from distributed import Client, LocalCluster
+        from distributed import LocalCluster
     except ImportError as error:
         raise InputError(
             "several processes need Dask; install it with: pip install 'medil-book[eval]', "
             "or stay in one with --workers 0."
         ) from error
-    stack.enter_context(
-        dask.config.set(
-            {
-                "distributed.worker.memory.terminate": False,  # a large volume is no leak
-                "distributed.scheduler.allowed-failures": 1,
-                # Dask has workers hand memory back at once; volumes then cost as much time in
-                # the kernel as in the networks.
-                "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": KEPT_BYTES,
-                "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": KEPT_BYTES,
-            }
-        )
-    )
-    if scheduler is None:
-        cluster = LocalCluster(
-            n_workers=n_workers, threads_per_worker=1, memory_limit=0, dashboard_address=":0",
-        )  # fmt: skip
-        scheduler = stack.enter_context(cluster)
-    try:
-        client = stack.enter_context(Client(scheduler, timeout=5))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"no Dask scheduler answers at {scheduler}; start one with: dask scheduler."
-        ) from error
-    client.run(torch.set_num_threads, 1)
-    return client
+    settings = {
+        "distributed.worker.memory.terminate": False,  # a large volume is no leak
+        "distributed.scheduler.allowed-failures": 1,
+        # Dask has workers hand memory back at once; volumes then cost as much time in
+        # the kernel as in the networks.
+        "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": KEPT_BYTES,
+        "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": KEPT_BYTES,
+    }
+    with dask.config.set(settings), LocalCluster(
+        n_workers=n_workers, threads_per_worker=1, memory_limit=0, dashboard_address=":0",
+    ) as cluster:  # fmt: skip
+        yield cluster
 
 
 # The command line that experiments share

@@ -25,6 +25,11 @@ from medil.errors import InputError, printable
 @click.option(
     "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Scans at a time."
 )
+@click.option(
+    "--scheduler", metavar="ADDRESS",
+    help="Dask scheduler whose workers prepare the scans, such as tcp://host:8786.",
+)  # fmt: skip
+@click.option("--no-pictures", is_flag=True, help="Leave pictures out of the page.")
 def preprocess(
     inputs: tuple[str, ...],
     output: Path,
@@ -33,12 +38,17 @@ def preprocess(
     no_bias: bool,
     no_align: bool,
     jobs: int,
+    scheduler: str | None,
+    no_pictures: bool,
 ) -> None:
     """Prepare raw T1w heads: strip, correct the bias field, align to AC-PC.
 
     No voxel is resampled: alignment changes the affine alone. OUTPUT becomes a BIDS derivative
     with a brain, a mask and a sidecar for each scan, and quality.html, which shows every scan
-    before and after. A second call prepares only what is new or changed.
+    before and after. A second call prepares only what is new or changed, also after the first
+    one was stopped.
+
+    The workers of a scheduler need the same packages, and the same disk under the same paths.
 
     `medil evaluate` and `medil store` take OUTPUT.
     """
@@ -46,11 +56,13 @@ def preprocess(
     from medil.preprocess.pipeline import PAGE, Steps
     from medil.preprocess.pipeline import preprocess as prepare_all
 
+    if scheduler is not None and jobs > 1:
+        raise InputError("--jobs counts processes of this machine; leave it out with --scheduler.")
     found = list_images(inputs, suffix)
     for sentence in (*found.notes, *found.left_out):
         click.echo(printable(sentence), err=True)
     steps = Steps(strip, bias=not no_bias, align=not no_align)
-    done = prepare_all(found.images, output, steps, jobs)
+    done = prepare_all(found.images, output, steps, jobs, scheduler, not no_pictures)
     failed = [f"{one.name}: {one.failed}" for one in done if one.failed]
     flagged = sum(bool(one.facts.get("flags")) for one in done)
     click.echo(

@@ -10,8 +10,10 @@ import hashlib
 import importlib.metadata
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +21,7 @@ import torch
 from torch import Tensor
 
 from medil import __version__
-from medil.errors import InputError
+from medil.errors import InputError, WriteError, of_system
 from medil.io.intensity import robust_intensity
 from medil.io.listing import Listed
 from medil.io.nifti import place_of
@@ -27,14 +29,17 @@ from medil.io.source import has_suffix, suffix_of
 from medil.preprocess.alignment import alignment, moved, rotation_deg
 from medil.preprocess.bias_field import bias_field, field_range
 from medil.preprocess.brain_mask import DEEPBET, brain_mask, volume_ml
-from medil.preprocess.quality import Done, draw, flags, write_page
+from medil.preprocess.quality import PICTURES, Done, draw, flags, write_page
+from medil.system.cluster import WorkerDied
 from medil.system.files import atomic_output, file_sha256, make_folder
 from medil.system.workers import results
 from medil.volume import Volume, load, save
 
+SHA256 = "sha256_of_source"
 VERSION = 1  # raise it when other voxels or another affine come out
 PACKAGES = ("SimpleITK", "deepbet", "nilearn")
-PICTURES, PAGE = "figures", "quality.html"
+PAGE = "quality.html"
+DESCRIPTION = "dataset_description.json"
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,14 @@ def prepare(scan: Volume, steps: Steps) -> Prepared:
 # Files
 
 
-def preprocess(scans: Sequence[Listed], out: Path, steps: Steps, processes: int = 1) -> list[Done]:
+def preprocess(
+    scans: Sequence[Listed],
+    out: Path,
+    steps: Steps,
+    processes: int = 1,
+    scheduler: str | None = None,
+    pictures: bool = True,
+) -> list[Done]:
     """Prepare scans into a folder, some at a time, and write a page on their quality.
 
     Args:
@@ -102,21 +114,27 @@ def preprocess(scans: Sequence[Listed], out: Path, steps: Steps, processes: int 
         out: The folder, made if missing.
         steps: What to do; scans of it that were prepared so are kept.
         processes: Number of scans at a time.
+        scheduler: Address of a Dask scheduler whose workers prepare the scans instead. They need
+            the same packages, and the same disk under the same paths.
+        pictures: Draw every scan for the page.
 
     Returns:
-        One for each scan, in order. A scan that fails leaves no file.
+        One for each scan, in order. A scan that fails leaves no file; nor does one whose workers
+        died.
 
     Raises:
-        InputError: Two scans of one name, or a folder that holds something else.
+        InputError: Two scans of one name, a folder that holds something else, or as
+            `medil.system.workers.results`. What was finished is kept.
     """
     names = [output_name(scan) for scan in scans]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"two scans would both become {name}; name their subjects in a table.")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise InputError(f"two scans would both become {twice[0]}; name their subjects in a table.")
     _claim(out)
-    tasks = [(scan, name, out, steps) for scan, name in zip(scans, names, strict=True)]
-    by_name = {done.name: done for done in results(_one, tasks, processes, "scans")}
-    every = [by_name[name] for name in names]
+    if scheduler is not None:  # workers have another working folder
+        scans, out = [_absolute(scan) for scan in scans], out.absolute()
+    tasks = [(name, scan, out, steps, pictures) for scan, name in zip(scans, names, strict=True)]
+    made = dict(results(_one, tasks, processes, "scans", scheduler, _died))
+    every = [made[number] for number in range(len(tasks))]
     write_page(out / PAGE, every)
     return every
 
@@ -153,29 +171,53 @@ def place(out: Path, name: str) -> Path:
     return out.joinpath(*parts, "anat")
 
 
-def _one(scan: Listed, name: str, out: Path, steps: Steps) -> Done:
-    """Prepare one scan, unless that was done."""
+def _absolute(scan: Listed) -> Listed:
+    return scan._replace(
+        path=scan.path.absolute(), files=tuple(path.absolute() for path in scan.files)
+    )
+
+
+def _died(name: str, error: WorkerDied) -> Done:
+    return Done(name, {}, str(error))
+
+
+def _one(name: str, scan: Listed, out: Path, steps: Steps, pictures: bool) -> Done:
+    """Prepare one scan, unless that was done.
+
+    Raises:
+        InputError: The folder is on another machine's disk.
+        WriteError: The disk refused a write.
+    """
+    if not (out / DESCRIPTION).exists():
+        raise InputError(f"{out} is not there for a worker; all machines need the same disk.")
     folder = place(out, name)
     image, mask_file = (folder / f"{name}_{end}.nii.gz" for end in (
         "desc-preproc_T1w", "desc-brain_mask"
     ))  # fmt: skip
     sidecar, picture = image.with_name(f"{name}_desc-preproc_T1w.json"), _picture(out, name)
+    needed = [image, mask_file, *([picture] if pictures else [])]
     try:
-        about = _about(scan, steps)
-        if (kept := _kept(sidecar, about)) and image.exists() and mask_file.exists():
+        kept = _kept(sidecar, scan, steps)
+        if kept and all(path.exists() for path in needed):
             return Done(name, kept)
+        about = _about(scan, steps)
         raw = load(scan.path, series=scan.series)
         made = prepare(raw, steps)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         source = made.volume.source and place_of(made.volume.source)
         save(made.volume, image, force=True)
         save(Volume(made.mask, made.volume.grid, source), mask_file, force=True)
         facts = about | made.facts | {"flags": flags(made.facts, made.mask, raw)}
-        draw(picture, raw, made.volume, made.mask)
+        if pictures:
+            draw(picture, raw, made.volume, made.mask)
         with atomic_output(sidecar, force=True) as temporary:
             temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    except WriteError:  # it would refuse the next scan's, too
+        raise
     except InputError as error:
         return Done(name, {}, str(error))
+    except OSError as error:
+        return Done(name, {}, of_system(error))
     return Done(name, facts)
 
 
@@ -184,19 +226,24 @@ def _picture(out: Path, name: str) -> Path:
 
 
 def _about(scan: Listed, steps: Steps) -> dict[str, Any]:
-    """What a sidecar says before anything is computed; two that agree describe one result."""
+    """What a sidecar says before anything is computed."""
+    return _recipe(scan, steps) | {"state_of_source": _state(scan), SHA256: _sha256(scan)}
+
+
+def _recipe(scan: Listed, steps: Steps) -> dict[str, Any]:
+    """How a scan is prepared; two sidecars that agree in it and the bytes describe one result."""
     return {
         "Description": "Brain of a T1w head on the scan's own voxels",
         "SkullStripped": True,
         "Sources": [scan.path.name],
         "GeneratedBy": [{"Name": "medil", "Version": __version__}],
-        "sha256_of_source": _sha256(scan.files or (scan.path,)),
         "steps": asdict(steps),
         "version": VERSION,
         "packages": {name: _package(name) for name in PACKAGES},
     }
 
 
+@lru_cache
 def _package(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
@@ -204,21 +251,42 @@ def _package(name: str) -> str | None:
         return None
 
 
-def _sha256(files: Sequence[Path]) -> str:
+def _files(scan: Listed) -> Sequence[Path]:
+    return sorted(scan.files or (scan.path,))
+
+
+def _state(scan: Listed) -> str:
+    """A digest of the sizes and times of a scan's files: the same one, the same bytes.
+
+    A digest, because the time of a file can be that of the scan.
+    """
+    stats = [path.stat() for path in _files(scan)]
+    text = " ".join(f"{stat.st_size} {stat.st_mtime_ns}" for stat in stats)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sha256(scan: Listed) -> str:
     """The digest of a file; of several the digest of theirs, in the order of their names."""
-    digests = [file_sha256(path) for path in sorted(files)]
+    digests = [file_sha256(path) for path in _files(scan)]
     return (
         digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     )
 
 
-def _kept(sidecar: Path, about: dict[str, Any]) -> dict[str, Any] | None:
-    """The content of a sidecar that says the same; None where there is none."""
+def _kept(sidecar: Path, scan: Listed, steps: Steps) -> dict[str, Any] | None:
+    """The content of a sidecar of the same scan and steps; None where there is none.
+
+    Bytes are read only of a file whose size or time changed.
+    """
     try:
         known = json.loads(sidecar.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return known if all(known.get(name) == value for name, value in about.items()) else None
+    recipe = _recipe(scan, steps)
+    if not isinstance(known, dict) or any(known.get(n) != value for n, value in recipe.items()):
+        return None
+    same = known.get("state_of_source") == _state(scan) or known.get(SHA256) == _sha256(scan)
+    return known if same else None
 
 
 def _claim(out: Path) -> None:
@@ -228,7 +296,7 @@ def _claim(out: Path) -> None:
         InputError: It holds something else.
     """
     make_folder(out)
-    about = out / "dataset_description.json"
+    about = out / DESCRIPTION
     if about.exists():
         try:
             makers = json.loads(about.read_text(encoding="utf-8"))["GeneratedBy"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -12,13 +11,15 @@ import numpy as np
 from torch import Tensor
 
 from medil.plots import PLANES, draw_plane, panels, window_of
-from medil.system.files import atomic_output
+from medil.system.files import atomic_output, make_folder
 from medil.volume import Volume
 
 BRAIN_ML = (800.0, 2000.0)  # intracranial volumes of adults lie well inside
 MOST_FIELD = 3.0  # of the bright over the dark end of a bias field
 MOST_TURN_DEG = 30.0
 MOST_MM = 4.0  # of a voxel
+PICTURES = "figures"  # folder beside the page
+WIDTH, HEIGHT = 648, 432  # of a picture, in pixels
 SHOWN = {  # in the page: fact -> header, format
     "brain_ml": ("Brain (ml)", "{:,.0f}"),
     "bias_field_range": ("Bias field, bright over dark", "{:.2f}"),
@@ -26,6 +27,7 @@ SHOWN = {  # in the page: fact -> header, format
 }
 STYLE = """body{font:15px sans-serif;margin:1.5em auto;max-width:70em;padding:0 1em}
 img{max-width:100%}table{border-collapse:collapse}td,th{padding:.2em .8em;text-align:left}
+img{height:auto}section{content-visibility:auto;contain-intrinsic-size:auto 40em}
 section{border-top:1px solid #999;margin-top:1.5em}.flag{color:#b00020;font-weight:bold}
 @media(prefers-color-scheme:dark){body{background:#121212;color:#ddd}.flag{color:#ff8a80}}"""
 
@@ -76,7 +78,7 @@ def draw(path: Path, before: Volume, after: Volume, mask: Tensor) -> None:
     import matplotlib.pyplot as plt
 
     figure = before_and_after(before, after, mask)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with atomic_output(path, force=True) as temporary:
         figure.savefig(temporary, format="png", dpi=80)
     plt.close(figure)
@@ -108,9 +110,10 @@ def _section(one: Done, folder: Path) -> str:
         for fact, (header, form) in SHOWN.items()
         if fact in one.facts
     )
-    picture = os.path.join("figures", f"{one.name}.png")
+    picture = f"{PICTURES}/{one.name}.png"
     shown = (
-        f"<img src='{escape(picture)}' alt='Three planes of {name} before and after'>"
+        f"<img src='{escape(picture)}' alt='Three planes of {name} before and after' "
+        f"loading='lazy' width='{WIDTH}' height='{HEIGHT}'>"
         if (folder / picture).exists()
         else ""
     )

@@ -7,12 +7,16 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from typing import Any, TypeVar
 
 import torch
 from tqdm import tqdm
 
+from medil.errors import InputError
+from medil.system.cluster import RESUMES, Call, WorkerDied, as_done, connected
 from medil.system.memory import free_memory_bytes
 
 HEAD_BYTES = 3e9  # peak memory of a process that draws heads
@@ -83,31 +87,77 @@ def share_out(
 
 
 def results(
-    function: Callable[..., Result], tasks: Sequence[tuple], processes: int, title: str
-) -> Iterator[Result]:
-    """What a function gives for the arguments of each task, as they are done; tasks are long.
+    function: Callable[..., Result],
+    tasks: Sequence[tuple],
+    processes: int,
+    title: str,
+    scheduler: str | None = None,
+    died: Callable[[str, WorkerDied], Result] | None = None,
+) -> Iterator[tuple[int, Result]]:
+    """The number of each task and what a function gives for its arguments, as they are done.
 
-    Each runs in a process of its own kind where there are several.
+    Tasks are long; their first argument names them. Each runs in a process of its own kind where
+    there are several, and few more than processes are held at a time.
+
+    Args:
+        function: Of a module, so that it can be pickled, as its arguments and results.
+        tasks: Arguments.
+        processes: Number of processes here.
+        title: Of the progress bar.
+        scheduler: Address of a Dask scheduler whose workers run the tasks instead.
+        died: What a task gives whose workers of the scheduler died, from its name; the error is
+            raised when None.
 
     Raises:
+        InputError: A process died, or as `medil.system.cluster.as_done`.
         Exception: Whatever a task raised first.
     """
     quiet = True if len(tasks) < 2 else None  # None: unless somebody watches
     with tqdm(total=len(tasks), desc=title, disable=quiet) as bar:
-        if min(processes, len(tasks)) < 2:
-            for task in tasks:
-                yield function(*task)
-                bar.update()
-            return
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(processes, len(tasks)), spawn, _one_thread) as crew:
-            running = [crew.submit(function, *task) for task in tasks]
-            try:
-                for done in as_completed(running):
-                    yield done.result()
-                    bar.update()
-            finally:  # after a failure, do not start the rest
-                crew.shutdown(cancel_futures=True)
+        for number, result in _results(function, tasks, processes, scheduler, died):
+            bar.update()
+            yield number, result
+
+
+def _results(
+    function: Callable[..., Result],
+    tasks: Sequence[tuple],
+    processes: int,
+    scheduler: str | None,
+    died: Callable[[str, WorkerDied], Result] | None,
+) -> Iterator[tuple[int, Result]]:
+    if scheduler is not None:
+        calls = (Call(str(task[0]), functools.partial(function, *task)) for task in tasks)
+        with connected(scheduler) as client:
+            yield from as_done(client, calls, died)
+    elif min(processes, len(tasks)) < 2:
+        yield from ((number, function(*task)) for number, task in enumerate(tasks))
+    else:
+        yield from _of_processes(function, tasks, min(processes, len(tasks)))
+
+
+def _of_processes(
+    function: Callable[..., Result], tasks: Sequence[tuple], processes: int
+) -> Iterator[tuple[int, Result]]:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, spawn, _one_thread) as crew:
+        waiting = iter(enumerate(tasks))
+        running: dict[Future, int] = {}
+        try:
+            while True:
+                for number, task in islice(waiting, 2 * processes - len(running)):
+                    running[crew.submit(function, *task)] = number
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), future.result()
+        except BrokenProcessPool as error:
+            raise InputError(
+                "a process died, perhaps because the memory ran out; start fewer at a time. "
+                f"{RESUMES}."
+            ) from error
+        finally:  # after a failure, do not start the rest
+            crew.shutdown(cancel_futures=True)
 
 
 def call_each(

@@ -1,6 +1,7 @@
 """Preparing heads: masks, bias fields, alignment by the affine alone, folders, and their page."""
 
 import json
+import os
 import shutil
 
 import nibabel as nib
@@ -201,6 +202,52 @@ def test_a_scan_that_fails_leaves_nothing_and_the_others_go_on(raw, tmp_path, ru
     assert code == 2 and "sub-03: " in err and "1 of 3 scans failed" in err
     assert "2 prepared scans" in said and err.count("\n") == 1
     assert not list(out.rglob("sub-03*")) and "no air of value 0" in (out / PAGE).read_text()
+
+
+def test_workers_of_a_scheduler_prepare_scans_and_a_second_call_goes_on(
+    raw, tmp_path, run_medil, monkeypatch
+):
+    distributed = pytest.importorskip("distributed", reason="needs the extra `dask`")
+    bad = raw / "sub-03_T1w.nii.gz"
+    bad.write_bytes((raw / "sub-01_ses-a_T1w.nii.gz").read_bytes()[:3000])
+    monkeypatch.chdir(tmp_path)
+    command = ["preprocess", "raw", "-o", "out", "--strip", "given", "--no-bias", "--no-align",
+               "--no-pictures", "--scheduler"]  # fmt: skip
+    code, _, err = run_medil(*command, "tcp://127.0.0.1:9")
+    assert code == 2 and "no Dask scheduler answers" in err and err.count("\n") == 1
+    with distributed.LocalCluster(
+        n_workers=1, processes=False, protocol="tcp", dashboard_address=":0"
+    ) as cluster:
+        code, said, err = run_medil(*command, cluster.scheduler_address)
+        assert code == 2 and "2 prepared scans" in said and "1 of 3 scans failed" in err
+        assert "sub-03: " in err and err.count("\n") == 1
+        made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.nii.gz")}
+        bad.unlink()
+        code, said, _ = run_medil(*command, cluster.scheduler_address)
+    assert code == 0 and "2 prepared scans" in said and len(made) == 4
+    assert made == {path: path.stat().st_mtime_ns for path in made}
+    assert not list((tmp_path / "out").rglob("*.png"))
+    code, _, err = run_medil(*command, cluster.scheduler_address, "--jobs", 2)
+    assert code == 2 and "leave it out with --scheduler" in err
+
+
+def test_bytes_are_read_again_only_where_size_or_time_changed(raw, tmp_path, monkeypatch):
+    scans, out, read = list_images([raw]).images, tmp_path / "out", []
+    preprocess(scans, out, GIVEN, pictures=False)
+    sha256 = pipeline.file_sha256
+    monkeypatch.setattr(pipeline, "file_sha256", lambda path: read.append(path) or sha256(path))
+    monkeypatch.setattr(pipeline, "prepare", None)
+    preprocess(scans, out, GIVEN, pictures=False)
+    assert read == []
+    os.utime(scans[0].path, ns=(0, 0))
+    done = preprocess(scans, out, GIVEN, pictures=False)
+    assert read == [scans[0].path] and not any(one.failed for one in done)
+
+
+def test_a_worker_without_the_disk_says_so(raw, tmp_path):
+    scan, _ = list_images([raw]).images
+    with pytest.raises(InputError, match="all machines need the same disk"):
+        pipeline._one("sub-01", scan, tmp_path / "nowhere", GIVEN, True)
 
 
 def test_outputs_of_others_and_names_that_meet_are_refused(raw, tmp_path):

@@ -8,8 +8,9 @@ from functools import partial
 import psutil
 import pytest
 
+from medil.errors import InputError
 from medil.system import workers
-from medil.system.workers import grouped, process_count, share_out
+from medil.system.workers import grouped, process_count, results, share_out
 
 
 def write(folder, group):
@@ -74,3 +75,20 @@ def test_the_memory_at_hand_bounds_the_processes(monkeypatch):
     assert process_count(bytes_each=2e9) == 1 and process_count(bytes_each=1e12) == 1
     monkeypatch.setattr(workers, "free_memory_bytes", lambda: 1e15)
     assert process_count() >= 1
+
+
+def square_or_die(name, number):
+    if number < 0:
+        os._exit(3)
+    return number**2
+
+
+def test_results_come_with_the_numbers_of_their_tasks():
+    tasks = [(f"n{k}", k) for k in range(6)]
+    found = dict(results(square_or_die, tasks, 2, "squares"))
+    assert found == {k: k**2 for k in range(6)}
+
+
+def test_a_process_that_dies_is_one_sentence():
+    with pytest.raises(InputError, match="a process died, perhaps because the memory ran out"):
+        list(results(square_or_die, [("a", -1), ("b", 1)], 2, "squares"))
