@@ -1,9 +1,12 @@
-"""Known tilts, fields and masks of held-out real scans, and what the steps find of them."""
+"""Known tilts, fields and masks of held-out real scans, and what the steps find of them.
+
+The parts on thousands of scans are in `eval.preprocessing.scale`.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 import numpy as np
@@ -13,6 +16,8 @@ from torch import Tensor
 from eval import rows
 from eval.coders.base import timed
 from eval.metrics.tissue import dice
+from eval.preprocessing import scale
+from eval.preprocessing.scale import NAME
 from eval.runner import Task
 from eval.subjects import held_out_scans, name_of
 from medil.data.manifest import Entry, fetch
@@ -24,7 +29,6 @@ from medil.preprocess.bias_field import bias_field
 from medil.preprocess.brain_mask import DEEPBET, GIVEN, brain_mask, volume_ml
 from medil.volume import Volume, load
 
-NAME = "preprocessing"
 ARM = "medil"
 TURN, FIELD, MASK = "known tilt", "known field", "known mask"
 UNITS = {
@@ -38,7 +42,24 @@ FIELD_SIGMA = 0.25  # of the coefficients of a quadratic polynomial, of places i
 SEED = 77
 
 
+def options(parser: argparse.ArgumentParser) -> None:
+    """Parts, which this experiment can run alone."""
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=list(PARTS),
+        help=f"of {', '.join(PARTS)} (all)", metavar="PART",
+    )  # fmt: skip
+
+
 def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task]:
+    """The tasks of the parts that are asked for.
+
+    Raises:
+        InputError: No held-out real scan is on this computer.
+    """
+    return [task for part in options.parts for task in PARTS[part](options.profile, provenance)]
+
+
+def of_known(profile: str, provenance: rows.Provenance) -> list[Task]:
     """One task a scan.
 
     Raises:
@@ -50,9 +71,9 @@ def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task
             "no held-out real scan is on this computer; set MEDIL_DATA_MIRROR to a folder that "
             "holds them."
         )
-    turns = TURNS[options.profile]
+    turns = TURNS[profile]
     found = []
-    for entry in scans[:1] if options.profile == "quick" else scans:
+    for entry in scans[:1] if profile == "quick" else scans:
         wanted = rows.identities((m, UNITS[kind]) for kind, _, m in measurements(entry, turns))
         found.append(Task(name_of(entry), wanted, partial(measure, entry, turns, provenance)))
     return found
@@ -147,3 +168,8 @@ def of_mask(scan: Volume, mask: Tensor) -> Mapping[str, float]:
     return {
         "dice": overlap, "brain_ml": volume_ml(found, scan), "known_ml": volume_ml(mask, scan)
     }  # fmt: skip
+
+
+PARTS: dict[str, Callable[[str, rows.Provenance], Iterable[Task]]] = {
+    "known": of_known, "many": scale.of_many, "rate": scale.of_rate
+}  # fmt: skip

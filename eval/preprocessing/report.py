@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from eval.preprocessing.measure import FIELD, MASK, TURN
+from eval.preprocessing.scale import MANY, PROCESSES, RATE
 from eval.tables import with_interval
 
 SHOWN = {  # kind, metric -> header, decimals
@@ -13,6 +14,14 @@ SHOWN = {  # kind, metric -> header, decimals
     (FIELD, "field_before"): ("Field that was put in (SD of its logarithm)", 3),
     (FIELD, "field_after"): ("Field that is left (SD of its logarithm)", 3),
     (MASK, "dice"): ("Brain found again in stripped scans (Dice)", 3),
+}
+SHOWN_OF_MANY = {  # metric -> header, format
+    "scans_per_minute": ("Scans a minute", "{:,.0f}"),
+    "cpu_s": ("CPU time (s)", "{:,.0f}"),
+    "peak_ratio": ("Peak memory, over that of the fewest", "{:.2f}"),
+    "again_s": ("Second call, all done (s)", "{:,.0f}"),
+    "listing_s": ("Listing (s)", "{:.2f}"),
+    "entries": ("Entries of the page", "{:,.0f}"),
 }
 MOST_DEG, MOST_MM = 2.0, 2.0  # what the verdict counts
 
@@ -36,13 +45,29 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def of_many(rows: pd.DataFrame) -> pd.DataFrame:
+    """Values of the simulated scans by their number, one column a metric; both sorted."""
+    own = rows[rows["arm"] == MANY]
+    own = own.assign(scans=own["condition"].str.removeprefix(f"{MANY} ").astype(int))
+    return own.pivot(index="scans", columns="metric", values="value").sort_index()
+
+
+def many_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line a number of simulated scans."""
+    lines = []
+    for count, own in of_many(rows).iterrows():
+        shown = {head: form.format(own[metric]) for metric, (head, form) in SHOWN_OF_MANY.items()}
+        lines.append({"Scans": f"{count:,}"} | shown)
+    return pd.DataFrame(lines)
+
+
 def tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The table by file stem."""
-    return {"preprocessing": table(rows)}
+    """The tables by file stem."""
+    return {"preprocessing": table(rows), "preprocessing_many": many_table(rows)}
 
 
 def verdict(rows: pd.DataFrame) -> str:
-    """How many known tilts were found, and what the other steps leave."""
+    """How many known tilts were found, what the other steps leave, and what thousands cost."""
     lines = []
     turns, shifts = (values(rows, TURN, m) for m in ("rotation_error_deg", "shift_error_mm"))
     if len(turns):
@@ -64,4 +89,30 @@ def verdict(rows: pd.DataFrame) -> str:
             f"deepbet finds the brain again in scans that others stripped with a Dice of "
             f"{overlap.mean():.3f} (lowest {overlap.min():.3f}, n = {len(overlap)})."
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *on_many(rows), *on_rate(rows)])
+
+
+def on_many(rows: pd.DataFrame) -> list[str]:
+    """A sentence on the most simulated scans beside the fewest."""
+    many = of_many(rows)
+    if len(many) < 2:
+        return []
+    fewest, most, last = many.index[0], many.index[-1], many.iloc[-1]
+    return [
+        f"{most:,} simulated scans, which need no step but a given mask, are prepared at "
+        f"{last['scans_per_minute']:,.0f} a minute in one process "
+        f"({many.iloc[0]['scans_per_minute']:,.0f} with {fewest:,}); its peak memory is "
+        f"{last['peak_ratio']:.2f} times that with {fewest:,}, a second call that finds all done "
+        f"takes {last['again_s']:,.0f} s, and the page has {last['entries']:,.0f} entries."
+    ]
+
+
+def on_rate(rows: pd.DataFrame) -> list[str]:
+    """A sentence on real heads with all steps."""
+    own = rows[rows["arm"] == RATE].set_index("metric")["value"]
+    if own.empty:
+        return []
+    return [
+        f"With all steps, {own['scans_per_minute']:.1f} raw heads a minute are prepared by "
+        f"{PROCESSES} processes (n = {own['scans']:.0f} heads)."
+    ]

@@ -27,6 +27,7 @@ CONNECT_S = 5.0
 AHEAD = 500  # tasks that the scheduler knows of at a time; further workers would wait
 LOOK_S = 2.0  # between looks at a scheduler from which nothing comes
 PATIENCE_S = 60.0  # without any worker
+CHATTY = ("distributed", "distributed.client", "tornado.application")  # the sentences are ours
 RESUMES = "What was finished is kept; the same command goes on"
 
 Result = TypeVar("Result")
@@ -53,7 +54,8 @@ def connected(scheduler: Any) -> Iterator[Client]:
     """
     with needs("dask", "a scheduler needs Dask"):
         from distributed import Client
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # sentences are ours
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         client = Client(scheduler, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError) as error:

@@ -2,13 +2,15 @@
 
 from types import SimpleNamespace
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from eval.preprocessing import EXPERIMENT, measure
+from eval.preprocessing import EXPERIMENT, measure, scale
 from eval.rows import SCHEMA, Provenance
+from medil.cli import run
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.volume import Volume
@@ -42,7 +44,7 @@ def made_up(monkeypatch):
 
 
 def asked(profile="gpu"):
-    return SimpleNamespace(profile=profile)
+    return SimpleNamespace(profile=profile, parts=["known"])
 
 
 def test_every_scan_gives_the_rows_that_it_promised(made_up):
@@ -83,3 +85,78 @@ def test_a_missed_tilt_is_counted(monkeypatch):
     table = EXPERIMENT.tables(frame)["preprocessing"]
     assert table.iloc[0]["Mean [lowest, highest]"] == "1.80 [0.10, 5.00]"
     assert table.iloc[0]["n"] == "1 scans, 3 draws"
+
+
+def recorded(arm, condition, values):
+    return [
+        dict.fromkeys(SCHEMA, "x") | {
+            "experiment": "preprocessing", "arm": arm, "condition": condition, "metric": metric,
+            "value": float(value), "recorded_at": pd.Timestamp("2026-01-01", tz="UTC"),
+        }
+        for metric, value in values.items()
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def two_brains(tmp_path, monkeypatch):
+    """Two small stripped scans; the command runs in this process."""
+    found = []
+    for k, spacing_mm in enumerate((1.0, 2.0)):
+        data = np.zeros((24, 24, 24), np.int16)
+        data[4:20, 4:20, 4:20] = 100
+        image = nib.Nifti1Image(data, np.diag([spacing_mm, spacing_mm, spacing_mm, 1]))
+        image.header["descrip"] = b"as it was"
+        nib.save(image, tmp_path / f"brain{k}.nii.gz")
+        found.append(SimpleNamespace(sha256=f"{k}", path=tmp_path / f"brain{k}.nii.gz"))
+
+    def run_job(name, threads, *, arguments):
+        assert name == "command" and run(arguments) == 0
+        return {"verb_s": 2.0, "peak_rss_mb": 300.0}
+
+    monkeypatch.setattr(scale, "held_out_brains", lambda: found)
+    monkeypatch.setattr(scale, "fetch", lambda entry: entry.path)
+    monkeypatch.setattr(scale, "run_job", run_job)
+    return found
+
+
+def test_simulated_scans_keep_headers_and_give_the_rows_that_were_promised(
+    two_brains, monkeypatch, capsys
+):
+    monkeypatch.setattr(scale, "COUNTS", {"gpu": (2, 5)})
+    (task,) = scale.of_many("gpu", Provenance.now("gpu"))
+    found = task.measure()
+    assert {row.identity for row in found} == task.wanted
+    values = {(row.condition, row.metric): row.value for row in found}
+    assert values["many scans 5", "entries"] == 5 and values["many scans 2", "peak_ratio"] == 1
+    assert values["many scans 5", "scans_per_minute"] == 150
+    assert "5 prepared scans" in capsys.readouterr().out
+
+
+def test_scans_are_simulated_under_their_own_headers(two_brains, tmp_path):
+    small = scale.simulated(two_brains)
+    assert [image.shape for image in small] == [(3, 3, 3), (6, 6, 6)]
+    scale.write_scans(tmp_path, small, 3)
+    first, second, third = (nib.load(tmp_path / f"sub-000{k}_T1w.nii.gz") for k in range(3))
+    assert second.header["descrip"] == b"as it was" and second.header.get_zooms() == (8, 8, 8)
+    assert first.shape == third.shape
+    assert not np.array_equal(first.get_fdata(), third.get_fdata())
+    assert np.array_equal(first.get_fdata() == 0, third.get_fdata() == 0)
+
+
+def test_what_thousands_cost_and_the_real_rate_are_sentences():
+    many = {"scans_per_minute": 700, "cpu_s": 9, "peak_ratio": 1, "again_s": 3,
+            "listing_s": 0.1, "entries": 370, "peak_rss_mb": 280}  # fmt: skip
+    most = many | {"scans_per_minute": 4200, "peak_ratio": 1.08, "again_s": 7, "entries": 3700}
+    frame = EXPERIMENT.prepare(
+        pd.DataFrame(
+            recorded(scale.MANY, "many scans 3700", most)
+            + recorded(scale.MANY, "many scans 370", many)
+            + recorded(scale.RATE, "real steps 2", {"scans_per_minute": 1.5, "scans": 6})
+        )
+    )
+    first, second = EXPERIMENT.verdict(frame).splitlines()
+    assert first.startswith("3,700 simulated scans") and "1.08 times that with 370" in first
+    assert "1.5 raw heads a minute" in second and "n = 6" in second
+    table = EXPERIMENT.tables(frame)["preprocessing_many"]
+    assert list(table["Scans"]) == ["370", "3,700"]
+    assert list(table["Entries of the page"]) == ["370", "3,700"]
