@@ -16,6 +16,7 @@ from eval import (
     robustness,
     segmentation,
     speed,
+    stage_drift,
     training,
 )
 from eval.experiment import Experiment
@@ -28,6 +29,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     robustness.EXPERIMENT,
     preprocessing.EXPERIMENT,
     patch_vs_whole.EXPERIMENT,
+    stage_drift.EXPERIMENT,
     generation.EXPERIMENT,
     segmentation.EXPERIMENT,
     downstream.EXPERIMENT,

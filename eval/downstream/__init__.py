@@ -16,6 +16,7 @@ EXPERIMENT = Experiment(
     question="Does a segmenter that is trained on samples alone find tissues in real brains?",
     tasks=measure.tasks,
     factors=measure.factors,
+    latest_by=("config_hash",),
     tables=report.tables,
     verdict=report.verdict,
 )

@@ -1,0 +1,3 @@
+from eval.stage_drift import EXPERIMENT
+
+raise SystemExit(EXPERIMENT.main())
