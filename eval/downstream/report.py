@@ -11,10 +11,10 @@ from eval.downstream.training import PAINTED, REAL, SAMPLES, TITLES
 from eval.segmentation.measure import EXACT, INTENSITY
 from eval.tables import with_interval
 
-TESTS = {  # what a map is compared with -> on which brains, header
-    EXACT: "Painted heads, exact maps: Dice of ten classes",
-    INTENSITY: "Real brains: agreement with three classes of intensity",
-    RELEASE: "Real brains: agreement with the released segmenter, ten classes",
+TESTS = {  # what a map is compared with -> on which brains, against what
+    INTENSITY: "Real brains, three classes of intensity (Dice)",
+    RELEASE: "Real brains, the released segmenter (Dice)",
+    EXACT: "Painted heads, exact maps (Dice)",
 }
 
 
@@ -33,15 +33,16 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
     """One line a kind of training volumes: mean over brains and seeds with a 95 % interval."""
     lines = []
     for kind, title in TITLES.items():
-        line = {"Trained on": title}
+        line, counts = {"Trained on": title}, {}
         for against, header in TESTS.items():
             own = scores(rows, against)
             if kind in own:
                 values = over_brains(own[kind])
                 line[header] = _text(values)
-                line[f"n ({'painted' if against == EXACT else 'real'})"] = (
-                    f"{values.shape[0]} x {values.shape[1]} seeds"
-                )
+                counts["painted" if against == EXACT else "real"] = values.shape
+        seeds = {shape[1] for shape in counts.values()}
+        heads = ", ".join(f"{shape[0]} {where}" for where, shape in counts.items())
+        line["n"] = f"{heads} x {max(seeds, default=0)} seeds"
         lines.append(line)
     return pd.DataFrame(lines)
 
