@@ -32,7 +32,7 @@ def of_sampling(rows: pd.DataFrame) -> list[str]:
     r2 = [agreement(p["asked"], p["measured"])["r2"] for _, p in own.groupby("how")]
     ratio = rows[(rows["arm"] == ANATOMY) & (rows["metric"] == "renderings_ratio")]["value"]
     return [
-        judged("Ventricles, requested and measured: r2", max(r2, default=float("nan")), LEAST_R2),
+        judged("Ventricles, requested and measured: r²", max(r2, default=float("nan")), LEAST_R2),
         judged("Two samples apart, over two renderings of one", float(ratio.mean()), LEAST_RATIO),
     ]
 

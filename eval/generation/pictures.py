@@ -79,7 +79,7 @@ def _scatter(ax, own: pd.DataFrame, ends: list[float], colour: str) -> None:
     line = np.array([asked.min(), asked.max()])
     ax.plot(line, seen.mean() + found["slope"] * (line - asked.mean()), color=colour)
     ax.text(
-        0.04, 0.96, f"n = {len(own)}\nr2 = {found['r2']:.2f}\nslope {found['slope']:.2f}",
+        0.04, 0.96, f"n = {len(own)}\nr² = {found['r2']:.2f}\nslope {found['slope']:.2f}",
         transform=ax.transAxes, va="top", fontsize=8,
     )  # fmt: skip
     ax.set_aspect("equal", adjustable="datalim")

@@ -14,7 +14,7 @@ from eval import stats
 from eval.generation import parts, scans
 from eval.generation.arms import ALIKE, ANATOMY, ARMS, IMAGE, autoencoders
 from eval.generation.opinion import OPINION
-from eval.tables import decimals, with_interval
+from eval.tables import decimals, three_digits, with_interval
 from medil.anatomy.classes import CLASSES
 from medil.synth.attributes import ATTRIBUTES
 
@@ -234,9 +234,10 @@ def control_pairs(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def agreement(asked: np.ndarray, measured: np.ndarray) -> dict[str, float]:
-    """How well measured values follow requested ones: r2, slope, rms and bias (measured - asked).
+    """How well measured values follow requested ones: `r2`, slope, rms and bias.
 
-    r2 and slope are NaN where no request differs.
+    The bias is measured minus asked. `r2`, the squared correlation, and the slope are NaN where
+    all requests are the same.
     """
     asked, measured = np.asarray(asked, dtype=float), np.asarray(measured, dtype=float)
     off, spread = measured - asked, asked - asked.mean()
@@ -278,8 +279,8 @@ def control_table(rows: pd.DataFrame) -> pd.DataFrame:
                 "Heads": NAMES[str(arm)],
                 "Under": how,
                 "n": len(own),
-                "Asked": f"{asked.min():.3g} to {asked.max():.3g}",
-                "r2": with_interval(found["r2"], low, high),
+                "Asked": f"{three_digits(asked.min())} to {three_digits(asked.max())}",
+                "r²": with_interval(found["r2"], low, high),
                 "Slope": f"{found['slope']:.2f}",
                 "RMS error": f"{found['rms']:.3g}",
                 "Bias": f"{found['bias']:+.3g}",

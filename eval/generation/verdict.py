@@ -141,7 +141,7 @@ def _solved(rows: pd.DataFrame) -> str:
     pairs = ventricle_pairs(rows, arm=ANATOMY)
     own = agreement(pairs["asked"], pairs["measured"])
     return (
-        f"Ventricles that were solved for in the map measure, in the scan, r2 = {own['r2']:.3f}, "
+        f"Ventricles that were solved for in the map measure, in the scan, r² = {own['r2']:.3f}, "
         f"slope {own['slope']:.2f}, RMS error {own['rms']:.1f} ml (n = {len(pairs)})."
     )
 
@@ -195,10 +195,10 @@ def _control(rows: pd.DataFrame) -> str:
     best = max(by, key=lambda how: by[how]["r2"])
     true = agreement(ruler["asked"], ruler["measured"])
     return (
-        f"Ventricles measured on samples follow the requested volume with r2 = "
+        f"Ventricles measured on samples follow the requested volume with r² = "
         f"{by[best]['r2']:.2f}, slope {by[best]['slope']:.2f} and an RMS error of "
         f"{by[best]['rms']:.1f} ml under {best}. The measurement itself, on n = {len(ruler)} "
-        f"held-out heads of known volume, has r2 = {true['r2']:.2f} and an RMS error of "
+        f"held-out heads of known volume, has r² = {true['r2']:.2f} and an RMS error of "
         f"{true['rms']:.1f} ml."
     )
 
@@ -209,7 +209,7 @@ def _real(rows: pd.DataFrame) -> str:
     found = agreement(own["asked"], own["measured"])
     return (
         f"On {len(own)} real brains the same ruler and the segmenter's count of ventricles have "
-        f"r2 = {found['r2']:.2f} and differ by {found['rms']:.1f} ml (RMS; ruler minus segmenter "
+        f"r² = {found['r2']:.2f} and differ by {found['rms']:.1f} ml (RMS; ruler minus segmenter "
         f"{found['bias']:+.1f} ml)."
     )
 

@@ -197,7 +197,6 @@ def next_page(own: bool) -> str:
     if own:
         return "**Next:** the pages of the scans, one by one, in the list beside this page."
     return (
-        "**Next:** [your scans, your model](../book/evaluate.html) makes this page about scans of "
-        "your own; the [paper map](../book/paper_map.html) leads from every idea of the paper to "
-        "the function that implements it."
+        "**Next:** [what rendering costs](10_speed.html), in time and memory. "
+        "[Your scans, your model](../book/evaluate.html) makes this page about scans of your own."
     )

@@ -127,7 +127,7 @@ def test_control_stands_for_each_weight_with_the_ruler_first():
     assert len(pairs) == 51
     assert set(pairs["how"]) == {"guidance 1", "guidance 3", "held-out", parts.REAL, solved}
     assert table.iloc[0]["Heads"] == "the ruler itself" and table.iloc[0]["Bias"] == "+1"
-    assert table.iloc[0]["r2"] == "1.00 [1.00, 1.00]" and table.iloc[0]["n"] == 12
+    assert table.iloc[0]["r²"] == "1.00 [1.00, 1.00]" and table.iloc[0]["n"] == 12
     assert list(table["Under"][1:]) == [parts.REAL, "guidance 1", "guidance 3", solved]
 
 
