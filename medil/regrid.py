@@ -27,8 +27,12 @@ def cell_average(data: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
     volume = checked(data, grid)
     if not grid.is_parallel_to(target):
         raise InputError("cell averages need parallel grids; use cubic_resample for oblique ones.")
-    operators = [overlap_matrix(*_edges_mm(grid, target, axis)) for axis in range(3)]
-    return apply_separable(volume, operators)
+    return apply_separable(volume, averaging_matrices(grid, target))
+
+
+def averaging_matrices(grid: Grid, target: Grid) -> list[np.ndarray]:
+    """The matrix [n', n] of `cell_average` along each axis of two parallel grids."""
+    return [overlap_matrix(*_edges_mm(grid, target, axis)) for axis in range(3)]
 
 
 def cubic_resample(data: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:

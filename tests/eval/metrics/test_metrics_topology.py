@@ -7,7 +7,15 @@ import itertools
 import numpy as np
 import pytest
 
-from eval.metrics.topology import SPECK_MM3, Topology, per_cm3, topology, white_surface
+from eval.metrics.topology import (
+    SPECK_MM3,
+    Invented,
+    Topology,
+    invented,
+    per_cm3,
+    topology,
+    white_surface,
+)
 from medil.errors import InputError
 from medil.synth.phantoms import cortex, render
 
@@ -165,3 +173,44 @@ def test_densities_are_counts_over_cm3():
 def test_what_has_no_topology_is_refused(call):
     with pytest.raises(InputError):
         call()
+
+
+# Change by change
+
+
+def test_an_invented_and_a_lost_handle_do_not_cancel():
+    banks = np.zeros((9, 7, 5), dtype=bool)
+    banks[:, 0], banks[:, -1], banks[0] = True, True, True  # a U: two banks
+    shown = banks.copy()
+    shown[4, :, 2] = True  # a bridge from bank to bank
+    found, where = invented(banks, shown)
+    assert found == Invented(bridges=1, holes=0, islands=0)
+    assert where.sum() == (shown & ~banks).sum()
+    ring, opened = shown, shown.copy()
+    opened[4, 3, 2] = False  # the bridge is cut: a handle is lost, none is invented
+    assert invented(ring, opened)[0].total == 0
+
+
+def test_a_pierced_sheet_is_a_hole_and_a_loose_speck_an_island():
+    sheet = np.zeros((7, 7, 5), dtype=bool)
+    sheet[:, :, 1] = True
+    shown = sheet.copy()
+    shown[3, 3, 1] = False
+    shown[5, 5, 4] = True
+    assert invented(sheet, shown)[0] == Invented(bridges=0, holes=1, islands=1)
+
+
+def test_to_thicken_an_object_or_to_fill_its_cavity_invents_nothing():
+    ball = np.zeros((9, 9, 9), dtype=bool)
+    ball[3:6, 3:6, 3:6] = True
+    thicker = np.zeros_like(ball)
+    thicker[2:7, 2:7, 2:7] = True
+    hollow = ball.copy()
+    hollow[4, 4, 4] = False
+    for truth, shown in ((ball, thicker), (thicker, ball), (hollow, ball), (ball, hollow)):
+        assert invented(truth, shown)[0].total == 0
+
+
+def test_volumes_of_two_shapes_are_refused():
+    with pytest.raises(InputError, match="one shape"):
+        invented(np.ones((3, 3, 3)), np.ones((3, 3, 4)))
