@@ -16,6 +16,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import yaml
 from doit.exceptions import TaskFailed
 from doit.tools import config_changed
 
@@ -28,6 +29,14 @@ HTML = BUILD / "html"
 PROFILE = os.environ.get("PROFILE", "quick")
 CELL_TIMEOUT_S = {"quick": 600, "gpu": 3600, "paper": -1}  # -1: no limit
 MATHJAX = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2")
+FIRST_PAGE = "book/intro.html"
+START = """<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><title>{title}</title>
+<meta http-equiv="refresh" content="0; url={address}"></head>
+<body><p><a href="{address}">{title}</a></p></body>
+</html>
+"""
 
 BUILD.mkdir(exist_ok=True)
 DOIT_CONFIG = {
@@ -167,6 +176,9 @@ def build():
     rendered = out / "_build/html"
     copy_mathjax(rendered / "_static/mathjax")
     pack_rows(RESULTS, rendered / "rows")
+    title = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["title"]
+    start = START.format(title=title, address=FIRST_PAGE)
+    (rendered / "index.html").write_text(start, "utf-8")
     shutil.rmtree(HTML, ignore_errors=True)
     os.replace(rendered, HTML)
     return True
