@@ -175,6 +175,7 @@ def build():
         return TaskFailed(f"the book did not build; the last good one stays.\n{reason}")
     rendered = out / "_build/html"
     copy_mathjax(rendered / "_static/mathjax")
+    shutil.copytree(ROOT / "book/interactive", rendered / "interactive")  # not on every page
     pack_rows(RESULTS, rendered / "rows")
     title = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["title"]
     start = START.format(title=title, address=FIRST_PAGE)
