@@ -59,15 +59,17 @@ def test_a_task_whose_worker_dies_is_named_and_another_worker_goes_on(address):
     assert found[1] == 9 or found[1][0] == "n3"  # the dead worker may have held it, too
 
 
-def test_without_worker_or_scheduler_there_is_one_sentence():
+def test_without_worker_or_scheduler_there_is_one_sentence(capfd):
     script = (
         "import asyncio\nfrom distributed import Scheduler\n"
         "async def main():\n"
-        "    async with Scheduler(port=0, dashboard=False) as made:\n"
+        "    async with Scheduler(port=0, dashboard_address=':0') as made:\n"
         "        print(made.address, flush=True)\n        await made.finished()\n"
         "asyncio.run(main())\n"
     )
-    serving = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    serving = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     try:
         address = serving.stdout.readline().strip()
         call = Call("a", time.time)
@@ -78,6 +80,7 @@ def test_without_worker_or_scheduler_there_is_one_sentence():
             serving.send_signal(signal.SIGKILL)
             with pytest.raises(InputError, match="scheduler is gone"):
                 next(waiting)
+        assert capfd.readouterr().err == ""
     finally:
         serving.kill()
         serving.wait()
