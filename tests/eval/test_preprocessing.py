@@ -146,7 +146,7 @@ def test_scans_are_simulated_under_their_own_headers(two_brains, tmp_path):
 def test_what_thousands_cost_and_the_real_rate_are_sentences():
     many = {"scans_per_minute": 700, "cpu_s": 9, "peak_ratio": 1, "again_s": 3,
             "listing_s": 0.1, "entries": 370, "peak_rss_mb": 280}  # fmt: skip
-    most = many | {"scans_per_minute": 4200, "peak_ratio": 1.08, "again_s": 7, "entries": 3700}
+    most = many | {"cpu_s": 37, "peak_ratio": 1.08, "again_s": 7, "entries": 3700}
     frame = EXPERIMENT.prepare(
         pd.DataFrame(
             recorded(scale.MANY, "many scans 3700", most)
@@ -156,6 +156,7 @@ def test_what_thousands_cost_and_the_real_rate_are_sentences():
     )
     first, second = EXPERIMENT.verdict(frame).splitlines()
     assert first.startswith("3,700 simulated scans") and "1.08 times that with 370" in first
+    assert "take one process 10 ms of CPU time each (24 ms with 370" in first
     assert "1.5 raw heads a minute" in second and "n = 6" in second
     table = EXPERIMENT.tables(frame)["preprocessing_many"]
     assert list(table["Scans"]) == ["370", "3,700"]
