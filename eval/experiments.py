@@ -17,6 +17,7 @@ from eval import (
     segmentation,
     speed,
     stage_drift,
+    thin_structures,
     training,
 )
 from eval.experiment import Experiment
@@ -25,6 +26,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     reconstruction.EXPERIMENT,
     ablation.EXPERIMENT,
     extrapolation.EXPERIMENT,
+    thin_structures.EXPERIMENT,
     latent_consistency.EXPERIMENT,
     robustness.EXPERIMENT,
     preprocessing.EXPERIMENT,

@@ -11,12 +11,13 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from medil.config import RunConfig, TrainConfig
@@ -37,6 +38,7 @@ STAGES = {  # after an arm's name: (global_share, global_mix)
 }
 GROUPED = (" @both+groups",)
 MOST_DECAY = 0.998
+Term = Callable[[Tensor, Tensor], Tensor]
 
 
 class Diverged(Exception):
@@ -88,12 +90,14 @@ def train_arm(
     title: str = "",
     snapshots: Sequence[int] = (),
     grouped: bool = False,
+    term: Term | None = None,
 ) -> Trained:
     """Train until both the steps and the computing time (`clock`) are spent.
 
     The seed sets initial weights, data order and noise. Without a budget of time, the run is a
     reference: its budget is what the steps take. `config.train.steps` is not read. Further
     `snapshots` are taken after so many steps. A `grouped` run holds the LTE still in stage one.
+    A `term` of (estimate, truth) is added to the loss, with the weight `perceptual_weight`.
 
     Raises:
         Diverged: The loss is no longer finite.
@@ -114,7 +118,7 @@ def train_arm(
     while by_steps is None or by_time is None:
         started = clock(device)
         hold(refine, number / steps < config.train.global_share)
-        step, loss = _one_step(wrapped, optimiser, fabric, config, scans, seed, number, steps)
+        step, loss = _one_step(wrapped, optimiser, fabric, config, scans, seed, number, steps, term)
         average(ema, model, min(MOST_DECAY, (1 + number) / (10 + number)))
         spent_s += clock(device) - started
         number, voxels = number + 1, voxels + step.target.numel()
@@ -144,7 +148,7 @@ def clock(device: str) -> float:
 
 def _one_step(
     model: torch.nn.Module, optimiser: torch.optim.Optimizer, fabric: Any, config: RunConfig,
-    scans: Sequence[Scan], seed: int, number: int, steps: int,
+    scans: Sequence[Scan], seed: int, number: int, steps: int, term: Term | None,
 ) -> tuple[Step, float]:  # fmt: skip
     settings = config.train
     warm = min(1.0, (number + 1) / min(settings.warmup_steps, max(1, steps // 4)))
@@ -154,7 +158,7 @@ def _one_step(
     # Beyond S, arms that are fast go on as at its end.
     step = draw_step(config, scans, min(number / steps, 0.97), rng)
     try:
-        record = update(model, optimiser, step, settings, int(rng.integers(2**31)), fabric)
+        record = update(model, optimiser, step, settings, int(rng.integers(2**31)), fabric, term)
     except (InputError, ArithmeticError) as error:
         raise Diverged(number) from error
     if not math.isfinite(record["loss"]):

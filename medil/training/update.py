@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from medil.config import ModelConfig, RunConfig, Schedule, TrainConfig
 from medil.errors import InputError
-from medil.training.losses import Adversary, Perceptual, total_loss
+from medil.training.losses import Adversary, total_loss
 from medil.training.patches import Scan, Step, global_step, patch_step
 
 
@@ -65,7 +65,7 @@ def update(
     settings: TrainConfig,
     seed: int,
     fabric: Any,
-    perceptual: Perceptual | None = None,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
     adversary: Adversary | None = None,
     measure: bool = True,
 ) -> dict[str, float]:
@@ -78,8 +78,8 @@ def update(
         settings: Settings of the losses and of gradient clipping.
         seed: Seed of the latents' noise.
         fabric: From `medil.training.launch.launch`.
-        perceptual: A loss that is a network; None where its weight is zero.
-        adversary: Likewise.
+        perceptual: A further term of estimate and truth, such as `Perceptual`.
+        adversary: A loss that is a network; None where its weight is zero.
         measure: Report `gain_db` too, which costs a closed-form reconstruction.
 
     Returns:
@@ -174,7 +174,7 @@ def step_loss(
     step: Step,
     noise: Tensor,
     settings: TrainConfig,
-    perceptual: Perceptual | None = None,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
     adversary: Adversary | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss (a scalar with a graph) and estimate [B, 1, D, H, W] of one part of a batch."""

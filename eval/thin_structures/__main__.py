@@ -1,0 +1,3 @@
+from eval.thin_structures import EXPERIMENT
+
+raise SystemExit(EXPERIMENT.main())
