@@ -212,7 +212,7 @@ def _of_bin(seen: pd.DataFrame) -> dict[str, float]:
 def ct_coders() -> dict[str, list[Coder]]:
     """Coders of real scans; a release is asked in its training window and in the lung window."""
     codecs: list[Coder] = [coder for coder in fixed_coders() if coder.name != SCAN]
-    releases = {
+    releases: dict[str, list[Coder]] = {
         f"{name}, {window}": [release_coder(name, WINDOWS[window])]
         for name in released()
         for window in WINDOWS

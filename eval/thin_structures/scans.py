@@ -29,8 +29,9 @@ def scans() -> list[Entry]:
 
 
 def _is_compressed(entry: Entry) -> bool:
-    known = entry.kind != "mask" and entry.shape is not None and entry.spacing_mm is not None
-    return known and min(entry.shape) >= LEAST_SLICES and math.prod(entry.spacing_mm) < MOST_MM3
+    if entry.kind == "mask" or entry.shape is None or entry.spacing_mm is None:
+        return False
+    return min(entry.shape) >= LEAST_SLICES and math.prod(entry.spacing_mm) < MOST_MM3
 
 
 def load_scan(entry: Entry) -> Volume:
