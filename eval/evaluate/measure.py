@@ -19,6 +19,7 @@ from eval.reconstruction import measure as reconstruction
 from medil.errors import InputError, printable
 from medil.grid import Grid
 from medil.system.files import atomic_output, make_folder
+from medil.system.lock import HOLDER, only_writer
 
 MARK = "report.json"  # says that a folder is a report
 
@@ -49,7 +50,8 @@ def check_folder(out: Path) -> None:
         raise InputError(f"{out.parent} does not exist; make that folder first.")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; name a folder.")
-    if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
+    others = out.is_dir() and any(path.name != HOLDER for path in out.iterdir())
+    if others and not (out / MARK).is_file():
         raise InputError(f"{out} holds other things and is no report; name a new or empty folder.")
 
 
@@ -113,10 +115,11 @@ def run(options: argparse.Namespace) -> None:
     out: Path = options.out.absolute()
     check_folder(out)
     plan = plan_of(options.inputs, options.release, options.coder, options.suffix, options.split)
-    path = prepare(out, options.force)
-    added = measured(plan, path, options.profile, options.workers, options.scheduler)
-    print(f"{added} new rows of {len(plan.volumes)} scans")
-    index = build(out, plan, wanted(plan), options.profile)
+    with only_writer(make_folder(out), "medil evaluate"):
+        path = prepare(out, options.force)
+        added = measured(plan, path, options.profile, options.workers, options.scheduler)
+        print(f"{added} new rows of {len(plan.volumes)} scans")
+        index = build(out, plan, wanted(plan), options.profile)
     print((out / "tables" / f"{NAME}_verdict.txt").read_text("utf-8").strip())
     print(f"The report is at {index}")
 

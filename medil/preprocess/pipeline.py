@@ -32,6 +32,7 @@ from medil.preprocess.brain_mask import DEEPBET, brain_mask, volume_ml
 from medil.preprocess.quality import PICTURES, Done, draw, flags, write_page
 from medil.system.cluster import WorkerDied
 from medil.system.files import atomic_output, file_sha256, make_folder
+from medil.system.lock import only_writer
 from medil.system.workers import results
 from medil.volume import Volume, load, save
 
@@ -129,6 +130,20 @@ def preprocess(
     names = [output_name(scan) for scan in scans]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise InputError(f"two scans would both become {twice[0]}; name their subjects in a table.")
+    with only_writer(make_folder(out), "medil preprocess"):
+        return _prepared(scans, names, out, steps, processes, scheduler, pictures)
+
+
+def _prepared(
+    scans: Sequence[Listed],
+    names: Sequence[str],
+    out: Path,
+    steps: Steps,
+    processes: int,
+    scheduler: str | None,
+    pictures: bool,
+) -> list[Done]:
+    """As `preprocess`, in a folder that no other process writes to."""
     _claim(out)
     if scheduler is not None:  # workers have another working folder
         scans, out = [_absolute(scan) for scan in scans], out.absolute()

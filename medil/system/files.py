@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from medil.errors import InputError, WriteError
+
+try:
+    import fcntl
+except ImportError:  # not POSIX
+    fcntl = None  # type: ignore[assignment]
+
+PART = ".part-"  # begins the name of every temporary file
+SETTLED_S = 5.0  # a younger one may be about to be locked
 
 
 def check_output(path: str | Path, force: bool = False) -> Path:
@@ -35,7 +46,8 @@ def atomic_output(path: str | Path, force: bool = False) -> Iterator[Path]:
     """A temporary path that becomes `path` when the block succeeds and is removed otherwise.
 
     It lies in the same folder (so the rename is atomic) and ends in the same suffixes
-    (so writers that look at the name choose the same format).
+    (so writers that look at the name choose the same format). What killed writers of `path` left
+    there is removed first.
 
     Raises:
         InputError: As `check_output`.
@@ -50,17 +62,38 @@ def atomic_output(path: str | Path, force: bool = False) -> Iterator[Path]:
         ['note.txt']
     """
     path = check_output(path, force)
-    temporary = path.with_name(f".part-{secrets.token_hex(4)}-{path.name}")
+    temporary = path.with_name(f"{PART}{secrets.token_hex(4)}-{path.name}")
     try:
-        temporary.touch()
-        usual_mode = temporary.stat().st_mode  # some writers make files that others cannot read
-        yield temporary
-        temporary.chmod(usual_mode)
-        os.replace(temporary, path)
+        remove_leftovers(path)
+        with temporary.open("xb") as held:
+            _lock(held)
+            usual_mode = temporary.stat().st_mode  # some writers make files that others cannot read
+            yield temporary
+            temporary.chmod(usual_mode)
+            os.replace(temporary, path)
     except OSError as error:
         raise WriteError(f"{path} could not be written: {error.strerror or error}.") from error
     finally:  # also on Ctrl-C
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove temporary files of `path` whose writers were killed: nobody holds their lock."""
+    for leftover in path.parent.glob(f"{PART}*-{glob.escape(path.name)}"):
+        with suppress(OSError), leftover.open("rb") as file:
+            if time.time() - leftover.stat().st_mtime > SETTLED_S and _lock(file):
+                leftover.unlink()
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Hold a file until it is closed, or its process ends; False where another does."""
+    if fcntl is None:  # not POSIX: every file counts as held
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def file_sha256(path: str | Path) -> str:

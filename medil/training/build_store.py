@@ -29,6 +29,7 @@ from medil.io.listing import Listed
 from medil.io.source import as_one_of_many, suffix_of
 from medil.regrid import box_average
 from medil.system.files import file_sha256, make_folder
+from medil.system.lock import only_writer
 from medil.training.patches import prepare_scan
 from medil.training.store import FORMAT, META, Coding, read_facts, store_facts, zarr_3
 from medil.volume import Volume, load
@@ -59,7 +60,7 @@ def build_store(
 
     A file of the same path, size and time is not opened again; one whose time alone changed
     is hashed. The volume of a file whose bytes changed is replaced. Volumes of other files
-    stay. One process builds at a time.
+    stay. One process builds at a time; another is refused.
 
     Args:
         images: Images that `medil.volume.load` reads, except .nhdr. Those that
@@ -73,14 +74,21 @@ def build_store(
         Counts and failures: a bad file is left out and does not stop the others.
 
     Raises:
-        InputError: No Zarr 3, a folder of something else, or a store of another window.
+        InputError: No Zarr 3, a folder of something else or in use, or a store of another window.
         WriteError: The disk refused a write; volumes that were written stay.
     """
     zarr_3()
-    builder = _Builder(Path(folder), Intensity(*window) if window else None)
-    new, kept, failed = 0, 0, []
     listed = [one if isinstance(one, Listed) else Listed(Path(one)) for one in images]
-    for image in tqdm(listed, desc="store", unit="volume", disable=not progress):
+    with only_writer(make_folder(folder), "medil store"):
+        builder = _Builder(Path(folder), Intensity(*window) if window else None)
+        return _build(
+            builder, tqdm(listed, desc="store", unit="volume", disable=not progress), kind
+        )
+
+
+def _build(builder: _Builder, images: Iterable[Listed], kind: str) -> Built:
+    new, kept, failed = 0, 0, []
+    for image in images:
         try:
             written = builder.add(image, kind)
             new, kept = new + written, kept + (not written)

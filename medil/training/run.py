@@ -14,6 +14,7 @@ import platform
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -26,6 +27,7 @@ from medil.model.weights import short_digest, weights_sha256
 from medil.system.checkout import commit
 from medil.system.device import place_model
 from medil.system.files import atomic_output
+from medil.system.lock import only_writer
 from medil.training.launch import Interruption, check_batch, launch
 from medil.training.log import RunLog
 from medil.training.losses import Adversary
@@ -259,19 +261,21 @@ def train(
         The model of the averaged weights, in evaluation mode.
 
     Raises:
-        InputError: A loss or gradient became NaN or infinite (the last saved state stays), or
-            weights to start from that do not fit.
+        InputError: A loss or gradient became NaN or infinite (the last saved state stays),
+            weights to start from that do not fit, or another process trains in the folder.
     """
     began = time.monotonic()
-    try:
-        run = Run(learner, out, seed, fabric or launch(1))
+    fabric = fabric or launch(1)
+    with ExitStack() as held:
+        held.callback(learner.close)
+        if fabric.is_global_zero:
+            held.enter_context(only_writer(out, f"medil {learner.verb}"))
+        run = Run(learner, out, seed, fabric)
         if resume:
             run.restore()
         elif warm_start_from:
             learner.warm_start(run, warm_start_from)
         return _to_the_end(run, resume, time_budget_s, began)
-    finally:
-        learner.close()
 
 
 def _to_the_end(run: Run, resumed: bool, time_budget_s: float, began: float) -> nn.Module:

@@ -111,3 +111,19 @@ def test_a_stopped_process_leaves_no_half_written_file(tmp_path, stop, code):
     assert process.returncode == code
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_leftovers_of_killed_writers_are_removed_and_those_of_live_ones_stay(tmp_path):
+    long_ago = time.time() - 60
+    dead = tmp_path / ".part-0badcafe-scan.nii.gz"
+    other = tmp_path / ".part-0badcafe-mask.nii.gz"
+    for path in (dead, other):
+        path.write_bytes(b"half")
+        os.utime(path, (long_ago, long_ago))
+    with atomic_output(tmp_path / "scan.nii.gz") as live:
+        os.utime(live, (long_ago, long_ago))
+        with atomic_output(tmp_path / "scan.nii.gz") as second:
+            second.write_bytes(b"second")
+        assert live.exists() and not dead.exists()
+        live.write_bytes(b"first")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "scan.nii.gz"]
