@@ -2,8 +2,8 @@
 
 A rendering finer than the scan shows folds that the scan cannot confirm. `mirrored` averages what
 eight encodings agree on, `band_limited` removes what is finer than the scan's voxels, and
-`consistent` makes the rendering average to the scan again. `disagreement` says where a rendering
-and its scan part. The rows of `eval.false_gyri` say what each guard removes and what it costs.
+`consistent` makes the rendering average to the scan again. The rows of `eval.false_gyri` say what
+each guard removes and what it costs.
 """
 
 from __future__ import annotations
@@ -15,25 +15,23 @@ import numpy as np
 import torch
 
 from medil.grid import Grid
-from medil.latent import Latent
 from medil.model.autoencoder import MedIL
 from medil.regrid import (
     apply_separable,
     averaging_matrices,
     cell_average,
-    cubic_resample,
     overlap_matrix,
     resample,
 )
 from medil.system.memory import require_memory
-from medil.volume import Intensity, Volume, replace_nonfinite, robust_intensity
+from medil.volume import Intensity, Volume, robust_intensity
 
 MIRRORS = tuple(
     tuple(axis for axis in range(3) if mirrored[axis])
     for mirrored in itertools.product((False, True), repeat=3)
 )  # the axes that each of the eight members mirrors; the first one mirrors none
 ENSEMBLE_BYTES = 16  # memory per voxel: mean, squares, one rendering, one difference
-SMOOTH_MM = 1.0  # over which disagreement with the scan is averaged
+SMOOTH_MM = 1.0  # standard deviation of the kernel that smooths a spread
 
 
 class Ensemble(NamedTuple):
@@ -172,22 +170,10 @@ def projected(data: np.ndarray, grid: Grid, scan: np.ndarray, scan_grid: Grid) -
     return np.asarray(data, dtype=np.float64) + apply_separable(apart, operators)
 
 
-def disagreement(
-    model: MedIL, latent: Latent, volume: Volume, grid: Grid, precision: str = "auto"
-) -> np.ndarray:
-    """How far a rendering is from the scan that it was made of, around every voxel of a grid.
-
-    The latent is rendered on the scan's own grid, where the scan can be held against it; the
-    squared difference is averaged over about `SMOOTH_MM` and interpolated.
-
-    Returns:
-        [D, H, W] float64 on `grid`, RMS in the units of the image.
-    """
+def smooth_spread(spread: Volume) -> Volume:
+    """The spread of an ensemble, RMS over about `SMOOTH_MM`: eight members alone are noisy."""
     from scipy import ndimage  # slow to import, and not needed to load the package
 
-    back = model.field(latent, precision=precision).on(volume.grid).data
-    scan, _ = replace_nonfinite(volume.data)
-    squares = (torch.nan_to_num(back) - scan).double().numpy() ** 2
-    sigma_vox = [SMOOTH_MM / mm for mm in volume.grid.spacing_mm]
-    smooth = ndimage.gaussian_filter(squares, sigma_vox, mode="nearest")
-    return np.sqrt(np.maximum(cubic_resample(smooth, volume.grid, grid), 0))
+    sigma_vox = [SMOOTH_MM / mm for mm in spread.grid.spacing_mm]
+    squares = ndimage.gaussian_filter(spread.data.double().numpy() ** 2, sigma_vox, mode="nearest")
+    return spread.with_data(torch.from_numpy(np.sqrt(np.maximum(squares, 0))).float())

@@ -1,0 +1,3 @@
+from eval.false_gyri import EXPERIMENT
+
+raise SystemExit(EXPERIMENT.main())

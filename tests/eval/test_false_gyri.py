@@ -1,0 +1,163 @@
+"""False gyri: blocks know their truth, scores count what is false, words follow the numbers."""
+
+import argparse
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import ndimage
+
+from eval import rows
+from eval.false_gyri import EXPERIMENT, arms, blocks, measure, report, score, verdict
+from eval.false_gyri.arms import GUARDS, INTERPOLATION, MAPS, MEDIL, RIVALS
+from eval.false_gyri.blocks import BRAIN, CONDITIONS, HEAD, NOISE, Block, Source
+from eval.false_gyri.report import ASKED
+from eval.false_gyri.score import COUNTS, MEASURED, PREDICTED
+from medil.regrid import cell_average
+
+GUARD = "mirrors_band_50"
+
+
+@pytest.fixture
+def block() -> Block:
+    """A cube of 24 mm with smooth structure from 0.1 to 0.9; the same bits in every test."""
+    rng = np.random.default_rng(5)
+    rough = ndimage.gaussian_filter(rng.normal(size=(96,) * 3), 6.0, mode="wrap")
+    content = 0.1 + 0.8 * (rough - rough.min()) / np.ptp(rough)
+    return blocks.of_content("made_00_from_map_17", content, rng)
+
+
+def test_truths_and_scans_of_a_block_show_one_object(block):
+    fine, coarse = block.truths["0.5"], block.truths["2"]
+    mean = cell_average(fine.data.numpy(), fine.grid, coarse.grid)
+    assert np.allclose(mean, coarse.data, atol=1e-6)
+    apart = (block.scans["1"].data - block.truths["1"].data).numpy()
+    assert apart.std() == pytest.approx(NOISE, rel=0.05)
+    assert block.scans["1x1x3"].grid.spacing_mm == pytest.approx((1, 1, 3))
+    assert block.inside("0.8").sum() == 20**3  # 16 mm are left of 24
+
+
+def test_a_bar_across_a_gap_is_a_bridge_of_both_surfaces_and_found_where_it_is(block):
+    true = block.truths["0.5"].data.double().numpy()
+    walls = np.full_like(true, 0.9)
+    walls[20:28, 12:] = 0.05  # a trench with one open end
+    shown = walls.copy()
+    shown[:, 30:32, 23:25] = 0.9
+    made = Block(
+        "toy", {"0.5": block.truths["0.5"].with_data(torch.from_numpy(walls))}, {}, (0.3, 0.7)
+    )
+    found = score.rendering(made, "0.5", shown)
+    assert {name: found[name] for name in COUNTS if found[name]} == {
+        "brain_bridges": 1.0,
+        "white_bridges": 1.0,
+    }
+    counts, where = score.false_topology(made, "0.5", shown, "white")
+    assert counts.total == 1
+    assert where.sum() == 8 * 2 * 2
+
+
+def test_a_map_that_is_the_error_has_the_factor_one_and_bins_on_the_diagonal(block):
+    true = block.truths["0.8"].data.double().numpy()
+    shown = block.truths["0.8"].data.double().numpy() + 0.1 * np.sin(np.arange(true.size)).reshape(
+        true.shape
+    )
+    found = score.uncertainty(block, "0.8", shown, np.abs(shown - true))
+    assert found["factor"] == pytest.approx(1)
+    assert found["correlation"] == pytest.approx(1)
+    assert [found[name] for name in PREDICTED] == pytest.approx([found[name] for name in MEASURED])
+
+
+def test_few_false_voxels_have_no_area_under_the_curve():
+    assert np.isnan(score.auc(np.ones(3), np.zeros(9)))
+    assert score.auc(np.ones(30), np.zeros(9)) == 1
+
+
+def test_a_task_gives_the_rows_that_it_promised(block, spline_model, monkeypatch):
+    for module in (measure, arms):
+        monkeypatch.setattr(module, "loaded", lambda release: spline_model)
+    source = Source(block.name, "a" * 64, lambda: block)
+    monkeypatch.setattr(measure, "sources", lambda *counts: [source])
+    options = argparse.Namespace(profile="quick", release="tiny")
+    [task] = measure.tasks(options, rows.Provenance.now("quick"))
+    made = task.measure()
+    assert {row.identity for row in made} == task.wanted
+    values = {(r.condition, r.arm, r.metric): r.value for r in made}
+    same = [values["1 -> 0.8", arm, "psnr"] for arm in (MEDIL, "medil_splines", "mirrors")]
+    assert same == pytest.approx([same[0]] * 3, abs=0.05)  # no network, nothing to disagree on
+    assert values["1 -> 0.8", "band_100", "psnr"] < same[0]
+
+
+def test_guards_and_maps_are_asked_on_finer_voxels_and_brains_for_maps_alone():
+    head, brain = (Source(f"{kind}x", "a", lambda: None) for kind in (HEAD, BRAIN))
+    assert measure.asked(head, "1 -> 1") == list(RIVALS)
+    assert set(measure.asked(head, "1 -> 0.5")) == {*RIVALS, *GUARDS, *MAPS}
+    assert measure.asked(brain, "2 -> 1") == list(MAPS)
+
+
+# Words and tables
+
+
+def recorded(left: float = 0.4, gain_db: float = 0.1) -> pd.DataFrame:
+    """Rows of eight heads: MedIL invents 30 per cm3, interpolation 40, every guard but one 30."""
+    lines = []
+
+    def add(subject: str, condition: str, arm: str, values: dict[str, float]) -> None:
+        fixed = {"experiment": "false_gyri", "unit": "1", "n_voxels": 1}
+        about = {"subject": subject, "condition": condition, "arm": arm} | fixed
+        lines.extend(about | {"metric": m, "value": v} for m, v in values.items())
+
+    for head in range(8):
+        for condition in CONDITIONS:
+            for arm in (*RIVALS, *GUARDS):
+                total = 40.0 if arm == INTERPOLATION else 30 * left if arm == GUARD else 30.0
+                psnr = 28.0 + gain_db * (arm == GUARD)
+                counts = dict.fromkeys(COUNTS, total / len(COUNTS) * 2)
+                add(f"{HEAD}{head:02d}_x", condition, arm, counts | {"psnr": psnr, "ribbon_cm3": 2})
+            for which in MAPS:
+                of_bins = {p: 0.01 * (i + 1) for i, p in enumerate(PREDICTED)}
+                of_bins |= {m: 0.03 * (i + 1) for i, m in enumerate(MEASURED)}
+                values = {"factor": 3.0, "correlation": 0.5, "auc": 0.8, "auc_at_surfaces": 0.7}
+                add(f"{HEAD}{head:02d}_x", condition, which, values | of_bins)
+    return pd.DataFrame(lines)
+
+
+def test_a_guard_that_halves_what_is_invented_is_chosen_and_meets_the_bar():
+    frame = recorded()
+    assert report.chosen(frame) == GUARD
+    found = report.effect(report.heads_of(frame, False), GUARD, ASKED[0])
+    assert found is not None
+    assert (found.left, found.n) == (pytest.approx(40), 4)
+    words = verdict.verdict(frame).splitlines()
+    assert len(words) == 3
+    assert "30.0 and 30.0" in words[0] and "fewer" in words[0]
+    assert "meets the bar" in words[1]
+    assert "within 0 %" in words[2] and "0.70" in words[2]
+
+
+def test_a_guard_that_costs_more_is_not_chosen_and_one_that_leaves_more_misses_the_bar():
+    assert report.chosen(recorded(gain_db=-0.3)) != GUARD
+    assert "misses the bar" in verdict.guard(recorded(left=0.7))
+
+
+def test_a_ratio_is_pooled_and_its_interval_holds_it():
+    share, low, high = report.ratio(np.array([1.0, 3.0]), np.array([4.0, 4.0]))
+    assert share == 50
+    assert low <= share <= high
+    assert np.isnan(report.ratio(np.zeros(2), np.zeros(2))[0])
+
+
+def test_without_rows_there_are_no_words():
+    assert EXPERIMENT.recorded("nowhere") is None
+    frame = recorded()
+    assert verdict.verdict(frame[frame["condition"] == "1 -> 1"]) == ""
+
+
+def test_tables_are_narrow_and_hold_what_was_judged():
+    made = report.tables(recorded())
+    assert list(made["false_gyri_invented"]) == [
+        "Rendering", "2 mm", "1 mm", "0.8 mm", "0.5 mm", "0.8, thick mm",
+    ]  # fmt: skip
+    assert made["false_gyri_guards_08"].loc[3, "Left (%)"] == "40 [40, 40]"
+    assert made["false_gyri_maps"]["Off by (%)"].tolist() == ["0"] * len(MAPS)
+    assert made["false_gyri_calibration"]["n"].tolist() == [4, 4, 4]
