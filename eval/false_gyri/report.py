@@ -190,9 +190,9 @@ def guards_table(frame: pd.DataFrame, condition: str = ASKED[0]) -> pd.DataFrame
 
 def parts_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Bridges, holes and islands of both surfaces per cm3 at 0.8 and 0.5 mm, by arm."""
-    heads, lines = heads_of(frame), []
-    for arm in (MEDIL, INTERPOLATION, chosen(frame)):
-        for condition in ASKED if arm else ():
+    heads, lines, best = heads_of(frame), [], chosen(frame)
+    for arm in (MEDIL, INTERPOLATION, *([best] if best else [])):
+        for condition in ASKED:
             found = {c: density(heads, arm, condition, [c]) for c in COUNTS}
             texts = {c.replace("_", ", "): f"{value:.2f}" for c, value in found.items()}
             lines.append({"Rendering": NAMES[arm], "mm": condition.split(" -> ")[1]} | texts)
