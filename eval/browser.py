@@ -116,6 +116,12 @@ class Page:
             raise RuntimeError(result["exceptionDetails"]["exception"].get("description", "threw"))
         return result["result"].get("value")
 
+    def choose(self, selector: str, path: Path) -> None:
+        """Choose a file in a file input; its listeners hear of it."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
+
     def press(self, key: str, code: int) -> None:
         """Press a key, such as ``("ArrowRight", 39)`` or ``("Tab", 9)``."""
         for kind in ("rawKeyDown", "keyUp"):

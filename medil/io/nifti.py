@@ -22,6 +22,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from medil.errors import InputError
 from medil.grid import Grid
+from medil.io.forms import MM_PER_UNIT, contradictions, in_mm
 from medil.io.source import (
     Source,
     check_dtype,
@@ -34,7 +35,6 @@ from medil.io.streams import MOST_BEFORE, opened, read_to_end, read_voxels
 from medil.system.memory import require_memory
 
 ALIGNED = 2  # code of a world that an image was aligned to
-MM_PER_UNIT = {"meter": 1000.0, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
 MAX_NIFTI1_SIZE = 32767  # its header counts voxels in int16
 MGH_CORONAL = ((-1, 0, 0), (0, 0, -1), (0, 1, 0))  # rows: i, j, k in RAS, as FreeSurfer assumes
 MGH_TYPES = (0, 1, 3, 4)  # uint8, int32, float32, int16
@@ -158,44 +158,20 @@ def _meaning(header: Any, shape: tuple, notes: list[str]) -> tuple[Grid, float, 
     if unit == "unknown" and header["xyzt_units"] % 8:
         notes.append("the header names no known unit of length: mm is assumed.")
     try:
-        grid = Grid(shape, _in_mm(header.get_best_affine(), unit))
+        grid = Grid(shape, in_mm(header.get_best_affine(), unit))
     except InputError:
         if not (header["sform_code"] and header["qform_code"]):
             raise
-        grid = Grid(shape, _in_mm(header.get_qform(), unit))
+        grid = Grid(shape, in_mm(header.get_qform(), unit))
         notes.append("the sform cannot be used: the qform is used instead.")
     else:
-        notes += _contradictions(header, grid, unit)
+        notes += contradictions(header, grid)
     try:
         slope, inter = header.get_slope_inter()
     except HeaderDataError:
         slope, inter = header["scl_slope"].item(), 0.0
         notes.append("the intercept of the header is not finite: 0 is assumed.")
     return grid, float(slope or 1.0), float(inter or 0.0)
-
-
-def _contradictions(header: Any, grid: Grid, unit: str) -> list[str]:
-    """What the two forms of a header say against each other; they may name different spaces."""
-    if not (header["sform_code"] and header["qform_code"]):
-        return []
-    try:
-        other = Grid(grid.shape, _in_mm(header.get_qform(), unit))
-    except (InputError, HeaderDataError):
-        return []  # it is not used
-    if np.linalg.det(other.edges_mm) * np.linalg.det(grid.edges_mm) < 0:
-        return ["qform and sform differ in what is left and right: the sform is used."]
-    apart_mm = float(np.linalg.norm(other.corners_mm - grid.corners_mm, axis=1).max())
-    if header["sform_code"] == header["qform_code"] and apart_mm > max(grid.spacing_mm):
-        return [
-            f"qform and sform name one space and lie {apart_mm:.3g} mm apart: the sform is used."
-        ]
-    return []
-
-
-def _in_mm(affine: np.ndarray, unit: str) -> np.ndarray:
-    affine = np.array(affine, dtype=np.float64)
-    affine[:3] *= MM_PER_UNIT[unit]
-    return affine
 
 
 def write_nibabel(

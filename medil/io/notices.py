@@ -29,7 +29,7 @@ def notices(data: Tensor, spacing_mm: Sequence[float], scale: Intensity) -> list
         scale: Its scaling, as `medil.model.autoencoder.MedIL.encode` takes it.
     """
     finite = torch.isfinite(data) if data.is_floating_point() else None
-    found = [_missing(finite), _sizes(spacing_mm), _labels(data)]
+    found = [_missing(finite), odd_sizes(spacing_mm), _labels(data)]
     values = data.reshape(-1) if finite is None else data[finite]
     return [text for text in (*found, _far(values, scale), _narrow(values, scale)) if text]
 
@@ -41,7 +41,8 @@ def _missing(finite: Tensor | None) -> str:
     return f"voxels that are NaN or Inf ({n:,}) are left out, and are NaN in what is rendered."
 
 
-def _sizes(spacing_mm: Sequence[float]) -> str:
+def odd_sizes(spacing_mm: Sequence[float]) -> str:
+    """A sentence about voxel sizes that no scan of a head has; empty for others."""
     least, most = SPACINGS_MM
     if least <= min(spacing_mm) and max(spacing_mm) <= most:
         return ""

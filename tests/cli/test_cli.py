@@ -79,6 +79,9 @@ def test_info_tells_geometry_codes_and_latent_grid(run_medil, scan):
     assert facts["spacing_mm"] == "1.2 x 1.5 x 4"
     assert facts["extent_mm"] == "28.8 x 33 x 36"
     assert facts["codes"] == "qform 2, sform 1"
+    assert facts["forms"].startswith("qform and sform lie")
+    assert facts["half_voxel"] == "no sign"
+    assert len(facts["tilt_deg"].split(", ")) == 3
     assert facts["units"] == "space mm, time sec"
     assert facts["dtype"].startswith("uint16")
     assert "at 4 mm" in facts["latent"] and facts["latent"].startswith("8 x 8 x 9 x 9")
