@@ -38,6 +38,8 @@ class Experiment:
     tasks: Callable[[argparse.Namespace, rows.Provenance], Iterable[runner.Task]] | None
     tables: Callable[[pd.DataFrame], Tables] | None = None  # those without lines are not written
     verdict: Callable[[pd.DataFrame], str] | None = None  # lines of text
+    # The answer to the question: at most three lines; None: the verdict's first short ones.
+    answer: Callable[[pd.DataFrame], Sequence[str]] | None = None
     factors: Callable[[pd.Series], pd.DataFrame] | None = None
     latest_by: tuple[str, ...] = NEWEST  # an arm's rows count that agree in these with its newest
     key: tuple[str, ...] = rows.WHAT  # of rows that agree in these fields, the newest counts
@@ -106,6 +108,21 @@ class Experiment:
         chosen = [line for line in lines if not topics or any(topic in line for topic in topics)]
         return "\n".join(f"- {line}" for line in chosen) or self.nothing
 
+    def answers(self, frame: pd.DataFrame | None) -> list[str]:
+        """At most three lines that answer the question, with few intervals each."""
+        if frame is None or not (self.answer or self.verdict):
+            return []
+        if self.answer is not None:
+            return [line for line in self.answer(frame) if line]
+        return tables.short(self.verdict(frame).splitlines())  # type: ignore[misc]
+
+    def in_short(self, frame: pd.DataFrame | None) -> str:
+        """The answer as a list, and the whole verdict folded behind it: Markdown."""
+        if frame is None:
+            return self.nothing
+        every = tables.folded("Every sentence of the verdict", self.sentences(frame))
+        return f"{tables.listed(self.answers(frame))}\n\n{every}"
+
     def origin(self, frame: pd.DataFrame | None) -> str:
         """When, at which commit and on what prepared rows were recorded: Markdown."""
         return self.nothing if frame is None else f"*{tables.provenance(frame)}*"
@@ -122,6 +139,7 @@ class Experiment:
         }
         if self.verdict:
             texts[f"{self.name}_verdict.txt"] = self.verdict(frame)
+            texts[f"{self.name}_answer.md"] = tables.listed(self.answers(frame))
         return texts | {f"{self.name}_provenance.txt": tables.provenance(frame)}
 
     def write(self, folder: Path, out: Path) -> list[Path]:

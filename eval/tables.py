@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -99,6 +100,35 @@ def with_interval(mean: float, low: float, high: float, n: int = 2, sign: bool =
     """
     text = with_sign if sign else decimals
     return f"{text(mean, n)} [{text(low, n)}, {text(high, n)}]"
+
+
+def intervals_in(sentence: str) -> int:
+    """How many intervals a reader meets in a sentence.
+
+    Example:
+        >>> intervals_in("it gains +0.2 [+0.1, +0.3] dB, and 3 ml [1, 5]")
+        2
+    """
+    return len(re.findall(r"\[[^\[\]]*\d[^\[\]]*[,;] [^\[\]]*\d[^\[\]]*\]", sentence))
+
+
+def short(lines: Sequence[str], most: int = 3, most_intervals: int = 2) -> list[str]:
+    """The first lines of a verdict that can be read at once: few intervals a sentence."""
+
+    def plain_words(line: str) -> bool:
+        return all(intervals_in(s) <= most_intervals for s in line.split(". "))
+
+    return [line for line in lines if line.strip() and plain_words(line)][:most]
+
+
+def listed(lines: Iterable[str]) -> str:
+    """Lines as a Markdown list."""
+    return "\n".join(f"- {line.removeprefix('- ')}" for line in lines)
+
+
+def folded(title: str, text: str) -> str:
+    """Markdown behind a title that opens it."""
+    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
 
 
 def times(spacing: str) -> str:

@@ -5,9 +5,17 @@ from __future__ import annotations
 import pandas as pd
 
 from eval.ablation.blocks import NATIVE
-from eval.ablation.curve import levels_off
+from eval.ablation.curve import curve_of, levels_off
 from eval.ablation.measure import BUDGETS
-from eval.ablation.report import BEST_LINEAR, contest, pair_of, role_of
+from eval.ablation.names import name_of
+from eval.ablation.report import (
+    BEST_LINEAR,
+    pair_of,
+    pairs_table,
+    role_of,
+    runs_of,
+    scores_of,
+)
 from eval.ablation.verdict import recipes
 from eval.arms.catalogue import LEARNED
 from eval.pairs import counted, interval
@@ -29,16 +37,23 @@ def answers(pairs: pd.DataFrame, runs: pd.DataFrame, curve: pd.DataFrame) -> lis
     return [of_paper(pairs), of_release(pairs), limits(runs, curve)]
 
 
+def of_rows(frame: pd.DataFrame) -> list[str]:
+    """`answers` from prepared rows."""
+    return answers(pairs_table(scores_of(frame)), runs_of(frame), curve_of(frame))
+
+
 def of_paper(pairs: pd.DataFrame) -> str:
     """The paper's claim, both ends learned; its nearest relative where that is not recorded."""
-    found = [pair for where in ("1 mm", NATIVE) if (pair := pair_of(pairs, *PAPER, where))]
+    found = [pair for where in ("1 mm", NATIVE) if (pair := pair_of(pairs, *PAPER, where))][:1]
     if found:
         after_time = pair_of(pairs, *PAPER, "1 mm", EQUAL_COMPUTE)
-        timed = f"; at equal computing time, {_said([after_time])}" if after_time else ""
-        return f"For the paper's recipe, LTE at both ends, all learned: {_said(found)}{timed}."
+        timed = ""
+        if after_time:
+            timed = f"; after equal computing time {interval(after_time)} dB, {_judged(after_time)}"
+        return f"The paper's recipe, LTE at both ends, all learned: {_said(found)}{timed}."
     near = pair_of(pairs, *NEAREST, "1 mm")
     known = f"; at the decoder alone, without a skip, {_said([near])}" if near else ""
-    return f"For the paper's recipe, LTE at both ends, all learned, nothing is recorded yet{known}."
+    return f"The paper's recipe, LTE at both ends, all learned: nothing is recorded yet{known}."
 
 
 def of_release(pairs: pd.DataFrame) -> str:
@@ -46,7 +61,7 @@ def of_release(pairs: pd.DataFrame) -> str:
     rivals = (RELEASE, (RELEASE[0], BEST_LINEAR))
     found = [pair for names in rivals if (pair := pair_of(pairs, *names, "1 mm"))]
     said = _said(found) if found else "nothing is recorded yet"
-    return f"For the release's recipe, our LTE beside the closed-form shortcut: {said}."
+    return f"The release's recipe, our LTE with the closed-form shortcut: {said}."
 
 
 def limits(runs: pd.DataFrame, curve: pd.DataFrame) -> str:
@@ -55,17 +70,17 @@ def limits(runs: pd.DataFrame, curve: pd.DataFrame) -> str:
     low, high = size.min() / 1e6, size.max() / 1e6
     weights = f" of {low:.1f} to {high:.1f} million weights" if len(size) else ""
     level, trained = levels_off(curve), " and ".join(dict.fromkeys(recipes(runs).values()))
-    return f"This is about models{weights} after {trained}: {level[0].lower()}{level[1:]}"
+    return f"These are models{weights}, trained with {trained}. {level}"
 
 
 def _said(pairs: list) -> str:
     return "; ".join(
-        f"{contest(p.first, p.second, p.spacing)} is {_judged(p)} "
-        f"({counted(p.n_subjects, 'subject')} × {counted(p.n_seeds, 'seed')}, {role_of(p)})"
+        f"{interval(p)} dB against {name_of(p.second.replace(LEARNED, ''))} at {p.spacing}, "
+        f"{_judged(p)} ({counted(p.n_subjects, 'subject')} × {counted(p.n_seeds, 'seed')}, "
+        f"{role_of(p)})"
         for p in pairs
     )
 
 
 def _judged(pair) -> str:
-    settled = "above zero" if pair.low > 0 else "below zero" if pair.high < 0 else "undecided"
-    return f"{settled}, {interval(pair)} dB"
+    return "above zero" if pair.low > 0 else "below zero" if pair.high < 0 else "undecided"

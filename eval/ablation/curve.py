@@ -63,8 +63,8 @@ def levels_off(curve: pd.DataFrame) -> str:
     flat = [name_of(arm) for arm, gain in gains.items() if levelled(gain)]
     if not (still or flat):
         return "No curve of learning is recorded for these runs, so nothing says who levelled off."
-    rising = ", ".join(f"{name_of(arm)} ({gain.mean:+.2f} dB)" for arm, gain in still.items())
+    rising = "; ".join(f"{name_of(arm)} ({gain.mean:+.2f} dB)" for arm, gain in still.items())
     return (
         f"Over the last doubling of the steps, at {CURVE_AT}, less than {LEVEL_DB} dB was gained "
-        f"by {', '.join(flat) or 'no arm'}; still rising: {rising or 'no arm'}."
+        f"by {'; '.join(flat) or 'no arm'}. Still rising: {rising or 'no arm'}."
     )

@@ -11,7 +11,7 @@ NAMES = {  # in the order in which tables and verdict name them
     "conv-1mm": "conv AE (1 mm)",
     "conv-1.33mm": "conv AE (1.33 mm)",
     "resizing": "resizing AE",
-    "integrated-j5": "LTE, J = 5",
+    "integrated-j5": "LTE, five functions an axis",
     "literal": "literal LTE",
     "literal-both": "literal LTE at both ends",
     "literal-skip": "LTE with a skip",

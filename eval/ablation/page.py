@@ -136,7 +136,7 @@ def lead(pairs: pd.DataFrame, question: Sequence[str], budget: str, shortcut: st
 
 
 def headlines(pairs: pd.DataFrame) -> pd.DataFrame:
-    """One line a question of `QUESTIONS`, one column a setting: difference and interval in dB."""
+    """One line a question of `QUESTIONS` that rows answer, one column a setting: dB, interval."""
     lines = []
     for question in QUESTIONS:
         line: dict[str, str] = {"First − second (dB)": contest(*question)}
@@ -147,15 +147,21 @@ def headlines(pairs: pd.DataFrame) -> pd.DataFrame:
             known += [pair] * (pair is not None)
         counts = sorted({(p.n_subjects, p.n_seeds) for p in known}, reverse=True)
         n = " or ".join(f"{subjects} × {seeds}" for subjects, seeds in counts)
-        lines.append(line | {"Verdict": conclusion(known), "n": n})
+        if known:
+            lines.append(line | {"Verdict": conclusion(known), "n": n})
     return pd.DataFrame(lines)
+
+
+def open_questions(pairs: pd.DataFrame) -> str:
+    """Which of `QUESTIONS` no compared run answers, one sentence; empty without any."""
+    answered = set(headlines(pairs).get("First − second (dB)", []))
+    left = [text for q in QUESTIONS if (text := contest(*q)) not in answered]
+    return f"No compared run answers: {'; '.join(left)}." if left else ""
 
 
 def conclusion(known: Sequence) -> str:
     """What the intervals of all settings say together, in a few words."""
     n, above, below = len(known), sum(p.low > 0 for p in known), sum(p.high < 0 for p in known)
-    if not known:
-        return "not recorded"
     if n in (above, below):
         return f"{'above' if above else 'below'} zero ({n} of {n})"
     return f"above zero {above}, below {below}, undecided {n - above - below} (of {n})"

@@ -104,7 +104,7 @@ def other_recipes(frame: pd.DataFrame) -> list[str]:
     return [
         f"Also recorded, with fewer runs or other blocks, so not compared: {recipe}, "
         f"{counted(int(subjects), 'subject')} ({shortcut_of(learned)}): "
-        f"{', '.join(dict.fromkeys(map(name_of, part['arm'])))}."
+        f"{'; '.join(dict.fromkeys(map(name_of, part['arm'])))}."
         for (learned, recipe, subjects), part in others.groupby(RECIPE, sort=False)
     ]
 

@@ -183,8 +183,8 @@ def title_of(arm: str) -> str:
     """An arm for people: of any release, or of `TITLES`; another arm keeps its name."""
     if not models([arm.removesuffix(SPLINES)]):
         return TITLES.get(arm, arm)
-    name = arm.removesuffix(SPLINES).removeprefix(MEDIL).removeprefix("_")
-    return f"MedIL {name}".strip() + (", splines alone" if arm.endswith(SPLINES) else "")
+    name = arm.removesuffix(SPLINES).removeprefix(MEDIL).removeprefix("_") or DEFAULT
+    return f"MedIL {name}" + (", splines alone" if arm.endswith(SPLINES) else "")
 
 
 def kind_of(arm: str) -> str:

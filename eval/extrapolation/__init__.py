@@ -22,6 +22,7 @@ EXPERIMENT = Experiment(
     tasks=measure.tasks,
     tables=report.tables,
     verdict=verdict.verdict,
+    answer=verdict.answer,
     latest_by=("config_hash",),
     key=measure.KEY,
     options=measure.options,

@@ -66,7 +66,7 @@ def beside_recorded(
 ) -> pd.DataFrame:  # fmt: skip
     """Live scores beside those recorded of the same block, weights and metric, by arm.
 
-    "now / recorded" for each metric; "not recorded" where there is no row.
+    "now / recorded" for each metric, and the live score alone where there is no row.
     """
     frame, known = EXPERIMENT.recorded(folder), {}
     if frame is not None:
@@ -77,7 +77,7 @@ def beside_recorded(
         line = {"Arm": name_of(coder.name)}
         for metric in SHOWN:
             was = known.get((coder.name, coder.weights_sha256, metric))
-            text = "not recorded" if was is None else f"{was:.3f}"
-            line[heading(metric)] = f"{live.loc[coder.name, metric]:.3f} / {text}"
+            text = "" if was is None else f" / {was:.3f}"
+            line[heading(metric)] = f"{live.loc[coder.name, metric]:.3f}{text}"
         lines.append(line)
     return pd.DataFrame(lines)

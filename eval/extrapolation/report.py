@@ -17,7 +17,7 @@ from eval.extrapolation.coders import CODECS, RELEASE, SPLINES, TRUTH
 from eval.extrapolation.score import BANDS, ERRORS, MISMATCH, PARTS, SURFACE, UNITS
 from eval.extrapolation.train import BRAIN_TITLES, TITLES
 from eval.pairs import NO_SEED, Scores, interval
-from eval.stats import Paired, holm
+from eval.stats import Paired
 
 TRAINED = TITLES | BRAIN_TITLES
 NAMES = TRAINED | {
@@ -93,7 +93,7 @@ def codec_beside(frame: pd.DataFrame, answer: Answer, codec: str) -> str:
 
 
 def pairs_table(heads: pd.DataFrame) -> pd.DataFrame:
-    """Differences, each with interval, p value (Holm's within one metric) and n.
+    """Differences, each with interval, p value and n: exploratory.
 
     The first arm against every rival under each condition; and for every arm, the finer scan
     against the control (what extrapolating costs) and against the rendering of the 1 mm scan
@@ -114,11 +114,7 @@ def pairs_table(heads: pd.DataFrame) -> pd.DataFrame:
             if pair:
                 names = {"first": text(first), "second": text(second), "metric": metric}
                 lines.append(names | {"unit": UNITS[metric]} | vars(pair))
-    table = pd.DataFrame(lines)
-    if len(table):
-        adjusted = table.groupby("metric")["p"].transform(lambda p: holm(p.tolist()))
-        table.insert(table.columns.get_loc("p") + 1, "p_holm", adjusted)
-    return table
+    return pd.DataFrame(lines)
 
 
 def text(answer: Answer) -> str:

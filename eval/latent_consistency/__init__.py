@@ -21,6 +21,7 @@ EXPERIMENT = Experiment(
     select=report.newest,
     tables=report.tables,
     verdict=verdict.verdict,
+    answer=verdict.answer,
     how="python -m eval.latent_consistency --profile quick",
     float_format="%.4f",
 )

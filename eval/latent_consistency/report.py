@@ -206,7 +206,7 @@ def coarse_table(frame: pd.DataFrame) -> pd.DataFrame:
 def tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Tables by file stem."""
     return {
-        NAME: consistency_table(frame),
+        NAME: consistency_table(frame).drop(columns=["Bar", "Within"]),  # for maintainers
         f"{NAME}_information": information_table(frame),
         f"{NAME}_header": header_table(frame),
         f"{NAME}_db": coarse_table(frame),

@@ -17,6 +17,7 @@ from eval.latent_consistency.report import (
 )
 from eval.tables import with_interval
 
+FAR = 10  # times what the splines feel: more is the network's doing
 CONTROLS = {
     names.TRANSPORTED: "resampling a latent onto its own cells alone changes it by",
     names.SHIFTED_CELLS: "encoding on shifted cells and resampling back changes a latent by",
@@ -35,6 +36,27 @@ def verdict(frame: pd.DataFrame) -> str:
     )
     sentences = [opening, *_kept(model), *_controls(model), *_information(frame, arm)]
     return "\n".join([*sentences, *_headers(frame, arm), *_coarse(frame, arm)])
+
+
+def answer(frame: pd.DataFrame) -> list[str]:
+    """Another grid, another resolution, a wrong header: a line each, about the first model."""
+    arm = models(frame["arm"])[0]
+    frame = frame[frame["arm"].isin([arm, f"{arm}{SPLINES}"])]
+    table = consistency_table(frame)
+    own = table[(table["Arm"] == arm_title(arm)) & (table["Question"] == QUESTIONS[SAME])]
+    own = own[own["Bar"].notna()].sort_values("Distance")
+    lines = []
+    if len(own) > 1:
+        least, most = (
+            f"{_distance(line)} ({line['Scanned']})" for _, line in own.iloc[[0, -1]].iterrows()
+        )
+        lines.append(
+            f"Another grid, same content: the latent moves by {least} to {most} of the distance "
+            f"between two heads (n = {own['n'].max()} heads [95 % interval])."
+        )
+    wanted = ("From 1 mm to 2 mm", "A header that is off by 1 mm ")
+    every = [*_information(frame, arm), *_headers(frame, arm)]
+    return lines + [line for line in every if line.startswith(wanted)]
 
 
 def _kept(model: pd.DataFrame) -> list[str]:
@@ -70,6 +92,8 @@ def _information(frame: pd.DataFrame, arm: str) -> list[str]:
         line, alone = table.loc[key], ""
         if splines in table.index:
             alone = f" ({table.loc[splines]['Grid alone']:.3f} with the splines alone)"
+            if line["Grid alone"] > FAR * table.loc[splines]["Grid alone"]:
+                alone += ", so the network reads the grid"
         sentences.append(
             f"From 1 mm to {scanned} the latent changes by {line['With resolution']:.3f} (all "
             f"channels). For a content that both grids can represent, it changes by "

@@ -67,8 +67,8 @@ _OF_VOLUMES = (
     Metric(
         "fsc_05_mm", "Resolution at FSC 0.5", "mm", 0, inf, False, None,
         "van Heel 1986",
-        "Down to which size the estimate agrees with the truth; blind to a mild blur, since "
-        "what is only weakened still correlates.",
+        "The finest detail, in mm, that still matches the truth. A mild blur does not change it: "
+        "weakened detail still correlates.",
     ),
     Metric(
         "edge_width_mm", "Edge width", "mm", 0, 2 * REACH_MM, False, None,

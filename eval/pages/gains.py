@@ -22,6 +22,7 @@ from medil.errors import InputError
 from medil.model.codecs import dct_ball
 from medil.plots import COLOURS, panels
 
+MARKS = "osD^vP*X<>dph"  # more than colours, so that no pair repeats soon
 LIVE_ARM = "dct_ball"  # quick, and learned from nothing: the same numbers everywhere
 
 
@@ -73,7 +74,7 @@ def gains_figure(table: pd.DataFrame):
     ax = axes[0, 0]
     for number, condition in enumerate(table):
         place = np.arange(len(table)) + 0.08 * (number - (len(table.columns) - 1) / 2)
-        mark, colour = "osD^vP*"[number % 7], COLOURS[number % len(COLOURS)]
+        mark, colour = MARKS[number % len(MARKS)], COLOURS[number % len(COLOURS)]
         ax.plot(table[condition], place, mark, color=colour, ms=6, label=condition)
     ax.axvline(0, color="0.4", lw=1, ls="--")
     ax.set_yticks(range(len(table)), [str(name)[:40] for name in table.index])

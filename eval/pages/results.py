@@ -16,12 +16,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from eval.coders.base import title_of
 from eval.experiment import Experiment
 from eval.experiments import EXPERIMENTS
 from eval.metrics import METRICS
 from eval.pictures.filterable import filterable
 from eval.rows import RESULTS, latest, parts, read_rows
-from eval.tables import provenance
+from eval.tables import folded, listed, provenance
 from medil.errors import InputError
 from medil.model.weights import short_digest
 
@@ -112,18 +113,18 @@ def missing(found: list[Recorded], own: bool) -> str:
     return "\n".join(f"- *{e.title}* is not recorded; `{e.command}` records it." for e in lacking)
 
 
-def verdicts(found: list[Recorded], most_lines: int = 6) -> str:
-    """Every verdict, its first lines open and the others folded, with provenance: Markdown."""
+def verdicts(found: list[Recorded]) -> str:
+    """Every answer open, its whole verdict folded, with provenance: Markdown."""
     blocks = []
     for r in found:
-        lines = r.verdict or ["This experiment draws no verdict; its table is below."]
-        shown = [f"- {line.removeprefix('- ')}" for line in lines]
         blocks.append(f"**{r.experiment.title}.** {r.experiment.question}")
-        blocks.append("\n".join(shown[:most_lines]))
-        if rest := shown[most_lines:]:
-            blocks.append(f"<details><summary>{len(rest)} more lines</summary>\n")
-            blocks.append("\n".join(rest))
-            blocks.append("</details>")
+        if r.verdict:
+            answers = r.experiment.answers(r.frame)
+            blocks.append(listed(answers))
+            if rest := [line for line in r.verdict if line not in answers]:
+                blocks.append(folded(f"{len(rest)} more lines", listed(rest)))
+        else:
+            blocks.append("This experiment draws no verdict; its table is below.")
         blocks.append(f"*{origin(latest(r.rows))}*")
     return "\n\n".join(blocks)
 
@@ -156,6 +157,40 @@ def metric_table(found: list[Recorded]) -> pd.DataFrame:
 # Tables that can be filtered
 
 
+HEADERS = {
+    "p": "Wilcoxon p",
+    "cohens_dz": "Cohen's dz",
+    "n_subjects": "Subjects",
+    "n_seeds": "Seeds",
+    "low": "Low (95 %)",
+    "high": "High (95 %)",
+}
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """A table for people: words as headers, titles of arms and metrics, four digits, no NaN."""
+    shown = table.rename(columns=lambda name: HEADERS.get(name, _capital(name.replace("_", " "))))
+    for name in shown:
+        values = shown[name]
+        if pd.api.types.is_float_dtype(values):
+            shown[name] = [float(f"{v:.4g}") if pd.notna(v) else "" for v in values]
+        elif not pd.api.types.is_numeric_dtype(values):
+            shown[name] = (
+                values.astype(object).fillna("").map(_title if name in ("Arm", "Metric") else str)
+            )
+    return shown
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _title(name: object) -> str:
+    """An arm's or a metric's title; other names stay."""
+    text = str(name)
+    return METRICS[text].title if text in METRICS else title_of(text)
+
+
 def show_tables(found: list[Recorded]) -> None:
     """Every table of every experiment under its name, in a cell's output."""
     from IPython.display import HTML, display
@@ -165,7 +200,7 @@ def show_tables(found: list[Recorded]) -> None:
         display(HTML(f"<h3>{escape(r.experiment.title)}</h3>"))
         for title, table in r.tables.items():
             caption = f"{r.experiment.title}: {title}; {len(r.rows):,} rows in {name}.csv.gz."
-            display(filterable(table, caption, f"{name}-{title.replace(' ', '-')}"))
+            display(filterable(readable(table), caption, f"{name}-{title.replace(' ', '-')}"))
 
 
 # Rows to take away

@@ -16,4 +16,5 @@ EXPERIMENT = Experiment(
     factors=measure.factors,
     tables=report.tables,
     verdict=report.verdict,
+    answer=report.answer,
 )

@@ -9,7 +9,7 @@ import pandas as pd
 from eval import tables as shared
 from eval.patch_vs_whole.measure import NAME, OF_PATCHES, OF_REACH
 
-ARMS = {"medil": "MedIL", "medil_splines": "MedIL, splines alone"}
+ARMS = {"medil": "MedIL tiny", "medil_splines": "MedIL tiny, splines alone"}
 ROUNDING_PERCENT = 1e-4  # of the peak: float32 sums in another order differ by less
 VISIBLE_SEAM = 1.02  # 2 % steeper at the faces than elsewhere
 HEADERS = {
@@ -77,6 +77,35 @@ def verdict(rows: pd.DataFrame) -> str:
     return "\n".join(s for s in sentences if s)
 
 
+def answer(rows: pd.DataFrame) -> list[str]:
+    """The difference without and with a halo, and the halo that removes seams: a line a side."""
+    table = means(rows)
+    (arm, title), lines = next(iter(ARMS.items())), []
+    own = table[(table["arm"] == arm) & ~table["own_scale"].astype(bool)]
+    for side in sorted(set(own["side_mm"]) - {0}, reverse=True):
+        of_side = own[own["side_mm"] == side]
+        halos = sorted(set(of_side["halo_mm"]))
+        found = [_text(of_side[of_side["halo_mm"] == h].set_index("metric"), "difference")
+                 for h in (halos[0], halos[-1])]  # fmt: skip
+        lines.append(
+            f"{title}, {side} mm patches: they differ from the whole by {found[0]} % of the peak "
+            f"with a halo of {halos[0]} mm, by {found[1]} % with {halos[-1]} mm (n = "
+            f"{table['n'].max()} heads [95 % interval]). {_seams(of_side)}"
+        )
+    return lines
+
+
+def _seams(table: pd.DataFrame) -> str:
+    """From which halo on steps across faces are those of the whole block."""
+    seams = table[table["metric"] == "seam"].set_index("halo_mm")["mean"].sort_index()
+    clean = [halo for halo in seams.index if (seams.loc[halo:] < VISIBLE_SEAM).all()]
+    enough = f"with a halo of {clean[0]} mm or more" if clean else "with none of the halos"
+    return (
+        f"Steps across faces stay within {100 * (VISIBLE_SEAM - 1):.0f} % of the whole block's "
+        f"{enough}."
+    )
+
+
 def _of_side(table: pd.DataFrame, title: str, side: int) -> str:
     shared_scale = table[~table["own_scale"]]
     halos = sorted(set(shared_scale["halo_mm"]))
@@ -88,13 +117,7 @@ def _of_side(table: pd.DataFrame, title: str, side: int) -> str:
             f"{_text(line, 'seam')}, drift {_text(line, 'drift')} %, PSNR "
             f"{_text(line, 'psnr_gain')} dB"
         )
-    seams = shared_scale[shared_scale["metric"] == "seam"].set_index("halo_mm")["mean"]
-    clean = [halo for halo in halos if (seams.loc[halo:] < VISIBLE_SEAM).all()]
-    enough = f"with a halo of {clean[0]} mm or more" if clean else "with none of the halos"
-    text = (
-        f"{title}, {side} mm patches: {'; '.join(texts)}. Steps across faces stay within "
-        f"{100 * (VISIBLE_SEAM - 1):.0f} % of the whole block's {enough}."
-    )
+    text = f"{title}, {side} mm patches: {'; '.join(texts)}. {_seams(shared_scale)}"
     return text + _own_scale(table)
 
 

@@ -19,5 +19,6 @@ EXPERIMENT = Experiment(
     select=report.newest,
     tables=report.tables,
     verdict=report.verdict,
+    answer=report.answer,
     how="python -m eval.reconstruction --profile quick",
 )

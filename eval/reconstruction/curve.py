@@ -132,6 +132,42 @@ def sentences(table: pd.DataFrame, arm: str) -> list[str]:
     return [opening, *told]
 
 
+def in_short(table: pd.DataFrame, arm: str) -> list[str]:
+    """Two sentences: the gain at the scans' own voxels, and where it wins and where it loses."""
+    found = points(table)
+    found = found[found["arm"] == arm] if len(found) else found
+    own = found[found["text"] == "its own"] if len(found) else found
+    if own.empty or own.iloc[0].gain is None:
+        return []
+    first = own.iloc[0]
+    gain = (
+        f"At the scans' own voxels ({first.per_voxel:.2f} numbers per voxel), {title_of(arm)} "
+        f"minus the best linear code of its size is {interval(first.gain)} dB (mean over n = "
+        f"{counted(int(first.n), 'real brain')} [95 % interval]).{few_heads(int(first.n))}"
+    )
+    return [gain, f"By voxel size it {'; it '.join(_by_size(found))}."]
+
+
+def _by_size(found: pd.DataFrame) -> list[str]:
+    """Such as ``wins on cubes from the scan's own voxels to 1.5 mm, on slices along S at 2 mm``."""
+    parts = []
+    for said in (WINS, UNDECIDED, LOSES):
+        places = []
+        for kind, line in found.groupby("kind", sort=False):
+            runs = groupby(line.itertuples(index=False), key=lambda point: point.said)
+            for named, run in runs:
+                sizes = [_size(point) for point in run]
+                ends = f"from {sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"at {sizes[0]}"
+                places += [f"on {kind} {ends}"] * (named == said)
+        if places:
+            parts.append(f"{_verb(said)} {', '.join(places)}")
+    return parts
+
+
+def _size(point) -> str:
+    return f"{point.size_mm:.3g} mm" if point.text != "its own" else "the scan's own voxels"
+
+
 def _verb(said: str) -> str:
     return {UNDECIDED: "is undecided", UNCOMPRESSED: "compresses nothing"}.get(said, said)
 
@@ -144,6 +180,5 @@ def _run(line: list) -> str:
 
 
 def _end(point) -> str:
-    size = f"{point.size_mm:.3g} mm" if point.text != "its own" else "the scan's own voxels"
     gain = f"{interval(point.gain)} dB, " if point.gain is not None else ""
-    return f"{size} ({gain}{point.per_voxel:.2f} numbers per voxel)"
+    return f"{_size(point)} ({gain}{point.per_voxel:.2f} numbers per voxel)"

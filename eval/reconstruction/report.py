@@ -227,11 +227,20 @@ def verdict(frame: pd.DataFrame) -> str:
             "many numbers as the volume has voxels."
         )
     sentences += [_beside(table, arms[0], other) for other in arms[1:]]
-    measured = frame[(frame["experiment"] == NAME) & (frame["arm"] == arms[0])]
-    if measured["recorded_at"].min() >= primary.named_on():
-        sentences.append(_primary(native[smaller]))
+    sentences.append(_primary_of(frame, native[smaller], arms[0]))
     sentences.append(precision.sentence(frame))
     return " ".join(filter(None, sentences))
+
+
+def answer(frame: pd.DataFrame) -> list[str]:
+    """The gain at the scans' own voxels, where a model wins and loses, and the primary test."""
+    table = wide(frame)
+    arms = models(table["arm"])
+    if not arms:
+        return []
+    native = table[(table["arm"] == arms[0]) & (table["condition"] == NATIVE)]
+    first = curve.in_short(table, arms[0]) or [_on_key_subject(table, arms[0])]
+    return [*first, _primary_of(frame, native[native["numbers_per_voxel"] < 1], arms[0])]
 
 
 def _on_key_subject(table: pd.DataFrame, arm: str) -> str:
@@ -271,6 +280,12 @@ def _over_all(native: pd.DataFrame) -> list[str]:
     ]
 
 
+def _primary_of(frame: pd.DataFrame, native: pd.DataFrame, arm: str) -> str:
+    """The primary comparison; empty where rows are older than its name."""
+    measured = frame[(frame["experiment"] == NAME) & (frame["arm"] == arm)]
+    return _primary(native) if measured["recorded_at"].min() >= primary.named_on() else ""
+
+
 def _primary(native: pd.DataFrame) -> str:
     """The gain over the best linear code, person by person; empty where too few could tell."""
     [named] = primary.comparisons(NAME)
@@ -279,9 +294,10 @@ def _primary(native: pd.DataFrame) -> str:
     if gain is None or not primary.can_reject(gain.n_subjects):
         return ""
     p = primary.corrected({named: gain.p})[named]
+    said = "significant" if p < primary.ALPHA else "not significant"
     return (
         f"Primary comparison, named on {primary.named_on():%Y-%m-%d}: over n = {gain.n_subjects} "
-        f"people and synthetic heads its gain is {interval(gain)} dB (Holm p = {p:.2g})."
+        f"people and synthetic heads its gain is {interval(gain)} dB (Holm p = {p:.2g}, {said})."
     )
 
 

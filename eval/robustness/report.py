@@ -14,7 +14,9 @@ from eval.robustness.damage import BRAIN, DAMAGES, FAR, NEAR
 from eval.robustness.measure import CLEAN, CODECS, INPUT, NAME, RENDERED
 
 MODEL, SPLINES, LINEAR = "medil", "medil_splines", CODECS
-ARMS = {MODEL: "MedIL", SPLINES: "MedIL, splines alone", **{c: TITLES[c] for c in LINEAR}}
+ARMS = {MODEL: "MedIL tiny", SPLINES: "MedIL tiny, splines alone"}
+ARMS |= {codec: TITLES[codec] for codec in LINEAR}
+TITLE = ARMS[MODEL]
 ABSORBED_PERCENT = 0.1  # of the peak: a smaller change cannot be seen
 COLUMNS = {  # header -> compared with, metric, decimals
     "Passed on": (RENDERED, "passed_on", 2),
@@ -92,6 +94,22 @@ def verdict(rows: pd.DataFrame) -> str:
     return "\n".join([s for s in [*sentences, *_scale(rows), *_places(rows)] if s])
 
 
+def answer(rows: pd.DataFrame) -> list[str]:
+    """What becomes of noise, of a bias field and of motion: a line each."""
+    lines = []
+    for kind in (damages.NOISE, damages.BIAS, damages.MOTION):
+        passed = rows[(rows["metric"] == "passed_on") & (rows["kind"] == kind)]
+        levels = [d.level for d in DAMAGES if d.kind == kind and d.level in set(passed["level"])]
+        means = _means(passed, MODEL, levels)
+        if means:
+            ends = (f"{_text(means[level])} ({level})" for level in (levels[0], levels[-1]))
+            lines.append(
+                f"{kind.capitalize()}: {_fate(means.values())}. Share passed on: "
+                f"{', '.join(ends)}; n = {rows['subject'].nunique()} heads [95 % interval]."
+            )
+    return lines
+
+
 def _passed(rows: pd.DataFrame, kind: str) -> str:
     passed = rows[rows["metric"] == "passed_on"]
     levels = [d.level for d in DAMAGES if d.kind == kind and d.level in set(passed["level"])]
@@ -125,11 +143,11 @@ def _nearer(rows: pd.DataFrame, ends: Sequence[str]) -> str:
 def _fate(means: Collection[stats.Paired]) -> str:
     """How MedIL treats a kind of damage, over all its strengths."""
     if all(f.high < 1 - WHOLE for f in means):
-        return "MedIL damps it at every strength"
+        return f"{TITLE} damps it at every strength"
     if all(f.low > 1 + WHOLE for f in means):
-        return "MedIL makes it larger at every strength"
+        return f"{TITLE} makes it larger at every strength"
     if all(abs(f.mean - 1) <= WHOLE for f in means):
-        return "MedIL passes it on unchanged"
+        return f"{TITLE} passes it on unchanged"
     return "it depends on the strength"
 
 
@@ -145,7 +163,7 @@ def _against_linear(rows: pd.DataFrame) -> str:
         return f" {ARMS[best]} passes on the same share, to within 0.01 (n = {apart.n_subjects})."
     word = "more" if apart.mean > 0 else "less"
     return (
-        f" Over all strengths MedIL passes on {abs(apart.mean):.2f} {word} than {ARMS[best]} "
+        f" Over all strengths {TITLE} passes on {abs(apart.mean):.2f} {word} than {ARMS[best]} "
         f"[{apart.low:+.2f}, {apart.high:+.2f}] (n = {apart.n_subjects})."
     )
 
@@ -158,7 +176,7 @@ def _scale(rows: pd.DataFrame) -> list[str]:
     sentences = []
     if absorbed:
         sentences.append(
-            f"Intensity scale: MedIL absorbs {', '.join(absorbed)} (its rendering changes by at "
+            f"Intensity scale: {TITLE} absorbs {', '.join(absorbed)} (its rendering changes by at "
             f"most {ABSORBED_PERCENT} % of the peak)."
         )
     for level in (name for name in means if name not in absorbed):

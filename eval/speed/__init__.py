@@ -20,6 +20,7 @@ EXPERIMENT = Experiment(
     options=measure.options,
     tables=report.tables,
     verdict=verdict.verdict,
+    answer=verdict.answer,
     summary=verdict.summary,
     workers=0,
     how="python -m eval.speed --quick",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from eval.speed.bars import bars_table
+from eval.speed.bars import ratios_table
 from eval.speed.timing import GPU_BRAIN, GROWTH, INTEGRATED, LITERAL, NAME, TRAINING, UNITS, WHOLE
-from eval.tables import three_digits
+from eval.tables import three_digits, times
 
 TITLES = {
     "naive": "literal LTE, naive",
@@ -45,6 +45,11 @@ def digits(column: pd.Series) -> pd.Series:
     return column.map(three_digits, na_action="ignore").astype(object).fillna("")
 
 
+def cubes(sizes: str) -> str:
+    """Sizes for people: ``96^3 from 48^3 x 64 channels`` with real signs."""
+    return times(sizes.replace("^3", "³"))
+
+
 def renderers_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Nanoseconds per voxel of every renderer, the slowest first."""
     table = wide(rows, LITERAL, INTEGRATED).dropna(subset="ns_per_voxel")
@@ -53,7 +58,7 @@ def renderers_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Renderer": table["arm"].replace(TITLES),
-            "Voxels and features": table["sizes"],
+            "Voxels and features": table["sizes"].map(cubes),
             "On": table["where"],
             "ns a voxel": digits(table["ns_per_voxel"]),
             "Lowest to highest": low + " to " + high,
@@ -70,7 +75,7 @@ def whole_table(rows: pd.DataFrame) -> pd.DataFrame:
         {
             "On": table["where"],
             "Process": table["arm"].replace(arms),
-            "Voxels": table["sizes"],
+            "Voxels": table["sizes"].map(cubes),
             "Encode (s)": digits(table["encode_s"]),
             "Decode (s)": digits(table["decode_s"]),
             "Decode to 0.5 mm (s)": digits(table["resized_s"]),
@@ -111,7 +116,7 @@ def gpu_table(rows: pd.DataFrame) -> pd.DataFrame:
 def tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Tables by file stem."""
     return {
-        f"{NAME}_bars": bars_table(rows),
+        f"{NAME}_ratios": ratios_table(rows),
         NAME: renderers_table(rows),
         f"{NAME}_whole": whole_table(rows),
         f"{NAME}_growth": growth_table(rows),

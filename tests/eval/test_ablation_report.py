@@ -155,7 +155,7 @@ def test_a_curve_says_who_levelled_off_and_what_the_others_gained(recorded):
         rows.append_rows(path, [replace(r, experiment=ablation.CURVE) for r in made])
     frame = EXPERIMENT.recorded(path.parent)
     sentence = ablation_curve.levels_off(ablation_curve.curve_of(frame))
-    assert "gained by LTE; still rising: trilinear (+0.40 dB)." in sentence
+    assert "gained by LTE. Still rising: trilinear (+0.40 dB)." in sentence
     assert sentence in EXPERIMENT.verdict(frame) and plan.steps == 8
     table = ablation_curve.curve_table(ablation_curve.curve_of(frame)).set_index("Arm")
     assert table.loc["LTE", "Levelled off"] == "yes"
@@ -172,7 +172,7 @@ def test_a_trial_of_another_recipe_hides_nothing_and_is_named(recorded):
     assert [training, *rest] == before.splitlines()
     assert also.endswith(
         "not compared: 5 steps, 4 heads, 1 blocks a subject, cpu, 6 subjects "
-        "(with the shortcut): LTE, LIIF."
+        "(with the shortcut): LTE; LIIF."
     )
 
 

@@ -61,9 +61,12 @@ def test_newer_weights_of_an_arm_replace_all_of_its_older_rows(toy, tmp_path):
 def test_tables_and_verdict_are_written_and_empty_tables_are_not(toy, tmp_path):
     rows.append_rows(tmp_path / "toy.jsonl", [row(1.0)])
     written = toy.write(tmp_path, tmp_path / "out")
-    assert [path.name for path in written] == ["toy.csv", "toy_verdict.txt", "toy_provenance.txt"]
+    assert [path.name for path in written] == [
+        "toy.csv", "toy_verdict.txt", "toy_answer.md", "toy_provenance.txt",
+    ]  # fmt: skip
     assert written[1].read_text() == "mean 1.0 dB, n = 1\n"
-    assert "1 rows" in written[2].read_text()
+    assert written[2].read_text() == "- mean 1.0 dB, n = 1\n"
+    assert "1 rows" in written[3].read_text()
     assert toy.write(tmp_path / "nowhere", tmp_path / "other") == []
     assert not (tmp_path / "other").exists()
 

@@ -293,7 +293,7 @@ def test_a_projection_keeps_its_latent_on_other_grids(recorded_rows):
     frame = EXPERIMENT.recorded(recorded_rows.parent)
     assert frame["value"].notna().all() and set(frame["metric"]) == set(names.UNITS)
     table = report.consistency_table(frame)
-    assert set(table["Arm"]) == {"MedIL", "Splines alone"}
+    assert set(table["Arm"]) == {"MedIL tiny", "Splines alone"}
     judged = table[table["Bar"].notna()]
     assert set(judged["Scanned"]) == {*names.FINE, names.TURNED, *report.JUDGED_RESOLUTIONS}
     same = judged[judged["Question"] == "same content, another grid"]

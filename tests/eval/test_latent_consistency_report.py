@@ -158,12 +158,12 @@ def test_decibels_are_written_with_four_decimals(tmp_path):
     rows.append_rows(tmp_path / "latent_consistency.jsonl", recorded())
     EXPERIMENT.write(tmp_path, tmp_path / "tables")
     text = (tmp_path / "tables/latent_consistency_db.csv").read_text()
-    assert text.splitlines()[1] == "MedIL,31.0000,30.5000,0.5000,0.5000,0.5000,3"
+    assert text.splitlines()[1] == "MedIL tiny,31.0000,30.5000,0.5000,0.5000,0.5000,3"
 
 
 def test_one_axis_shows_every_question_and_the_yardstick(frame):
     header = report.header_table(frame)
-    lines = pictures.lines_on_one_axis(report.consistency_table(frame), header, "MedIL")
+    lines = pictures.lines_on_one_axis(report.consistency_table(frame), header, "MedIL tiny")
     assert names.ANOTHER not in set(lines["Scanned"])
     assert "header off by 2 mm" in set(lines["Scanned"])
     ax = pictures.on_one_axis(lines).axes[0]
@@ -173,10 +173,10 @@ def test_one_axis_shows_every_question_and_the_yardstick(frame):
 
 def test_header_curves_show_means_and_a_live_head_beside_them(frame):
     live = {"off_mm": [0.0, 2.0], "distance": [0.0, 0.5], "lost_db": [0.0, 7.0]}
-    left, right = pictures.header_curves(report.header_table(frame), "MedIL", live).axes
+    left, right = pictures.header_curves(report.header_table(frame), "MedIL tiny", live).axes
     drawn = {line.get_label(): line.get_ydata() for line in right.lines}
     np.testing.assert_allclose(drawn["header off, voxels in place"], [8.0])
     np.testing.assert_allclose(drawn["live, one head"], live["lost_db"])
     assert len(left.lines) > len(right.lines)  # a head that moved has no rendering of its own
-    alone = pictures.header_curves(None, "MedIL", live).axes[1]
+    alone = pictures.header_curves(None, "MedIL tiny", live).axes[1]
     assert [line.get_label() for line in alone.lines] == ["live, one head"]

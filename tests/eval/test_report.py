@@ -35,7 +35,7 @@ def test_reconstruction_table_is_sorted_and_differences_are_to_the_best_linear_c
     table = pd.read_csv(written / "reconstruction.csv")
     assert list(table["PSNR (dB)"]) == sorted(DB.values(), reverse=True)
     gains = dict(zip(table["Code"], table[of_rows.GAIN], strict=True))
-    assert gains["MedIL"] == 1.75  # 30 - 28.25: the ball, and not the oracle, is the rival
+    assert gains["MedIL tiny"] == 1.75  # 30 - 28.25: the ball, and not the oracle, is the rival
     assert gains["DCT, lowest ball"] == 0.0
     assert gains["DCT, largest (oracle)"] == 4.75
     assert len(table) == len(DB)  # of the 1 mm brain alone
@@ -46,7 +46,7 @@ def test_reconstruction_table_is_sorted_and_differences_are_to_the_best_linear_c
 def test_grids_table_has_every_subject_condition_and_arm(written):
     table = pd.read_csv(written / "reconstruction_grids.csv")
     assert len(table) == 3 * len(DB)
-    lost = table[(table["Scan"] == "head") & (table["Code"] == "MedIL")]
+    lost = table[(table["Scan"] == "head") & (table["Code"] == "MedIL tiny")]
     assert lost[of_rows.GAIN].item() == -1.25
 
 
@@ -54,7 +54,7 @@ def test_renderings_table_sets_the_model_beside_its_best_linear_rival(written):
     table = pd.read_csv(written / "renderings.csv")
     assert len(table) == 3  # two conditions of one subject, one of the other
     assert set(table["Best linear codec (dB)"]) == {"28.25 (ball)"}  # never the oracle
-    assert list(table["MedIL above it (dB)"]) == [1.75, 1.75, -1.25]
+    assert list(table["MedIL tiny above it (dB)"]) == [1.75, 1.75, -1.25]
     assert set(table["Splines alone (dB)"]) == {26.0}
 
 
@@ -88,7 +88,7 @@ def test_codecs_table_counts_volumes_on_their_own_grid(written):
 
 def test_verdict_says_by_how_much_and_what_is_not_recorded(written):
     assert (written / "reconstruction_verdict.txt").read_text() == (
-        "On patient07 T1 MNI at 1 mm, inside the brain, MedIL reaches 30.00 dB with 931,040 "
+        "On patient07 T1 MNI at 1 mm, inside the brain, MedIL tiny reaches 30.00 dB with 931,040 "
         "numbers (0.129 per voxel): 1.75 dB above the best linear codec of that size (DCT, lowest "
         "ball, 28.25 dB); n = 1 volume. Over n = 2 held-out volumes, each on its own grid, its "
         "gain over the best codec is +0.25 [-1.25, +1.75] dB [95 % interval over volumes], from "
@@ -139,9 +139,9 @@ def test_a_larger_release_stands_beside_the_small_one_and_neither_hides_the_othe
     table = of_rows.wide(frame)
     assert {"medil", "medil_base"} < set(table["arm"])
     told = of_rows.verdict(frame)
-    assert "MedIL base is 1.50 dB below MedIL (mean over n = 1 volumes" in told
+    assert "MedIL base is 1.50 dB below MedIL tiny (mean over n = 1 volumes" in told
     line = of_rows.renderings_table(table).iloc[0]
-    assert float(line["Base above it (dB)"]) == float(line["MedIL above it (dB)"]) - 1.5
+    assert float(line["Base above it (dB)"]) == float(line["MedIL tiny above it (dB)"]) - 1.5
     assert "base" not in of_rows.verdict(frame[frame["arm"] != "medil_base"])
 
 
@@ -209,4 +209,4 @@ def test_the_command_prints_what_it_wrote_and_the_first_line_of_every_verdict(tm
     record(tmp_path, recorded())
     assert report.main(["--rows", str(tmp_path), "--out", str(tmp_path / "a" / "b")]) == 0
     told = capsys.readouterr().out
-    assert "MedIL reaches 30.00 dB" in told and "reconstruction_grids.csv" in told
+    assert "MedIL tiny reaches 30.00 dB" in told and "reconstruction_grids.csv" in told

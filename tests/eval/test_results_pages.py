@@ -15,9 +15,11 @@ import pytest
 from eval import rows
 from eval.evaluate import EXPERIMENT
 from eval.evaluate import report as evaluate_report
+from eval.experiments import EXPERIMENTS
 from eval.pages import gains as results_gains
 from eval.pages import results as results_pages
 from eval.pictures import filterable as results_tables
+from eval.tables import intervals_in, short
 from medil.errors import InputError
 from tests.recorded_rows import recorded as reconstruction_rows
 
@@ -111,7 +113,7 @@ def test_tables_hold_every_scan_and_the_oracle_is_no_rival(folder, tmp_path):
     assert len(table) == 2 * 4 + 2 * 5
     assert list(table["Scan"].unique()) == ["a", "b"]
     gains = pd.read_csv(tmp_path / "out" / "evaluate_gains.csv")
-    assert set(gains["Code"]) == {"MedIL"}
+    assert set(gains["Code"]) == {"MedIL tiny"}
 
 
 def test_weights_in_a_file_are_the_model_of_their_report(tmp_path):
@@ -177,9 +179,38 @@ def test_long_verdicts_are_folded_not_cut(folder):
     (found, *_) = results_pages.collect(folder)
     lines = "\n".join(f"line {k}" for k in range(20))
     long = replace(found, experiment=replace(found.experiment, verdict=lambda rows: lines))
-    text = results_pages.verdicts([long], most_lines=6)
+    text = results_pages.verdicts([replace(long, experiment=replace(long.experiment, answer=None))])
     assert all(f"- line {k}\n" in text + "\n" for k in range(20))
-    assert "14 more lines" in text and text.count("<details>") == text.count("</details>") == 1
+    assert "17 more lines" in text and text.count("<details>") == text.count("</details>") == 1
+
+
+def test_sentences_with_many_intervals_are_not_shown_first():
+    wall = "a 1 [0, 2], b 2 [1, 3], c 3 [2, 4]"
+    two = "a 1 [0, 2], b 2 [1, 3]. c 3 [2, 4]."
+    assert short([wall, "", two, "d", "e", "f"]) == [two, "d", "e"]
+
+
+@pytest.mark.slow
+def test_no_answer_has_more_than_two_intervals_in_a_sentence_nor_more_than_three_lines():
+    recorded = [(e, e.recorded()) for e in EXPERIMENTS]
+    assert any(frame is not None for _, frame in recorded)
+    for experiment, frame in recorded:
+        answers = experiment.answers(frame)
+        assert len(answers) <= 3, experiment.name
+        sentences = [s for line in answers for s in line.split(". ")]
+        assert [s for s in sentences if intervals_in(s) > 2] == [], experiment.name
+        assert not re.search(r"\bnan\b|not recorded", " ".join(sentences)), experiment.name
+
+
+def test_tables_of_the_page_have_words_titles_and_no_nan():
+    table = pd.DataFrame(
+        {"arm": ["dct_ball", "medil"], "metric": ["psnr", "hfen"], "n_subjects": [7, 7],
+         "p_holm": [0.30123456, np.nan], "mean": [1.0, 1234.5678]}
+    )  # fmt: skip
+    shown = results_pages.readable(table)
+    assert list(shown) == ["Arm", "Metric", "Subjects", "P holm", "Mean"]
+    assert shown.iloc[0].tolist() == ["DCT, lowest ball", "PSNR", 7, 0.3012, 1.0]
+    assert shown.iloc[1].tolist() == ["MedIL tiny", "HFEN", 7, "", 1235.0]
 
 
 def test_gains_of_a_users_scans_come_before_the_books(folder):

@@ -364,10 +364,17 @@ def test_tables_are_written_from_rows(tmp_path):
     written = {path.name for path in EXPERIMENT.write(tmp_path, tmp_path / "out")}
     assert written == {
         f"speed_{n}"
-        for n in ("bars.csv", "whole.csv", "growth.csv", "verdict.txt", "provenance.txt")
+        for n in (
+            "ratios.csv",
+            "whole.csv",
+            "growth.csv",
+            "verdict.txt",
+            "answer.md",
+            "provenance.txt",
+        )
     }
-    read = pd.read_csv(tmp_path / "out/speed_bars.csv")
-    assert len(read) == len(bars.BARS)
+    read = pd.read_csv(tmp_path / "out/speed_ratios.csv")
+    assert 0 < len(read) < len(bars.BARS) and "Verdict" not in read
 
 
 @pytest.mark.parametrize(
