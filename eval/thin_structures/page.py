@@ -30,18 +30,19 @@ def rebuilt(volume: Volume, coders: Sequence[Coder]) -> dict[str, Volume]:
 
 
 def part_of_lungs(entry: Entry) -> Volume:
-    """`PART_MM` in plane around the middle of the lungs on one side of a scan, all of its slices.
+    """`PART_MM` in plane between the middle of a lung and that of the body, all of its slices.
 
     Of a scan that is smaller, all of it.
     """
     volume = scans.load_scan(entry)
     data = volume.data.numpy()
     lungs = np.argwhere(scans.body(data.astype(float)) & (data < LUNG_HU))
-    right = lungs[lungs[:, 0] > lungs[:, 0].mean()]
+    middle = lungs.mean(0)
+    right = lungs[lungs[:, 0] > middle[0]].mean(0)
     shape = np.array(volume.grid.shape)
     size = np.floor(np.array([PART_MM, PART_MM, np.inf]) / volume.grid.spacing_mm)
     size = np.minimum(size, shape).astype(int)
-    start = np.clip(np.rint(right.mean(0)).astype(int) - size // 2, 0, shape - size)
+    start = np.clip(np.rint((middle + right) / 2).astype(int) - size // 2, 0, shape - size)
     inside = tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
     return Volume(volume.data[inside].contiguous(), volume.grid.crop(start, size))
 

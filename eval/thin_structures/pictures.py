@@ -69,12 +69,13 @@ def course(phantom: Phantom, grid: Grid) -> list[dict]:
 
 def straightened(path: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
     """Points [L, W, 3] across a path of airways, and the radius [L] of the lumen along it."""
-    rows, radii = [], []
+    rows, radii, before = [], [], np.array([1.0, 0.0, 0.0])
     for branch in path:
         start, end = np.array(branch["start_mm"]), np.array(branch["end_mm"])
         along = (end - start) / branch["length_mm"]
         sideways = np.cross(along, [0.0, 1.0, 0.0])
-        sideways /= np.linalg.norm(sideways)
+        sideways *= np.sign(sideways @ before or 1.0) / np.linalg.norm(sideways)
+        before = sideways
         steps_mm = np.arange(0, branch["length_mm"], PIXEL_MM)[:, None, None]
         across_mm = np.arange(-HALF_WIDTH_MM, HALF_WIDTH_MM, PIXEL_MM)[None, :, None]
         rows.append(start + steps_mm * along + across_mm * sideways)

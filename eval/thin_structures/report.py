@@ -20,7 +20,7 @@ OF_CHESTS, OF_HEADS = release_arm(CHEST), release_arm(HEADS)
 NAMES = {
     SCAN: "the scan itself",
     OF_CHESTS: f"MedIL {CHEST}",
-    OF_HEADS: f"MedIL {HEADS}, trained on heads",
+    OF_HEADS: f"MedIL {HEADS} (heads)",
     **{codec: TITLES[codec] for codec in CODECS},
     **{name: what.title for name, what in TRIES.items()},
 }

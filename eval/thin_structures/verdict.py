@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from eval.pairs import Scores, counted, interval
@@ -72,15 +71,17 @@ def moved(scores: Scores, scan: str = FIRST_SCAN) -> str:
 
 
 def lost(real: pd.DataFrame, release: str) -> str:
-    """Mean errors of real scans in HU: the release beside the cosines."""
+    """Mean errors of real scans in HU: the release beside the cosines, of scans that have both."""
     own = real[(real["radii"] == "training") & (real["metric"] == "mae_hu")]
-    means = own.groupby(["arm", "scan"])["value"].mean()
     wanted = [(a, f"{w} window") for w in ("lung", "mediastinum") for a in (release, BALL)]
-    if not all(key in means.index for key in wanted):
+    wide = own.pivot_table(index="subject", columns=["arm", "scan"], values="value")
+    if not set(wanted) <= set(wide.columns):
         return ""
+    whole = wide[wanted].dropna()
+    means = whole.mean()
     texts = [
         f"{means[release, w]:.1f} HU in the {w} (cosines {means[BALL, w]:.1f})"
         for w in ("lung window", "mediastinum window")
     ]
-    n = counted(int(np.unique(own["subject"]).size), "scan")
+    n = counted(len(whole), "scan")
     return f"Real CT: {name_of(release)} errs by {' and '.join(texts)} ({n})."

@@ -11,7 +11,7 @@ import torch
 from eval import rows
 from eval.arms.train import recipe
 from eval.coders.base import Scan
-from eval.thin_structures import EXPERIMENT, chests, measure, pictures, report, scans, tubes
+from eval.thin_structures import EXPERIMENT, chests, measure, page, pictures, report, scans, tubes
 from eval.thin_structures.chests import Chest, Part
 from eval.thin_structures.coders import SCAN
 from eval.thin_structures.train import CONTROL, TRIES, Run, gradient_error, train_run
@@ -200,6 +200,28 @@ def test_errors_are_those_that_a_window_shows():
     soft = scans.window_errors(truth, estimate, mask, "mediastinum")
     assert soft["mae_hu"] == pytest.approx(5.0)
     assert soft["psnr"] == pytest.approx(20 * np.log10(350 / 10))
+
+
+def test_the_part_of_a_real_scan_lies_between_lung_and_middle(monkeypatch):
+    grid = Grid.from_spacing((60, 40, 5), (4.0, 4.0, 5.0))
+    data = torch.full(grid.shape, -1000, dtype=torch.int16)
+    data[4:56, 4:36] = 40
+    data[8:26, 8:32] = data[34:52, 8:32] = -850
+    monkeypatch.setattr(page.scans, "load_scan", lambda entry: Volume(data, grid))
+    part = page.part_of_lungs(None)
+    assert part.data.shape == (27, 27, 5)  # 110 mm in plane, all slices
+    middle_mm = grid.centre_mm[0]
+    assert middle_mm < part.grid.centre_mm[0] < middle_mm + 60
+
+
+def test_what_is_compared_now_stands_beside_its_row(part, tmp_path):
+    which, folder = part
+    rows.append_rows(tmp_path / "thin_structures.jsonl", [
+        r for r in measure.measure(which, [Scan()], folder, PROVENANCE)
+    ])  # fmt: skip
+    frame = EXPERIMENT.recorded(tmp_path)
+    line = page.now_and_then(which, which.parts(folder), [Scan()], frame).iloc[0]
+    assert line["now (mm)"] == line["recorded (mm)"]
 
 
 # Tables and sentences
