@@ -116,6 +116,12 @@ class Page:
             raise RuntimeError(result["exceptionDetails"]["exception"].get("description", "threw"))
         return result["result"].get("value")
 
+    def cpu_s(self) -> float:
+        """CPU time that the page's main thread has taken, in seconds."""
+        self.call("Performance.enable", timeDomain="threadTicks")
+        metrics = self.call("Performance.getMetrics")["metrics"]
+        return next(m["value"] for m in metrics if m["name"] == "ThreadTime")
+
     def choose(self, selector: str, path: Path) -> None:
         """Choose a file in a file input; its listeners hear of it."""
         root = self.call("DOM.getDocument")["root"]["nodeId"]

@@ -10,9 +10,9 @@ from functools import partial
 import pandas as pd
 import torch
 
-from eval import rows
+from eval import browser, rows
 from eval.runner import Task
-from eval.speed import busy, model, patches, rendering, whole
+from eval.speed import busy, live, model, patches, rendering, whole
 from eval.speed.timing import NAME, PLANS, Plan, Timing
 from medil.errors import InputError
 
@@ -27,6 +27,7 @@ PARTS: dict[str, dict[str, Part]] = {  # device -> name -> part, in the order of
         "whole": whole.compare,
         "growth": whole.grow,
         "busy": busy.measure,
+        "live": live.measure,
     },
     "cuda": {**OF_OPERATORS, "brain": model.brain},
 }
@@ -37,7 +38,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_const", const="quick", dest="profile",
                         help="the same as --profile quick")  # fmt: skip
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    names = "rendering, training, tiles, store, whole, growth, busy; on a GPU brain"
+    names = "rendering, training, tiles, store, whole, growth, busy, live; on a GPU brain"
     parser.add_argument("--parts", nargs="+", default=(), metavar="PART", help=f"some of {names}")
 
 
@@ -69,7 +70,9 @@ def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task
         raise InputError("timings need the machine to themselves; leave --workers out.")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise InputError("torch sees no GPU here; leave --device cuda out.")
-    known = PARTS[options.device]
+    known = dict(PARTS[options.device])
+    if not browser.program() and "live" not in options.parts:
+        known.pop("live", None)
     if unknown := set(options.parts) - set(known):
         raise InputError(f"there is no part {min(unknown)}; choose from {', '.join(known)}.")
     plan = replace(PLANS[options.profile], release=options.release, device=options.device)

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pandas as pd
 
 from eval.speed.bars import ratios_table
-from eval.speed.timing import GPU_BRAIN, GROWTH, INTEGRATED, LITERAL, NAME, TRAINING, UNITS, WHOLE
+from eval.speed.timing import (
+    GPU_BRAIN,
+    GROWTH,
+    INTEGRATED,
+    LITERAL,
+    LIVE,
+    NAME,
+    TRAINING,
+    UNITS,
+    WHOLE,
+)
 from eval.tables import three_digits, times
 
 TITLES = {
@@ -113,6 +123,21 @@ def gpu_table(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def live_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Frames a second of the live picture of the first page, in a browser on this computer."""
+    table = wide(rows, LIVE)
+    low, high = (digits(table[f"frames_per_cpu_s_{end}"]) for end in ("low", "high"))
+    return pd.DataFrame(
+        {
+            "The voxels lie": table["arm"],
+            "Picture": table["sizes"].map(times),
+            "Frames a second of CPU time": digits(table["frames_per_cpu_s"]),
+            "Lowest to highest": low + " to " + high,
+            "Rounds": digits(table["frames_per_cpu_s_rounds"]),
+        }
+    )
+
+
 def tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Tables by file stem."""
     return {
@@ -120,4 +145,5 @@ def tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
         NAME: renderers_table(rows),
         f"{NAME}_whole": whole_table(rows),
         f"{NAME}_growth": growth_table(rows),
+        f"{NAME}_live": live_table(rows),
     }

@@ -17,6 +17,7 @@ from eval import rows
 
 NAME = "speed"
 LITERAL, INTEGRATED, WHOLE, GROWTH = "literal LTE", "cell-integrated LTE", "whole brain", "growth"
+LIVE = "live picture"
 GPU_BRAIN, BUSY = "whole brain on a GPU", "whole brain beside a busy process"
 TILES, STORE, TRAINING, CEILING = "tiled encode", "patch store", "training step", "ceiling"
 RATIOS = (
@@ -36,6 +37,7 @@ UNITS = {
     "flop_per_voxel": "FLOP",
     "bytes_per_voxel": "B",
     "patches_per_s": "1/s",
+    **dict.fromkeys(("frames_per_s", "frames_per_cpu_s"), "1/s"),
 }
 
 

@@ -12,6 +12,7 @@ import torch
 
 from eval import browser
 from eval.pictures import live
+from eval.speed import live as speed
 from medil.grid import Grid
 from medil.layers.operators import resample_cubic
 from medil.model.weights import load_release, short_digest, weights_sha256
@@ -158,6 +159,12 @@ def test_keys_move_the_sliders_and_each_control_has_a_name(page):
     )
     named = "[...document.querySelectorAll('input')].every((input) => input.labels.length === 1)"
     assert page.evaluate(named)
+
+
+def test_frames_are_counted_by_the_clock_and_by_cpu_time(page):
+    by_clock, of_cpu = speed.frames_per_s(page, {"tilt": 0, "error": False})
+    assert page.evaluate("Medil.live.viewers[0].shown.plane.count") == 200
+    assert by_clock > 0 and of_cpu > 20
 
 
 def test_the_page_asks_nobody_and_fits_a_phone(page):

@@ -20,6 +20,7 @@
 (function (Medil) {
   "use strict";
   const { meanRow, pointsRow, gauss } = Medil.rows;
+  const PLACES = 2048; // in a cell: turned, points are rounded to them, by half a micrometre
 
   /** Directions of the voxel rows and columns of a plane, as [x, z]. */
   function directions(plane) {
@@ -93,15 +94,20 @@
     return out;
   }
 
-  /** Gauss points across each voxel, each of which looks up the nodes around it. */
+  /**
+   * Gauss points across each voxel, each of which looks up the nodes around it. Voxels whose
+   * centre is beyond the block stay 0.
+   */
   function turned(part, plane, matrix) {
     const n = plane.count, axes = directions(plane), out = new Float32Array(n * n);
-    const { offsets, weights } = gauss(part.basis, plane.voxel / part.pitch);
-    const [ax, az] = axes.across, [ux, uz] = axes.up, look = lookup(part, matrix);
+    const size = plane.voxel / part.pitch, { offsets, weights } = gauss(part.basis, size);
+    const [ax, az] = axes.across, [ux, uz] = axes.up, [width, , height] = part.shape;
+    const look = lookup(part, matrix, Math.ceil(size) + 2 * part.basis.radius);
     for (let i = 0; i < n; i++) {
       for (let k = 0; k < n; k++) {
         const [x, z] = centre(plane, axes, i, k);
         const atX = toNodes(part, 0, x), atZ = toNodes(part, 2, z);
+        if (atX < -0.6 || atX > width - 0.4 || atZ < -0.6 || atZ > height - 0.4) continue;
         let sum = 0;
         for (let p = 0; p < offsets.length; p++) {
           for (let q = 0; q < offsets.length; q++) {
@@ -115,30 +121,52 @@
     return out;
   }
 
-  /** A function that gives the value at a point, in nodes. Called most, it allocates nothing. */
-  function lookup(part, matrix) {
-    const { radius, count: J, value } = part.basis, steps = 2 * radius;
-    const [width, , height] = part.shape, columns = height * J;
-    const inX = Array.from({ length: steps }, () => new Float64Array(J));
-    const inZ = Array.from({ length: steps }, () => new Float64Array(J));
-    return function (atX, atZ) {
-      const firstX = Math.floor(atX) - (radius - 1), firstZ = Math.floor(atZ) - (radius - 1);
-      for (let s = 0; s < steps; s++) {
-        value(atX - firstX - s, inX[s]);
-        value(atZ - firstZ - s, inZ[s]);
+  /**
+   * The basis functions of all nodes around a point, for every place of the point in its cell.
+   * @returns {Float32Array} [PLACES + 1, 2 radius, J]
+   */
+  function tableOf({ radius, count, value }) {
+    const steps = 2 * radius, table = new Float32Array((PLACES + 1) * steps * count);
+    const values = new Float64Array(count);
+    for (let place = 0; place <= PLACES; place++) {
+      for (let step = 0; step < steps; step++) {
+        value(place / PLACES + radius - 1 - step, values);
+        table.set(values, (place * steps + step) * count);
       }
-      let sum = 0;
-      for (let s = 0; s < steps; s++) {
-        const row = Math.min(width - 1, Math.max(0, firstX + s)) * J, wX = inX[s];
-        for (let t = 0; t < steps; t++) {
-          const column = Math.min(height - 1, Math.max(0, firstZ + t)) * J, wZ = inZ[t];
-          for (let j = 0; j < J; j++) {
-            const from = (row + j) * columns + column;
-            let line = 0;
-            for (let l = 0; l < J; l++) line += wZ[l] * matrix[from + l];
-            sum += wX[j] * line;
-          }
+    }
+    return table;
+  }
+
+  /** [X J, Z J] with the nodes at its edges repeated, `margin` of them at each end. */
+  function padded(part, matrix, margin) {
+    const J = part.basis.count, [width, , height] = part.shape;
+    const wide = width + 2 * margin, high = height + 2 * margin;
+    const out = new Float32Array(wide * J * high * J), inside = (n, size) => Math.min(size - 1, Math.max(0, n));
+    for (let x = 0; x < wide; x++) {
+      for (let z = 0; z < high; z++) {
+        const fromX = inside(x - margin, width) * J, fromZ = inside(z - margin, height) * J;
+        for (let j = 0; j < J; j++) {
+          const from = (fromX + j) * height * J + fromZ;
+          out.set(matrix.subarray(from, from + J), ((x * J + j) * high + z) * J);
         }
+      }
+    }
+    return { values: out, columns: high * J };
+  }
+
+  /** A function that gives the value at a point, in nodes. Called most, it allocates nothing. */
+  function lookup(part, matrix, margin) {
+    const { radius, count: J } = part.basis, length = 2 * radius * J, table = tableOf(part.basis);
+    const { values, columns } = padded(part, matrix, margin), first = margin - radius + 1;
+    return function (atX, atZ) {
+      const cellX = Math.floor(atX), cellZ = Math.floor(atZ);
+      const inX = Math.round((atX - cellX) * PLACES) * length;
+      const inZ = Math.round((atZ - cellZ) * PLACES) * length;
+      let from = (cellX + first) * J * columns + (cellZ + first) * J, sum = 0;
+      for (let m = 0; m < length; m++, from += columns) {
+        let line = 0;
+        for (let n = 0; n < length; n++) line += table[inZ + n] * values[from + n];
+        sum += table[inX + m] * line;
       }
       return sum;
     };

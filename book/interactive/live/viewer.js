@@ -49,15 +49,15 @@
     return { plane, values, error, rms: Math.sqrt(sum / n) };
   }
 
-  const grey = ([low, high]) => (value) => {
-    const level = Math.round((255 * (value - low)) / (high - low));
-    return [level, level, level]; // the canvas clamps
+  /** Colours write three numbers of 0 to 255 into an image; the image clamps them. */
+  const grey = ([low, high]) => (value, data, at) => {
+    data[at] = data[at + 1] = data[at + 2] = (255 * (value - low)) / (high - low);
   };
 
-  function signed(value) {
-    if (Number.isNaN(value)) return [128, 128, 128];
-    const share = Math.min(1, Math.abs(value) / MOST_ERROR), end = value > 0 ? RED : BLUE;
-    return WHITE.map((white, c) => Math.round(white + share * (end[c] - white)));
+  function signed(value, data, at) {
+    const known = !Number.isNaN(value), end = value > 0 ? RED : BLUE;
+    const share = Math.min(1, Math.abs(value) / MOST_ERROR);
+    for (let c = 0; c < 3; c++) data[at + c] = known ? WHITE[c] + share * (end[c] - WHITE[c]) : 128;
   }
 
   /** Voxels as an image of one pixel each, superior up. */
@@ -65,7 +65,9 @@
     const image = new ImageData(count, count);
     for (let i = 0; i < count; i++) {
       for (let k = 0; k < count; k++) {
-        image.data.set([...colour(values[i * count + k]), 255], 4 * ((count - 1 - k) * count + i));
+        const at = 4 * ((count - 1 - k) * count + i);
+        colour(values[i * count + k], image.data, at);
+        image.data[at + 3] = 255;
       }
     }
     return image;
