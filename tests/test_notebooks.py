@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from eval.pages.results import next_page
+from eval.rows import RESULTS, parts
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -129,6 +130,24 @@ def test_no_table_has_a_nameless_first_column(path):
         [*_, last] = source(cell).splitlines()
         if last.startswith("pd.DataFrame"):
             assert "rename_axis(columns=" in last, last
+
+
+@each_notebook
+def test_an_executed_page_misses_no_rows_that_are_there(path):
+    executed = ROOT / "_build/executed" / path.name
+    if not executed.is_file():
+        pytest.skip("the page was not executed here; `make book` does")
+    said = json.dumps([cell["outputs"] for cell in code_cells(executed)])
+    for name in re.findall(
+        r"(?:[Nn]othing|[Nn]o \w+) is recorded.{0,80}python -m eval\.(\w+)", said
+    ):
+        assert not parts(RESULTS / f"{name}.jsonl"), f"{path.stem}: rows of {name} are recorded"
+
+
+@each_notebook
+def test_pages_write_squares_and_thousands_as_people_do(path):
+    words = "".join(source(c) for c in read(path)["cells"] if c["cell_type"] == "markdown")
+    assert re.findall(r"\br2\b|\d\^3\b|\de\+\d", re.sub(r"\$.*?\$", "", words, flags=re.S)) == []
 
 
 @each_notebook

@@ -62,10 +62,15 @@ def gains_told(table: pd.DataFrame) -> str:
             low, high = evaluate_report.interval(values)
             ends = "" if pd.isna(low) else f" [95 % interval {low:+.2f} to {high:+.2f}]"
             lines.append(
-                f"- *{question}*: mean {values.mean():+.2f} dB{ends} over n = {len(values)}, from "
-                f"{values.min():+.2f} to {values.max():+.2f} dB."
+                f"- *{_arrow(question)}*: mean {values.mean():+.2f} dB{ends} over "
+                f"n = {len(values)}, from {values.min():+.2f} to {values.max():+.2f} dB."
             )
     return "\n".join(lines)
+
+
+def _arrow(question: str) -> str:
+    """A question for people: ``2 mm → 1 mm``."""
+    return question.replace("->", "→")
 
 
 def gains_figure(table: pd.DataFrame):
@@ -75,7 +80,7 @@ def gains_figure(table: pd.DataFrame):
     for number, condition in enumerate(table):
         place = np.arange(len(table)) + 0.08 * (number - (len(table.columns) - 1) / 2)
         mark, colour = MARKS[number % len(MARKS)], COLOURS[number % len(COLOURS)]
-        ax.plot(table[condition], place, mark, color=colour, ms=6, label=condition)
+        ax.plot(table[condition], place, mark, color=colour, ms=6, label=_arrow(condition))
     ax.axvline(0, color="0.4", lw=1, ls="--")
     ax.set_yticks(range(len(table)), [str(name)[:40] for name in table.index])
     ax.set_ylim(len(table) - 0.4, -0.6)

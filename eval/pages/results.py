@@ -20,6 +20,7 @@ from eval.coders.base import title_of
 from eval.experiment import Experiment
 from eval.experiments import EXPERIMENTS
 from eval.metrics import METRICS
+from eval.pairs import counted
 from eval.pictures.filterable import filterable
 from eval.rows import RESULTS, latest, parts, read_rows
 from eval.tables import folded, listed, provenance
@@ -122,7 +123,7 @@ def verdicts(found: list[Recorded]) -> str:
             answers = r.experiment.answers(r.frame)
             blocks.append(listed(answers))
             if rest := [line for line in r.verdict if line not in answers]:
-                blocks.append(folded(f"{len(rest)} more lines", listed(rest)))
+                blocks.append(folded(counted(len(rest), "more line"), listed(rest)))
         else:
             blocks.append("This experiment draws no verdict; its table is below.")
         blocks.append(f"*{origin(latest(r.rows))}*")

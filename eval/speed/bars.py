@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from eval.speed.timing import GPU_BRAIN, GROWTH, INTEGRATED, LITERAL, STORE, TILES, WHOLE
-from eval.tables import three_digits
+from eval.tables import three_digits, times
 
 MET, NOT_MET, UNKNOWN = "met", "not met", "not measured"
 AT_LEAST, AT_MOST = "at least", "at most"
@@ -70,6 +70,7 @@ def bars_table(rows: pd.DataFrame) -> pd.DataFrame:
 def ratios_table(rows: pd.DataFrame) -> pd.DataFrame:
     """The measured quantities of `bars_table`, without the bars."""
     table = bars_table(rows).drop(columns=["Asked", "Verdict"]).rename(columns={"Bar": "Quantity"})
+    table["Measured on"] = table["Measured on"].str.replace("^3", "³", regex=False).map(times)
     return table[table["Measured"] != ""]
 
 

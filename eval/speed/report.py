@@ -114,7 +114,7 @@ def gpu_table(rows: pd.DataFrame) -> pd.DataFrame:
     table = wide(rows[rows["device"] != "cpu"], GPU_BRAIN, TRAINING)
     return pd.DataFrame(
         {
-            "Job": table["kind"] + ", " + table["arm"] + ", " + table["sizes"],
+            "Job": table["kind"] + ", " + table["arm"] + ", " + table["sizes"].map(cubes),
             "On": table["where"],
             "On the device (ms)": digits(table["device_ms"]),
             "In all (ms)": digits(1e3 * table["seconds"]),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import torch
 
 from medil.data.manifest import Entry, entries, fetch, local_entries, reachable
 from medil.errors import InputError
-from medil.grid import Grid
+from medil.grid import Grid, centres_mm
+from medil.regrid import sample_trilinear
 from medil.synth.anatomy import Anatomy, label_anatomy, mni152_datasets, tissue_anatomy
 from medil.volume import Volume, load
 
@@ -20,8 +24,8 @@ SCAN = "open_ms_t1/longitudinal_patient01_study1_T1W.nii.gz"
 def real_scan() -> tuple[Volume, str]:
     """A raw T1-weighted head as a scanner wrote it, held out of all training.
 
-    It comes from the mirror, the cache or its published address. Otherwise the MNI152 average
-    takes its place, and the sentence that is returned with the volume says so.
+    It comes from the mirror, the cache or its published address. Otherwise `thick_slices` of the
+    MNI152 average takes its place, and the sentence that is returned with the volume says so.
 
     Raises:
         InputError: A local copy does not hold the published bytes, there are no manifests
@@ -30,9 +34,10 @@ def real_scan() -> tuple[Volume, str]:
     entry = next(e for e in entries("open_ms_t1") if e.path == SCAN)
     if reachable(entry):
         return load(fetch(entry)), _description(entry)
-    return mni152_template(), (
+    return thick_slices(mni152_template()), (
         "The real scan is not on this computer and could not be downloaded, so the MNI152 "
-        "template takes its place: an average of many heads at 1 mm, smoother than any scan."
+        "template takes its place, averaged to tilted slices of 3 mm: it is an average of many "
+        "heads, smoother than any scan."
     )
 
 
@@ -52,6 +57,26 @@ def mni152_template() -> Volume:
     image = mni152_datasets().load_mni152_template(resolution=1)
     data = torch.from_numpy(image.get_fdata(dtype=np.float32).copy())
     return Volume(data, Grid(tuple(data.shape), image.affine))  # type: ignore[arg-type]
+
+
+def thick_slices(
+    volume: Volume, spacing_mm: Sequence[float] = (0.9, 0.9, 3.0), tilt_deg: float = 8.0
+) -> Volume:
+    """A volume as a clinical scan would hold it: thin pixels, thick tilted slices, stored LPS.
+
+    Each slice is the mean of three thinner ones, interpolated trilinearly.
+    """
+    tilted = volume.grid.rotated((1.0, 0.3, 0.0), tilt_deg).covering(spacing_mm)
+    depth, height, width = tilted.shape
+    points_mm = centres_mm(tilted.resized((depth, height, 3 * width)))
+    thin = sample_trilinear(volume.data[None, None], volume.grid, points_mm)[0, 0]
+    data = thin.reshape(depth, height, width, 3).mean(-1).float()  # [D, H, W]
+    in_file, turn = tilted.reoriented("LPS")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "thick.nii.gz"
+        turned = nib.orientations.apply_orientation(data.numpy(), turn)
+        nib.save(nib.Nifti1Image(turned, in_file.affine_vox2ras), path)
+        return load(path)
 
 
 def label_maps(split: str) -> list[Entry | None]:

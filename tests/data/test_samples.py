@@ -38,10 +38,16 @@ def test_the_scan_belongs_to_a_subject_that_training_never_sees():
     assert entry.split == "test" and entry.subject not in trained_on
 
 
-def test_without_file_and_network_the_template_stands_in_and_says_so(nowhere):
+def test_without_file_and_network_tilted_slices_of_the_template_stand_in(nowhere):
     volume, sentence = real_scan()
     assert "MNI152" in sentence and sentence.count(".") == 1
-    assert volume.grid.spacing_mm == (1.0, 1.0, 1.0)
+    np.testing.assert_allclose(volume.grid.spacing_mm, (0.9, 0.9, 3.0), atol=1e-3)
+    assert volume.grid.orientation == "RAS" and volume.source.orientation == "LPS"
+    assert np.degrees(np.arccos(volume.grid.directions[2, 2])) > 5
+    template = mni152_template()
+    middle = [v.grid.index_to_ras((v.data > 2000).nonzero().double().mean(0).numpy())
+              for v in (volume, template)]  # fmt: skip
+    np.testing.assert_allclose(*middle, atol=1.0)  # the brain stays where it was, in mm
 
 
 def test_a_damaged_copy_is_an_error_and_not_replaced_by_the_template(nowhere):

@@ -233,7 +233,7 @@ def test_the_figure_has_a_mark_for_each_scan_and_question(folder):
     (axes,) = results_gains.gains_figure(gains).axes
     marks = [line for line in axes.lines if line.get_linestyle() == "None"]
     drawn = {line.get_label(): list(line.get_xdata()) for line in marks}
-    assert drawn == {name: list(gains[name]) for name in gains}
+    assert drawn == {name.replace("->", "→"): list(gains[name]) for name in gains}
     assert [t.get_text() for t in axes.get_yticklabels()] == ["a", "b"]
 
 
