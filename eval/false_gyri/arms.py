@@ -67,14 +67,13 @@ class Case:
     @cached_property
     def spread(self) -> np.ndarray:
         """How far the eight lie apart, RMS over about `SMOOTH_MM`."""
-        return smooth_spread(self.ensemble.spread).data.double().numpy()
+        return smooth_spread(self.ensemble.spread.data.numpy(), self.grid)
 
     @cached_property
     def disagreement(self) -> np.ndarray:
         """How far the rendering is from the scan on the scan's own voxels, RMS, interpolated."""
         own = self.model.field(self.latent, precision="float32").on(self.scan.grid)
-        apart = Volume(own.data - self.scan.data, self.scan.grid)
-        smooth = smooth_spread(apart).data.double().numpy() ** 2
+        smooth = smooth_spread((own.data - self.scan.data).numpy(), self.scan.grid) ** 2
         return np.sqrt(np.maximum(cubic_resample(smooth, self.scan.grid, self.grid), 0))
 
     def rendered(self, latent: Latent, linear_only: bool = False) -> np.ndarray:
@@ -103,8 +102,7 @@ class Case:
         """Standard deviation over renderings of draws from the latent's Gaussian."""
         generator = torch.Generator().manual_seed(0)
         drawn = [self.rendered(self.latent.sample(generator)) for _ in range(DRAWS)]
-        spread = Volume(torch.from_numpy(np.std(drawn, axis=0)), self.grid)
-        return smooth_spread(spread).data.double().numpy()
+        return smooth_spread(np.std(drawn, axis=0), self.grid)
 
 
 def _ball(case: Case) -> np.ndarray:

@@ -244,6 +244,13 @@ def check_image_output(path: Path, replace: bool) -> None:
     check_output(path, replace)
 
 
+def check_second_output(path: Path, first: Path, replace: bool) -> None:
+    """`check_image_output` of an output beside another one."""
+    if path.absolute() == first.absolute():
+        raise InputError(f"{path} is asked for twice; give each output a name of its own.")
+    check_image_output(path, replace)
+
+
 def warn_about(volume: Volume, intensity: Intensity | None = None) -> None:
     """Print what is odd about an image, one line each, on stderr; refuses one without a scale."""
     from medil.io.notices import notices

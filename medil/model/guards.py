@@ -9,6 +9,9 @@ each guard removes and what it costs.
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -20,17 +23,19 @@ from medil.regrid import (
     apply_separable,
     averaging_matrices,
     cell_average,
-    overlap_matrix,
     resample,
 )
 from medil.system.memory import require_memory
-from medil.volume import Intensity, Volume, robust_intensity
+from medil.volume import Intensity, Volume, replace_nonfinite, robust_intensity
 
 MIRRORS = tuple(
     tuple(axis for axis in range(3) if mirrored[axis])
     for mirrored in itertools.product((False, True), repeat=3)
 )  # the axes that each of the eight members mirrors; the first one mirrors none
-ENSEMBLE_BYTES = 16  # memory per voxel: mean, squares, one rendering, one difference
+GUARDS = ("mirrors",)  # of `medil reconstruct`
+BAND_SHARE = 0.5  # of the averaging in `guarded`: chosen by `eval.false_gyri.report.chosen`
+ERRORS_PER_SPREAD = 3.1  # by `eval.false_gyri.report.factor`
+ENSEMBLE_BYTES = 40  # memory per voxel: mean, squares, one rendering, and filters in float64
 SMOOTH_MM = 1.0  # standard deviation of the kernel that smooths a spread
 
 
@@ -122,16 +127,27 @@ def band_limited(
     Returns:
         [D, H, W] float64.
     """
-    operators = []
-    for n, voxel_mm, cell in zip(
-        grid.shape, grid.spacing_mm, np.broadcast_to(cell_mm, 3).tolist(), strict=True
-    ):
-        half = max(1.0, cell / voxel_mm) / 2  # voxels
-        middles, faces = np.arange(n) + 0.5, np.arange(n + 1.0)
-        rows = [overlap_matrix(np.array([m - half, m + half]), faces) for m in middles]
-        operators.append(np.concatenate(rows))
+    from scipy import ndimage  # slow to import, and not needed to load the package
+
     volume = np.asarray(data, dtype=np.float64)
-    return volume + share * (apply_separable(volume, operators) - volume)
+    average, cells = volume, np.broadcast_to(cell_mm, 3).tolist()
+    for axis, (voxel_mm, cell) in enumerate(zip(grid.spacing_mm, cells, strict=True)):
+        kernel = cell_kernel(max(1.0, cell / voxel_mm))
+        average = ndimage.convolve1d(average, kernel, axis, mode="nearest")
+    return volume + share * (average - volume)
+
+
+def cell_kernel(width_vox: float) -> np.ndarray:
+    """[2 r + 1] share of each voxel in the mean over a cell around the middle one; width >= 1.
+
+    Example:
+        >>> cell_kernel(2.0).tolist()
+        [0.25, 0.5, 0.25]
+    """
+    reach = math.ceil(width_vox / 2 - 0.5)
+    places, half = np.arange(-reach, reach + 1), width_vox / 2
+    covered = np.minimum(places + 0.5, half) - np.maximum(places - 0.5, -half)
+    return covered / covered.sum()
 
 
 def consistent(
@@ -170,10 +186,47 @@ def projected(data: np.ndarray, grid: Grid, scan: np.ndarray, scan_grid: Grid) -
     return np.asarray(data, dtype=np.float64) + apply_separable(apart, operators)
 
 
-def smooth_spread(spread: Volume) -> Volume:
-    """The spread of an ensemble, RMS over about `SMOOTH_MM`: eight members alone are noisy."""
+# What `medil reconstruct` offers
+
+
+def guarded(ensemble: Ensemble, scan_grid: Grid) -> Volume:
+    """What eight mirrored encodings agree on, part-way averaged over the scan's voxels.
+
+    The guard of ``medil reconstruct --guard mirrors``: `band_limited` with `BAND_SHARE`. Voxels
+    without a value stay without one.
+
+    Args:
+        ensemble: Of `mirrored`.
+        scan_grid: The grid of the scan; its voxel sizes count axis by axis.
+    """
+    mean = ensemble.mean
+    limit = partial(band_limited, grid=mean.grid, cell_mm=scan_grid.spacing_mm, share=BAND_SHARE)
+    return _by_known_voxels(limit, mean)
+
+
+def predicted_error(ensemble: Ensemble) -> Volume:
+    """The RMS error to expect at every voxel, in the units of the image.
+
+    The smoothed spread times one number, `ERRORS_PER_SPREAD`, that was calibrated on synthetic
+    heads with a known truth; `eval.false_gyri` says how far it holds for others.
+    """
+    predicted = _by_known_voxels(partial(smooth_spread, grid=ensemble.spread.grid), ensemble.spread)
+    return predicted.with_data(ERRORS_PER_SPREAD * predicted.data)
+
+
+def smooth_spread(spread: np.ndarray, grid: Grid) -> np.ndarray:
+    """RMS of a spread, [D, H, W], over about `SMOOTH_MM`: eight members alone are noisy."""
     from scipy import ndimage  # slow to import, and not needed to load the package
 
-    sigma_vox = [SMOOTH_MM / mm for mm in spread.grid.spacing_mm]
-    squares = ndimage.gaussian_filter(spread.data.double().numpy() ** 2, sigma_vox, mode="nearest")
-    return spread.with_data(torch.from_numpy(np.sqrt(np.maximum(squares, 0))).float())
+    sigma_vox = [SMOOTH_MM / mm for mm in grid.spacing_mm]
+    squares = ndimage.gaussian_filter(np.square(spread, dtype=float), sigma_vox, mode="nearest")
+    return np.sqrt(np.maximum(squares, 0))
+
+
+def _by_known_voxels(function: Callable[[np.ndarray], np.ndarray], volume: Volume) -> Volume:
+    """A filter of the voxels that have a value, continued into those without, which stay NaN."""
+    known, n_missing = replace_nonfinite(volume.data)
+    filtered = torch.from_numpy(function(known.numpy())).float()
+    if n_missing:
+        filtered[~torch.isfinite(volume.data)] = torch.nan
+    return volume.with_data(filtered)

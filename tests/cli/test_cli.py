@@ -115,6 +115,26 @@ def test_reconstruct_gives_the_inputs_shape_orientation_affine_and_codes(run_med
     assert error.abs().max() < 0.6  # the input was rounded to integers
 
 
+def test_a_guarded_rendering_and_its_uncertainty_lie_on_the_grid_that_was_asked_for(
+    run_medil, scan, tmp_path
+):
+    out, errors = tmp_path / "out.nii.gz", tmp_path / "errors.nii.gz"
+    options = ("--spacing", 2, 2, 2, "--guard", "mirrors", "--uncertainty", errors)
+    assert run_medil("reconstruct", scan, "-o", out, *options)[0] == 0
+    assert run_medil("reconstruct", scan, "-o", tmp_path / "plain.nii", *options[:4])[0] == 0
+    plain, guarded, error = (load(p) for p in (tmp_path / "plain.nii", out, errors))
+    assert guarded.grid.is_close(plain.grid) and error.grid.is_close(plain.grid)
+    deep = inner(plain.grid, 6, plain.grid)
+    assert (guarded.data - plain.data)[deep].abs().max() < 1
+    assert (error.data >= 0).all() and error.data.max() > 0
+
+
+def test_an_uncertainty_map_has_a_name_of_its_own(run_medil, scan, tmp_path):
+    out = tmp_path / "out.nii.gz"
+    refused(run_medil("reconstruct", scan, "-o", out, "--uncertainty", out), "asked for twice")
+    assert not out.exists()
+
+
 def test_reconstruct_at_a_spacing_keeps_the_box_and_the_ramp_in_mm(run_medil, scan, tmp_path):
     out = tmp_path / "fine.nii.gz"
     assert run_medil("reconstruct", scan, "-o", out, "--spacing", 1, 1, 2)[0] == 0

@@ -14,6 +14,7 @@ from eval.false_gyri.arms import GUARDS, INTERPOLATION, MAPS, MEDIL, RIVALS
 from eval.false_gyri.blocks import BRAIN, CONDITIONS, HEAD, NOISE, Block, Source
 from eval.false_gyri.report import ASKED
 from eval.false_gyri.score import COUNTS, MEASURED, PREDICTED
+from medil.model.guards import BAND_SHARE, ERRORS_PER_SPREAD
 from medil.regrid import cell_average
 
 GUARD = "mirrors_band_50"
@@ -161,3 +162,11 @@ def test_tables_are_narrow_and_hold_what_was_judged():
     assert made["false_gyri_guards_08"].loc[3, "Left (%)"] == "40 [40, 40]"
     assert made["false_gyri_maps"]["Off by (%)"].tolist() == ["0"] * len(MAPS)
     assert made["false_gyri_calibration"]["n"].tolist() == [4, 4, 4]
+
+
+def test_what_the_package_uses_is_what_the_recorded_rows_choose():
+    frame = EXPERIMENT.recorded()
+    if frame is None:
+        pytest.skip("false_gyri is not recorded")
+    assert report.chosen(frame) == f"mirrors_band_{100 * BAND_SHARE:.0f}"
+    assert report.factor(frame) == pytest.approx(ERRORS_PER_SPREAD, rel=0.02)

@@ -6,10 +6,15 @@ import torch
 
 from medil.grid import Grid
 from medil.model.guards import (
+    BAND_SHARE,
+    ERRORS_PER_SPREAD,
+    Ensemble,
     band_limited,
     consistent,
+    guarded,
     mirrored,
     mirrored_grid,
+    predicted_error,
     projected,
     smooth_spread,
 )
@@ -73,11 +78,30 @@ def test_a_projection_gives_the_scan_back_and_a_correction_comes_nearer(rng, sca
     assert np.square(after).mean() < 0.6 * np.square(before).mean()
 
 
-def test_a_smooth_spread_keeps_its_mean_square_in_the_middle(rng):
+def test_a_smooth_spread_keeps_its_mean_square_and_reaches_as_far_along_every_axis():
     grid = Grid.from_spacing((30, 20, 20), (1.0, 1.5, 2.0))
-    spread = Volume(torch.full(grid.shape, 0.3), grid)
-    assert smooth_spread(spread).data.numpy() == pytest.approx(0.3)
-    spread.data[15, 10, 10] += 10
-    found = smooth_spread(spread).data
-    assert found.square().mean() == pytest.approx(float(spread.data.square().mean()), rel=1e-4)
-    assert found[16, 10, 10] > found[15, 10, 11]  # nearer in mm
+    spread = np.full(grid.shape, 0.3)
+    assert smooth_spread(spread, grid) == pytest.approx(0.3)
+    spread[15, 10, 10] += 10
+    found = smooth_spread(spread, grid)
+    assert np.mean(found**2) == pytest.approx(np.mean(spread**2), rel=1e-4)
+    assert found[17, 10, 10] == pytest.approx(found[15, 10, 11], rel=0.05)  # both 2 mm away
+
+
+def test_voxels_without_a_value_stay_so_and_spoil_no_others(spline_model, scan):
+    scan.data[0, 3, 4] = torch.nan
+    found = mirrored(spline_model, scan, None, UNIT)
+    for volume in (guarded(found, scan.grid), predicted_error(found)):
+        assert volume.grid.is_close(scan.grid)
+        assert (~torch.isfinite(volume.data)).nonzero().tolist() == [[0, 3, 4]]
+
+
+def test_a_predicted_error_is_the_smooth_spread_in_a_known_proportion(rng):
+    grid = Grid.from_spacing((6, 7, 8), 1.0)
+    mean, spread = (Volume(torch.from_numpy(rng.random(grid.shape)).float(), grid) for _ in "ab")
+    found = predicted_error(Ensemble(mean, spread)).data.numpy()
+    expected = ERRORS_PER_SPREAD * smooth_spread(spread.data.numpy(), grid)
+    assert found == pytest.approx(expected, rel=1e-5)
+    limited = band_limited(mean.data.numpy(), grid, 2.0, BAND_SHARE)
+    coarse = grid.with_spacing(2.0)
+    assert guarded(Ensemble(mean, spread), coarse).data.numpy() == pytest.approx(limited, rel=1e-5)
