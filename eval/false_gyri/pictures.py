@@ -10,7 +10,7 @@ import torch
 
 from eval.false_gyri.arms import GUARDS
 from eval.false_gyri.blocks import Block
-from eval.false_gyri.page import Bridge
+from eval.false_gyri.page import SHOWN_MM, Bridge
 from eval.false_gyri.report import (
     ASKED,
     BAR,
@@ -30,7 +30,7 @@ from medil.plots import COLOURS, PLANES, draw_plane, panels
 from medil.volume import Volume
 
 FALSE, TRUE = COLOURS[1], COLOURS[4]  # vermilion, orange
-AROUND_MM = 9.0  # shown around a bridge
+AROUND_MM = SHOWN_MM
 WINDOW = (0.0, 1.1)
 
 
@@ -151,7 +151,7 @@ def trade_off(frame: pd.DataFrame):
             if not found:
                 continue
             colour = COLOURS[number % len(COLOURS)]
-            mark = "*" if guard == best else "o"
+            mark = "*" if guard == best else "os"[number // len(COLOURS)]
             at = found.gain_db, found.left
             ax.plot(*at, mark, color=colour, ms=12 if guard == best else 6, label=NAMES[guard])
             ax.plot([at[0]] * 2, [found.low, found.high], color=colour, lw=1)
@@ -228,7 +228,7 @@ def _zoom(ax, plane: str, point_mm: np.ndarray, around_mm: float = AROUND_MM) ->
     ax.set_ylim(point_mm[up] - around_mm, point_mm[up] + around_mm)
 
 
-def _box(grid: Grid, point_mm: np.ndarray, around_mm: float = AROUND_MM * 0.6):
+def _box(grid: Grid, point_mm: np.ndarray, around_mm: float = AROUND_MM * 0.75):
     index = grid.ras_to_index(point_mm)
     half = around_mm / np.array(grid.spacing_mm)
     low = np.clip(np.floor(index - half), 0, None).astype(int)

@@ -170,8 +170,10 @@ def invented_table(frame: pd.DataFrame) -> pd.DataFrame:
     for arm in RIVALS:
         line = {"Rendering": NAMES[arm]}
         for condition in CONDITIONS:
-            name = condition.replace("1 -> ", "").replace("1x1x3 -> 0.8", "0.8, thick")
-            line[f"{name} mm"] = f"{density(heads, arm, condition):.2f}"
+            thick = ", thick" if condition.startswith("1x1x3") else ""
+            line[f"{condition.split(' -> ')[1]} mm{thick}"] = (
+                f"{density(heads, arm, condition):.2f}"
+            )
         lines.append(line)
     return pd.DataFrame(lines) if len(wide) else pd.DataFrame()
 

@@ -9,7 +9,17 @@ import torch
 from scipy import ndimage
 
 from eval import rows
-from eval.false_gyri import EXPERIMENT, arms, blocks, measure, report, score, verdict
+from eval.false_gyri import (
+    EXPERIMENT,
+    arms,
+    blocks,
+    measure,
+    page,
+    pictures,
+    report,
+    score,
+    verdict,
+)
 from eval.false_gyri.arms import GUARDS, INTERPOLATION, MAPS, MEDIL, RIVALS
 from eval.false_gyri.blocks import BRAIN, CONDITIONS, HEAD, NOISE, Block, Source
 from eval.false_gyri.report import ASKED
@@ -157,7 +167,7 @@ def test_without_rows_there_are_no_words():
 def test_tables_are_narrow_and_hold_what_was_judged():
     made = report.tables(recorded())
     assert list(made["false_gyri_invented"]) == [
-        "Rendering", "2 mm", "1 mm", "0.8 mm", "0.5 mm", "0.8, thick mm",
+        "Rendering", "2 mm", "1 mm", "0.8 mm", "0.5 mm", "0.8 mm, thick",
     ]  # fmt: skip
     assert made["false_gyri_guards_08"].loc[3, "Left (%)"] == "40 [40, 40]"
     assert made["false_gyri_maps"]["Off by (%)"].tolist() == ["0"] * len(MAPS)
@@ -170,3 +180,21 @@ def test_what_the_package_uses_is_what_the_recorded_rows_choose():
         pytest.skip("false_gyri is not recorded")
     assert report.chosen(frame) == f"mirrors_band_{100 * BAND_SHARE:.0f}"
     assert report.factor(frame) == pytest.approx(ERRORS_PER_SPREAD, rel=0.02)
+
+
+def test_pictures_show_the_bridge_that_was_found_and_every_guard(block, spline_model, monkeypatch):
+    monkeypatch.setattr(arms, "loaded", lambda release: spline_model)
+    walls = np.full_like(block.truths["0.8"].data.numpy(), 0.9)
+    walls[12:18, 4:] = 0.05
+    truths = {"0.8": block.truths["0.8"].with_data(torch.from_numpy(walls))}
+    made = Block("toy", truths, block.scans, (0.3, 0.7))
+    case = arms.Case(made, "1 -> 0.8", "tiny")
+    case.plain = walls.copy()
+    case.plain[:, 14:16, 14:16] = 0.9
+    found = page.largest_bridge(made, case)
+    assert (found.surface, found.where.sum()) == ("white", 6 * 2 * 2)
+    assert len(pictures.planes(made, "0.8", {"MedIL": case.plain}, found).axes) == 6
+    assert len(pictures.surfaces(made, "0.8", {"MedIL": case.plain}, found).axes) == 2
+    drawn = pictures.trade_off(recorded()).axes
+    assert len(drawn) == len(ASKED)
+    assert len(drawn[0].get_legend_handles_labels()[1]) == len(GUARDS)
