@@ -16,6 +16,7 @@ from eval.ablation import EXPERIMENT
 from eval.ablation.answer import answers
 from eval.ablation.blocks import CONDITIONS, FINER, NATIVE
 from eval.ablation.curve import curve_of
+from eval.ablation.measure import NAME, RUN
 from eval.ablation.names import name_of
 from eval.ablation.report import (
     ALL_GRIDS,
@@ -28,11 +29,12 @@ from eval.ablation.report import (
     runs_of,
     scores_of,
     sentence,
+    stages_table,
 )
 from eval.ablation.verdict import other_recipes, told
 from eval.arms.catalogue import LEARNED, all_learned
 from eval.pairs import interval
-from eval.rows import RESULTS
+from eval.rows import RESULTS, parts, read_rows
 from medil.plots import COLOURS, panels
 
 QUESTIONS = (  # first, second, where: the bars of the comparison, the paper's claim first
@@ -79,6 +81,30 @@ def recorded_ablation(folder: Path = RESULTS) -> Ablation | None:
     scores = scores_of(frame)
     others, curve = other_recipes(frame), curve_of(frame)
     return Ablation(scores, runs_of(frame), pairs_table(scores), others, curve)
+
+
+def stages(folder: Path = RESULTS) -> tuple[pd.DataFrame, str]:
+    """The stages of training, from the recipe that trained them: `stages_table`, and a sentence.
+
+    That recipe need not be the one that answers the primary comparisons. Empty where nothing is
+    recorded.
+    """
+    path = folder / f"{NAME}.jsonl"
+    if not parts(path):
+        return pd.DataFrame(), ""
+    rows = read_rows(path)
+    runs = rows[rows["experiment"] == RUN]
+    recipes = runs.loc[runs["arm"].str.contains(" @"), "condition"].unique()
+    hashes = runs.loc[runs["condition"].isin(recipes), "config_hash"]
+    if hashes.empty:
+        return pd.DataFrame(), ""
+    learns_nothing = (rows["experiment"] == NAME) & (rows["weights_sha256"] == "")
+    frame = EXPERIMENT.prepare(rows[rows["config_hash"].isin(hashes) | learns_nothing])
+    table = stages_table(scores_of(frame))
+    gains = table[table["Above stage 2 only (dB)"] != ""]
+    parts_of = zip(gains["Training"].str.partition("stages: ")[2], gains["Above stage 2 only (dB)"])
+    said = "; ".join(f"{stage} {gain} dB" for stage, gain in parts_of)
+    return table, f"Above patches alone: {said}. Trained with {' and '.join(told(runs_of(frame)))}."
 
 
 def missing_runs(runs: pd.DataFrame, arms: Sequence[str], seeds: int) -> str:

@@ -117,6 +117,13 @@ def test_the_forest_has_both_budgets_and_the_largest_lead_first(tmp_path):
     assert near_zero.get_markerfacecolor() == "w"  # LTE and LIIF are level there: undecided
 
 
+def test_stages_come_from_the_recipe_that_trained_them():
+    table, origin = pages.stages()
+    ways = table["Training"].str.extract(r"(stage.*)")[0]
+    assert {"stage 2 only", "stages: both", "stages: both + mix"} <= set(ways)
+    assert (table["Above stage 2 only (dB)"] != "").sum() >= 3 and "steps" in origin
+
+
 def test_three_sentences_answer_the_title_whatever_is_recorded(tmp_path):
     found = recorded(tmp_path, {"integrated": 1.0, "trilinear": 0.0, "literal/learned": -2.0,
                                 "trilinear/learned": 0.0})  # fmt: skip
