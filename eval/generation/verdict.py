@@ -33,7 +33,7 @@ def verdict(rows: pd.DataFrame) -> str:
         partial(_arms, rows), *(partial(_copies, by_set, arm) for arm in (ANATOMY, IMAGE)),
         partial(_renderings, by_set), partial(_control, rows), partial(_real, rows),
         partial(_blur, by_set), *(partial(_matched, by_set, arm) for arm in (ANATOMY, IMAGE)),
-        partial(_diversity, by_set), partial(_one_map, by_set),
+        partial(_diversity, rows, by_set), partial(_one_map, by_set),
     ]  # fmt: skip
     sentences = []
     for write in writers:
@@ -254,7 +254,7 @@ def _matched(means: Means, arm: str) -> str:
 MEDIL, FIXED = "integrated", "conv-1mm"  # arms of the paper's question
 
 
-def _diversity(means: Means) -> str:
+def _diversity(rows: pd.DataFrame, means: Means) -> str:
     """The paper's question: is MedIL less diverse than a fixed-size autoencoder, or sharper?"""
     plain = {arm: means[arm, parts.SAMPLED, "ms_ssim"] for arm in (MEDIL, FIXED)}
     power = {arm: means[arm, parts.SAMPLED, "power_4_8_db"] for arm in (MEDIL, FIXED)}
@@ -263,6 +263,8 @@ def _diversity(means: Means) -> str:
     sharp = FIXED if soft == MEDIL else MEDIL
     matched = means[sharp, parts.MATCHED + soft, "ms_ssim"]
     gap, left = plain[MEDIL] - plain[FIXED], matched - plain[soft]
+    own = rows[rows["arm"].isin((MEDIL, FIXED)) & (rows["condition"] == parts.SAMPLED)]
+    sets = int(own.groupby("arm")["subject"].nunique().min())
     left = left if sharp == MEDIL else -left
     if abs(gap) <= CLEAR_MS_SSIM and abs(left) <= CLEAR_MS_SSIM:
         says = "their diversity does not differ clearly either way"
@@ -275,7 +277,8 @@ def _diversity(means: Means) -> str:
         f"and a power at 4 to 8 mm of {power[MEDIL]:+.1f} dB of held-out heads'; on latents of "
         f"the fixed-size autoencoder {plain[FIXED]:.3f} and {power[FIXED]:+.1f} dB. With the "
         f"sharper set blurred to the other's power MS-SSIM differs by {left:+.3f}: {says} "
-        f"(precision {right[0]:.2f} and {right[1]:.2f}; a lower MS-SSIM means more diverse)."
+        f"(precision {right[0]:.2f} and {right[1]:.2f}; {sets} set{'s' * (sets > 1)} of samples "
+        "each; a lower MS-SSIM means more diverse)."
     )
 
 
