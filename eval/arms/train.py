@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from medil.config import RunConfig, TrainConfig
 from medil.errors import InputError
 from medil.model.base import LatentAutoencoder
 from medil.model.rivals import build
+from medil.system.files import atomic_output
 from medil.training.launch import launch
 from medil.training.patches import Scan, Step
 from medil.training.stages import hold, refinement
@@ -39,6 +41,20 @@ STAGES = {  # after an arm's name: (global_share, global_mix)
 GROUPED = (" @both+groups",)
 MOST_DECAY = 0.998
 Term = Callable[[Tensor, Tensor], Tensor]
+
+
+DIVERGED = ".diverged"  # ends the name of the note that a run without weights leaves
+
+
+def was_made(path: Path) -> bool:
+    """Whether a run left its weights, or a note that its loss stopped being finite."""
+    return path.exists() or path.with_suffix(DIVERGED).exists()
+
+
+def note_divergence(path: Path, error: Diverged) -> None:
+    """Leave a note in place of the weights of a run whose loss stopped being finite."""
+    with atomic_output(path.with_suffix(DIVERGED), force=True) as note:
+        note.write_text(f"step {error.args[0]}\n")
 
 
 class Diverged(Exception):

@@ -17,14 +17,13 @@ import torch
 
 from eval import heads
 from eval.arms.catalogue import ARMS
-from eval.arms.train import Diverged, recipe, train_arm
+from eval.arms.train import Diverged, note_divergence, recipe, train_arm, was_made
 from eval.rows import digest
 from eval.subjects import at_1_mm, box_between, cut_box, real
 from medil.config import RunConfig
 from medil.data.manifest import Entry, entries, local_entries
 from medil.errors import InputError
 from medil.model.weights import save_weights
-from medil.system.files import atomic_output
 from medil.system.workers import call_each
 from medil.training.patches import Scan
 
@@ -41,7 +40,6 @@ TITLES = {  # arm -> what it is called in tables
     "integrated-j5/learned": "integrated LTE, all learned",
     "trilinear/learned": "trilinear, all learned",
 }
-DIVERGED = "diverged"
 HEADS, BRAINS = MATERIALS = ("heads", "brains")  # synthetic, real
 BRAIN_TITLES = {f"{arm} @{BRAINS}": f"{title}, trained on brains" for arm, title in TITLES.items()}
 DATA = "ds002748"  # of the brains
@@ -143,8 +141,7 @@ class Run:
 
     def done(self, folder: Path = FOLDER) -> bool:
         """Whether the run was made, with weights or without."""
-        path = self.path(folder)
-        return path.exists() or path.with_suffix(f".{DIVERGED}").exists()
+        return was_made(self.path(folder))
 
 
 def train_run(run: Run, folder: Path = FOLDER) -> Path:
@@ -160,8 +157,7 @@ def train_run(run: Run, folder: Path = FOLDER) -> Path:
     try:
         trained = train_arm(run.config, scans, run.seed, run.steps, None, title=title)
     except Diverged as error:
-        with atomic_output(path.with_suffix(f".{DIVERGED}"), force=True) as note:
-            note.write_text(f"step {error.args[0]}\n")
+        note_divergence(path, error)
         return path
     facts = {
         "arm": run.name,

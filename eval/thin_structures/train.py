@@ -15,19 +15,17 @@ import torch
 from torch import Tensor
 
 from eval.arms.catalogue import ARMS, TRUNK
-from eval.arms.train import Diverged, recipe, train_arm
+from eval.arms.train import Diverged, note_divergence, recipe, train_arm, was_made
 from eval.rows import digest
 from eval.thin_structures.chests import FOLDER, training_file, training_scans
 from medil.config import ModelConfig, RunConfig
 from medil.errors import InputError
 from medil.model.weights import save_weights
-from medil.system.files import atomic_output
 from medil.training.losses import floored_rms
 
 VERSION = 1  # part of every run's name: raise it when training itself changes
 LEAST_STEPS = 200  # a warm-up is a quarter of it
 GRADIENT_WEIGHT = 1.0  # of the gradient's error, beside that of the image
-DIVERGED = "diverged"
 CONTROL = "control"
 
 
@@ -103,8 +101,7 @@ class Run:
 
     def done(self, folder: Path = FOLDER) -> bool:
         """Whether the run was made, with weights or without."""
-        path = self.path(folder)
-        return path.exists() or path.with_suffix(f".{DIVERGED}").exists()
+        return was_made(self.path(folder))
 
 
 def train_run(run: Run, folder: Path = FOLDER) -> Path:
@@ -122,8 +119,7 @@ def train_run(run: Run, folder: Path = FOLDER) -> Path:
             run.config, scans, run.seed, LEAST_STEPS, 60 * run.minutes, title=title, term=what.term
         )
     except Diverged as error:
-        with atomic_output(path.with_suffix(f".{DIVERGED}"), force=True) as note:
-            note.write_text(f"step {error.args[0]}\n")
+        note_divergence(path, error)
         return path
     facts = {
         "arm": run.name,

@@ -460,7 +460,9 @@ def test_tables_come_from_rows_alone(tmp_path):
     rows.append_rows(tmp_path / "extrapolation.jsonl", recorded_rows())
     files = EXPERIMENT.write(tmp_path, tmp_path / "tables")
     names = [path.stem.removeprefix("extrapolation_") for path in files]
-    assert sorted(names) == ["detail", "errors", "pairs", "provenance", "surface", "verdict"]
+    assert sorted(names) == [
+        *("answer", "detail", "errors", "pairs", "provenance", "surface", "verdict")
+    ]
     surface = (tmp_path / "tables" / "extrapolation_surface.csv").read_text()
     assert "+2.000 [+2.000, +2.000]" in surface
 

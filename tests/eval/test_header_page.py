@@ -15,8 +15,8 @@ from medil.config import preset
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.volume import load
+from tests.fragments import opened
 
-ROOT = Path(__file__).parents[2]
 SHAPE = (13, 18, 7)
 
 
@@ -98,17 +98,8 @@ def patch(path: Path, header) -> None:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    if browser.program() is None:
-        pytest.skip("needs Chromium")
-    site = tmp_path_factory.mktemp("site")
-    (site / "interactive").symlink_to(ROOT / "book/interactive")
-    (site / "book").mkdir()
-    body = (ROOT / "book/interactive/header/header.html").read_text("utf-8")
-    head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>header</title>'
-    (site / "book/page.html").write_text(head + body, "utf-8")
-    with browser.page() as opened:
-        opened.open((site / "book/page.html").as_uri())
-        yield opened
+    with opened(tmp_path_factory.mktemp("site"), "header") as page:
+        yield page
 
 
 def described(page: browser.Page, path: Path) -> dict:

@@ -16,6 +16,7 @@ from eval.speed import live as speed
 from medil.grid import Grid
 from medil.layers.operators import resample_cubic
 from medil.model.weights import load_release, short_digest, weights_sha256
+from tests.fragments import opened
 
 pytest.importorskip("nilearn")
 
@@ -45,19 +46,10 @@ def block(model) -> live.Block:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """The fragment that the pages include, on a page that is opened as a file."""
-    if browser.program() is None:
-        pytest.skip("needs Chromium")
-    site = tmp_path_factory.mktemp("site")
-    (site / "interactive").symlink_to(ROOT / "book/interactive")
-    (site / "book").mkdir()
-    body = (ROOT / "book/interactive/live/live.html").read_text("utf-8")
-    head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>live</title>'
-    (site / "book/page.html").write_text(head + body, "utf-8")
-    with browser.page() as opened:
-        opened.open((site / "book/page.html").as_uri())
-        assert opened.evaluate(MOUNTED)
-        yield opened
+    """The fragment that the pages include."""
+    with opened(tmp_path_factory.mktemp("site"), "live") as page:
+        assert page.evaluate(MOUNTED)
+        yield page
 
 
 def show(page: browser.Page, **state) -> None:
