@@ -162,7 +162,7 @@ def _look(client: Client, had_workers: float, patience_s: float) -> float:
     if time.monotonic() - had_workers > patience_s:
         raise InputError(
             f"the Dask scheduler has had no worker for {patience_s:.0f} s; start some with: "
-            f"dask worker {client.scheduler_info()['address']} --nthreads 1. {RESUMES}."
+            f"dask worker {client.scheduler_info()['address']}. {RESUMES}."
         )
     return had_workers
 
