@@ -211,7 +211,7 @@ def test_snapshots_are_taken_at_the_step_and_at_the_time(heads, monkeypatch):
 def test_every_arm_of_a_seed_sees_the_same_steps(heads, monkeypatch):
     seen = []
 
-    def update(model, optimiser, step, settings, seed, fabric, term):
+    def update(model, optimiser, step, settings, seed, fabric, term=None):
         seen.append((float(step.target.sum()), seed, step.latent_grid.affine_vox2ras[0, 3]))
         return {"loss": 1.0}
 
@@ -252,7 +252,7 @@ def test_a_grouped_run_holds_the_lte_still_in_stage_one_and_trains_all_in_stage_
 def test_stages_see_whole_volumes_as_often_as_they_say(heads, monkeypatch, stage, whole):
     widest = []
 
-    def update(model, optimiser, step, settings, seed, fabric, term):
+    def update(model, optimiser, step, settings, seed, fabric, term=None):
         widest.append(max(step.latent_grid.spacing_mm))
         return {"loss": 1.0}
 
