@@ -106,7 +106,7 @@ def test_code_fits_the_text_column_without_marks_for_tools(path):
         assert not re.search(r"#\s*(noqa|fmt:|type: ignore)", line), line
 
 
-@each_formatted
+@each_notebook
 def test_folded_cells_say_what_they_hold(path):
     for cell in code_cells(path):
         if any(tag.startswith("hide-") for tag in cell["metadata"].get("tags", [])):
