@@ -184,6 +184,7 @@ class Experiment:
 
     def _run(self, options: argparse.Namespace) -> None:
         options.path = make_folder(options.out or self._folder(options)) / f"{self.name}.jsonl"
+        rows.mend(options.path)
         provenance = rows.Provenance.now(options.profile)
         todo = list(self.tasks(options, provenance)) if self.tasks else []
         where = (0, None) if self.in_order else (options.workers, options.scheduler)

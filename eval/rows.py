@@ -10,12 +10,14 @@ from __future__ import annotations
 import fcntl
 import gzip
 import hashlib
+import io
 import json
 import math
 import os
 import platform
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -181,22 +183,59 @@ def append_rows(path: str | Path, rows: Iterable[Row]) -> int:
     if not path.parent.is_dir():
         raise InputError(f"{path.parent} does not exist; make that folder first.")
     lines = [json.dumps(r.to_record(), sort_keys=True, allow_nan=False) for r in rows]
-    if not lines:
-        return 0
-    with path.open("a+b", buffering=0) as file:  # closing releases the lock
-        fcntl.flock(file, fcntl.LOCK_EX)
-        size = file.seek(0, os.SEEK_END)
-        torn = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
-        text = ("\n" if torn else "") + "".join(line + "\n" for line in lines)
-        left = memoryview(text.encode())
-        try:
-            while left:
-                left = left[file.write(left) :]
-            os.fsync(file.fileno())
-        except OSError as error:
-            os.ftruncate(file.fileno(), size)
-            raise WriteError(f"{path} could not be written: {error.strerror}.") from error
+    if lines:
+        with _opened(path) as file:
+            _append(file, "".join(line + "\n" for line in lines))
     return len(lines)
+
+
+def mend(path: str | Path) -> None:
+    """Cut off the half of a row in which ``NAME.jsonl`` ends after a power cut, and say so.
+
+    Raises:
+        WriteError: The disk refused it.
+    """
+    if Path(path).is_file():
+        with _opened(Path(path)):
+            pass
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[io.FileIO]:
+    """A file of whole rows, for this writer alone."""
+    try:
+        with path.open("a+b", buffering=0) as file:  # closing releases the lock
+            fcntl.flock(file, fcntl.LOCK_EX)
+            _end_whole(file, path.name)
+            yield file
+    except OSError as error:
+        raise WriteError(f"{path} could not be written: {error.strerror or error}.") from error
+
+
+def _end_whole(file: io.FileIO, name: str) -> None:
+    """Let a file end in a whole row: a last one that only lacks its line break is kept."""
+    size = file.seek(0, os.SEEK_END)
+    if not size or os.pread(file.fileno(), 1, size - 1) == b"\n":
+        return
+    last = os.pread(file.fileno(), size, 0).rpartition(b"\n")[2]
+    try:
+        json.loads(last)
+        _append(file, "\n")
+    except ValueError:
+        file.truncate(size - len(last))
+        print(f"{name} ended in half a row, which is cut off; it is measured again.")
+
+
+def _append(file: io.FileIO, text: str) -> None:
+    """Append a text whole or not at all, also on Ctrl-C."""
+    size, left = file.seek(0, os.SEEK_END), memoryview(text.encode())
+    try:
+        while left:
+            left = left[file.write(left) :]
+        os.fsync(file.fileno())
+    except BaseException:
+        file.truncate(size)
+        raise
 
 
 def read_rows(path: str | Path) -> pd.DataFrame:
@@ -216,10 +255,10 @@ def read_rows(path: str | Path) -> pd.DataFrame:
             f"there are no recorded rows at {path.name}; "
             "record some with: python -m eval.reconstruction --profile quick"
         )
-    records = [r for f in files for r in _records(f)]
-    if not records:
+    found = [record for f in files for record in records(f)]
+    if not found:
         raise InputError(f"{path.name} holds no whole row; record some first.")
-    frame = pd.DataFrame.from_records(records, columns=list(SCHEMA))
+    frame = pd.DataFrame.from_records(found, columns=list(SCHEMA))
     frame["recorded_at"] = pd.to_datetime(frame["recorded_at"], utc=True)
     frame["value"] = frame["value"].astype(float)
     return frame
@@ -255,8 +294,9 @@ def _bytes(path: Path) -> bytes:
     return gzip.decompress(data) if path.suffix == ".gz" else data
 
 
-def _records(path: Path) -> Iterable[dict[str, Any]]:
-    text = _bytes(path).decode("utf-8")
+def records(path: Path) -> Iterable[dict[str, Any]]:
+    """The whole rows of one file, as flat mappings; a warning for each line that is none."""
+    text = _bytes(path).decode("utf-8", "replace")
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
@@ -292,7 +332,12 @@ def latest(frame: pd.DataFrame) -> pd.DataFrame:
 
 def recorded_identities(path: str | Path) -> set[Identity]:
     """What a file already holds, as `IDENTITY` tuples; empty when there is no file."""
-    return {tuple(r[name] for name in IDENTITY) for p in parts(path) for r in _records(p)}
+    return {identity(record) for part in parts(path) for record in records(part)}
+
+
+def identity(record: Mapping[str, Any]) -> Identity:
+    """The fields of a record that identify its measurement (`IDENTITY`)."""
+    return tuple(record[name] for name in IDENTITY)
 
 
 def now_utc() -> str:

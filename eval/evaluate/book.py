@@ -27,10 +27,11 @@ from eval.evaluate import EXPERIMENT
 from eval.evaluate.cases import arms
 from eval.evaluate.inputs import PLAN, RULES, Checked, Plan, write_plan
 from eval.pages.results import pack_rows
-from eval.rows import IDENTITY
+from eval.rows import identity, records
 from eval.tables import markdown
 from medil.errors import InputError
-from medil.system.files import atomic_output
+from medil.system.children import tied
+from medil.system.files import PART, atomic_output, sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = Path(__file__).resolve().parent / "template"
@@ -54,7 +55,8 @@ def build(out: Path, plan: Plan, wanted: frozenset[tuple[str, ...]], profile: st
     Raises:
         InputError: A page did not run or the book did not build; the old one stays.
     """
-    with tempfile.TemporaryDirectory(prefix=".part-", dir=out) as name:
+    sweep(out)
+    with tempfile.TemporaryDirectory(prefix=PART, dir=out) as name:
         part = Path(name)
         source, rows = part / "src", part / "rows"
         for folder in (source / "notebooks", rows):
@@ -77,8 +79,7 @@ def build(out: Path, plan: Plan, wanted: frozenset[tuple[str, ...]], profile: st
 
 def keep_rows(path: Path, folder: Path, wanted: frozenset[tuple[str, ...]]) -> None:
     """Copy the rows that the report is about; it may hold others, of an earlier call."""
-    lines = path.read_text("utf-8").splitlines()
-    kept = [line for line in lines if tuple(json.loads(line)[f] for f in IDENTITY) in wanted]
+    kept = [json.dumps(r, sort_keys=True) for r in records(path) if identity(r) in wanted]
     (folder / path.name).write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
@@ -148,7 +149,7 @@ def execute(
     environment = dodo.kernel_environment() | {"PYTHONWARNINGS": "ignore"}
     program = subprocess.Popen(
         command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        text=True,
+        text=True, **tied(),
     )  # fmt: skip
     running.append(program)
     _, errors = program.communicate()
@@ -242,7 +243,9 @@ def render(source: Path, out: Path) -> Path:
 
     program = Path(sys.executable).with_name("jupyter-book")
     command = [str(program), "build", str(source), "-W", "-n", "-q", "--path-output", str(out)]
-    ran = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    ran = subprocess.run(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, **tied()
+    )
     if ran.returncode:
         errors = ran.stderr.split("Traceback")[0].strip()[-1500:]
         raise InputError(f"the report did not build; an older one stays as it was. {errors}")

@@ -144,4 +144,5 @@ def prepare(out: Path, force: bool) -> Path:
     path = out / "rows" / f"{NAME}.jsonl"
     if force:
         path.unlink(missing_ok=True)
+    rows.mend(path)
     return path

@@ -26,6 +26,7 @@ from eval.rows import RESULTS, latest, parts, read_rows
 from eval.tables import folded, listed, provenance
 from medil.errors import InputError
 from medil.model.weights import short_digest
+from medil.system.files import atomic_output
 
 ROWS = "../rows"  # where a page finds the packed rows
 
@@ -219,7 +220,8 @@ def pack_rows(folder: Path, out: Path) -> list[Path]:
         out.mkdir(parents=True, exist_ok=True)
         text = rows.to_csv(index=False).encode()
         written.append(out / f"{experiment.name}.csv.gz")
-        written[-1].write_bytes(gzip.compress(text, mtime=0))
+        with atomic_output(written[-1], force=True) as temporary:
+            temporary.write_bytes(gzip.compress(text, mtime=0))
     return written
 
 

@@ -26,6 +26,7 @@ from medil.data.manifest import Entry, fetch
 from medil.errors import InputError
 from medil.io.listing import list_images
 from medil.preprocess import pipeline
+from medil.system.files import atomic_output
 
 NAME = "preprocessing"
 VERSION = 1  # raise it when other scans are simulated or another command is measured
@@ -160,4 +161,5 @@ def write_scans(folder: Path, images: Sequence[nib.Nifti1Image], count: int) -> 
             noisy = np.where(data != 0, data + noise * data.max(), 0).astype(np.float32)
             header = image.header.copy()
             header.set_data_dtype(np.float32)
-            nib.save(nib.Nifti1Image(noisy, image.affine, header), path)
+            with atomic_output(path) as temporary:
+                nib.save(nib.Nifti1Image(noisy, image.affine, header), temporary)

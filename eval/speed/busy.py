@@ -14,6 +14,7 @@ from eval.rows import spacing_text
 from eval.speed import child
 from eval.speed.timing import BUSY, Plan, Timing
 from eval.speed.whole import RESIZED_MM, THREADS, Brain, real_brain
+from medil.system.children import tied
 from medil.system.threads import POLICY
 
 ARMS = {"threads spin": "active", "threads sleep": "passive"}
@@ -50,7 +51,7 @@ def beside_another(brain: Brain, rounds: int) -> list[Timing]:
 @contextmanager
 def another_process() -> Iterator[None]:
     """One process that computes on a core until the block ends."""
-    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"], **tied())
     try:
         yield
     finally:

@@ -20,6 +20,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from medil.system.children import tied
+
 ROOT = Path(__file__).parents[2]
 MB = 1e6
 MARK = "speed-child "  # before the line of JSON: libraries print too
@@ -52,7 +54,7 @@ def run_job(
     begun = time.perf_counter()
     ran = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **settings, **(environment or {})}, text=True,
-        capture_output=True,
+        capture_output=True, **tied(),
     )  # fmt: skip
     process_s = time.perf_counter() - begun
     lines = [line for line in ran.stdout.splitlines() if line.startswith(MARK)]

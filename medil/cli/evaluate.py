@@ -17,6 +17,7 @@ import click
 
 from medil.cli.options import FILE, bids_suffix, folder, model_options
 from medil.errors import InputError
+from medil.system.children import tied
 
 PATIENCE_S = 20.0  # time that processes have after Ctrl-C to end by themselves
 NEEDED = ("pandas", "skimage", "matplotlib", "itables", "papermill", "jupyter_book")
@@ -97,7 +98,7 @@ def checkout() -> Path:
 
 def run_program(command: Sequence[str], folder: Path) -> int:
     """Run a program in a folder and return its exit code; after Ctrl-C, wait for its end."""
-    with subprocess.Popen(command, cwd=folder) as program:
+    with subprocess.Popen(command, cwd=folder, **tied()) as program:
         try:
             return program.wait()
         except KeyboardInterrupt:  # a terminal signals both processes, `kill` only this one

@@ -48,6 +48,7 @@ from medil.cli.sample import sample
 from medil.cli.store import store
 from medil.cli.train import train, train_appearance, train_ldm, train_segmenter
 from medil.errors import InputError, printable
+from medil.system.children import tied
 from medil.system.files import check_output, make_folder
 from medil.system.memory import require_memory
 
@@ -360,7 +361,8 @@ def book(profile: str) -> None:
     if find_spec("doit") is None:
         raise InputError("the book needs doit; install it with: pip install -e '.[book]'")
     environment: dict[str, Any] = {**os.environ, "PROFILE": profile}
-    built = subprocess.run([sys.executable, "-m", "doit", "run", "book"], cwd=root, env=environment)
+    command = [sys.executable, "-m", "doit", "run", "book"]
+    built = subprocess.run(command, cwd=root, env=environment, **tied())
     if built.returncode:
         raise click.exceptions.Exit(built.returncode)
     click.echo(f"The book is at {root / '_build' / 'html' / 'index.html'}")

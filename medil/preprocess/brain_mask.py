@@ -15,6 +15,7 @@ from torch import Tensor
 
 from medil.errors import InputError, needs
 from medil.io.intensity import replace_nonfinite
+from medil.system.children import tied
 from medil.volume import Volume, load, save
 
 DEEPBET, SYNTHSTRIP, GIVEN = METHODS = ("deepbet", "synthstrip", "given")
@@ -78,7 +79,7 @@ def _by_synthstrip(volume: Volume) -> Tensor:
         save(Volume(volume.data.float(), volume.grid), head)
         command = [program, "-i", str(head), "-m", str(mask)]
         try:
-            subprocess.run(command, check=True, capture_output=True, timeout=SYNTHSTRIP_S)
+            subprocess.run(command, check=True, capture_output=True, timeout=SYNTHSTRIP_S, **tied())
         except (subprocess.SubprocessError, OSError) as error:
             raise InputError(f"{PROGRAM} failed on this scan: {type(error).__name__}.") from error
         return load(mask).data > 0.5

@@ -6,6 +6,7 @@ import glob
 import hashlib
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -70,11 +71,33 @@ def atomic_output(path: str | Path, force: bool = False) -> Iterator[Path]:
             usual_mode = temporary.stat().st_mode  # some writers make files that others cannot read
             yield temporary
             temporary.chmod(usual_mode)
+            flush(temporary)
             os.replace(temporary, path)
+            flush(path.parent)
     except OSError as error:
         raise WriteError(f"{path} could not be written: {error.strerror or error}.") from error
     finally:  # also on Ctrl-C
         temporary.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, lie on the disk: a power cut loses them no more.
+
+    A file is flushed before it is renamed and its folder after: the name would else come first.
+    """
+    if path.is_dir():
+        with suppress(OSError):  # not every system can
+            _flush(path, os.O_RDONLY)
+    else:
+        _flush(path, os.O_RDWR)
+
+
+def _flush(path: Path, how: int) -> None:
+    descriptor = os.open(path, how)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove_leftovers(path: Path) -> None:
@@ -83,6 +106,15 @@ def remove_leftovers(path: Path) -> None:
         with suppress(OSError), leftover.open("rb") as file:
             if time.time() - leftover.stat().st_mtime > SETTLED_S and _lock(file):
                 leftover.unlink()
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left in a folder that this process alone writes to."""
+    for leftover in folder.glob(f"{PART}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def _lock(file: BinaryIO) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -16,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from medil.errors import InputError
+from medil.system.children import end_with_parent
 from medil.system.cluster import RESUMES, Call, WorkerDied, as_done, connected
 from medil.system.memory import free_memory_bytes
 
@@ -174,11 +174,4 @@ def _call(function: Callable[..., Any], tasks: Sequence[tuple]) -> None:
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End this process when the one that started it was killed, instead of working on unseen."""
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
+    end_with_parent()

@@ -28,7 +28,7 @@ from medil.io.intensity import Intensity, replace_nonfinite, robust_intensity
 from medil.io.listing import Listed
 from medil.io.source import as_one_of_many, suffix_of
 from medil.regrid import box_average
-from medil.system.files import file_sha256, make_folder
+from medil.system.files import PART, file_sha256, make_folder, sweep
 from medil.system.lock import only_writer
 from medil.training.patches import prepare_scan
 from medil.training.store import FORMAT, META, Coding, read_facts, store_facts, zarr_3
@@ -106,8 +106,7 @@ class _Builder:
     def __init__(self, folder: Path, intensity: Intensity | None) -> None:
         self.folder, self.intensity = folder, intensity
         claim(folder, intensity)
-        for leftover in folder.glob(".part-*"):  # of a build that was killed
-            shutil.rmtree(leftover)
+        sweep(folder)
         self.facts = read_facts(folder)
         self.by_hash = {facts["sha256"]: key for key, facts in self.facts.items()}
         self.by_path = {facts["source"]: key for key, facts in self.facts.items()}
@@ -150,7 +149,7 @@ class _Builder:
             self.by_path[self.facts[key]["source"]] = key
 
     def _remove(self, key: str) -> None:
-        doomed = self.folder / f".part-{key}"
+        doomed = self.folder / f"{PART}{key}"
         # Renamed first, so that a killed build leaves no half of it under its name.
         os.rename(self.folder / key, doomed)
         shutil.rmtree(doomed)
@@ -218,7 +217,7 @@ def claim(folder: Path, intensity: Intensity | None) -> None:
 @contextmanager
 def _whole(final: Path) -> Iterator[Path]:
     """A temporary folder that is renamed to `final` when the block ends well."""
-    temporary = final.with_name(f".part-{final.name}")
+    temporary = final.with_name(f"{PART}{final.name}")
     try:
         yield temporary
         os.rename(temporary, final)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
 from eval import rows
@@ -114,6 +115,19 @@ def test_a_reports_rows_leave_out_what_it_is_not_about(recorded, tmp_path):
     evaluate_book.keep_rows(path, tmp_path, wanted)
     assert set(rows.read_rows(tmp_path / path.name)["arm"]) == {"copy"}
     assert plan.volumes[0].name == "one"
+
+
+def test_a_torn_row_costs_itself_and_not_the_report(recorded, tmp_path, capsys):
+    path, plan = recorded
+    torn = tmp_path / "report" / "rows" / path.name
+    torn.parent.mkdir(parents=True)
+    torn.write_bytes(path.read_bytes()[:-30])
+    before = len(path.read_bytes().splitlines())
+    with pytest.warns(UserWarning, match=f"line {before} is not a row"):
+        evaluate_book.keep_rows(torn, tmp_path, evaluate.wanted(plan))
+    assert evaluate.prepare(tmp_path / "report", force=False) == torn
+    assert "ended in half a row" in capsys.readouterr().out
+    evaluate_book.keep_rows(torn, tmp_path, evaluate.wanted(plan))
 
 
 # The report's folder
@@ -311,3 +325,18 @@ def test_an_interrupt_is_passed_on_and_waited_for(tmp_path):
                          env={"PYTHONPATH": str(root)}, capture_output=True, text=True)  # fmt: skip
     assert ran.returncode == 130, ran.stderr
     assert (tmp_path / "told").exists()
+
+
+def test_a_killed_verb_takes_the_suite_with_it(tmp_path):
+    parent = (
+        "import sys\nfrom pathlib import Path\nimport medil.cli.evaluate as v\n"
+        "program = 'import os, time; print(os.getpid(), flush=True); time.sleep(60)'\n"
+        "v.run_program([sys.executable, '-c', program], Path('.'))\n"
+    )
+    command = [sys.executable, "-c", parent]
+    environment = {"PYTHONPATH": str(Path(verbs_evaluate.__file__).parents[2])}
+    pipe = {"stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, **pipe) as verb:
+        suite = psutil.Process(int(verb.stdout.readline()))
+        verb.kill()
+        assert suite.wait(timeout=10) is None  # not a child of this process

@@ -150,14 +150,34 @@ def test_unknown_and_missing_fields_are_named(row):
         rows.check_record(record)
 
 
-def test_a_torn_last_line_costs_that_line_alone(tmp_path, row):
+def test_a_torn_last_line_costs_that_line_alone_and_is_cut_off_with_a_word(tmp_path, row, capsys):
     path = tmp_path / "r.jsonl"
     rows.append_rows(path, [row, replace(row, subject="b")])
     path.write_bytes(path.read_bytes()[:-40])  # a crash in the middle of the second row
     rows.append_rows(path, [replace(row, subject="c")])
-    with pytest.warns(UserWarning, match="line 2 is not a row"):
-        frame = rows.read_rows(path)
-    assert list(frame["subject"]) == ["a", "c"]
+    assert capsys.readouterr().out.count("r.jsonl ended in half a row") == 1
+    assert list(rows.read_rows(path)["subject"]) == ["a", "c"]
+    path.write_bytes(path.read_bytes()[:-1])  # whole, but for its line break
+    rows.mend(path)
+    assert list(rows.read_rows(path)["subject"]) == ["a", "c"]
+    assert not capsys.readouterr().out and path.read_bytes().endswith(b"}\n")
+    path.write_bytes(b'{"a')
+    rows.mend(path)
+    assert path.read_bytes() == b""
+
+
+def test_an_interrupted_append_leaves_the_rows_that_were_there(tmp_path, row, monkeypatch):
+    path = tmp_path / "r.jsonl"
+    rows.append_rows(path, [row])
+    before = path.read_bytes()
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(rows.os, "fsync", interrupted)
+        rows.append_rows(path, [replace(row, subject="b")])
+    assert path.read_bytes() == before
 
 
 def _write_many(path, row, name, count):

@@ -127,3 +127,18 @@ def test_leftovers_of_killed_writers_are_removed_and_those_of_live_ones_stay(tmp
         assert live.exists() and not dead.exists()
         live.write_bytes(b"first")
     assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "scan.nii.gz"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs Linux's /proc")
+def test_bytes_are_on_the_disk_before_their_name_and_the_name_before_the_end(tmp_path, monkeypatch):
+    calls, fsync, replace = [], os.fsync, os.replace
+
+    def flushed(descriptor):
+        calls.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "replace", lambda a, b: calls.append("renamed") or replace(a, b))
+    with atomic_output(tmp_path / "a") as temporary:
+        temporary.write_text("whole")
+    assert calls == [str(temporary), "renamed", str(tmp_path)]
