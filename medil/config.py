@@ -52,7 +52,7 @@ class Schedule:
     ema_decay: float  # of the averaged weights
     log_every: int  # steps
     save_every: int  # steps
-    bf16: bool  # networks run in bfloat16
+    bf16: bool  # networks run in bfloat16 where the machine has it
     threads: int  # of torch
 
     def __post_init__(self) -> None:

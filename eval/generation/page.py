@@ -30,6 +30,7 @@ from medil.model.autoencoder import MedIL
 from medil.model.tiles import slabs
 from medil.synth.attributes import Spread
 from medil.synth.box import box_grid
+from medil.system.device import network_precision
 from medil.volume import Volume
 
 SEED = 4711  # of the heads drawn here: in no training set
@@ -66,11 +67,11 @@ def as_latent(mean: torch.Tensor, flow: LatentFlow, model: MedIL) -> Latent:
 def rendered(model: MedIL, latent: Latent, grids: Sequence[Grid]) -> list[Volume]:
     """A latent decoded on several grids, for little more than the cost of one.
 
-    The networks run once, in bfloat16; only the last layer depends on the voxel size. Grids are
-    parallel to the latent's grid and inside its box.
+    The networks run once, in bfloat16 where the machine has it; only the last layer depends on
+    the voxel size. Grids are parallel to the latent's grid and inside its box.
     """
     z, volumes = latent.mean[None].to(model.device), []
-    with torch.autocast("cpu", torch.bfloat16):
+    with network_precision(z.device):
         features = model.decode_features(z)
     for grid in grids:
         out = torch.empty(grid.shape)

@@ -36,6 +36,7 @@ from medil.diffusion.training import FlowLearner, load_flow, load_flow_release
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.model.base import LatentAutoencoder
+from medil.system.device import network_precision
 
 MOST_VOXELS = 1_000_000  # rendered at a time
 Sampler = LatentFlow | AppearanceFlow
@@ -124,14 +125,14 @@ def render(model: LatentAutoencoder, latent: Tensor, latent_grid: Grid, grid: Gr
     """Render one latent [C, d, h, w] on a grid, slab by slab: [D, H, W] float32, 0 ... 1 scale.
 
     A fixed-size autoencoder decodes on a grid of its own, so it renders the whole at once.
-    Networks work in bfloat16 where torch allows it, as in training.
+    Networks work in bfloat16 where the machine has it, as in training.
     """
     most = MOST_VOXELS if model.config.architecture == "medil" else grid.n_voxels
     thick = max(1, most // (grid.shape[1] * grid.shape[2]))
     slabs = []
     for start in range(0, grid.shape[0], thick):
         shape = (min(thick, grid.shape[0] - start), *grid.shape[1:])
-        with torch.autocast("cpu", torch.bfloat16):
+        with network_precision(torch.device("cpu")):
             part = model.decode_tensor(latent[None], latent_grid, grid.crop((start, 0, 0), shape))
         slabs.append(part[0, 0].float().numpy())
     return np.concatenate(slabs)

@@ -23,6 +23,7 @@ from medil.anatomy.painted import (
 )
 from medil.anatomy.segmenter import load_segmenter, save_segmenter
 from medil.errors import InputError
+from medil.system.device import training_precision
 from medil.system.files import make_folder
 from medil.training.run import Learner, Run
 from medil.training.update import copy_parameters, take_step
@@ -69,7 +70,7 @@ class SegmenterLearner(Learner):
 
         def part_loss(index: int, count: int) -> Tensor:
             x, place, labels = (t.chunk(count)[index] for t in tensors)
-            with torch.autocast(fabric.device.type, torch.bfloat16, enabled=settings.bf16):
+            with training_precision(fabric.device, settings.bf16):
                 scores = model(x, place)
             return tissue_loss(scores.float(), labels, settings.dice_weight)
 

@@ -22,6 +22,7 @@ from medil.grid import Grid
 from medil.model.base import LatentAutoencoder
 from medil.model.weights import readable, with_weights, write_weights
 from medil.synth.attributes import Spread
+from medil.system.device import training_precision
 from medil.system.tensors import read_tensors
 from medil.training.run import Learner, Run
 from medil.training.update import copy_parameters, take_step
@@ -67,7 +68,7 @@ class AppearanceLearner(Learner):
 
         def part_loss(index: int, count: int) -> Tensor:
             part = [t.chunk(count)[index].to(fabric.device) for t in drawn]
-            with torch.autocast(fabric.device.type, torch.bfloat16, enabled=settings.bf16):
+            with training_precision(fabric.device, settings.bf16):
                 return model(*part)
 
         record = take_step(model, optimiser, settings, fabric, part_loss)

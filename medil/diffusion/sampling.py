@@ -25,6 +25,7 @@ from medil.io.intensity import Intensity, robust_intensity
 from medil.latent import Latent
 from medil.model.autoencoder import MedIL
 from medil.model.base import MIDDLE, LatentAutoencoder
+from medil.system.device import network_precision
 from medil.volume import Volume, replace_nonfinite
 
 STEPS = 30  # from noise to data, by default
@@ -137,7 +138,7 @@ def _guided(
 ) -> Tensor:
     """The velocity with classifier-free guidance."""
     times = torch.full((len(z),), float(now), device=z.device)
-    with torch.autocast(z.device.type, torch.bfloat16):
+    with network_precision(z.device):
         velocity = flow.velocity(z, times, conditions, coarse)
         if guidance == 1:
             return velocity

@@ -45,7 +45,7 @@ from medil.model.weights import (
     write_weights,
 )
 from medil.synth.attributes import Spread
-from medil.system.device import place_model
+from medil.system.device import place_model, training_precision
 from medil.system.files import atomic_output, make_folder
 from medil.system.tensors import read_tensors
 from medil.training.run import Learner, Run
@@ -95,7 +95,7 @@ class FlowLearner(Learner):
 
         def part_loss(index: int, count: int) -> Tensor:
             part = [[t.chunk(count)[index] for t in level] for level in levels]
-            with torch.autocast(fabric.device.type, torch.bfloat16, enabled=settings.bf16):
+            with training_precision(fabric.device, settings.bf16):
                 return model(*part)
 
         record = take_step(model, optimiser, settings, fabric, part_loss)

@@ -80,6 +80,14 @@ def network_precision(
     return nullcontext()
 
 
+def training_precision(device: torch.device, bf16: bool) -> AbstractContextManager:
+    """A context in which a loss is computed: bfloat16 if it is asked for and the machine has it.
+
+    Processors that emulate bfloat16 train several times slower in it than in float32.
+    """
+    return network_precision(device, "auto" if bf16 else "float32")
+
+
 def to_host(slabs: Iterator[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:
     """Move numbered slabs to the CPU; a slab on CUDA is copied while the next is computed."""
     waiting: tuple[int, Tensor, torch.cuda.Event] | None = None

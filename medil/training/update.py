@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from medil.config import ModelConfig, RunConfig, Schedule, TrainConfig
 from medil.errors import InputError
+from medil.system.device import training_precision
 from medil.training.losses import Adversary, total_loss
 from medil.training.patches import Scan, Step, global_step, patch_step
 
@@ -180,7 +181,7 @@ def step_loss(
     """Loss (a scalar with a graph) and estimate [B, 1, D, H, W] of one part of a batch."""
     device = _bare(model).device
     x, target = step.x.to(device), step.target.to(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=settings.bf16):
+    with training_precision(device, settings.bf16):
         estimate, mean, log_var = model(
             x, step.grid, step.latent_grid, step.target_grid, noise.to(device)
         )

@@ -15,6 +15,7 @@ import torch
 from medil.errors import InputError
 from medil.latent import Latent
 from medil.model.autoencoder import MedIL
+from medil.system.device import training_precision
 from medil.volume import Volume, replace_nonfinite
 
 
@@ -39,8 +40,8 @@ def best_latent(
         steps: Gradient steps; 0 gives back the start.
         learning_rate: Learning rate of Adam, in latent units.
         start: Where the search begins; `model.encode(volume)` when None.
-        bf16: Search with the convolutions in bfloat16, as in training: several times faster on
-            a CPU, and blind to errors far below those of the decoder.
+        bf16: Search with the convolutions in bfloat16 where the machine has it, as in training:
+            several times faster, and blind to errors far below those of the decoder.
 
     Returns:
         The best latent, and the root mean square error of the rendering before each step and
@@ -59,7 +60,7 @@ def best_latent(
     optimiser = torch.optim.Adam([z], lr=learning_rate)
     best, least, history = start.mean, math.inf, []
     for step in range(steps + 1):
-        with torch.autocast(z.device.type, torch.bfloat16, enabled=bf16):
+        with training_precision(z.device, bf16):
             rendered = model.decode_tensor(z, start.grid, volume.grid)
         mse = (rendered.float() - truth).square().mean()
         history.append(math.sqrt(mse.item()))
