@@ -16,11 +16,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from medil.grid import Grid
-from medil.layers.bases import local_fourier
+from medil.grid import Grid, centres_mm
+from medil.layers.bases import cubic_bspline, local_fourier
 from medil.layers.blocks import ResidualBlock
 from medil.layers.operators import LiteralLTE
-from medil.layers.projection import analyse
+from medil.layers.projection import analyse, least_squares, synthesise, synthesise_points
+from medil.volume import Volume
 
 
 def positions(shape: Sequence[int]) -> Tensor:
@@ -311,3 +312,28 @@ def race(
         return torch.stack(errors).mean()
 
     return fit(renderer, loss, look, look_at, learning_rate)
+
+
+def spline_error(crop: Crop, channels: int, pitch_mm: float, ridge: float = 1e-3) -> float:
+    """Mean squared error of cubic B-splines, by least squares, that keep no more numbers per mm^3.
+
+    `channels` numbers for each cell of `pitch_mm` are what the operators of the race keep.
+    """
+    per_axis = int(crop.voxels.extent_mm[0] * channels ** (1 / 3) / pitch_mm + 1e-9)
+    coarse = crop.voxels.resized((per_axis,) * 3)
+    kept = least_squares(crop.values.double(), cubic_bspline(), crop.voxels, coarse, ridge)
+    rebuilt = synthesise(kept[:, :, None, None, None], cubic_bspline(), coarse, crop.voxels)
+    return float((rebuilt - crop.values).square().mean())
+
+
+# Large voxels
+
+
+def read_both_ways(volume: Volume, coarse: Grid) -> tuple[Volume, Volume]:
+    """A volume, linear between its centres, read on coarser voxels: at centres, and averaged."""
+    values = volume.data.double()[None, None, None, None, None]
+    hat, points = local_fourier(0), centres_mm(coarse).reshape(-1, 3)
+    at_points = synthesise_points(values, hat, volume.grid, points)
+    averages = synthesise(values, hat, volume.grid, coarse)
+    shape = coarse.shape
+    return Volume(at_points.reshape(shape), coarse), Volume(averages.reshape(shape), coarse)

@@ -12,6 +12,7 @@ from eval import metrics
 from eval.faults import distortions
 from eval.faults import pictures as distortion_figures
 from eval.faults.distortions import FAULTS, Block, at_psnr, block_of, harm, told_apart
+from eval.faults.page import matrix_words
 from eval.subjects import Scan
 from medil.errors import InputError
 from medil.grid import Grid
@@ -166,3 +167,15 @@ def test_figures_show_the_values_they_are_given():
     figure = distortion_figures.shells_beside({"a": shells}, {"a": np.array([0.8, 0.5])})
     np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), [0.9, 0.4])
     np.testing.assert_allclose(figure.axes[0].lines[1].get_ydata(), [0.8, 0.5])
+
+
+def test_words_of_the_matrix_name_the_worst_fault_and_the_praised_one():
+    copy = {"ssim": 1.0, "nrmse": 0.0, "edge_width_mm": 2.0}
+    scores = {
+        "blur": {"ssim": 0.5, "nrmse": 0.1, "edge_width_mm": 3.0},
+        "noise": {"ssim": 0.8, "nrmse": 0.1, "edge_width_mm": 1.5},
+    }
+    words = matrix_words(scores, copy).splitlines()
+    assert words[0].startswith("- **blur** moves most: SSIM")
+    assert words[-2] == "- The same for every fault: NRMSE"
+    assert words[-1].endswith(f"noise ({metrics.METRICS['edge_width_mm'].title})")

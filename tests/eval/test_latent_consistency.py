@@ -14,6 +14,7 @@ from eval.coders.base import loaded
 from eval.latent_consistency import EXPERIMENT, latents, measure, report, tasks
 from eval.latent_consistency import conditions as names
 from eval.latent_consistency import heads as scans
+from eval.latent_consistency.page import line_apart
 from eval.subjects import COHORT_SEED, Scan
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
@@ -358,3 +359,11 @@ def test_a_release_of_another_name_has_arms_of_its_own(released):
     base = argparse.Namespace(profile="quick", release="base")
     arms = {identity[2] for task in tasks.tasks(base, PROVENANCE) for identity in task.wanted}
     assert arms == {"medil_base", "medil_base_splines"}
+
+
+def test_two_heads_lie_at_a_distance_of_one_and_a_latent_at_none_from_itself(rng):
+    one, other = (torch.from_numpy(rng.normal(size=(2, 50))) for _ in range(2))
+    assert line_apart("", (one, other), (one, other))["Distance"] == pytest.approx(1)
+    itself = line_apart("itself", (one, one), (one, other))
+    assert (itself["Distance"], itself["L2"]) == (0, 0)
+    assert itself["Cosine"] == pytest.approx(1)

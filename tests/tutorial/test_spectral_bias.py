@@ -18,12 +18,15 @@ from medil.tutorial.spectral_bias import (
     positions,
     race,
     random_crop,
+    read_both_ways,
     recovered,
     relu_network,
     rivals,
+    spline_error,
     start,
     waves,
 )
+from medil.volume import Volume
 
 CYCLES = (1, 4, 16)
 X = positions((256,))
@@ -146,3 +149,22 @@ def test_every_operator_learns_one_crop(operator):
     before, after = race(renderer, lambda: crop, [crop], (0, 60), 3e-3)
     assert float(before.value) == pytest.approx(float(crop.values.square().mean()))
     assert float(after.value) < 0.3 * float(before.value)
+
+
+def test_splines_that_keep_every_voxel_rebuild_the_crop():
+    crop = random_crop(RAMP, GRID, side_vox=6, pitch_mm=4.0, generator=seeded(2))
+    side_mm = crop.voxels.extent_mm[0]
+    as_many = round((4.0 * 6 / side_mm) ** 3)  # one number a voxel
+    assert spline_error(crop, as_many, 4.0, ridge=1e-9) < 1e-4
+    rough = torch.rand((1, 1, 6, 6, 6), dtype=torch.float64, generator=seeded())
+    rough = crop._replace(values=rough)
+    assert spline_error(rough, 1, 4.0) > 10 * spline_error(rough, as_many, 4.0, ridge=1e-9)
+
+
+def test_a_wave_finer_than_the_voxels_averages_out_but_is_read_at_points():
+    grid = Grid.from_spacing((64, 64, 4), 0.5)
+    wave = torch.cos(2 * math.pi * centres_mm(grid)[..., 0] / 2)  # 2 mm long
+    at_points, averages = read_both_ways(Volume(wave, grid), grid.with_spacing(2.0))
+    inner = slice(2, -2)
+    assert at_points.data[inner, inner].abs().max() > 0.5
+    assert averages.data[inner, inner].abs().max() < 0.05
