@@ -54,6 +54,7 @@ QUESTIONS = (  # first, second, where: the bars of the comparison, the paper's c
     ("integrated", BEST_LINEAR, "1 mm"),
     ("integrated", INTERPOLATION, FINER),
 )
+PANELS = ("with the shortcut", "without the shortcut")
 SETTINGS = tuple((budget, shortcut) for shortcut in ("with", "without") for budget in BUDGETS)
 
 
@@ -219,30 +220,52 @@ def forest_pairs(pairs: pd.DataFrame, first: str, spacing: str) -> pd.DataFrame:
 def forest(chosen: pd.DataFrame):
     """Differences of `forest_pairs`: a line a rival, a panel a shortcut, a colour a budget.
 
-    Lines are 95 % intervals; marks are filled where the interval leaves out zero.
+    Lines are 95 % intervals; marks are filled where the interval leaves out zero. The axis holds
+    the operators; the codec, far away, is an arrow at its end with the numbers beside it.
     """
     rivals = list(dict.fromkeys(chosen["rival"]))
-    figure, axes = panels(1, 2, panel_in=(4.2, 1.3 + 0.3 * len(rivals)))
-    for ax, shortcut in zip(axes[0], ("with the shortcut", "without the shortcut"), strict=True):
-        here = chosen[chosen["shortcut"] == shortcut]
-        for pair in here.itertuples():
-            which = BUDGETS.index(pair.budget)
-            place, colour = rivals.index(pair.rival) + 0.24 * which - 0.12, COLOURS[which]
-            settled = pair.low > 0 or pair.high < 0
-            ax.plot([pair.low, pair.high], [place, place], color=colour, lw=2)
-            mark = "os"[which]
-            ax.plot(pair.mean, place, mark, color=colour, mfc=colour if settled else "w", ms=5)
-        ax.axvline(0, color="#777777", lw=1)
-        if here.empty:
-            ax.text(0.5, 0.5, "not recorded yet", transform=ax.transAxes, ha="center")
-            ax.set_xticks([0])
+    recorded = [s for s in PANELS if (chosen["shortcut"] == s).any()]
+    figure, axes = panels(1, len(recorded), panel_in=(4.4, 1.4 + 0.42 * len(rivals)))
+    for ax, shortcut in zip(axes[0], recorded, strict=True):
+        _forest_panel(ax, chosen[chosen["shortcut"] == shortcut], rivals)
         ax.set(title=shortcut, xlabel="difference in PSNR (dB), 95 % interval")
         ax.set_yticks(range(len(rivals)), [f"− {name_of(r)}" for r in rivals])
         ax.set_ylim(len(rivals) - 0.4, -0.6)
-    axes[0, 1].set_yticklabels([])
+    for ax in axes[0, 1:]:
+        ax.set_yticklabels([])
     handles = [
         axes[0, 0].plot([], [], f"{mark}-", color=colour, label=budget)[0]
         for mark, colour, budget in zip("os", COLOURS, BUDGETS, strict=False)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     return figure
+
+
+def _forest_panel(ax, pairs: pd.DataFrame, rivals: Sequence[str]) -> None:
+    near = pairs[pairs["rival"] != BEST_LINEAR]
+    near = pairs if near.empty else near
+    low, high = min(near["low"].min(), 0), max(near["high"].max(), 0)
+    room = 0.12 * (high - low) or 1.0
+    ax.set_xlim(low - room, high + room)
+    ax.axvline(0, color="#777777", lw=1)
+    for pair in pairs.itertuples():
+        which = BUDGETS.index(pair.budget)
+        place, colour = rivals.index(pair.rival) + 0.3 * which - 0.15, COLOURS[which]
+        if pair.low < low - room or pair.high > high + room:
+            _beyond(ax, pair, place, colour)
+            continue
+        settled = pair.low > 0 or pair.high < 0
+        ax.plot([pair.low, pair.high], [place, place], color=colour, lw=2)
+        ax.plot(pair.mean, place, "os"[which], color=colour, mfc=colour if settled else "w", ms=5)
+
+
+def _beyond(ax, pair, place: float, colour: str) -> None:
+    """A difference outside the axis: an arrow to its end, and its numbers."""
+    low, high = ax.get_xlim()
+    below = pair.mean < low
+    end, step = (low, 0.04) if below else (high, -0.04)
+    ax.plot(end + 0.5 * step * (high - low), place, "<>"[not below], color=colour, ms=6)
+    text = f"{pair.mean:+.2f} [{pair.low:+.2f}, {pair.high:+.2f}]".replace("-", "−")
+    ax.text(end + step * (high - low), place, text, color=colour, fontsize=7.5, va="center",
+            ha="left" if below else "right",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip

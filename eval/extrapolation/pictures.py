@@ -18,24 +18,30 @@ from medil.grid import Grid
 from medil.plots import COLOURS, draw_plane, panels
 from medil.volume import Volume
 
+WAVES = {"fine": "waves of 2 to 4 mm", "beyond": "waves below 2 mm"}  # keys of `BANDS`
 FALSE, LOST = COLOURS[1], COLOURS[5]  # vermilion, sky blue
+SHOWN = ("integrated", "trilinear", "medil", "dct_ball")  # arms of `split_bars`
 SPLIT = {"kept": COLOURS[2], "smoothed": COLOURS[0], "invented": COLOURS[1]}
 
 
-def split_bars(heads: pd.DataFrame, conditions: Sequence[str], bands: Sequence[str]):
+def split_bars(
+    heads: pd.DataFrame,
+    conditions: Sequence[str],
+    bands: Sequence[str],
+    shown: Sequence[str] = SHOWN,
+):
     """What became of the truth's detail: a row a band, a column a condition, three bars an arm.
 
     Whiskers are 95 % intervals over synthetic heads; a line at 1 is the truth's amplitude.
     """
     scores = scores_of(heads)
-    arms = [a for a in arms_of(heads) if scores.level(a, conditions[0], "detail_kept_fine")]
-    height_in = 0.9 + 0.32 * len(arms)
-    figure, axes = panels(len(bands), len(conditions), panel_in=(2.9, height_in))
+    arms = [a for a in arms_of(heads) if a in shown]
+    figure, axes = panels(len(bands), len(conditions), panel_in=(3.7, 0.8 + 0.46 * len(arms)))
     for row, band in zip(axes, bands, strict=True):
         for ax, condition in zip(row, conditions, strict=True):
             _bars(ax, scores, arms, condition, band)
-            ax.set_title(f"{condition} mm, {band}")
-            ax.set_yticks(range(len(arms)), [name_of(arm) for arm in arms], fontsize=8)
+            ax.set_title(f"{condition.replace('->', '→')} mm, {WAVES[band]}")
+            ax.set_yticks(range(len(arms)), [name_of(arm) for arm in arms])
             ax.set(ylim=(len(arms) - 0.4, -0.6), xlim=(0, 1.15))
         for ax in row[1:]:
             ax.set_yticklabels([])

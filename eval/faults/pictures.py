@@ -27,23 +27,23 @@ def curves(
     scores: Sequence[Scores],
     copy: Mapping[str, float],
     names: Sequence[str],
-    columns: int = 4,
+    columns: int = 3,
 ):
     """One panel per metric: its value against PSNR, one line per fault, an exact copy dashed.
 
     Where lines lie on one another, the metric adds nothing to PSNR.
     """
     rows = math.ceil(len(names) / columns)
-    figure, axes = panels(rows, columns, panel_in=(2.45, 1.95))
+    figure, axes = panels(rows, columns, panel_in=(2.9, 2.2))
     for ax, name in zip(axes.flat, names, strict=False):
         for colour, marker, fault in zip(COLOURS, MARKERS, scores[0], strict=False):
             values = [level[fault][name] for level in scores]
-            ax.plot(levels_db, values, color=colour, marker=marker, ms=3.5, lw=1.3,
+            ax.plot(levels_db, values, color=colour, marker=marker, ms=4, lw=1.4,
                     label=FAULTS[fault].title)  # fmt: skip
         ax.axhline(copy[name], color="0.45", ls="--", lw=0.9)
         metric = METRICS[name]
         unit = f" ({metric.unit})" if metric.unit in ("mm", "dB") else ""
-        ax.set_title(f"{metric.title}{unit} {metric.direction}", fontsize=9)
+        ax.set_title(f"{metric.title}{unit} {metric.direction}")
         ax.set(xticks=list(levels_db), xlim=(max(levels_db) + 1, min(levels_db) - 1))
     for ax in axes.flat[len(names) :]:
         ax.axis("off")

@@ -25,29 +25,37 @@ KINDS = {  # of headers: colour, mark and words
 
 
 def on_one_axis(lines: pd.DataFrame):
-    """Distances of every question on one logarithmic axis; another head is at 1.
+    """Distances of every question on one logarithmic axis, a heading a question; another head: 1.
 
     `lines`: Group (a key of `GROUPS`), Scanned, Distance, Low and High (NaN for one head).
     """
-    figure, axes = panels(1, 1, panel_in=(7.2, 0.9 + 0.23 * len(lines)))
-    ax = axes[0, 0]
+    shown = [group for group in GROUPS if (lines["Group"] == group).any()]
+    figure, axes = panels(1, 1, panel_in=(7.2, 0.9 + 0.23 * (len(lines) + len(shown))))
+    ax, places, names = axes[0, 0], [], []
     ax.axvline(1, color="#777777", lw=1.2)
-    for place, line in enumerate(lines.itertuples(index=False)):
-        colour, mark = GROUPS[line.Group]
-        ax.plot(max(line.Distance, SMALLEST), place, mark, color=colour, ms=5)
-        if line.Low == line.Low:  # not NaN
-            ends = [max(line.Low, SMALLEST), max(line.High, SMALLEST)]
-            ax.plot(ends, [place, place], color=colour, lw=2)
+    for group in shown:
+        ax.text(-0.01, len(names), group, transform=ax.get_yaxis_transform(), ha="right",
+                va="center", weight="bold")  # fmt: skip
+        names.append("")
+        for line in lines[lines["Group"] == group].itertuples(index=False):
+            _line(ax, line, len(names))
+            places.append(len(names))
+            names.append(line.Scanned)
     ax.set_xscale("log")
     ax.set_xlim(SMALLEST * 0.9, 2)
-    ax.set_yticks(range(len(lines)), list(lines["Scanned"]))
-    ax.set_ylim(len(lines) - 0.4, -0.6)
+    ax.set_yticks(places, [names[place] for place in places])
+    ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlabel("distance between latents (fraction of that between heads)")
     ax.text(1, -0.75, "another head", ha="center", va="bottom", fontsize=8)
-    shown = [group for group in GROUPS if (lines["Group"] == group).any()]
-    handles = [ax.plot([], [], GROUPS[g][1], color=GROUPS[g][0], label=g)[0] for g in shown]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     return figure
+
+
+def _line(ax, line, place: int) -> None:
+    colour, mark = GROUPS[line.Group]
+    ax.plot(max(line.Distance, SMALLEST), place, mark, color=colour, ms=5)
+    if line.Low == line.Low:  # not NaN
+        ends = [max(line.Low, SMALLEST), max(line.High, SMALLEST)]
+        ax.plot(ends, [place, place], color=colour, lw=2)
 
 
 def lines_on_one_axis(table: pd.DataFrame, header: pd.DataFrame, arm: str) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import pytest
 from eval import rows
 from eval.ablation import page as pages
 from eval.ablation.codecs import codec_hash
-from eval.ablation.report import BUDGETS, RUN
+from eval.ablation.report import BEST_LINEAR, BUDGETS, RUN
 from eval.arms.catalogue import OWN
 
 SUBJECTS, SEEDS = [f"made_{k}" for k in range(6)], (0, 1, 2)
@@ -115,6 +115,16 @@ def test_the_forest_has_both_budgets_and_the_largest_lead_first(tmp_path):
     assert len(drawn) == len(chosen[chosen["shortcut"] == "with the shortcut"])
     near_zero = [line for line in right.lines if line.get_marker() == "o"][-1]
     assert near_zero.get_markerfacecolor() == "w"  # LTE and LIIF are level there: undecided
+
+
+def test_a_codec_far_away_does_not_stretch_the_axis_of_the_forest(tmp_path):
+    arms = {"integrated/learned": -9.0, "trilinear/learned": -9.5}
+    chosen = pages.forest_pairs(recorded(tmp_path, arms).pairs, "integrated", "1 mm")
+    codec = chosen[chosen["rival"] == BEST_LINEAR].iloc[0]
+    pytest.importorskip("matplotlib").use("Agg")
+    (only,) = pages.forest(chosen).axes  # nothing is recorded with the shortcut
+    assert codec["mean"] < only.get_xlim()[0] > -2
+    assert f"−{abs(codec['mean']):.2f} [" in only.texts[0].get_text()
 
 
 def test_stages_come_from_the_recipe_that_trained_them():

@@ -11,7 +11,16 @@ from scipy import ndimage
 from eval import heads as synthetic
 from eval import rows, runner
 from eval.arms.catalogue import OWN
-from eval.extrapolation import EXPERIMENT, blocks, measure, report, score, train, verdict
+from eval.extrapolation import (
+    EXPERIMENT,
+    blocks,
+    measure,
+    pictures,
+    report,
+    score,
+    train,
+    verdict,
+)
 from eval.extrapolation.blocks import (
     AT_1_MM,
     BRAIN_MM,
@@ -597,3 +606,13 @@ def test_the_verdict_on_brains_says_what_the_rows_hold(tmp_path):
     assert "trained on brains − integrated LTE: PSNR" in words and "6 brains × 1 seed" in words
     assert words in verdict.verdict(frame)
     assert report.real_detail(frame)["Arm"].tolist()[-1] == "B-spline, least squares"
+
+
+def test_the_split_is_drawn_of_few_arms_in_large_type():
+    pytest.importorskip("matplotlib").use("Agg")
+    figure = pictures.split_bars(EXPERIMENT.recorded(), ("1 -> 0.8",), ("fine", "beyond"))
+    above, below = figure.axes
+    names = [label.get_text() for label in above.get_yticklabels()]
+    assert len(names) == len(pictures.SHOWN) and len(above.patches) == 3 * len(names)
+    assert above.get_title() == "1 → 0.8 mm, waves of 2 to 4 mm"
+    assert below.get_title() == "1 → 0.8 mm, waves below 2 mm"

@@ -168,6 +168,8 @@ def test_one_axis_shows_every_question_and_the_yardstick(frame):
     assert "header off by 2 mm" in set(lines["Scanned"])
     ax = pictures.on_one_axis(lines).axes[0]
     assert [label.get_text() for label in ax.get_yticklabels()] == list(lines["Scanned"])
+    headings = [text.get_text() for text in ax.texts[:-1]]
+    assert headings == list(dict.fromkeys(lines["Group"]))  # one over the lines of each question
     assert ax.lines[0].get_xdata() == [1, 1]
 
 

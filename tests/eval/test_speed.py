@@ -456,3 +456,17 @@ def test_a_small_run_gives_every_arm(monkeypatch):
     integrated = things[kinds.INTEGRATED, "integrated"].values
     assert integrated["ceiling_share"] >= integrated["copy_share"] > 0
     assert {arm for kind, arm in things if kind == kinds.CEILING} == {"copy", "multiply"}
+
+
+def test_the_roofline_names_each_float32_renderer_below_the_roof_and_leaves_bfloat16_out(tmp_path):
+    rate = {"ns_per_voxel": np.array([50.0]), "flop_per_voxel": 5e3, "bytes_per_voxel": 5.0}
+    things = [
+        Timing("copy", kinds.CEILING, "", {"gb_per_s": np.array([20.0])}, 1),
+        Timing("multiply", kinds.CEILING, "", {"gflop_per_s": np.array([110.0])}, 1),
+        Timing("separable, compiled", kinds.LITERAL, "", rate, 96**3),
+        Timing("separable, bf16", kinds.LITERAL, "", rate, 96**3),
+    ]
+    roof = pictures.renderers_figure(recorded(tmp_path / "roof.jsonl", *things)).axes[1]
+    names = [text.get_text() for text in roof.texts]
+    assert "literal LTE, separable, compiled" in names and "bf16" not in " ".join(names)
+    assert roof.lines[0].get_ydata().tolist() == [pytest.approx(100)]
