@@ -69,9 +69,10 @@ def outside() -> dict[str, str]:
 
 
 def task_tables():
-    """Write the tables of the book from the recorded rows."""
+    """Write the tables of the book from the recorded rows, and the drawing of the model."""
+    drawing = [sys.executable, "-m", "eval.pictures.architecture", "--out", str(TABLES)]
     return {
-        "actions": [[sys.executable, "-m", "eval.report"]],
+        "actions": [[sys.executable, "-m", "eval.report"], drawing],
         "file_dep": sources(),
         "uptodate": [TABLES.is_dir()],
     }
