@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY ?= passive
 .PHONY: help install book test lint types clean
 
 help:
-	@echo "make book     install, execute the notebooks, build _build/html/index.html"
+	@echo "make book     install, execute the notebooks, build and check _build/html/index.html"
 	@echo "              (PROFILE=quick, gpu or paper; quick is the default)"
 	@echo "make test     install, run the default test suite (ARGS='-k grid' to choose)"
 	@echo "make lint     ruff (lint, format) and mypy"

@@ -92,10 +92,10 @@ def task_execute():
 
 
 def task_book():
-    """Render the book."""
+    """Render the book, then check its pages: what fails there stays to be looked at."""
     executed = [str(EXECUTED / path.name) for path in NOTEBOOKS]
     return {
-        "actions": [build],
+        "actions": [build, [sys.executable, "-m", "eval.gates", str(HTML)]],
         "file_dep": [*executed, *sources(), *files("book/**/*", "_config.yml", "CHANGELOG.md")],
         "task_dep": ["execute", "tables"],
         "targets": [str(HTML / "index.html")],

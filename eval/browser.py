@@ -22,7 +22,7 @@ from typing import Any
 from medil.errors import InputError
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-TIMEOUT_S = 60.0
+TIMEOUT_S = 300.0  # a large page checked on a busy computer takes minutes
 OPTIONS = (
     "--headless=new", "--remote-debugging-pipe", "--no-first-run", "--disable-gpu",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -87,7 +87,7 @@ class Page:
         method, params = event.get("method", ""), event.get("params", {})
         if method == "Runtime.exceptionThrown":
             details = params["exceptionDetails"]
-            self.problems.append(details.get("exception", details).get("description", "exception"))
+            self.problems.append(details.get("exception", {}).get("description", details["text"]))
         elif method == "Log.entryAdded" and params["entry"]["level"] == "error":
             self.problems.append(params["entry"]["text"])
         elif method == "Runtime.consoleAPICalled" and params["type"] == "error":

@@ -36,6 +36,7 @@ def lean(page: str, paths: dict[str, str]) -> str:
     head = LINK.sub(kept, SCRIPT.sub(kept, head))
     head = VIEWPORT.sub("", head).replace("<title>", f"{ONE_VIEWPORT}\n    <title>", 1)
     body = body.replace(' aria-label="Toggle hidden content"', "")
+    body = body.replace('role="doc-biblioentry"', 'role="listitem"')  # it stands in a role="list"
     body = body.replace(
         'class="bd-sidebar-primary bd-sidebar"',
         'class="bd-sidebar-primary bd-sidebar" role="region" aria-label="The book"',
