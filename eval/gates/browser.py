@@ -13,7 +13,8 @@ WIDE, PHONE = (1280, 900), (360, 740)  # CSS pixels
 SETTLE_S, MOST_WAIT_S = 0.2, 10.0
 OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 WIDEST = """[...document.querySelectorAll('body *')].filter(e =>
-  e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('.scrolls, pre, .math, table'))
+  e.getBoundingClientRect().right > document.documentElement.clientWidth + 1 &&
+  !e.closest('pre, .math, table, .bd-sidebar-secondary'))
   .slice(0, 3).map(e => e.tagName.toLowerCase() + '.' + e.className).join(', ')"""
 DARK = "document.documentElement.dataset.theme = document.documentElement.dataset.mode = '{}'"
 RUN = "axe.run(document, {resultTypes: ['violations'], iframes: false}).then(found => \
