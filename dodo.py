@@ -160,7 +160,7 @@ def publishable(notebook: dict) -> dict:
 
 def build():
     """Stage the pages, render them with warnings as errors, then replace the last book."""
-    from eval.pages.results import pack_rows
+    from eval.pages.results import publish_rows
     from eval.rows import RESULTS
 
     stage()
@@ -177,7 +177,7 @@ def build():
     rendered = out / "_build/html"
     copy_mathjax(rendered / "_static/mathjax")
     shutil.copytree(ROOT / "book/interactive", rendered / "interactive")  # not on every page
-    pack_rows(RESULTS, rendered / "rows")
+    publish_rows(RESULTS, rendered / "rows")
     title = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["title"]
     start = START.format(title=title, address=FIRST_PAGE)
     (rendered / "index.html").write_text(start, "utf-8")

@@ -99,9 +99,19 @@ class Page:
     def open(self, url: str) -> None:
         """Open an address, and wait until it is loaded."""
         self._events.clear()
-        self.call("Page.navigate", url=url)
-        while not any(e.get("method") == "Page.loadEventFired" for e in self._events):
+        loader = self.call("Page.navigate", url=url).get("loaderId")
+        while loader and not self._is_loaded(loader):
             self._note(self._read())
+
+    def _is_loaded(self, loader: str) -> bool:
+        """Whether the page of a navigation, and not the one before it, has been loaded."""
+        seen = False
+        for event in self._events:
+            if event.get("method") == "Page.frameNavigated":
+                seen = seen or event["params"]["frame"]["loaderId"] == loader
+            elif event.get("method") == "Page.loadEventFired" and seen:
+                return True
+        return False
 
     def evaluate(self, script: str) -> Any:
         """The value of a JavaScript expression, awaited; it must be JSON-able.

@@ -55,6 +55,7 @@ class Experiment:
     in_order: bool = False
     how: str = ""  # the command that records it, for people; ``python -m eval.NAME`` when empty
     float_format: str | None = None  # of fractions in the CSV files
+    arm_title: Callable[[str], str | None] | None = None  # for people; None: as codecs are called
 
     @property
     def command(self) -> str:

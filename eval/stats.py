@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import special, stats
@@ -81,12 +82,19 @@ def bootstrap_interval(
 
 def _crossed_means(table: np.ndarray, seed: int, resamples: int) -> np.ndarray:
     """[resamples] means of tables whose rows and columns were drawn with replacement."""
-    n_subjects, n_seeds = table.shape
+    rows, columns = _draws(*table.shape, seed, resamples)
+    return ((rows @ table) * columns).sum(axis=1) / table.size
+
+
+@lru_cache(maxsize=16)
+def _draws(
+    n_subjects: int, n_seeds: int, seed: int, resamples: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """How often each row and each column is drawn: the mean depends on nothing else."""
     rng = np.random.default_rng(seed)
-    # The mean depends only on how often each row and column is drawn.
     rows = rng.multinomial(n_subjects, np.full(n_subjects, 1 / n_subjects), resamples)
     columns = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), resamples)
-    return ((rows @ table) * columns).sum(axis=1) / table.size
+    return rows.astype(np.float64), columns.astype(np.float64)
 
 
 def _bca_shares(table: np.ndarray, means: np.ndarray, tails: np.ndarray) -> np.ndarray:

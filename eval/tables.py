@@ -15,10 +15,6 @@ from medil.system.files import atomic_output
 
 def provenance(frame: pd.DataFrame) -> str:
     """One sentence: when, at which commit, on what and with which weights rows were recorded."""
-
-    def joined(values) -> str:
-        return ", ".join(sorted({str(value) for value in values}))
-
     commits = frame["commit"].str[:7] + frame["dirty"].map({True: "+", False: ""})
     days = frame["recorded_at"].dt.strftime("%Y-%m-%d")
     weights = frame.loc[frame["weights_sha256"] != "", "weights_sha256"].map(short_digest)
@@ -27,6 +23,11 @@ def provenance(frame: pd.DataFrame) -> str:
         f"threads {joined(frame['threads'])}, profile {joined(frame['profile'])}, weights "
         f"{joined(weights) or 'none'}): {len(frame):,} rows, each of one volume."
     )
+
+
+def joined(values: Iterable[object]) -> str:
+    """What differs among values, sorted, with commas; empty texts do not count."""
+    return ", ".join(sorted({str(value) for value in values} - {""}))
 
 
 def scan_name(subject: str) -> str:

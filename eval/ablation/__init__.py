@@ -9,7 +9,7 @@ equal computing time. Linear codecs with as many numbers are scored on the same 
 that are recorded are skipped; an interrupt loses at most the run that it falls into.
 """
 
-from eval.ablation import answer, measure, recipes, report, verdict
+from eval.ablation import answer, measure, names, recipes, report, verdict
 from eval.experiment import Experiment
 
 EXPERIMENT = Experiment(
@@ -21,6 +21,7 @@ EXPERIMENT = Experiment(
     select=recipes.select,
     tables=report.tables,
     verdict=verdict.verdict,
+    arm_title=names.name_of,
     answer=answer.of_rows,
     summary=verdict.summary,
     options=measure.options,

@@ -7,7 +7,7 @@ the same painted heads, whose maps are exact, and on real brains of people in no
     python -m eval.downstream --profile quick
 """
 
-from eval.downstream import measure, report
+from eval.downstream import measure, report, training
 from eval.experiment import Experiment
 
 EXPERIMENT = Experiment(
@@ -19,4 +19,5 @@ EXPERIMENT = Experiment(
     latest_by=("config_hash",),
     tables=report.tables,
     verdict=report.verdict,
+    arm_title=training.TITLES.get,
 )

@@ -26,7 +26,7 @@ from eval.coders.base import loaded
 from eval.evaluate import EXPERIMENT
 from eval.evaluate.cases import arms
 from eval.evaluate.inputs import PLAN, RULES, Checked, Plan, write_plan
-from eval.pages.results import pack_rows
+from eval.pages.results import publish_rows
 from eval.rows import identity, records
 from eval.tables import markdown
 from medil.errors import InputError
@@ -69,7 +69,7 @@ def build(out: Path, plan: Plan, wanted: frozenset[tuple[str, ...]], profile: st
         execute_all(pages, source / "notebooks", profile)
         write_texts(source, rows, plan, list(pages))
         html = render(source, part / "out")
-        pack_rows(rows, html / "rows")
+        publish_rows(rows, html / "rows")
         swap(tables, out / "tables")
         swap(html, out / "html")
     with atomic_output(out / "index.html", force=True) as temporary:
@@ -211,8 +211,8 @@ def first_page(frame: pd.DataFrame, plan: Plan, pages: Sequence[str]) -> dict[st
         if missing
         else "",
         "arms": markdown(coders),
-        "pages": "[All numbers](notebooks/09_results.ipynb) are in tables that can be filtered, "
-        "with the rows to download. A page for each scan shows planes, errors, and which detail "
+        "pages": "[All numbers](notebooks/09_results.ipynb) are in an explorer, with the rows to "
+        "download. A page for each scan shows planes, errors, and which detail "
         "came through.",
         "n": str(n),
     }
@@ -251,6 +251,7 @@ def render(source: Path, out: Path) -> Path:
         raise InputError(f"the report did not build; an older one stays as it was. {errors}")
     html = out / "_build" / "html"
     dodo.copy_mathjax(html / "_static/mathjax")
+    shutil.copytree(ROOT / "book/interactive/explorer", html / "interactive/explorer")
     shutil.rmtree(html / "_sources", ignore_errors=True)
     return html
 

@@ -22,6 +22,7 @@ EXPERIMENT = Experiment(
     tasks=measure.tasks,
     tables=report.tables,
     verdict=verdict.verdict,
+    arm_title=report.name_of,
     answer=verdict.answer,
     latest_by=("config_hash",),
     key=measure.KEY,

@@ -18,6 +18,7 @@ EXPERIMENT = Experiment(
     tasks=measure.tasks,
     tables=report.tables,
     verdict=verdict.verdict,
+    arm_title=report.NAMES.get,
     profiles=tuple(measure.PROFILES),
     quick_out=measure.QUICK_OUT,
     how="python -m eval.false_gyri --profile gpu",

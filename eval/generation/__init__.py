@@ -21,4 +21,5 @@ EXPERIMENT = Experiment(
     options=measure.options,
     tables=report.tables,
     verdict=verdict.verdict,
+    arm_title=report.NAMES.get,
 )

@@ -1,4 +1,4 @@
-"""What the page of all results prints and draws: every experiment's verdict, tables and rows.
+"""What the page of all results prints: every experiment's verdict, the explorer, the rows.
 
 The page serves the book and a user's report alike: it shows what a folder of rows holds, and
 says in a sentence what it does not.
@@ -10,18 +10,14 @@ import gzip
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
-from io import StringIO
 from pathlib import Path
 
 import pandas as pd
 
-from eval.coders.base import title_of
 from eval.experiment import Experiment
 from eval.experiments import EXPERIMENTS
-from eval.metrics import METRICS
+from eval.pages import explorer
 from eval.pairs import counted
-from eval.pictures.filterable import filterable
 from eval.rows import RESULTS, latest, parts, read_rows
 from eval.tables import folded, listed, provenance
 from medil.errors import InputError
@@ -46,26 +42,13 @@ class Recorded:
         except InputError:
             return None
 
-    @cached_property
-    def texts(self) -> dict[str, str]:
-        """Tables and sentences by file name."""
-        return {} if self.frame is None else self.experiment.contents(self.frame)
-
     @property
     def verdict(self) -> list[str]:
         """Its lines; none where no verdict is drawn."""
-        text = self.texts.get(f"{self.experiment.name}_verdict.txt", "")
+        if self.frame is None or self.experiment.verdict is None:
+            return []
+        text = self.experiment.verdict(self.frame)
         return [line for line in text.splitlines() if line.strip()]
-
-    @property
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """Title to table, numbers as numbers; an overview where the experiment has no table."""
-        named = {}
-        for file, text in self.texts.items():
-            if file.endswith(".csv"):  # ``ablation_pairs.csv`` of the ablation holds its ``pairs``
-                title = Path(file).stem.removeprefix(self.experiment.name).replace("_", " ").strip()
-                named[title or "main table"] = pd.read_csv(StringIO(text))
-        return named or {"overview": overview(self.rows)}
 
 
 # Collecting
@@ -81,14 +64,6 @@ def collect(folder: Path) -> list[Recorded]:
             continue
         found.append(Recorded(experiment, rows))
     return found
-
-
-def overview(rows: pd.DataFrame) -> pd.DataFrame:
-    """Newest rows in short: mean, lowest and highest of each metric and arm, with n."""
-    groups = latest(rows).groupby(["arm", "metric", "unit"], sort=True)["value"]
-    table = groups.agg(["mean", "min", "max", "count"]).reset_index()
-    table.columns = ["Arm", "Metric", "Unit", "Mean", "Lowest", "Highest", "n rows"]
-    return table.round(4)
 
 
 # Words
@@ -123,11 +98,13 @@ def verdicts(found: list[Recorded]) -> str:
         if r.verdict:
             answers = r.experiment.answers(r.frame)
             blocks.append(listed(answers))
-            if rest := [line for line in r.verdict if line not in answers]:
-                blocks.append(folded(counted(len(rest), "more line"), listed(rest)))
+            rest = [line for line in r.verdict if line not in answers]
+            more = f"{counted(len(rest), 'more line')}, and where the rows come from"
+            behind = [listed(rest)] if rest else []
         else:
-            blocks.append("This experiment draws no verdict; its table is below.")
-        blocks.append(f"*{origin(latest(r.rows))}*")
+            blocks.append("This experiment draws no verdict; the explorer shows its rows.")
+            more, behind = "Where the rows come from", []
+        blocks.append(folded(more, "\n\n".join([*behind, f"*{origin(latest(r.rows))}*"])))
     return "\n\n".join(blocks)
 
 
@@ -140,72 +117,21 @@ def origin(rows: pd.DataFrame, most: int = 3) -> str:
     return text.replace(", ".join(weights), f"of {len(weights)} runs") if weights[most:] else text
 
 
-def metric_table(found: list[Recorded]) -> pd.DataFrame:
-    """The catalogue's entries of all metrics that were recorded here."""
-    names = {name for r in found for name in r.rows["metric"].unique()}
-    return pd.DataFrame(
-        {
-            "Metric": m.title,
-            "Unit": "" if m.unit == "1" else m.unit,
-            "Better": m.direction,
-            "What it sees": m.says,
-            "Source": m.source,
-        }
-        for m in METRICS.values()
-        if m.name in names
-    )
-
-
-# Tables that can be filtered
-
-
-HEADERS = {
-    "p": "Wilcoxon p",
-    "cohens_dz": "Cohen's dz",
-    "n_subjects": "Subjects",
-    "n_seeds": "Seeds",
-    "low": "Low (95 %)",
-    "high": "High (95 %)",
-}
-
-
-def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """A table for people: words as headers, titles of arms and metrics, four digits, no NaN."""
-    shown = table.rename(columns=lambda name: HEADERS.get(name, _capital(name.replace("_", " "))))
-    for name in shown:
-        values = shown[name]
-        if pd.api.types.is_float_dtype(values):
-            shown[name] = [float(f"{v:.4g}") if pd.notna(v) else "" for v in values]
-        elif not pd.api.types.is_numeric_dtype(values):
-            shown[name] = (
-                values.astype(object).fillna("").map(_title if name in ("Arm", "Metric") else str)
-            )
-    return shown
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _title(name: object) -> str:
-    """An arm's or a metric's title; other names stay."""
-    text = str(name)
-    return METRICS[text].title if text in METRICS else title_of(text)
-
-
-def show_tables(found: list[Recorded]) -> None:
-    """Every table of every experiment under its name, in a cell's output."""
-    from IPython.display import HTML, display
-
-    for r in found:
-        name = r.experiment.name
-        display(HTML(f"<h3>{escape(r.experiment.title)}</h3>"))
-        for title, table in r.tables.items():
-            caption = f"{r.experiment.title}: {title}; {len(r.rows):,} rows in {name}.csv.gz."
-            display(filterable(readable(table), caption, f"{name}-{title.replace(' ', '-')}"))
+def explore(found: list[Recorded]) -> str:
+    """The explorer of all that is found as HTML; a sentence where nothing is."""
+    told = [r for r in found if r.frame is not None]
+    if not told:
+        return "<p>No row is recorded here yet.</p>"
+    first = explorer.still(told[0].experiment, told[0].frame)
+    return explorer.fragment([r.experiment for r in told], first, f"{ROWS}/{explorer.FOLDER}")
 
 
 # Rows to take away
+
+
+def publish_rows(folder: Path, out: Path) -> list[Path]:
+    """Write every rows file as a packed CSV table, and what the explorer reads; all files."""
+    return pack_rows(folder, out) + explorer.write_scripts(folder, out / explorer.FOLDER)
 
 
 def pack_rows(folder: Path, out: Path) -> list[Path]:

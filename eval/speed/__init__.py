@@ -20,6 +20,7 @@ EXPERIMENT = Experiment(
     options=measure.options,
     tables=report.tables,
     verdict=verdict.verdict,
+    arm_title=report.TITLES.get,
     answer=verdict.answer,
     summary=verdict.summary,
     workers=0,

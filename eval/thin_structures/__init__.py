@@ -21,6 +21,7 @@ EXPERIMENT = Experiment(
     factors=measure.factors,
     tables=report.tables,
     verdict=verdict.verdict,
+    arm_title=report.name_of,
     latest_by=(),  # chests and real scans of one arm are scored by definitions of their own
     key=measure.KEY,
     options=measure.options,

@@ -132,7 +132,7 @@ def test_what_is_recorded_is_collected_and_the_rest_says_how(folder):
     found = results_pages.collect(folder)
     names = [r.experiment.name for r in found]
     assert names == ["reconstruction", "evaluate"]
-    assert all(r.verdict and r.tables for r in found)
+    assert all(r.verdict for r in found)
     text = results_pages.missing(found, own=False)
     assert text.count("is not recorded") == len(results_pages.EXPERIMENTS) - 2
     assert "python -m eval.robustness" in text
@@ -144,17 +144,6 @@ def test_an_empty_folder_is_no_error(tmp_path):
     assert results_pages.pack_rows(tmp_path, tmp_path / "rows") == []
     with pytest.raises(InputError, match="no scan is recorded"):
         results_gains.rows_of_gains([])
-
-
-def test_an_experiment_without_tables_gets_an_overview(tmp_path):
-    of_training = [replace(r, experiment="training") for r in own_rows()]
-    rows.append_rows(tmp_path / "training.jsonl", of_training)
-    (found,) = results_pages.collect(tmp_path)
-    table = found.tables["overview"].set_index(["Arm", "Metric"])
-    # a row each of two scans under two questions
-    assert table.loc[("medil", "psnr"), "Mean"] == 27.5
-    assert table.loc[("medil", "psnr"), "n rows"] == 4
-    assert found.verdict == []
 
 
 def test_the_packed_rows_are_all_rows_and_the_same_bytes_each_time(folder, tmp_path):
@@ -200,17 +189,6 @@ def test_no_answer_has_more_than_two_intervals_in_a_sentence_nor_more_than_three
         sentences = [s for line in answers for s in line.split(". ")]
         assert [s for s in sentences if intervals_in(s) > 2] == [], experiment.name
         assert not re.search(r"\bnan\b|not recorded", " ".join(sentences)), experiment.name
-
-
-def test_tables_of_the_page_have_words_titles_and_no_nan():
-    table = pd.DataFrame(
-        {"arm": ["dct_ball", "medil"], "metric": ["psnr", "hfen"], "n_subjects": [7, 7],
-         "p_holm": [0.30123456, np.nan], "mean": [1.0, 1234.5678]}
-    )  # fmt: skip
-    shown = results_pages.readable(table)
-    assert list(shown) == ["Arm", "Metric", "Subjects", "P holm", "Mean"]
-    assert shown.iloc[0].tolist() == ["DCT, lowest ball", "PSNR", 7, 0.3012, 1.0]
-    assert shown.iloc[1].tolist() == ["MedIL tiny", "HFEN", 7, "", 1235.0]
 
 
 def test_gains_of_a_users_scans_come_before_the_books(folder):
