@@ -10,7 +10,7 @@ import pandas as pd
 
 from eval import rows
 from eval.coders.base import timed
-from eval.generation import opinion, parts, scans
+from eval.generation import novelty, opinion, parts, scans
 from eval.generation.arms import ANATOMY, autoencoder, flow_seed
 from eval.generation.pieces import Piece
 from eval.generation.samplers import sampler
@@ -24,7 +24,7 @@ from medil.errors import InputError
 NAME = "generation"
 PARTS = {
     "sets": parts.of_sets, "scans": scans.of_scans, "control": parts.of_control,
-    "blur": parts.of_blur, "opinion": opinion.of_opinion,
+    "blur": parts.of_blur, "opinion": opinion.of_opinion, "novelty": novelty.of_novelty,
 }  # fmt: skip
 
 

@@ -62,6 +62,7 @@ def draw_anatomy(
     index: int = 0,
     asked: Mapping[str, float] | None = None,
     maps: Sequence[PackedMap] | None = None,
+    bends: float = 1.0,
 ) -> DrawnAnatomy:
     """Draw anatomy `index` of the family `seed`: the same every time.
 
@@ -71,6 +72,7 @@ def draw_anatomy(
         asked: Values for some of `FACTS`; each comes out within 1 %.
         maps: Packed maps to draw from; those of the release when None. Where one cannot
             reach what is asked, the next one is taken, in random order.
+        bends: How far shapes are bent, as a factor on the warps of the cohort.
 
     Raises:
         InputError: An unknown fact, or values that no map reaches.
@@ -81,7 +83,7 @@ def draw_anatomy(
     order = np.random.default_rng([seed, index, 31]).permutation(len(maps))
     refusals = []
     for k in sorted(order, key=lambda k: not _is_near(maps[k], asked)):
-        shape = draw_shape(maps[k], np.random.default_rng([seed, index, 32, int(k)]))
+        shape = draw_shape(maps[k], np.random.default_rng([seed, index, 32, int(k)]), bends)
         try:
             return _solved(shape, asked, {"seed": seed, "index": index})
         except OutOfReachError as error:

@@ -156,10 +156,10 @@ def jacobian(displacement_mm: Tensor, lattice: Grid) -> Tensor:
     return torch.linalg.det(gradient + torch.eye(3))
 
 
-def draw_shape(packed: PackedMap, rng: np.random.Generator) -> Shape:
-    """Draw warp, pose, growth, rim and side of a new brain."""
+def draw_shape(packed: PackedMap, rng: np.random.Generator, bends: float = 1.0) -> Shape:
+    """Draw warp, pose, growth, rim and side of a new brain; `bends` is a factor on the warp."""
     known = prepare(packed)
-    velocity = draw_velocity(known.lattice, rng) * rng.uniform(*STYLE.warp_mm)
+    velocity = draw_velocity(known.lattice, rng) * (bends * rng.uniform(*STYLE.warp_mm))
     turn, _ = draw_pose(rng, STYLE)
     growth = rng.uniform(*STYLE.ventricles)
     noise = smooth_noise(known.lattice.shape, 6.0 / LATTICE_MM, rng)

@@ -127,3 +127,11 @@ def test_solving_takes_few_steps():
     found = solve_rising(function, np.array([5.0, 30.0]), (-4.0, 6.0))
     assert function(np.array(found)) == pytest.approx([5.0, 30.0], rel=2e-3)
     assert len(calls) < 20
+
+
+def test_larger_bends_move_a_map_further(packed):
+    once, twice = (
+        draw_shape(packed, np.random.default_rng(4), bends).displacement_mm.abs().mean()
+        for bends in (1.0, 2.0)
+    )
+    assert 1.3 * once < twice < 2.5 * once

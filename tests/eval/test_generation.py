@@ -10,6 +10,7 @@ import torch
 from eval.generation import (
     arms,
     measure,
+    novelty,
     opinion,
     parts,
     rulers,
@@ -253,6 +254,10 @@ def made_up(monkeypatch, brains):
     monkeypatch.setattr(scans, "_floor", lambda index: [found])
     monkeypatch.setattr(scans, "_shown", lambda seed: [found | nearest])
     monkeypatch.setattr(scans, "_asked", lambda seed, ml: [{"asked": ml, "measured": ml}])
+    new = dict.fromkeys(novelty.UNITS, 0.5)
+    monkeypatch.setattr(novelty, "_judged", lambda maps, size: new)
+    monkeypatch.setattr(novelty, "_of_heads", lambda split, n: [])
+    monkeypatch.setattr(novelty, "draw_anatomy", lambda seed, bends: SimpleNamespace(tissues=None))
     monkeypatch.setattr(measure, "label_map_paths", lambda split: [SimpleNamespace(name=split)])
     names = ("anatomy", "image-only", "image-only-alike", "integrated", "conv-1mm")
     few_sizes = sizes.Sizes(names, 6, 6, 6, 2, 1, 3, 2, (1.0, 2.0), ("brain",), 1, 1, 2)
@@ -276,6 +281,17 @@ def test_every_task_gives_the_rows_that_it_promised(made_up, part):
         found = task.measure()
         assert {r.identity for r in found} == task.wanted
         assert all(r.to_record() for r in found)
+
+
+def test_maps_are_painted_in_the_greys_of_their_tissues():
+    labels = torch.zeros(160, 192, 160, dtype=torch.uint8)
+    labels[:, :, 80:] = NUMBER["white matter"]
+    labels[:, 96:, 80:] = NUMBER["cortex"]
+    labels[40:, :, 80:] = NUMBER["csf"]
+    seen = novelty.painted(LabelMap(labels, box_grid(1.0)))
+    assert seen.shape == (80, 96, 80) and (seen[..., :40] == 0).all()
+    greys = [float(seen[at]) for at in ((0, 0, 50), (0, 60, 50), (30, 0, 50))]
+    assert greys == pytest.approx([novelty.GREYS[t] for t in ("white", "grey", "csf")])
 
 
 def test_unknown_arms_parts_profiles_and_releases_are_refused(made_up):
