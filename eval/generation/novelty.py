@@ -18,16 +18,17 @@ from eval.generation.pieces import Found, Piece, Share
 from eval.generation.rulers import VOXEL_MM
 from eval.generation.scans import cortex_mm
 from eval.generation.sizes import Sizes
-from eval.generation.volumes import NOISE_SEEDS, averaged, grid
+from eval.generation.volumes import NOISE_SEEDS, averaged, drawn_map, grid
 from eval.segmentation.measure import PARTS, TISSUE, labels_of
 from medil.anatomy.classes import SPACING_MM, LabelMap
 from medil.anatomy.draw import draw_anatomy
+from medil.anatomy.shape import BENDS as SAMPLED
 from medil.diffusion.latents import draw_heads, read_head
 from medil.synth.box import box_grid
 
 MAPS, ANOTHER = "maps alone", "another set"
 HELD_OUT = "held-out"
-BENDS = (1.0, 1.5, 2.0, 2.5)  # factors on the warps of drawn anatomies
+BENDS = (1.0, SAMPLED)  # factors on the warps of drawn anatomies
 GREYS = {"csf": 0.2, "grey": 0.6, "white": 0.9}  # about those of T1w scans
 UNITS = {**sets.COPIES, "cortex_mm": "mm"}
 
@@ -55,7 +56,12 @@ def _held_out(size: Sizes) -> Found:
 
 def _drawn(size: Sizes, bends: float) -> Found:
     seeds = [NOISE_SEEDS * seed + k for seed in range(size.seeds) for k in range(size.samples)]
-    return [_judged([draw_anatomy(seed, bends=bends).tissues for seed in seeds], size)]
+    draw = drawn_map if bends == SAMPLED else partial(_bent, bends=bends)
+    return [_judged([draw(seed) for seed in seeds], size)]
+
+
+def _bent(seed: int, bends: float) -> LabelMap:
+    return draw_anatomy(seed, bends=bends).tissues
 
 
 def _judged(maps: Sequence[LabelMap], size: Sizes) -> dict[str, float]:

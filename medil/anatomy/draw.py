@@ -18,6 +18,7 @@ import torch
 from medil.anatomy.classes import BRAIN, LabelMap
 from medil.anatomy.packed import PackedMap, packed_maps
 from medil.anatomy.shape import (
+    BENDS,
     COUNT_MM,
     EDGE_MM,
     Shape,
@@ -62,7 +63,7 @@ def draw_anatomy(
     index: int = 0,
     asked: Mapping[str, float] | None = None,
     maps: Sequence[PackedMap] | None = None,
-    bends: float = 1.0,
+    bends: float = BENDS,
 ) -> DrawnAnatomy:
     """Draw anatomy `index` of the family `seed`: the same every time.
 
@@ -72,7 +73,8 @@ def draw_anatomy(
         asked: Values for some of `FACTS`; each comes out within 1 %.
         maps: Packed maps to draw from; those of the release when None. Where one cannot
             reach what is asked, the next one is taken, in random order.
-        bends: How far shapes are bent, as a factor on the warps of the cohort.
+        bends: How far shapes are bent, as a factor on the warps of the cohort's heads. The
+            default was chosen by `eval.generation.novelty`.
 
     Raises:
         InputError: An unknown fact, or values that no map reaches.

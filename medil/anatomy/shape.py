@@ -26,6 +26,7 @@ from medil.synth.box import box_grid
 from medil.synth.subject import CohortConfig, draw_pose, draw_velocity, integrate
 
 STYLE = CohortConfig(rotation_deg=4.0, scale=(0.88, 1.02))  # small enough for the box
+BENDS = 1.5  # factor on its warps: at 1, some maps lie as near to training heads as a copy would
 LEAST_JACOBIAN = 0.05  # of the map to the packed anatomy: the largest local growth is its inverse
 RIM_MM: Range = (0.5, 3.0)  # outer CSF around the brain's outline, as in skull-stripped scans
 RIM_NOISE_MM = 0.4  # standard deviation of the rim over the surface
@@ -156,7 +157,7 @@ def jacobian(displacement_mm: Tensor, lattice: Grid) -> Tensor:
     return torch.linalg.det(gradient + torch.eye(3))
 
 
-def draw_shape(packed: PackedMap, rng: np.random.Generator, bends: float = 1.0) -> Shape:
+def draw_shape(packed: PackedMap, rng: np.random.Generator, bends: float = BENDS) -> Shape:
     """Draw warp, pose, growth, rim and side of a new brain; `bends` is a factor on the warp."""
     known = prepare(packed)
     velocity = draw_velocity(known.lattice, rng) * (bends * rng.uniform(*STYLE.warp_mm))

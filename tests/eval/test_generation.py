@@ -258,6 +258,7 @@ def made_up(monkeypatch, brains):
     monkeypatch.setattr(novelty, "_judged", lambda maps, size: new)
     monkeypatch.setattr(novelty, "_of_heads", lambda split, n: [])
     monkeypatch.setattr(novelty, "draw_anatomy", lambda seed, bends: SimpleNamespace(tissues=None))
+    monkeypatch.setattr(novelty, "drawn_map", lambda seed: None)
     monkeypatch.setattr(measure, "label_map_paths", lambda split: [SimpleNamespace(name=split)])
     names = ("anatomy", "image-only", "image-only-alike", "integrated", "conv-1mm")
     few_sizes = sizes.Sizes(names, 6, 6, 6, 2, 1, 3, 2, (1.0, 2.0), ("brain",), 1, 1, 2)
