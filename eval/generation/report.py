@@ -117,11 +117,16 @@ def memory_table(rows: pd.DataFrame) -> pd.DataFrame:
     if "nearest" not in table:
         return pd.DataFrame()
     return pd.DataFrame(
-        {"Heads": NAMES[str(arm)], "Set": what, "n": _n(own["subject"])}
+        {"Heads": NAMES[str(arm)], "Set": _set(what, how), "n": _n(own["subject"])}
         | {header: _text(own[m], digits) for m, (header, digits) in NEAREST.items()}
-        for (arm, what, _), own in table.groupby(["arm", "what", "how"], sort=False)
+        for (arm, what, how), own in table.groupby(["arm", "what", "how"], sort=False)
         if own["nearest"].notna().any()
     )
+
+
+def _set(what: str, how: str) -> str:
+    """What a set is, and how far its maps are bent."""
+    return f"{what}, {how.replace(' x ', ' × ')}" if how.startswith("bends") else what
 
 
 # Scans of maps

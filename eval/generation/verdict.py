@@ -8,7 +8,7 @@ from functools import partial
 
 import pandas as pd
 
-from eval.generation import parts, scans
+from eval.generation import novelty, parts, scans
 from eval.generation.arms import (
     ANATOMY,
     ANATOMY_ALIKE,
@@ -31,7 +31,8 @@ def verdict(rows: pd.DataFrame) -> str:
         *(partial(samples, by_set, arm) for arm in (ANATOMY, IMAGE)),
         partial(_bought, rows), partial(_shown, rows), partial(_solved, rows),
         partial(_arms, rows), *(partial(_copies, by_set, arm) for arm in (ANATOMY, IMAGE)),
-        partial(_renderings, by_set), partial(_control, rows), partial(_real, rows),
+        partial(_new, by_set), partial(_renderings, by_set), partial(_control, rows),
+        partial(_real, rows),
         partial(_blur, by_set), *(partial(_matched, by_set, arm) for arm in (ANATOMY, IMAGE)),
         partial(_diversity, rows, by_set), partial(_one_map, by_set),
     ]  # fmt: skip
@@ -173,6 +174,19 @@ def _copies(means: Means, arm: str) -> str:
         f"{says} held-out heads ({ruler:.0f} %); of true copies, {real:.0f} % are flagged. A "
         "sample is flagged if its distance to the nearest training head, divided by its median "
         "distance to all, is smaller than for 95 % of the training heads themselves."
+    )
+
+
+def _new(means: Means) -> str:
+    """How often drawn maps alone are taken for copies, by how far they are bent."""
+    near, far = (
+        means[ANATOMY, novelty.bends_name(bends), "copies_percent"] for bends in novelty.BENDS
+    )
+    others = means[novelty.HELD_OUT, f"{novelty.MAPS}, {novelty.ANOTHER}", "copies_percent"]
+    return (
+        f"On maps alone, {near:.0f} % of drawn anatomies are flagged where they are bent as far as "
+        f"training heads, {far:.0f} % where they are bent {novelty.BENDS[-1]:g} times as far, as "
+        f"samples are; of maps of other people, {others:.0f} %."
     )
 
 
