@@ -70,9 +70,9 @@ def outside() -> dict[str, str]:
 
 def task_tables():
     """Write the tables of the book from the recorded rows, and the drawing of the model."""
-    drawing = [sys.executable, "-m", "eval.pictures.architecture", "--out", str(TABLES)]
+    modules = ("eval.report", "eval.pages.front", "eval.pictures.architecture")
     return {
-        "actions": [[sys.executable, "-m", "eval.report"], drawing],
+        "actions": [[sys.executable, "-m", module, "--out", str(TABLES)] for module in modules],
         "file_dep": sources(),
         "uptodate": [TABLES.is_dir()],
     }

@@ -139,20 +139,22 @@ def _count(*layers: nn.Module) -> int:
 
 
 def table(model: MedIL) -> str:
-    """Parts, one a line, as Markdown with links to the code."""
+    """Parts, one a line, as a table in Markdown with links to the code."""
     lines = [
-        "| Part | Made of | Grid (mm) | Shape | Channels | Sees (mm) | Weights |",
-        "|:---|:---|---:|---:|---:|---:|---:|",
+        ":::{table} The parts of the released model.",
+        ":name: tab-architecture",
+        "",
+        "| Part | Made of | Grid (mm) | Channels | Sees (mm) | Weights | Code |",
+        "|:---|:---|---:|---:|---:|---:|:---|",
     ]
     for part in parts(model):
         sees = f"{part.sees_mm:g}" if part.sees_mm else ""
         weights = f"{part.weights:,}" if part.weights else ""
         lines.append(
-            f"| {{py:class}}`{part.name} <{part.code}>` | {part.made_of} | "
-            f"{_spacing(part.grid)} | {_shape(part.grid)} | {part.channels} | {sees} | "
-            f"{weights} |"
+            f"| {part.name} | {part.made_of} | {_spacing(part.grid)} | {part.channels} | {sees} "
+            f"| {weights} | {{py:class}}`~{part.code}` |"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, ":::"])
 
 
 def _spacing(grid: Grid) -> str:

@@ -107,4 +107,6 @@ def test_files_of_the_release_are_written_again_and_again(tmp_path):
     for _ in range(2):
         drawn, table = architecture.write(tmp_path / "tables")
     assert drawn.read_text("utf-8").startswith('<svg class="architecture"')
-    assert table.read_text("utf-8").count("{py:class}") == 7
+    assert table.read_text("utf-8").count("{py:class}") == 7 and table.read_text(
+        "utf-8"
+    ).startswith(":::{table}")
