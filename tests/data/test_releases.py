@@ -17,7 +17,9 @@ from medil.data.releases import RELEASES, release_path
 from medil.errors import InputError
 from medil.model.weights import load_release, release_config
 
-NAMES = ["tiny", "base", "tiny-ldm", "anatomies", "tiny-segmenter", "tiny-appearance"]
+NAMES = [
+    "tiny", "base", "tiny-ldm", "anatomies", "tiny-segmenter", "tiny-appearance", "chest-tiny",
+]  # fmt: skip
 
 
 @pytest.fixture
