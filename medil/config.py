@@ -211,11 +211,14 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The configuration that `to_json` wrote; unknown fields are refused."""
-        raw = without_retired(json.loads(text))
+        """The configuration that `to_json` wrote; unknown fields are refused.
+
+        Raises:
+            InputError: An unknown field, or damage.
+        """
         try:
-            return build(cls, raw)
-        except InputError as error:
+            return build(cls, without_retired(json.loads(text)))
+        except (ValueError, AttributeError, TypeError) as error:
             raise InputError(f"this is not a configuration of this version: {error}") from error
 
     def digest(self) -> str:

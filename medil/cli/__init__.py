@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from medil.errors import InputError, of_system, printable
-from medil.system.memory import give_back_freed_blocks
+from medil.system.memory import check_address_space, give_back_freed_blocks
 from medil.system.threads import wait_passively
 
 if TYPE_CHECKING:
@@ -38,7 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run a verb and return its exit code; whatever is raised from here is a bug."""
     try:
+        check_address_space()
         import click
+    except InputError as error:
+        return _say(str(error))
     except ImportError:
         return _say("the command line needs click; install it with: pip install 'medil-book[cli]'.")
     from medil.cli.images import medil

@@ -18,6 +18,8 @@ GB = 1e9
 FREE_SHARE = 0.5  # share of the free memory that a job may use without a budget
 DECIMAL = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 UNITS = {**DECIMAL, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+START_BYTES = 1e9  # of addresses, to import torch and read a small image: 0.7 GB were measured
+THREAD_BYTES = 1e8  # of addresses for each processor: stacks and buffers of threads
 RETURNED_BYTES = 2**25  # ours: less saves more memory, but takes time to ask for again
 KEPT_BYTES = 2**26  # ours: memory that slabs after slabs may use again
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # constants of glibc's malloc.h
@@ -76,6 +78,27 @@ def _free_in_group(group: Path) -> int:
 def resident_bytes() -> int:
     """Memory that this process uses now."""
     return psutil.Process().memory_info().rss
+
+
+def check_address_space() -> None:
+    """Refuse a limit of addresses (``ulimit -v``) within which libraries cannot even start.
+
+    Some of them spin there for minutes, deaf to signals.
+
+    Raises:
+        InputError: States the limit and the least that is needed.
+    """
+    if os.name != "posix":
+        return
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    least = START_BYTES + THREAD_BYTES * (os.cpu_count() or 1)
+    if limit != resource.RLIM_INFINITY and limit < least:
+        raise InputError(
+            f"medil needs at least {_rounded_up(least)} of addresses to start, but ulimit -v "
+            f"allows {limit / GB:,.2f} GB; raise it with: ulimit -v {math.ceil(least / 1024)}."
+        )
 
 
 def give_back_freed_blocks() -> None:

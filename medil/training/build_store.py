@@ -28,10 +28,18 @@ from medil.io.intensity import Intensity, replace_nonfinite, robust_intensity
 from medil.io.listing import Listed
 from medil.io.source import as_one_of_many, suffix_of
 from medil.regrid import box_average
-from medil.system.files import PART, file_sha256, make_folder, sweep
+from medil.system.files import PART, file_sha256, flush, make_folder, sweep
 from medil.system.lock import only_writer
 from medil.training.patches import prepare_scan
-from medil.training.store import FORMAT, META, Coding, read_facts, store_facts, zarr_3
+from medil.training.store import (
+    FORMAT,
+    META,
+    Coding,
+    read_facts,
+    store_facts,
+    write_attributes,
+    zarr_3,
+)
 from medil.volume import Volume, load
 
 CHUNK = 64  # voxels per axis: with 32, a 40 mm patch would read more and smaller pieces
@@ -144,8 +152,8 @@ class _Builder:
     def _update(self, key: str, changed: dict[str, Any]) -> None:
         """Change attributes of a volume whose voxels stay."""
         if not changed.items() <= self.facts[key].items():
-            zarr_3().open_group(str(self.folder / key), mode="r+").attrs.update(changed)
             self.facts[key] |= changed
+            write_attributes(self.folder / key, self.facts[key])
             self.by_path[self.facts[key]["source"]] = key
 
     def _remove(self, key: str) -> None:
@@ -207,11 +215,7 @@ def claim(folder: Path, intensity: Intensity | None) -> None:
                 f"the store {folder} was scaled by {named}; use the same window or another folder."
             )
         return
-    try:
-        zarr_3().create_group(str(folder), attributes={"format": FORMAT, "window": window})
-    except OSError as error:
-        (folder / META).unlink(missing_ok=True)
-        raise WriteError(f"{folder} could not be written: {error.strerror or error}.") from error
+    write_attributes(folder, {"format": FORMAT, "window": window})
 
 
 @contextmanager
@@ -220,7 +224,10 @@ def _whole(final: Path) -> Iterator[Path]:
     temporary = final.with_name(f"{PART}{final.name}")
     try:
         yield temporary
+        for path in temporary.rglob("*"):
+            flush(path)
         os.rename(temporary, final)
+        flush(final.parent)
     except OSError as error:
         raise WriteError(f"{final} could not be written: {error.strerror or error}.") from error
     finally:  # also on Ctrl-C
@@ -251,10 +258,12 @@ def _write(
             for name, (stored, coding) in levels.items()
         },
     }
-    group = zarr_3().create_group(str(folder), attributes=facts)
+    group = zarr_3().create_group(str(folder))
     for name, (stored, _) in levels.items():
         _write_array(group, name, stored, CHUNK if name == "data" else max(stored.shape))
     _write_array(group, "places", np.asarray(places, dtype=np.int32), len(places))
+    facts["arrays"] = {name: file_sha256(folder / name / META) for name in (*levels, "places")}
+    write_attributes(folder, facts)
     return facts
 
 

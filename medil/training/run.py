@@ -1,9 +1,10 @@
 """What every training run shares: steps, averaged weights, exact resume, signals, the clock.
 
 A `Learner` says what is trained and what one step is. A run is a folder: `config.json`,
-`log.jsonl`, `state.safetensors` (to resume from), `weights.safetensors` (the averaged
-weights) and `tensorboard/`. It can be stopped at any time and resumed; a run whose length is
-set in steps then ends bitwise as if it had not been stopped.
+`log.jsonl`, `state.safetensors` (to resume from), `state.earlier.safetensors` (the state before
+it), `weights.safetensors` (the averaged weights) and `tensorboard/`. It can be stopped at any
+time and resumed; a run whose length is set in steps then ends bitwise as if it had not been
+stopped.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ from medil.system.lock import only_writer
 from medil.training.launch import Interruption, check_batch, launch
 from medil.training.log import RunLog
 from medil.training.losses import Adversary
-from medil.training.state import load_state, save_state
+from medil.training.state import STATE, load_state, save_state, state_file
 from medil.training.update import average, learning_rate, new_optimiser
 
-STATE, WEIGHTS, CONFIG = "state.safetensors", "weights.safetensors", "config.json"
+WEIGHTS, CONFIG = "weights.safetensors", "config.json"
+SAVE_S = 300.0  # a state is saved at least as often, however long `save_every` steps take
 
 
 class Learner(ABC):
@@ -137,6 +139,7 @@ class Run:
         torch.set_num_threads(settings.threads)
         torch.manual_seed(seed)  # initial weights; what a step draws depends on (seed, step)
         self.learner, self.out, self.fabric = learner, out, fabric
+        self.saved_step, self.saved_s = -1, time.monotonic()
         self.bare = place_model(learner.build(), fabric.device)
         self.ema = copy.deepcopy(self.bare).requires_grad_(False)
         self.optimiser = new_optimiser(self.bare, settings)
@@ -162,16 +165,23 @@ class Run:
     def restore(self) -> None:
         """Resume from the folder's state."""
         self.facts = load_state(
-            self.out / STATE, self.bare, self.ema, self.optimiser, self.learner.adversary
+            state_file(self.out), self.bare, self.ema, self.optimiser, self.learner.adversary
         )
 
     def save(self) -> None:
-        """Write the state; only the first process does."""
-        if self.fabric.is_global_zero:
+        """Write the state, unless that of this step is written; only the first process does."""
+        if self.fabric.is_global_zero and self.saved_step != self.facts["step"]:
             save_state(
                 self.out / STATE, self.bare, self.ema, self.optimiser, self.facts,
                 self.learner.adversary,
             )  # fmt: skip
+        self.saved_step, self.saved_s = self.facts["step"], time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the state should be saved, by the number of steps or by the clock."""
+        in_steps = self.facts["step"] % self.settings.save_every == 0
+        return in_steps or time.monotonic() - self.saved_s >= SAVE_S
 
     def save_weights(self) -> None:
         """Write the averaged weights, and what the model card says of the run."""
@@ -308,7 +318,7 @@ def _to_the_end(run: Run, resumed: bool, time_budget_s: float, began: float) -> 
             log.advance(run.progress)
             if logged:
                 log.write(run.row(record))
-            if run.facts["step"] % settings.save_every == 0:
+            if run.is_due:
                 run.save()
         run.save()
         run.save_weights()

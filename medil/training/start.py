@@ -14,8 +14,8 @@ from medil.config import named
 from medil.dials import changed, flat
 from medil.errors import InputError
 from medil.training.launch import check_batch, launch
-from medil.training.run import CONFIG, STATE, Learner, train
-from medil.training.state import read_facts
+from medil.training.run import CONFIG, Learner, train
+from medil.training.state import read_facts, state_file
 
 
 def start(
@@ -74,7 +74,7 @@ def start(
         config, earlier = resumed(kind, out, preset, seed, changes)
         seed = earlier["seed"]
     else:
-        if (out / STATE).exists():
+        if state_file(out).exists():
             raise InputError(f"{out} holds a run already; resume it or choose another folder.")
         config = changed(named(kind.presets, preset or "tiny"), changes)
         if warm_start_from:
@@ -99,12 +99,12 @@ def resumed(
         The configuration, perhaps longer, and the facts in the state file.
 
     Raises:
-        InputError: There is no run, or it has another preset, seed or setting.
+        InputError: There is no run, a damaged one, or one of another preset, seed or setting.
     """
-    if not ((out / STATE).exists() and (out / CONFIG).exists()):
+    if not (state_file(out).exists() and (out / CONFIG).exists()):
         raise InputError(f"there is no run to resume in {out}.")
     own: Any = kind.recipe.from_json((out / CONFIG).read_text("utf-8"))
-    facts = read_facts(out / STATE)
+    facts = read_facts(state_file(out))
     wanted = changed(own, changes)
     has = flat(own) | {"seed": facts["seed"]}
     named_too = {"preset": preset, "seed": seed}

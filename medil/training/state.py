@@ -1,18 +1,34 @@
-"""The state of a run in one safetensors file: all that it needs to resume bitwise."""
+"""The state of a run in one safetensors file: all that it needs to resume bitwise.
+
+The state before it stays beside it, in case a disk damages the newest one.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from medil.errors import InputError
+from medil.system.files import atomic_output
 from medil.system.tensors import read_tensors, write_tensors
 from medil.training.losses import Adversary
 
+STATE, EARLIER = "state.safetensors", "state.earlier.safetensors"
 STATE_FORMAT = "medil-training-2"
+
+
+def state_file(folder: Path) -> Path:
+    """The state from which the run in a folder resumes: the earlier one where the newest is gone.
+
+    The file need not exist.
+    """
+    is_gone = not (folder / STATE).exists() and (folder / EARLIER).exists()
+    return folder / (EARLIER if is_gone else STATE)
 
 
 def save_state(
@@ -26,7 +42,7 @@ def save_state(
     """Write everything that a bitwise resume needs, at once or not at all.
 
     `facts` are steps, time and seed, JSON-able; steps draw their random numbers from them. A file
-    that exists is replaced.
+    that exists becomes the earlier state.
     """
     tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"ema.{k}": v for k, v in ema.state_dict().items()}
@@ -35,12 +51,45 @@ def save_state(
     if adversary:
         tensors |= {f"adversary.net.{k}": v for k, v in adversary.net.state_dict().items()}
         tensors |= _optimiser_tensors("adversary.optimiser", adversary.optimiser)
+    if path.exists():
+        _keep(path)
     write_tensors(path, tensors, {"format": STATE_FORMAT, "facts": json.dumps(facts)}, force=True)
 
 
 def read_facts(path: Path) -> dict:
-    """The `facts` in a state file, whichever release wrote it."""
-    return _facts(read_tensors(path, STATE_FORMAT)[1])
+    """The `facts` in a state file, whichever release wrote it.
+
+    Raises:
+        InputError: It is damaged; says whether an earlier one is whole.
+    """
+    return _facts(_read(path)[1])
+
+
+def _keep(path: Path) -> None:
+    """Give a state a second name, which it keeps when the next one takes its place."""
+    with atomic_output(path.with_name(EARLIER), force=True) as temporary:
+        temporary.unlink()
+        try:
+            os.link(path, temporary)
+        except OSError:  # a disk without links
+            shutil.copyfile(path, temporary)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        return read_tensors(path, STATE_FORMAT)
+    except InputError as error:
+        raise InputError(f"{str(error).removesuffix('.')}; {_way_out(path)}.") from error
+
+
+def _way_out(path: Path) -> str:
+    """What to do where a state is damaged."""
+    earlier = path.with_name(EARLIER)
+    try:
+        step = _facts(read_tensors(earlier, STATE_FORMAT)[1])["step"]
+    except InputError:
+        return "no earlier state is whole, so begin a new run"
+    return f"{earlier.name}, of step {step}, is whole: delete {path.name} to resume from there"
 
 
 def _facts(meta: dict[str, str]) -> dict:
@@ -59,9 +108,9 @@ def load_state(
     """Restore a run, and torch's random numbers, as `save_state` left them; returns the `facts`.
 
     Raises:
-        InputError: Unreadable, or of another model.
+        InputError: Unreadable, as `read_facts`, or of another model.
     """
-    tensors, meta = read_tensors(path, STATE_FORMAT)
+    tensors, meta = _read(path)
     try:
         model.load_state_dict(_under("model", tensors))
         ema.load_state_dict(_under("ema", tensors))

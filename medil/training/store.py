@@ -20,13 +20,14 @@ from torch import Tensor
 
 from medil.errors import InputError
 from medil.io.intensity import Intensity
-from medil.system.files import atomic_output
+from medil.system.files import atomic_output, file_sha256
 from medil.training.patches import Scan
 
 FORMAT = "medil-store-1"
 OPEN = 64  # volumes whose arrays are kept open
 NOTE = "store.txt"  # in a run's folder: the path of its store
 META = "zarr.json"  # metadata file of Zarr 3
+SUM = "sha256_of_the_rest"  # an attribute; volumes of releases up to 0.6.0 have none
 
 
 @dataclass(frozen=True)
@@ -137,13 +138,13 @@ class Store:
         except MemoryError:
             raise
         except Exception as error:  # codecs raise RuntimeError, ValueError and more
-            raise InputError(
-                f"the volume {key} in the store {self.folder} is damaged; "
-                "delete its folder and run medil store again."
-            ) from error
+            raise damaged(self.folder, key) from error
 
     def _array(self, key: str, name: str) -> Any:
         folder = self.folder / key / name
+        known = self.facts[key].get("arrays", {}).get(name)
+        if known and known != file_sha256(folder / META):
+            raise ValueError(f"{folder / META} is not what was written")
         if not any(p.is_file() for p in (folder / "c").rglob("*")):  # zeros, to Zarr
             raise FileNotFoundError(folder)
         return zarr_3().open_array(str(folder), mode="r")
@@ -183,26 +184,75 @@ def store_facts(folder: Path) -> dict[str, Any]:
     """The attributes of a store.
 
     Raises:
-        InputError: The folder is not a store.
+        InputError: The folder is not a store, or its metadata is damaged.
     """
-    facts = _attributes(folder)
+    try:
+        facts = _attributes(folder)
+    except ValueError as error:
+        raise InputError(
+            f"{folder / META} is damaged; write the store into another folder."
+        ) from error
     if facts.get("format") != FORMAT:
         raise InputError(f"{folder} is not a patch store; make one with: medil store.")
     return facts
 
 
 def read_facts(folder: Path) -> dict[str, dict[str, Any]]:
-    """The attributes of each volume, by its key, sorted."""
+    """The attributes of each volume, by its key, sorted.
+
+    Raises:
+        InputError: Those of a volume are damaged.
+    """
     keys = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and p.is_dir())
-    return {key: facts for key in keys if (facts := _attributes(folder / key))}
+    found = {}
+    for key in keys:
+        try:
+            found[key] = _attributes(folder / key)
+        except ValueError as error:
+            raise damaged(folder, key) from error
+    return {key: facts for key, facts in found.items() if facts}
+
+
+def damaged(folder: Path, key: str) -> InputError:
+    """What to say of a volume that is not what was written."""
+    return InputError(
+        f"the volume {key} in the store {folder} is damaged; "
+        "delete its folder and run medil store again."
+    )
 
 
 def _attributes(folder: Path) -> dict[str, Any]:
-    """Attributes of a Zarr group, read without Zarr: thousands take less than a second."""
+    """Attributes of a Zarr group, read without Zarr: thousands take less than a second.
+
+    Raises:
+        ValueError: They are not what was written.
+    """
     try:
-        return json.loads((folder / META).read_text("utf-8"))["attributes"]
-    except (OSError, ValueError, KeyError):
+        attributes = json.loads((folder / META).read_text("utf-8"))["attributes"]
+        written = attributes.pop(SUM, None)
+    except FileNotFoundError:
         return {}
+    except (OSError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{folder / META} cannot be read") from error
+    if written not in (None, _sum(attributes)):
+        raise ValueError(f"{folder / META} is not what was written")
+    return attributes
+
+
+def write_attributes(folder: Path, attributes: dict[str, Any]) -> None:
+    """Make a folder a Zarr group with these attributes and their check sum, or change them.
+
+    Raises:
+        WriteError: The disk refused the write.
+    """
+    summed = attributes | {SUM: _sum(attributes)}
+    group = {"attributes": summed, "zarr_format": 3, "node_type": "group"}
+    with atomic_output(folder / META, force=True) as temporary:
+        temporary.write_text(json.dumps(group, indent=2), "utf-8")
+
+
+def _sum(attributes: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(attributes, sort_keys=True).encode()).hexdigest()
 
 
 def zarr_3() -> Any:

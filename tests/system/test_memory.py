@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+import subprocess
+import sys
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -71,3 +74,14 @@ def test_a_container_s_limit_counts_as_what_is_free(tmp_path, monkeypatch):
     assert free_memory_bytes(tmp_path) == 400_000_000
     (tmp_path / "memory.max").write_text("max\n")
     assert free_memory_bytes(tmp_path) == 2_048_000_000
+
+
+def test_too_few_addresses_are_refused_before_a_library_starts():
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (700_000 * 1024, resource.RLIM_INFINITY))
+
+    command = [sys.executable, "-m", "medil", "info", "scan.nii.gz"]
+    ran = subprocess.run(command, preexec_fn=few, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 2 and ran.stderr.count("\n") == 1
+    assert ran.stderr.startswith("medil: medil needs at least ")
+    assert "ulimit -v allows 0.72 GB; raise it with: ulimit -v " in ran.stderr

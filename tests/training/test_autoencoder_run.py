@@ -17,7 +17,7 @@ from medil.model.weights import load_model, short_digest, weights_sha256
 from medil.training import launch as processes
 from medil.training.autoencoder import AutoencoderLearner
 from medil.training.log import keep_until
-from medil.training.run import train
+from medil.training.run import Run, train
 from medil.training.state import read_facts
 from tests.run_training import block_scans, config_of, run
 
@@ -147,6 +147,34 @@ def test_a_run_of_release_0_6_0_is_resumed(tmp_path):
     run(tmp_path / "straight", steps=4)
     assert_same_state(state(tmp_path), state(tmp_path / "straight"))
     assert RunConfig.from_json(config.read_text()) == config_of(steps=4)
+
+
+def test_a_damaged_state_names_the_one_before_it_from_which_the_run_goes_on(tmp_path):
+    run(tmp_path, steps=2, save_every=1)
+    whole = {name: value.clone() for name, value in state(tmp_path).items()}  # no mapped file
+    newest, earlier = tmp_path / "state.safetensors", tmp_path / "state.earlier.safetensors"
+    assert (read_facts(newest)["step"], read_facts(earlier)["step"]) == (2, 1)
+    damaged = bytearray(newest.read_bytes())
+    damaged[-7] ^= 1
+    newest.write_bytes(damaged)
+    said = "is damaged: .*; state.earlier.safetensors, of step 1, is whole: delete state.safetenso"
+    with pytest.raises(InputError, match=said):
+        run(tmp_path, steps=2, resume=True)
+    newest.unlink()
+    run(tmp_path, steps=2, save_every=1, resume=True)
+    assert_same_state(state(tmp_path), whole)
+    earlier.write_bytes(b"half")
+    newest.write_bytes(b"half")
+    with pytest.raises(InputError, match="no earlier state is whole, so begin a new run"):
+        run(tmp_path, steps=3, resume=True)
+
+
+def test_the_state_is_saved_by_the_clock_where_steps_take_long(tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr("medil.training.run.SAVE_S", 0.0)
+    monkeypatch.setattr(Run, "save", lambda self: steps.append(self.facts["step"]))
+    run(tmp_path, steps=2, save_every=100)
+    assert steps == [0, 1, 2, 2]
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
@@ -310,6 +338,12 @@ def test_a_finished_run_may_be_given_more_steps(train_verb, tmp_path):
     assert config.train.steps == model.facts["step"] == 3
     code, _, err = train_verb("--resume", "--minutes", 9)
     assert code == 2 and "has train.minutes" in err  # its length is given in steps
+
+
+def test_a_damaged_configuration_is_refused_in_a_sentence():
+    for text in ("{", "[]", "3", '{"model": 3}'):
+        with pytest.raises(InputError, match="not a configuration of this version"):
+            RunConfig.from_json(text)
 
 
 def test_nothing_to_resume_is_refused(train_verb, tmp_path):

@@ -1,6 +1,8 @@
 """The patch store: what is read from it, how it is built, and training from it."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -305,6 +307,44 @@ def test_no_damaged_byte_of_a_volume_passes(images, tmp_path, rng):
             Store(tmp_path / "s").read(key, "data", ...)
     shard.write_bytes(whole)
     assert (Store(tmp_path / "s").read(key, "data", ...) == expected).all()
+
+
+def test_changed_metadata_of_a_volume_is_named_and_the_build_mends_it(images, tmp_path):
+    folder = tmp_path / "s"
+    build_store(images[:2], folder)
+    before, key = Store(folder).identity, next(iter(Store(folder).facts))
+    said = f"{key} .* is damaged; delete its folder and run medil store again"
+    for place, old, new in (
+        (folder / key, '"spacing_mm": [\n      1.0', '"spacing_mm": [\n      1.5'),
+        (folder / key, '"attributes"', '"attributfs"'),
+        (folder / key / "data", "uint16", "int16"),
+    ):
+        meta = place / "zarr.json"
+        whole = meta.read_text()
+        assert old in whole
+        meta.write_text(whole.replace(old, new))
+        with pytest.raises(InputError, match=said):
+            Store(folder).read(key, "data", ...)
+        meta.write_text(whole)
+    (folder / key / "zarr.json").write_text("half")
+    with pytest.raises(InputError, match=said):
+        build_store(images[:2], folder)
+    shutil.rmtree(folder / key)
+    assert build_store(images[:2], folder).new == 1 and Store(folder).identity == before
+
+
+def test_a_store_without_check_sums_is_read(images, tmp_path):
+    folder = tmp_path / "s"
+    build_store(images[:1], folder)
+    before = Store(folder)
+    for meta in (folder / "zarr.json", folder / next(iter(before.facts)) / "zarr.json"):
+        group = json.loads(meta.read_text())
+        for name in ("sha256_of_the_rest", "arrays"):
+            group["attributes"].pop(name, None)
+        meta.write_text(json.dumps(group))
+    assert Store(folder).identity == before.identity
+    (key,) = before.facts
+    assert (Store(folder).read(key, "data", ...) == before.read(key, "data", ...)).all()
 
 
 def test_no_store_and_no_zarr_are_one_sentence(images, tmp_path, monkeypatch):
