@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import resource
+from collections.abc import Callable
 from contextlib import contextmanager
 
 import nibabel as nib
@@ -12,6 +14,7 @@ import torch
 from medil.grid import Grid, centres_mm
 from medil.volume import Volume
 
+DIED = 9  # exit code of a process that was to die
 MARK = (5, 1, 6)  # a voxel, in the order of the file
 SLOPE = torch.tensor([1.0, -0.5, 0.25], dtype=torch.float64)  # units per mm along R, A, S
 
@@ -63,6 +66,18 @@ def full_disk(most_bytes: int = 0):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def killed_at_the_first_rename(work: Callable[[], object]) -> None:
+    """Do some work in another process, which dies where a file would get its final name."""
+    if child := os.fork():
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == DIED
+        return
+    os.replace = os.rename = lambda *_: os._exit(DIED)
+    try:
+        work()
+    finally:
+        os._exit(0)
 
 
 LABELS_SHAPE, LABELS_ORIGIN_MM = (62, 70, 58), np.array([-33.0, -31.0, -25.0])

@@ -19,7 +19,7 @@ from eval.reconstruction import measure as reconstruction
 from medil.errors import InputError, printable
 from medil.grid import Grid
 from medil.system.files import atomic_output, make_folder
-from medil.system.lock import HOLDER, only_writer
+from medil.system.lock import only_writer
 
 MARK = "report.json"  # says that a folder is a report
 
@@ -50,7 +50,7 @@ def check_folder(out: Path) -> None:
         raise InputError(f"{out.parent} does not exist; make that folder first.")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; name a folder.")
-    others = out.is_dir() and any(path.name != HOLDER for path in out.iterdir())
+    others = out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir())
     if others and not (out / MARK).is_file():
         raise InputError(f"{out} holds other things and is no report; name a new or empty folder.")
 
@@ -138,9 +138,9 @@ def measured(
 
 def prepare(out: Path, force: bool) -> Path:
     """The rows file of a report, whose folder is made and marked."""
-    make_folder(out / "rows")
-    with atomic_output(out / MARK, force=True) as temporary:
+    with atomic_output(make_folder(out) / MARK, force=True) as temporary:
         temporary.write_text(json.dumps({"made_by": "medil evaluate"}) + "\n", encoding="utf-8")
+    make_folder(out / "rows")  # behind the mark, without which it would be somebody's
     path = out / "rows" / f"{NAME}.jsonl"
     if force:
         path.unlink(missing_ok=True)

@@ -34,6 +34,19 @@ def test_an_image_that_cannot_be_written(run_medil, scan, tmp_path, verb, most_b
     refused_by_the_disk(result, tmp_path, before)
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs Linux's /proc")
+@pytest.mark.parametrize(
+    ("verb", "suffix"),
+    [("encode", ".safetensors"), ("reconstruct", ".nii"), ("convert", ".nrrd"),
+     ("store", ""), ("preprocess", "")],
+)  # fmt: skip
+def test_a_disk_that_takes_no_new_file(run_medil, scan, verb, suffix):
+    pytest.importorskip("zarr", reason="zarr (extra store) is not installed")
+    code, _, err = run_medil(verb, scan, "-o", f"/proc/medil{suffix}")
+    assert code == 2 and err.count("medil: ") == 1 and "Traceback" not in err
+    assert f"/proc/medil{suffix} could not be" in err
+
+
 @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 def test_a_rendering_that_the_disk_ends_is_closed_in_silence(run_medil, scan, tmp_path):
     with full_disk(3000):

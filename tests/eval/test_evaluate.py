@@ -21,11 +21,11 @@ from eval.evaluate import report as evaluate_report
 from eval.evaluate.inputs import Checked, Plan
 from eval.subjects import Scan
 from medil.cli import evaluate as verbs_evaluate
-from medil.errors import InputError
+from medil.errors import InputError, WriteError
 from medil.grid import Grid
 from medil.volume import Volume, save
 from tests import test_notebooks
-from tests.images import ball, head, ramp, refused
+from tests.images import ball, full_disk, head, killed_at_the_first_rename, ramp, refused
 
 click = pytest.importorskip("click", reason="click (extra cli) is not installed")
 
@@ -144,6 +144,21 @@ def test_a_folder_with_other_things_is_no_report(tmp_path):
     evaluate.check_folder(tmp_path / "new")
     evaluate.prepare(tmp_path / "new", force=False)
     evaluate.check_folder(tmp_path / "new")
+
+
+def test_a_report_that_was_killed_in_its_first_write_is_begun_again(tmp_path):
+    out = tmp_path / "report"
+    killed_at_the_first_rename(lambda: evaluate.prepare(out, force=False))
+    assert [path.name[:6] for path in out.iterdir()] == [".part-"]
+    evaluate.check_folder(out)
+    evaluate.prepare(out, force=False)
+    evaluate.check_folder(out)
+
+
+def test_a_disk_that_refuses_the_first_write_leaves_no_half_of_a_report(tmp_path):
+    with full_disk(), pytest.raises(WriteError, match="File too large"):
+        evaluate.prepare(tmp_path / "report", force=False)
+    evaluate.check_folder(tmp_path / "report")
 
 
 def test_force_forgets_the_rows_and_nothing_else(tmp_path):

@@ -15,11 +15,11 @@ from medil.errors import InputError
 from medil.io.listing import Listed
 from medil.regrid import box_average
 from medil.training import build_store as building
-from medil.training.build_store import CHUNK, COARSEST, build_store, encoded
+from medil.training.build_store import CHUNK, COARSEST, build_store, claim, encoded
 from medil.training.patches import global_step, patch_step, prepare_scan, random_block, shrunk
 from medil.training.store import Store
 from medil.volume import Intensity, load
-from tests.images import write_nifti
+from tests.images import killed_at_the_first_rename, write_nifti
 from tests.store_images import stored_head, write_images
 
 
@@ -280,6 +280,14 @@ def test_a_killed_build_leaves_no_half_volume_and_goes_on(images, tmp_path):
     straight = tmp_path / "straight"
     build_store(images, straight)
     assert Store(folder).identity == Store(straight).identity
+
+
+def test_a_store_that_was_killed_in_its_first_write_is_begun_again(images, tmp_path):
+    folder = tmp_path / "s"
+    killed_at_the_first_rename(lambda: claim(folder, None))
+    assert [path.name[:6] for path in folder.iterdir()] == [".part-"]
+    assert build_store(images[:1], folder).new == 1
+    assert not list(folder.glob(".*"))
 
 
 def test_damage_is_noticed_and_named(made):
