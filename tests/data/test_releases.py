@@ -17,7 +17,9 @@ from medil.data.releases import RELEASES, release_path
 from medil.errors import InputError
 from medil.model.weights import load_release, release_config
 
-NAMES = ["tiny", "base", "tiny-ldm", "anatomies", "tiny-segmenter", "tiny-appearance"]
+NAMES = [
+    "tiny", "base", "tiny-ldm", "anatomies", "tiny-segmenter", "tiny-appearance", "chest-tiny",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -115,7 +117,7 @@ def test_an_address_that_is_none_is_one_sentence(installed, monkeypatch):
 
 
 def test_a_release_that_does_not_exist_is_refused_with_those_that_do():
-    with pytest.raises(InputError, match=r"not been trained yet; there is: tiny, base\."):
+    with pytest.raises(InputError, match=r"trained yet; there is: tiny, base, chest-tiny\."):
         release_path("paper")
     with pytest.raises(InputError, match=r"there is: tiny-ldm\."):
         release_path("paper-ldm")
