@@ -31,7 +31,8 @@ def on_one_axis(lines: pd.DataFrame):
     """
     shown = [group for group in GROUPS if (lines["Group"] == group).any()]
     figure, axes = panels(1, 1, panel_in=(7.2, 0.9 + 0.23 * (len(lines) + len(shown))))
-    ax, places, names = axes[0, 0], [], []
+    ax, places = axes[0, 0], []
+    names: list[str] = []
     ax.axvline(1, color="#777777", lw=1.2)
     for group in shown:
         ax.text(-0.01, len(names), group, transform=ax.get_yaxis_transform(), ha="right",

@@ -78,7 +78,8 @@ def cells(frame: pd.DataFrame) -> Iterator[Cell]:
         used = ~np.isnan(table).all(0)
         if len(table):
             seeds = tuple(str(seed) for seed in wide.columns[used])
-            yield Cell(*key, tuple(names), seeds, table[:, used], *summary(table[:, used]))
+            mean, low, high, n = summary(table[:, used])
+            yield Cell(*key, tuple(names), seeds, table[:, used], mean, low, high, n)
 
 
 def summary(values: np.ndarray) -> tuple[float, float, float, int]:
