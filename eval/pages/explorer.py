@@ -72,14 +72,17 @@ def cells(frame: pd.DataFrame) -> Iterator[Cell]:
     if len(wide.columns) == 1:
         wide = wide.loc[pd.MultiIndex.from_frame(frame[index[:-1]])]
     values, subjects = wide.to_numpy(), wide.index.get_level_values("subject")
-    for key, where in wide.groupby(level=KEY, sort=False).indices.items():
+    groups: dict[tuple[str, str, str], np.ndarray] = wide.groupby(level=KEY, sort=False).indices
+    for (metric, condition, arm), where in groups.items():
         table, names = values[where], subjects[where]
         table, names = table[~np.isnan(table).all(1)], names[~np.isnan(table).all(1)]
         used = ~np.isnan(table).all(0)
         if len(table):
             seeds = tuple(str(seed) for seed in wide.columns[used])
             mean, low, high, n = summary(table[:, used])
-            yield Cell(*key, tuple(names), seeds, table[:, used], mean, low, high, n)
+            yield Cell(
+                metric, condition, arm, tuple(names), seeds, table[:, used], mean, low, high, n
+            )
 
 
 def summary(values: np.ndarray) -> tuple[float, float, float, int]:
