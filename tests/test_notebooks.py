@@ -18,6 +18,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from eval.pages.results import next_page
 from eval.rows import RESULTS, parts
@@ -208,3 +209,12 @@ def test_notebooks_call_what_is_there_as_it_is_declared(tmp_path):
     assert f"{len(NOTEBOOKS)} source files" in said, said
     faults = ("[call-arg]", "[name-defined]", "[import-not-found]", "error: Module")
     assert not [line for line in said.splitlines() if any(fault in line for fault in faults)]
+
+
+def test_figures_tables_and_equations_are_numbered_by_chapter():
+    contents = yaml.safe_load((ROOT / "book/_toc.yml").read_text("utf-8"))
+    chapters = [part for part in contents["parts"] if "look things up" not in part["caption"]]
+    assert all(part.get("numbered") == 1 for part in chapters)
+    config = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
+    assert config["sphinx"]["config"]["numfig_secnum_depth"] == 1
+    assert config["html"]["use_multitoc_numbering"]

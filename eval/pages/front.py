@@ -56,7 +56,7 @@ def _voxels(point) -> str:
 def _card(point, words: str) -> str:
     low, high = _signed(point.gain.low), _signed(point.gain.high)
     people = counted(int(point.n), "real brain")
-    text = f"{words} (n = {people}, 95 % interval {low} to {high})"
+    text = f"{words} (n = {people}, 95\u00a0% interval {low} to {high})"
     return CARD.format(title=f"{_signed(point.gain.mean)} dB", text=text)
 
 
