@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval import rows, runner, tables
+from eval import cited, rows, runner, tables
 from medil.errors import InputError
 from medil.system.files import make_folder
 
@@ -117,12 +117,20 @@ class Experiment:
             return [line for line in self.answer(frame) if line]
         return tables.short(self.verdict(frame).splitlines())  # type: ignore[misc]
 
+    def marked_answers(self, frame: pd.DataFrame | None) -> list[str]:
+        """`answers` whose numbers name their rows, for pages that show them at a click."""
+        if frame is None:
+            return []
+        with cited.notes(frame) as noted:
+            lines = self.answers(frame)
+        return cited.marked(lines, noted, {"experiment": self.name, "command": self.command})
+
     def in_short(self, frame: pd.DataFrame | None) -> str:
         """The answer as a list, and the whole verdict folded behind it: Markdown."""
         if frame is None:
             return self.nothing
         every = tables.folded("Every sentence of the verdict", self.sentences(frame))
-        return f"{tables.listed(self.answers(frame))}\n\n{every}"
+        return f"{tables.listed(self.marked_answers(frame))}\n\n{every}"
 
     def origin(self, frame: pd.DataFrame | None) -> str:
         """When, at which commit and on what prepared rows were recorded: Markdown."""
@@ -140,7 +148,7 @@ class Experiment:
         }
         if self.verdict:
             texts[f"{self.name}_verdict.txt"] = self.verdict(frame)
-            texts[f"{self.name}_answer.md"] = tables.listed(self.answers(frame))
+            texts[f"{self.name}_answer.md"] = tables.listed(self.marked_answers(frame))
         return texts | {f"{self.name}_provenance.txt": tables.provenance(frame)}
 
     def write(self, folder: Path, out: Path) -> list[Path]:

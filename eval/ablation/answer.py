@@ -6,7 +6,7 @@ import pandas as pd
 
 from eval.ablation.blocks import NATIVE
 from eval.ablation.curve import curve_of, levels_off
-from eval.ablation.measure import BUDGETS
+from eval.ablation.measure import BUDGETS, NAME
 from eval.ablation.names import name_of
 from eval.ablation.report import (
     BEST_LINEAR,
@@ -18,6 +18,8 @@ from eval.ablation.report import (
 )
 from eval.ablation.verdict import recipes
 from eval.arms.catalogue import LEARNED
+from eval.cited import cited
+from eval.coders.base import LINEAR
 from eval.pairs import counted, interval
 
 PAPER = ("literal-skip-both" + LEARNED, "trilinear-both" + LEARNED)  # at both ends, all learned
@@ -49,7 +51,7 @@ def of_paper(pairs: pd.DataFrame) -> str:
         after_time = pair_of(pairs, *PAPER, "1 mm", EQUAL_COMPUTE)
         timed = ""
         if after_time:
-            timed = f"; after equal computing time {interval(after_time)} dB, {_judged(after_time)}"
+            timed = f"; after equal computing time {_cited(after_time)} dB, {_judged(after_time)}"
         return f"The paper's recipe, LTE at both ends, all learned: {_said(found)}{timed}."
     near = pair_of(pairs, *NEAREST, "1 mm")
     known = f"; at the decoder alone, without a skip, {_said([near])}" if near else ""
@@ -75,11 +77,20 @@ def limits(runs: pd.DataFrame, curve: pd.DataFrame) -> str:
 
 def _said(pairs: list) -> str:
     return "; ".join(
-        f"{interval(p)} dB against {name_of(p.second.replace(LEARNED, ''))} at {p.spacing}, "
+        f"{_cited(p)} dB against {name_of(p.second.replace(LEARNED, ''))} at {p.spacing}, "
         f"{_judged(p)} ({counted(p.n_subjects, 'subject')} × {counted(p.n_seeds, 'seed')}, "
         f"{role_of(p)})"
         for p in pairs
     )
+
+
+def _cited(pair) -> str:
+    """Its interval, with the rows of both arms; those of all linear codecs where they compete."""
+    rivals = [pair.second.replace(BEST_LINEAR, codec) for codec in LINEAR]
+    return cited(
+        interval(pair), experiment=NAME, metric="psnr", arm=[pair.first, *rivals],
+        spacing=pair.spacing, budget=[pair.budget, ""],
+    )  # fmt: skip
 
 
 def _judged(pair) -> str:

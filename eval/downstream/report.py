@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from eval import stats
+from eval.cited import cited
 from eval.downstream.measure import RELEASE
 from eval.downstream.training import PAINTED, REAL, SAMPLES, TITLES
 from eval.segmentation.measure import EXACT, INTENSITY
@@ -72,6 +73,10 @@ def _text(values: np.ndarray, sign: bool = False) -> str:
     return with_interval(values.mean(), low, high, 3, sign)
 
 
+def _cited(values: np.ndarray, against: str) -> str:
+    return cited(_text(values, sign=True), against=against, arm=[SAMPLES, PAINTED])
+
+
 def tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The tables by file stem."""
     return {"downstream_scores": table(rows), "downstream_differences": differences_table(rows)}
@@ -91,7 +96,7 @@ def verdict(rows: pd.DataFrame) -> str:
             says = "raises" if low > 0 else "lowers" if high < 0 else "does not clearly change"
             lines.append(
                 f"Training on samples instead of painted heads {says} {place}: "
-                f"{_text(values, sign=True)} (n = {values.shape[0]} brains x {values.shape[1]} "
+                f"{_cited(values, against)} (n = {values.shape[0]} brains x {values.shape[1]} "
                 "seeds)."
             )
     return "\n".join(lines)

@@ -183,7 +183,8 @@ def write_texts(source: Path, rows: Path, plan: Plan, pages: Sequence[str]) -> N
     (source / "intro.md").write_text(template.substitute(words), encoding="utf-8")
     shutil.copy(TEMPLATES / "_config.yml", source / "_config.yml")
     (source / "_static").mkdir(exist_ok=True)
-    for style in (ROOT / "book/_static/medil.css", TEMPLATES / "report.css"):
+    shared = [ROOT / "book/_static" / name for name in ("medil.css", "cited.js")]
+    for style in (*shared, TEMPLATES / "report.css"):
         shutil.copy(style, source / "_static" / style.name)
     lines = ["format: jb-book", "root: intro", "parts:"]
     lines += ["  - caption: All scans", "    chapters:", "      - file: notebooks/09_results"]

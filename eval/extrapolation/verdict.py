@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from eval.cited import cited
 from eval.extrapolation.coders import CODECS, RELEASE, TRUTH
 from eval.extrapolation.report import (
     CONTROL,
@@ -106,13 +107,19 @@ def _answer(heads: pd.DataFrame, scores: Scores, arm: str) -> str:
     )
     if not (lead and fine and beyond):
         return ""
+    metrics = ["detail_smoothed_fine", "detail_invented_fine"]
+    led = cited(interval(lead), arm=arm, condition=FINER, metric=metrics)
+    kept, kept_beyond = (
+        _more(pair, arm=[arm, splines], condition=FINER, metric=f"detail_kept_{band}")
+        for pair, band in ((fine, "fine"), (beyond, "beyond"))
+    )
     word = "smooths more than it invents" if lead.low > 0 else "does not only smooth"
     word = "invents more than it smooths" if lead.high < 0 else word
     return (
         f"{FINER} mm, {_who(arm)}: between 2 and 4 mm it {word} (smoothed minus invented "
-        f"{interval(lead)}; {_n(lead)}).\n"
+        f"{led}; {_n(lead)}).\n"
         f"{FINER} mm, {_who(arm)}, against plain splines of the same size: between 2 and 4 mm it "
-        f"keeps {_more(fine)}; below 2 mm it keeps {_more(beyond)} ({_n(lead)})."
+        f"keeps {kept}; below 2 mm it keeps {kept_beyond} ({_n(lead)})."
     )
 
 
@@ -178,10 +185,14 @@ def _false(scores: Scores, arm: str, condition: str) -> str:
     )
     if not (own and handles and pieces):
         return ""
+    more, pieces_more = (
+        cited(interval(pair, 3), arm=[arm, TRUTH], condition=condition, metric=metric)
+        for pair, metric in zip((handles, pieces), SURFACE, strict=True)
+    )
     return (
-        f"{condition} mm, white matter of {_who(arm)}: {interval(handles, 3)} handles per "
+        f"{condition} mm, white matter of {_who(arm)}: {more} handles per "
         f"cm³ over the truth's {own.mean:.3f}, {_side(handles)}; "
-        f"{interval(pieces, 3)} pieces, {_side(pieces)} ({_n(handles)})."
+        f"{pieces_more} pieces, {_side(pieces)} ({_n(handles)})."
     )
 
 
@@ -194,10 +205,10 @@ def _asked(condition: str) -> str:
     return "1 mm -> native" if condition == REAL else f"{condition} mm"
 
 
-def _more(pair: Paired) -> str:
+def _more(pair: Paired, **rows: object) -> str:
     """Such as ``0.010 less of the amplitude (-0.010 [-0.012, -0.008], below zero)``."""
-    word = "less" if pair.mean < 0 else "more"
-    return f"{abs(pair.mean):.3f} {word} of the amplitude ({interval(pair, 3)}, {_side(pair)})"
+    word, text = "less" if pair.mean < 0 else "more", cited(interval(pair, 3), **rows)
+    return f"{abs(pair.mean):.3f} {word} of the amplitude ({text}, {_side(pair)})"
 
 
 def _side(pair: Paired) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
+from eval.cited import cited
 from eval.coders.base import SPLINES, models
 from eval.latent_consistency import conditions as names
-from eval.latent_consistency.conditions import SAME, WHOLE
+from eval.latent_consistency.conditions import SAME, SMOOTHER, WHOLE
 from eval.latent_consistency.report import (
+    HEADERS,
     QUESTIONS,
     arm_title,
     coarse_table,
@@ -48,7 +50,8 @@ def answer(frame: pd.DataFrame) -> list[str]:
     lines = []
     if len(own) > 1:
         least, most = (
-            f"{_distance(line)} ({line['Scanned']})" for _, line in own.iloc[[0, -1]].iterrows()
+            f"{_moved(_distance(line), arm, SAME, line['Scanned'])} ({line['Scanned']})"
+            for _, line in own.iloc[[0, -1]].iterrows()
         )
         lines.append(
             f"Another grid, same content: the latent moves by {least} to {most} of the distance "
@@ -94,10 +97,18 @@ def _information(frame: pd.DataFrame, arm: str) -> list[str]:
             alone = f" ({table.loc[splines]['Grid alone']:.3f} with the splines alone)"
             if line["Grid alone"] > FAR * table.loc[splines]["Grid alone"]:
                 alone += ", so the network reads the grid"
+        whole, grid_alone, rest = (
+            _moved(text, arm, content, scanned)
+            for text, content in (
+                (f"{line['With resolution']:.3f}", WHOLE),
+                (f"{line['Grid alone']:.3f}", SMOOTHER),
+                (_distance(line, "Difference"), [WHOLE, SMOOTHER]),
+            )
+        )
         sentences.append(
-            f"From 1 mm to {scanned} the latent changes by {line['With resolution']:.3f} (all "
+            f"From 1 mm to {scanned} the latent changes by {whole} (all "
             f"channels). For a content that both grids can represent, it changes by "
-            f"{line['Grid alone']:.3f}{alone}; the difference, {_distance(line, 'Difference')}, "
+            f"{grid_alone}{alone}; the difference, {rest}, "
             f"{_weighed(line)} (n = {line['n']})."
         )
     return sentences
@@ -122,9 +133,12 @@ def _headers(frame: pd.DataFrame, arm: str) -> list[str]:
     for kind, mm, words in errors:
         if (kind, mm) in table.index:
             line = table.loc[kind, mm]
+            scan = next(name for name, (k, by, _) in HEADERS.items() if (k, by) == (kind, mm))
+            distance = _moved(_distance(line), arm, WHOLE, scan)
+            lost = cited(_db(line), arm=arm, metric="psnr", latent=[scan, names.off(0.0)])
             sentences.append(
-                f"{words.format(f'{mm:g}')} changes the latent by {_distance(line)} and costs "
-                f"{_db(line)} of PSNR at the true place (n = {line['n']})."
+                f"{words.format(f'{mm:g}')} changes the latent by {distance} and costs "
+                f"{lost} of PSNR at the true place (n = {line['n']})."
             )
     return sentences
 
@@ -137,6 +151,14 @@ def _coarse(frame: pd.DataFrame, arm: str) -> list[str]:
         for _, line in table.iterrows()
         if line["Arm"] == arm_title(arm)
     ]
+
+
+def _moved(text: str, arm: str, content: str | list[str], scanned: str) -> str:
+    """A distance between latents, beside that between two heads."""
+    return cited(
+        text, arm=arm, content=content, scanned=[scanned, names.ANOTHER], channels="all",
+        metric="latent_rms",
+    )  # fmt: skip
 
 
 def _distance(line: pd.Series, name: str = "Distance") -> str:

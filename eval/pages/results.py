@@ -97,7 +97,7 @@ def verdicts(found: list[Recorded]) -> str:
         blocks.append(f"**{r.experiment.title}.** {r.experiment.question}")
         if r.verdict:
             answers = r.experiment.answers(r.frame)
-            blocks.append(listed(answers))
+            blocks.append(listed(r.experiment.marked_answers(r.frame)))
             rest = [line for line in r.verdict if line not in answers]
             more = f"{counted(len(rest), 'more line')}, and where the rows come from"
             behind = [listed(rest)] if rest else []

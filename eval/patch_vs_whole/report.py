@@ -7,6 +7,7 @@ from collections.abc import Collection
 import pandas as pd
 
 from eval import tables as shared
+from eval.cited import cited
 from eval.patch_vs_whole.measure import NAME, OF_PATCHES, OF_REACH
 
 ARMS = {"medil": "MedIL tiny", "medil_splines": "MedIL tiny, splines alone"}
@@ -85,8 +86,13 @@ def answer(rows: pd.DataFrame) -> list[str]:
     for side in sorted(set(own["side_mm"]) - {0}, reverse=True):
         of_side = own[own["side_mm"] == side]
         halos = sorted(set(of_side["halo_mm"]))
-        found = [_text(of_side[of_side["halo_mm"] == h].set_index("metric"), "difference")
-                 for h in (halos[0], halos[-1])]  # fmt: skip
+        found = [
+            cited(
+                _text(of_side[of_side["halo_mm"] == h].set_index("metric"), "difference"),
+                arm=arm, metric="difference", side_mm=side, halo_mm=h, own_scale=False,
+            )
+            for h in (halos[0], halos[-1])
+        ]  # fmt: skip
         lines.append(
             f"{title}, {side} mm patches: they differ from the whole by {found[0]} % of the peak "
             f"with a halo of {halos[0]} mm, by {found[1]} % with {halos[-1]} mm (n = "

@@ -10,7 +10,8 @@ from itertools import groupby
 
 import pandas as pd
 
-from eval.coders.base import models, title_of
+from eval.cited import cited
+from eval.coders.base import LINEAR, models, title_of
 from eval.pairs import counted, interval
 from eval.reconstruction.sizes import CUBES, KINDS, OWN, QUESTIONS
 from eval.stats import Paired, compare
@@ -140,9 +141,10 @@ def in_short(table: pd.DataFrame, arm: str) -> list[str]:
     if own.empty or own.iloc[0].gain is None:
         return []
     first = own.iloc[0]
+    text = cited(interval(first.gain), metric="psnr", condition=OWN, arm=[arm, *LINEAR])
     gain = (
         f"At the scans' own voxels ({first.per_voxel:.2f} numbers per voxel), {title_of(arm)} "
-        f"minus the best linear code of its size is {interval(first.gain)} dB (mean over n = "
+        f"minus the best linear code of its size is {text} dB (mean over n = "
         f"{counted(int(first.n), 'real brain')} [95 % interval]).{few_heads(int(first.n))}"
     )
     return [gain, f"By voxel size it {'; it '.join(_by_size(found))}."]

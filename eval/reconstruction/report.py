@@ -7,6 +7,7 @@ import math
 import pandas as pd
 
 from eval import primary, rows
+from eval.cited import cited
 from eval.coders.base import LINEAR, MEDIL, SPLINES, TITLES, kind_of, models, title_of
 from eval.pairs import compared, interval
 from eval.reconstruction import curve, precision
@@ -294,10 +295,14 @@ def _primary(native: pd.DataFrame) -> str:
     if gain is None or not primary.can_reject(gain.n_subjects):
         return ""
     p = primary.corrected({named: gain.p})[named]
+    text = cited(
+        interval(gain), metric="psnr", condition=NATIVE, subject=native["subject"].tolist(),
+        arm=[native["arm"].iloc[0], *LINEAR],
+    )  # fmt: skip
     said = "significant" if p < primary.ALPHA else "not significant"
     return (
         f"Primary comparison, named on {primary.named_on():%Y-%m-%d}: over n = {gain.n_subjects} "
-        f"people and synthetic heads its gain is {interval(gain)} dB (Holm p = {p:.2g}, {said})."
+        f"people and synthetic heads its gain is {text} dB (Holm p = {p:.2g}, {said})."
     )
 
 

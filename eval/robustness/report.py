@@ -8,6 +8,7 @@ import pandas as pd
 
 from eval import stats
 from eval import tables as shared
+from eval.cited import cited
 from eval.coders.base import TITLES
 from eval.robustness import damage as damages
 from eval.robustness.damage import BRAIN, DAMAGES, FAR, NEAR
@@ -102,7 +103,10 @@ def answer(rows: pd.DataFrame) -> list[str]:
         levels = [d.level for d in DAMAGES if d.kind == kind and d.level in set(passed["level"])]
         means = _means(passed, MODEL, levels)
         if means:
-            ends = (f"{_text(means[level])} ({level})" for level in (levels[0], levels[-1]))
+            ends = (
+                f"{_cited(means[level], kind, level)} ({level})"
+                for level in (levels[0], levels[-1])
+            )
             lines.append(
                 f"{kind.capitalize()}: {_fate(means.values())}. Share passed on: "
                 f"{', '.join(ends)}; n = {rows['subject'].nunique()} heads [95 % interval]."
@@ -216,6 +220,10 @@ def _means(rows: pd.DataFrame, arm: str, levels: Sequence[str]) -> dict[str, sta
     values = rows[rows["arm"] == arm].dropna(subset="value").groupby("level")["value"]
     groups = {level: own.to_numpy()[:, None] for level, own in values}
     return {level: stats.compare(groups[level]) for level in levels if level in groups}
+
+
+def _cited(mean: stats.Paired, kind: str, level: str) -> str:
+    return cited(_text(mean), metric="passed_on", arm=MODEL, kind=kind, level=level)
 
 
 def _text(mean: stats.Paired) -> str:

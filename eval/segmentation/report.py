@@ -7,6 +7,7 @@ import pandas as pd
 
 from eval import stats
 from eval import tables as shared
+from eval.cited import cited
 from eval.metrics.tissue import TISSUES
 from eval.segmentation.measure import (
     CLASS,
@@ -93,12 +94,18 @@ def _painted(rows: pd.DataFrame) -> list[str]:
         f"{line['Tissue']} {line[ARMS[SEGMENTER]]:.3f} ({line[ARMS[INTENSITY]]:.3f})"
         for line in tissues_table(rows).to_dict("records")
     ]
+    own, alone = (
+        cited(_text(stats.compare(_column(heads[arm]))), against=EXACT, kind=CLASS, arm=arm)
+        for arm in (SEGMENTER, NETWORK)
+    )
+    both = [SEGMENTER, NETWORK]
+    added = cited(_text(_gain(heads), sign=True), against=EXACT, kind=CLASS, arm=both)
     return [
         f"Dice with the exact maps of n = {len(heads)} painted heads [95 % interval over heads]."
         f"{shared.few_heads(len(heads))}",
-        f"Mean over {len(classes)} classes: {_text(stats.compare(_column(heads[SEGMENTER])))}; the "
-        f"network alone {_text(stats.compare(_column(heads[NETWORK])))}. Intensities add "
-        f"{_text(_gain(heads), sign=True)}: {gains.iloc[-1]:+.3f} in {gains.index[-1]}, the most, "
+        f"Mean over {len(classes)} classes: {own}; the "
+        f"network alone {alone}. Intensities add {added}: {gains.iloc[-1]:+.3f} in "
+        f"{gains.index[-1]}, the most, "
         f"{gains.iloc[0]:+.3f} in {gains.index[0]}, the least.",
         "Three tissues, in brackets what three classes of intensity reach: "
         f"{', '.join(tissues)}.",
