@@ -95,6 +95,16 @@ def found_in(lines: Iterable[str], noted: Sequence[Note]) -> list[list[tuple[int
     return places
 
 
+def plain(text: str) -> str:
+    """Text without the marks of `marked`.
+
+    Example:
+        >>> plain('a gain of <span data-rows="{}">1.5</span> dB')
+        'a gain of 1.5 dB'
+    """
+    return re.sub(r'<span data-rows="[^"]*">(.*?)</span>', r"\1", text)
+
+
 def _next(line: str, at: int, left: Sequence[Note]) -> tuple[int, Note] | None:
     """The first noted number from a place on; of equal numbers, the one noted first."""
     found = []

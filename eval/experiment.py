@@ -119,10 +119,14 @@ class Experiment:
 
     def marked_answers(self, frame: pd.DataFrame | None) -> list[str]:
         """`answers` whose numbers name their rows, for pages that show them at a click."""
-        if frame is None:
-            return []
+        return [] if frame is None else self.marked(frame, self.answers)
+
+    def marked(
+        self, frame: pd.DataFrame, say: Callable[[pd.DataFrame], Sequence[str]]
+    ) -> list[str]:
+        """What `say` tells of prepared rows, with numbers that name their rows."""
         with cited.notes(frame) as noted:
-            lines = self.answers(frame)
+            lines = say(frame)
         return cited.marked(lines, noted, {"experiment": self.name, "command": self.command})
 
     def in_short(self, frame: pd.DataFrame | None) -> str:

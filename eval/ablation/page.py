@@ -70,8 +70,8 @@ class Ablation:
 
     @property
     def answers(self) -> list[str]:
-        """The answer to the page's title."""
-        return answers(self.pairs, self.runs, self.curve)
+        """The answer to the page's title, with numbers that name their rows."""
+        return EXPERIMENT.marked(self.scores, lambda _: answers(self.pairs, self.runs, self.curve))
 
 
 def recorded_ablation(folder: Path = RESULTS) -> Ablation | None:

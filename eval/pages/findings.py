@@ -50,7 +50,7 @@ class Finding:
     def markdown(self) -> str:
         """The answer, what remains, and where the rows come from."""
         frame = self.experiment.recorded()
-        lines = [] if frame is None else self.answers(frame)
+        lines = [] if frame is None else self.experiment.marked(frame, self.answers)
         if frame is None or not lines:
             return self.experiment.nothing
         rows = f"{provenance(frame)}\n\nTo repeat it: `{self.experiment.command}`"

@@ -9,6 +9,7 @@ from eval.ablation import page as pages
 from eval.ablation.codecs import codec_hash
 from eval.ablation.report import BEST_LINEAR, BUDGETS, RUN
 from eval.arms.catalogue import OWN
+from eval.cited import plain
 
 SUBJECTS, SEEDS = [f"made_{k}" for k in range(6)], (0, 1, 2)
 GRIDS = ("1 mm", "1.5 mm")
@@ -137,7 +138,7 @@ def test_stages_come_from_the_recipe_that_trained_them():
 def test_three_sentences_answer_the_title_whatever_is_recorded(tmp_path):
     found = recorded(tmp_path, {"integrated": 1.0, "trilinear": 0.0, "literal/learned": -2.0,
                                 "trilinear/learned": 0.0})  # fmt: skip
-    paper, release, limits = found.answers
+    paper, release, limits = map(plain, found.answers)
     assert "nothing is recorded yet" in paper and "decoder alone" in paper
     assert "dB against trilinear at 1 mm, below zero" in paper and "-2." in paper
     assert "dB against trilinear at 1 mm, above zero" in release and "best linear" in release
@@ -146,7 +147,7 @@ def test_three_sentences_answer_the_title_whatever_is_recorded(tmp_path):
 
 def test_the_paper_s_answer_is_about_both_ends_once_they_are_recorded(tmp_path):
     arms = {"literal-skip-both/learned": 0.5, "trilinear-both/learned": 0.0}
-    paper, release, _ = recorded(tmp_path, arms).answers
+    paper, release, _ = map(plain, recorded(tmp_path, arms).answers)
     assert "dB against trilinear at both ends at 1 mm, above zero" in paper
     assert "; after equal computing time +0." in paper
     assert "nothing is recorded yet" not in paper and "nothing is recorded yet" in release

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from eval import browser
-from eval.cited import cited, marked, notes
+from eval.cited import cited, marked, notes, plain
 from eval.experiments import EXPERIMENTS
 from eval.pages import explorer
 from eval.tables import intervals_in
@@ -53,7 +53,7 @@ def test_equal_numbers_are_marked_in_the_order_of_their_notes_and_parts_of_numbe
     (line,) = marked(["11.0 and 1.05 are others; 1.0, then 1.0."], noted, ABOUT)
     assert [rows["arms"] for _, rows in rows_in(line)] == [["medil"], ["dct_ball"]]
     assert line.startswith("11.0 and 1.05 are others; <span")
-    assert SPAN.sub(lambda match: match[2], line) == "11.0 and 1.05 are others; 1.0, then 1.0."
+    assert plain(line) == "11.0 and 1.05 are others; 1.0, then 1.0."
 
 
 @pytest.mark.slow
@@ -62,9 +62,9 @@ def test_every_interval_of_an_answer_names_rows_that_are_recorded(experiment):
     rows = experiment.recorded()
     if rows is None:
         pytest.skip("not recorded")
-    plain, lines = experiment.answers(rows), experiment.marked_answers(rows)
-    assert [unescape(SPAN.sub(lambda match: match[2], line)) for line in lines] == plain
-    n_intervals = sum(intervals_in(line) for line in plain)
+    answers, lines = experiment.answers(rows), experiment.marked_answers(rows)
+    assert [plain(line) for line in lines] == answers
+    n_intervals = sum(intervals_in(line) for line in answers)
     resolved = [entry for line in lines for entry in rows_in(line)]
     assert sum(intervals_in(text) for text, _ in resolved) == n_intervals
     for text, about in resolved:

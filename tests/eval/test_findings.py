@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from eval.cited import plain
 from eval.pages.findings import FINDINGS, MOST
 
 each = pytest.mark.parametrize("name", FINDINGS)
@@ -18,7 +19,7 @@ def test_an_answer_is_short_and_says_what_remains(name):
         return
     lines = found.answers(frame)
     assert 0 < len(lines) <= MOST and all(line.strip() for line in lines)
-    told = found.markdown()
+    told = plain(found.markdown())
     assert lines[0].removeprefix("- ") in told and found.remains in told
     assert found.experiment.command in told
 
