@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from eval.cited import cited
 from eval.false_gyri.arms import INTERPOLATION, MEDIL
 from eval.false_gyri.report import (
     ASKED,
@@ -22,6 +23,7 @@ from eval.false_gyri.report import (
     reliability,
     table_of,
 )
+from eval.false_gyri.score import COUNTS
 from eval.tables import with_interval
 
 
@@ -39,11 +41,22 @@ def invention(frame: pd.DataFrame) -> str:
         return ""
     n, signs = heads["subject"].nunique(), {bool(a < b) for a, b in zip(own, other, strict=True)}
     words = "sometimes more" if len(signs) > 1 else "fewer" if True in signs else "more"
-    return (
-        f"A 1 mm scan rendered at 0.8 and 0.5 mm by MedIL shows {own[0]:.1f} and {own[1]:.1f} "
-        f"false bridges, holes and islands per cm³ of grey matter, {words} than cubic "
-        f"interpolation of the scan itself, {other[0]:.1f} and {other[1]:.1f} (n = {n} heads)."
+    mine, theirs = (
+        " and ".join(_cited(d, heads, arm, c) for d, c in zip(found, ASKED, strict=True))
+        for found, arm in ((own, MEDIL), (other, INTERPOLATION))
     )
+    return (
+        f"A 1 mm scan rendered at 0.8 and 0.5 mm by MedIL shows {mine} "
+        f"false bridges, holes and islands per cm³ of grey matter, {words} than cubic "
+        f"interpolation of the scan itself, {theirs} (n = {n} heads)."
+    )
+
+
+def _cited(density_per_cm3: float, heads: pd.DataFrame, arm: str, condition: str) -> str:
+    return cited(
+        f"{density_per_cm3:.1f}", subject=heads["subject"].tolist(), arm=arm, condition=condition,
+        metric=[*COUNTS, "ribbon_cm3"],
+    )  # fmt: skip
 
 
 def guard(frame: pd.DataFrame) -> str:

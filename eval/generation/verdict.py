@@ -8,6 +8,7 @@ from functools import partial
 
 import pandas as pd
 
+from eval.cited import cited
 from eval.generation import novelty, parts, scans
 from eval.generation.arms import (
     ANATOMY,
@@ -65,15 +66,24 @@ def samples(means: Means, arm: str) -> str:
     Raises:
         KeyError: They are not recorded.
     """
-    ours = means[arm, parts.SAMPLED, "frechet"]
-    floor = means[parts.HELD_OUT, parts.ANOTHER, "frechet"]
-    alone = means[stands_for(arm), parts.REBUILT, "frechet"]
+    sets = (
+        (arm, parts.SAMPLED),
+        (parts.HELD_OUT, parts.ANOTHER),
+        (stands_for(arm), parts.REBUILT),
+    )
+    ours, _, alone = (means[arm, condition, "frechet"] for arm, condition in sets)
+    texts = [_cited(means, *one) for one in sets]
     larger = "sampling" if ours - alone > alone else "the autoencoder"
     return (
-        f"Samples of {NAMES[arm]} have a squared Fréchet distance of {ours:.1f} from held-out "
-        f"heads. Another set of held-out heads has {floor:.1f}; held-out heads through the "
-        f"autoencoder alone have {alone:.1f}. Most of the distance comes from {larger}."
+        f"Samples of {NAMES[arm]} have a squared Fréchet distance of {texts[0]} from held-out "
+        f"heads. Another set of held-out heads has {texts[1]}; held-out heads through the "
+        f"autoencoder alone have {texts[2]}. Most of the distance comes from {larger}."
     )
+
+
+def _cited(means: Means, arm: str, condition: str) -> str:
+    text = f"{means[arm, condition, 'frechet']:.1f}"
+    return cited(text, arm=arm, condition=condition, metric="frechet")
 
 
 def _bought(rows: pd.DataFrame) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from eval.cited import cited
 from eval.pairs import Scores, counted, interval
 from eval.thin_structures.coders import CODECS, SCAN
 from eval.thin_structures.measure import ALL, HALF
@@ -70,6 +71,11 @@ def moved(scores: Scores, scan: str = FIRST_SCAN) -> str:
     ).replace("15%", "15 %")
 
 
+def _cited(means: pd.Series, arm: str, scan: str) -> str:
+    text = f"{means[arm, scan]:.1f}"
+    return cited(text, arm=arm, scan=scan, radii="training", metric="mae_hu")
+
+
 def lost(real: pd.DataFrame, release: str) -> str:
     """Mean errors of real scans in HU: the release beside the cosines, of scans that have both."""
     own = real[(real["radii"] == "training") & (real["metric"] == "mae_hu")]
@@ -80,7 +86,7 @@ def lost(real: pd.DataFrame, release: str) -> str:
     whole = wide[wanted].dropna()
     means = whole.mean()
     texts = [
-        f"{means[release, w]:.1f} HU in the {w} (cosines {means[BALL, w]:.1f})"
+        f"{_cited(means, release, w)} HU in the {w} (cosines {_cited(means, BALL, w)})"
         for w in ("lung window", "mediastinum window")
     ]
     n = counted(len(whole), "scan")
