@@ -36,11 +36,13 @@
   }
 
   function card(rows, id) {
+    const link = make("a", { href: address(rows) }, "These rows in the explorer");
     const list = make("dl", {}, ...facts(rows).flatMap(([name, text]) => [
       make("dt", {}, name), make("dd", {}, text)]));
     const made = make("div", { id, className: "medil-rows" }, list,
       make("p", {}, "Repeat: ", make("code", {}, rows.command)),
-      make("p", {}, make("a", { href: address(rows) }, "These rows in the explorer")));
+      make("p", {}, link));
+    link.addEventListener("click", () => made.hidePopover()); // the explorer may be on this page
     made.popover = "auto";
     made.setAttribute("role", "dialog");
     made.setAttribute("aria-label", "Where this number comes from");
