@@ -44,7 +44,7 @@ def test_a_disk_that_takes_no_new_file(run_medil, scan, verb, suffix):
     pytest.importorskip("zarr", reason="zarr (extra store) is not installed")
     code, _, err = run_medil(verb, scan, "-o", f"/proc/medil{suffix}")
     assert code == 2 and err.count("medil: ") == 1 and "Traceback" not in err
-    assert f"/proc/medil{suffix} could not be" in err
+    assert err.startswith(f"medil: /proc/medil{suffix} ")  # could not be written, has no room
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
