@@ -65,9 +65,10 @@ def moved(scores: Scores, scan: str = FIRST_SCAN) -> str:
     pair = known[best]
     met = "reaches" if pair.mean <= -BAR and pair.high < 0 else "does not reach"
     n = counted(pair.n_seeds, "training seed")
+    text = cited(percent(pair), arm=[best, CONTROL], scan=scan, radii=ALL, metric=HALF)
     return (
         f"Of {len(known)} changes at equal computing time, *{name_of(best)}* lowers that radius "
-        f"most, by {percent(pair)}, which {met} the bar of {BAR:.0%} ({n}; exploratory)."
+        f"most, by {text}, which {met} the bar of {BAR:.0%} ({n}; exploratory)."
     ).replace("15%", "15 %")
 
 
