@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -37,11 +37,15 @@ def verdict(rows: pd.DataFrame) -> str:
         partial(_blur, by_set), *(partial(_matched, by_set, arm) for arm in (ANATOMY, IMAGE)),
         partial(_diversity, rows, by_set), partial(_one_map, by_set),
     ]  # fmt: skip
+    return "\n".join(_said(writers))
+
+
+def _said(writers: Sequence[Callable[[], str]]) -> list[str]:
     sentences = []
     for write in writers:
         with suppress(LookupError):  # a set of it, or a second arm, is not recorded
             sentences.append(write())
-    return "\n".join(sentences)
+    return sentences
 
 
 def of_anatomy(rows: pd.DataFrame) -> str:
@@ -49,9 +53,9 @@ def of_anatomy(rows: pd.DataFrame) -> str:
     by_set = means(rows)
     writers = (
         partial(samples, by_set, ANATOMY), partial(_bought, rows), partial(_shown, rows),
-        partial(_solved, rows), partial(_copies, by_set, ANATOMY),
+        partial(_solved, rows), partial(_copies, by_set, ANATOMY), partial(_new, by_set),
     )  # fmt: skip
-    return "\n".join(f"- {write()}" for write in writers)
+    return "\n".join(f"- {sentence}" for sentence in _said(writers))
 
 
 def means(rows: pd.DataFrame) -> Means:
