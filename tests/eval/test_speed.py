@@ -396,7 +396,7 @@ def test_waiting_threads_are_timed_in_turns_beside_a_busy_process(tmp_path, monk
     running = []
 
     class Other:
-        def __init__(self, command):
+        def __init__(self, command, **_):
             running.append(self)
 
         def kill(self):
