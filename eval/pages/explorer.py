@@ -28,6 +28,7 @@ from eval.metrics import METRICS
 from eval.stats import bootstrap_interval
 from eval.tables import joined, scan_name
 from medil.model.weights import short_digest
+from medil.system.files import atomic_output
 
 KEY = ["metric", "condition", "arm"]
 ORIGIN = ["day", "commit", "device", "weights"]
@@ -209,7 +210,8 @@ def write_scripts(folder: Path, out: Path) -> list[Path]:
         if (frame := experiment.recorded(folder)) is not None:
             out.mkdir(parents=True, exist_ok=True)
             written.append(out / f"{experiment.name}.js")
-            written[-1].write_text(as_script(content(experiment, frame)), encoding="utf-8")
+            with atomic_output(written[-1], force=True) as temporary:
+                temporary.write_text(as_script(content(experiment, frame)), encoding="utf-8")
     return written
 
 
