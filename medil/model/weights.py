@@ -190,9 +190,9 @@ def load_release(name: str = "tiny") -> MedIL:
         InputError: No such preset, one that has not been trained yet, or no copy of its weights.
 
     Example:
-        >>> load_release("paper")
+        >>> load_release("paper")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        medil.errors.InputError: the release 'paper' has not been trained yet; there is: tiny, base.
+        medil.errors.InputError: the release 'paper' has not been trained yet; there is: tiny, ...
     """
     named_preset(name)
     model = load_model(release_path(name), preset=name)
