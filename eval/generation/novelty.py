@@ -14,6 +14,7 @@ import numpy as np
 
 from eval.generation import sets
 from eval.generation.arms import ANATOMY, FOLDER
+from eval.generation.parts import HELD_OUT
 from eval.generation.pieces import Found, Piece, Share
 from eval.generation.rulers import VOXEL_MM
 from eval.generation.scans import cortex_mm
@@ -27,7 +28,6 @@ from medil.diffusion.latents import draw_heads, read_head
 from medil.synth.box import box_grid
 
 MAPS, ANOTHER = "maps alone", "another set"
-HELD_OUT = "held-out"
 BENDS = (1.0, SAMPLED)  # factors on the warps of drawn anatomies
 GREYS = {"csf": 0.2, "grey": 0.6, "white": 0.9}  # about those of T1w scans
 UNITS = {**sets.COPIES, "cortex_mm": "mm"}
