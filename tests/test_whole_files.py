@@ -20,6 +20,7 @@ OTHERWISE = {
     "medil/system/files.py atomic_output", "medil/data/transfer.py _write",
     "medil/io/nifti.py write_nibabel", "medil/io/streams.py __init__",
     "medil/data/samples.py thick_slices", "medil/anatomy/packed.py pack",
+    "medil/training/build_store.py _write_array",
     "eval/evaluate/book.py keep_rows", "eval/evaluate/book.py execute",
     "eval/evaluate/book.py write_texts", "eval/evaluate/inputs.py write_plan",
     "eval/changes.py committed", "eval/readers/case.py write", "eval/speed/live.py as_page",

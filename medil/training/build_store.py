@@ -258,28 +258,37 @@ def _write(
             for name, (stored, coding) in levels.items()
         },
     }
-    group = zarr_3().create_group(str(folder))
+    folder.mkdir()
     for name, (stored, _) in levels.items():
-        _write_array(group, name, stored, CHUNK if name == "data" else max(stored.shape))
-    _write_array(group, "places", np.asarray(places, dtype=np.int32), len(places))
+        _write_array(folder / name, stored, CHUNK if name == "data" else max(stored.shape))
+    _write_array(folder / "places", np.asarray(places, dtype=np.int32), len(places))
     facts["arrays"] = {name: file_sha256(folder / name / META) for name in (*levels, "places")}
     write_attributes(folder, facts)
     return facts
 
 
-def _write_array(group: Any, name: str, values: np.ndarray, side: int) -> None:
-    """One file: a shard of chunks of this side, or a single chunk."""
+def _write_array(folder: Path, values: np.ndarray, side: int) -> None:
+    """One file and its metadata: a shard of chunks of this side, or a single chunk.
+
+    Zarr encodes into memory and its files are written here: threads of its own
+    would go on writing into a folder that a full disk has had removed.
+    """
     chunks = tuple(min(side, n) for n in values.shape)
     codecs = zarr_3().codecs
     shard = tuple(-(-n // c) * c for n, c in zip(values.shape, chunks, strict=True))
-    array = group.create_array(
-        name, shape=values.shape, dtype=values.dtype, chunks=chunks,
+    files: dict[str, Any] = {}
+    array = zarr_3().create_array(
+        zarr_3().storage.MemoryStore(files), shape=values.shape, dtype=values.dtype, chunks=chunks,
         shards=shard if shard != chunks else None,
         compressors=[codecs.BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"),
                      codecs.Crc32cCodec()],  # Blosc has no check sum
         config={"write_empty_chunks": True},  # so that a missing file is an error
     )  # fmt: skip
     array[...] = values
+    for name, encoded_bytes in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded_bytes.to_bytes())
 
 
 # Numbers

@@ -260,9 +260,9 @@ KILLED = """
 import os, signal, sys
 from medil.training import build_store as store
 write = store._write_array
-def killed(group, name, *rest):
-    write(group, name, *rest)
-    if name == "data" and "turned" in group.store_path.store.root.name:
+def killed(folder, *rest):
+    write(folder, *rest)
+    if folder.name == "data" and "turned" in folder.parent.name:
         os.kill(os.getpid(), signal.SIGKILL)
 store._write_array = killed
 store.build_store(sys.argv[2:], sys.argv[1])
