@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from eval.arms.catalogue import TRUNK
 from eval.coders.base import Coder, Kept, Scan, codec_coders, release_arm
@@ -15,6 +16,7 @@ from eval.thin_structures.train import TRIES, Run
 from medil.data.releases import RELEASES, release_path
 from medil.grid import Grid
 from medil.model.autoencoder import MedIL
+from medil.model.base import LatentAutoencoder
 from medil.model.weights import load_model, weights_sha256
 from medil.volume import Intensity, Volume
 
@@ -25,9 +27,14 @@ SIZE = TRUNK.latent_spacing_mm, TRUNK.latent_channels
 
 
 @lru_cache(maxsize=2)
-def loaded(path: Path) -> MedIL:
+def loaded(path: Path) -> LatentAutoencoder:
     """Weights, ready to run on the CPU."""
-    model = load_model(path)
+    return load_model(path)
+
+
+def medil(path: Path) -> MedIL:
+    """Weights of a MedIL."""
+    model = loaded(path)
     assert isinstance(model, MedIL)
     return model
 
@@ -57,13 +64,33 @@ class WindowCoder(Coder):
 
     def encode(self, volume: Volume) -> Kept:
         """The latent: its mean, nothing drawn."""
-        latent = loaded(self.path).encode(volume, Intensity(*self.window_hu))
+        latent = medil(self.path).encode(volume, Intensity(*self.window_hu))
         return Kept(latent, latent.n_numbers)
 
     def decode(self, kept: Kept, grid: Grid) -> np.ndarray:
         """The rendering on any grid, the same on any processor; [D, H, W] float64, HU."""
-        field = loaded(self.path).field(kept.what, precision="float32")
+        field = medil(self.path).field(kept.what, precision="float32")
         return field.on(grid).data.double().numpy()
+
+
+class RivalCoder(WindowCoder):
+    """A `medil.model.rivals` autoencoder on a whole volume at once."""
+
+    @torch.inference_mode()
+    def encode(self, volume: Volume) -> Kept:
+        """The latent's mean and its grid."""
+        model, grid = loaded(self.path), volume.grid
+        x = Intensity(*self.window_hu).forward(volume.data.float())
+        cells = model.latent_grid(grid)
+        mean, _ = model.encode_tensor(x[None, None], grid, cells)
+        return Kept((mean, cells), mean.numel())
+
+    @torch.inference_mode()
+    def decode(self, kept: Kept, grid: Grid) -> np.ndarray:
+        """The image on any grid; [D, H, W] float64, HU."""
+        mean, cells = kept.what
+        out = loaded(self.path).decode_tensor(mean, cells, grid)[0, 0]
+        return Intensity(*self.window_hu).inverse(out).double().numpy()
 
 
 def release_coder(name: str, window_hu: tuple[float, float] = WINDOW_HU) -> WindowCoder:
@@ -83,4 +110,5 @@ def fixed_coders() -> list[Coder]:
 
 def try_coder(run: Run, folder: Path = FOLDER) -> WindowCoder:
     """A trained try."""
-    return WindowCoder(run.path(folder), run.name, TRIES[run.name].title, run=run)
+    kind = WindowCoder if run.config.model.architecture == "medil" else RivalCoder
+    return kind(run.path(folder), run.name, TRIES[run.name].title, run=run)

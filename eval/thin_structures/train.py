@@ -62,7 +62,11 @@ TRIES = {
         ),
     ),
     "frequencies": Try("more frequencies", ARMS["integrated-j5"]),
+    "encoder": Try("no frequencies in the encoder", replace(TRUNK, encoder_operator="trilinear")),
+    "content": Try("frequencies by content", ARMS["integrated-content"]),
+    "literal": Try("literal LTE (paper)", ARMS["literal"]),
     "trilinear": Try("trilinear (MedIL-Interp)", ARMS["trilinear"]),
+    "conv": Try("Conv AE, 1 mm", ARMS["conv-1mm"]),
 }  # fmt: skip
 
 

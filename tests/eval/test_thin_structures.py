@@ -13,11 +13,13 @@ from eval.arms.train import recipe
 from eval.coders.base import Scan
 from eval.thin_structures import EXPERIMENT, chests, measure, page, pictures, report, scans, tubes
 from eval.thin_structures.chests import Chest, Part
-from eval.thin_structures.coders import SCAN
+from eval.thin_structures.coders import SCAN, try_coder
 from eval.thin_structures.train import CONTROL, TRIES, Run, gradient_error, train_run
 from eval.thin_structures.tubes import FOUND_HU, Tube, half_recall_mm, look
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
+from medil.model.rivals import build
+from medil.model.weights import save_weights
 from medil.synth.airway import distance_to_segment
 from medil.synth.chest import chest
 from medil.training.patches import prepare_scan
@@ -176,6 +178,21 @@ def test_a_run_is_trained_once(tmp_path, monkeypatch):
     written = path.stat().st_mtime_ns
     assert path.exists() and run.done(tmp_path)
     assert train_run(run, tmp_path).stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("name", ["control", "conv"])
+def test_every_architecture_keeps_as_many_numbers_and_gives_hu_back(name, tmp_path):
+    pytest.importorskip("monai", reason="MONAI (extra eval) is not installed")
+    run = Run(name, 0, 1.0, 1)
+    path = run.path(tmp_path)
+    save_weights(build(run.config.model), run.config, path, {}, half=False)
+    grid = Grid.from_spacing((24, 20, 16), (1.0, 1.0, 1.5))
+    data = 40.0 + 300.0 * torch.sin(torch.linspace(0, 3, 24))[:, None, None].expand(grid.shape)
+    coder = try_coder(run, tmp_path)
+    kept = coder.encode(Volume(data.to(torch.int16), grid))
+    assert kept.numbers == 6 * 5 * 6 * TRIES[name].model.latent_channels
+    error_hu = np.abs(coder.decode(kept, grid) - data.numpy())
+    assert error_hu.mean() < 0.1 * float(data.max() - data.min())
 
 
 # Real CT
