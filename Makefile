@@ -2,6 +2,7 @@
 
 PYTHON  ?= python3
 PROFILE ?= quick
+ONLY    ?=
 VENV    := .venv
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
@@ -13,7 +14,7 @@ export OMP_WAIT_POLICY ?= passive
 
 help:
 	@echo "make book     install, execute the notebooks, build and check _build/html/index.html"
-	@echo "              (PROFILE=quick, gpu or paper; quick is the default)"
+	@echo "              (PROFILE=quick, gpu or paper; quick is the default; ONLY=04,05: a draft)"
 	@echo "make test     install, run the default test suite (ARGS='-k grid' to choose)"
 	@echo "make lint     ruff (lint, format) and mypy"
 	@echo "make install  .venv with every locked version, this checkout in editable form"
@@ -33,8 +34,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $(READY)
 
 book: $(READY)
-	@PROFILE=$(PROFILE) $(BIN)/python -m doit run book
-	@echo "The book is at $(CURDIR)/_build/html/index.html"
+	@$(BIN)/medil book --profile $(PROFILE) --only "$(ONLY)"
 
 test: $(READY)
 	@$(BIN)/python -m pytest $(ARGS)

@@ -2,17 +2,23 @@
 
 Notebooks run in papermill, each in a process of its own and two at a time. A notebook is
 executed again when the content of any input changed: the notebook, its profile, the data mirror,
-the package, the evaluation, the released weights or the recorded rows. The book is built in a
-folder of its own and replaces the last one only when it is complete.
+the package, the evaluation, the released weights or the recorded rows. A digest of them is kept
+when a notebook ends, so a build that is killed goes on with the notebook at which it was. The
+book is built in a folder of its own and replaces the last one only when it is complete.
+
+`ONLY=04,05` (`medil book --only 04,05`) executes these notebooks alone and renders a draft: every
+page, the others as they were executed last or, failing that, without outputs.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,13 +26,17 @@ import yaml
 from doit.exceptions import TaskFailed
 from doit.tools import config_changed
 
+from medil.system.children import tied
+
 ROOT = Path(__file__).resolve().parent
 BUILD = ROOT / "_build"
 EXECUTED = BUILD / "executed"
 TABLES = BUILD / "tables"
 STAGE = BUILD / "src"
 HTML = BUILD / "html"
+DRAFT = BUILD / "draft"
 PROFILE = os.environ.get("PROFILE", "quick")
+ONLY = os.environ.get("ONLY", "")  # first letters of notebooks, with commas; empty: the whole book
 CELL_TIMEOUT_S = {"quick": 600, "gpu": 3600, "paper": -1}  # -1: no limit
 MATHJAX = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2")
 FIRST_PAGE = "book/intro.html"
@@ -40,7 +50,7 @@ START = """<!DOCTYPE html>
 
 BUILD.mkdir(exist_ok=True)
 DOIT_CONFIG = {
-    "default_tasks": ["book"],
+    "default_tasks": ["draft" if ONLY else "book"],
     "backend": "json",
     "dep_file": str(BUILD / ".doit.json"),
     "num_process": 2,
@@ -56,6 +66,7 @@ def files(*patterns: str) -> list[str]:
 
 
 NOTEBOOKS = [Path(name) for name in files("notebooks/[0-9][0-9]_*.ipynb")]
+CHOSEN = [path for path in NOTEBOOKS if path.name.startswith(tuple(ONLY.split(",")))]
 
 
 def sources() -> list[str]:
@@ -68,26 +79,59 @@ def outside() -> dict[str, str]:
     return {"profile": PROFILE, "mirror": os.environ.get("MEDIL_DATA_MIRROR", "")}
 
 
+@cache
+def code() -> str:
+    """Digest of the names and contents of all sources."""
+    digest = hashlib.sha256()
+    for name in sources():
+        content = hashlib.sha256(Path(name).read_bytes()).hexdigest()
+        digest.update(f"{content} {Path(name).relative_to(ROOT)}\n".encode())
+    return digest.hexdigest()
+
+
+def inputs(notebook: Path) -> str:
+    """Digest of all that an executed notebook is made from."""
+    everything = [notebook.read_text("utf-8"), code(), sorted(outside().items())]
+    return hashlib.sha256(json.dumps(everything).encode()).hexdigest()
+
+
+def record(target: Path) -> Path:
+    """The file that holds the digest of what a target was made from."""
+    return BUILD / "made" / target.name
+
+
+def keep(target: Path, digest: str) -> None:
+    """Write down what a finished target was made from."""
+    record(target).parent.mkdir(exist_ok=True)
+    record(target).write_text(digest, "utf-8")
+
+
+def is_kept(task, values, target: Path, digest: str) -> bool:
+    """Whether a target is there and was made from these inputs (doit gives task and values)."""
+    kept = record(target)
+    return target.exists() and kept.is_file() and kept.read_text("utf-8") == digest
+
+
 def task_tables():
     """Write the tables of the book from the recorded rows, and the drawing of the model."""
     modules = ("eval.report", "eval.pages.front", "eval.pictures.architecture")
+    writing = [[sys.executable, "-m", module, "--out", str(TABLES)] for module in modules]
     return {
-        "actions": [[sys.executable, "-m", module, "--out", str(TABLES)] for module in modules],
-        "file_dep": sources(),
-        "uptodate": [TABLES.is_dir()],
+        "actions": [*writing, (keep, [TABLES, code()])],
+        "uptodate": [(is_kept, [TABLES, code()])],
     }
 
 
 def task_execute():
     """Execute each notebook into a copy."""
-    for notebook in NOTEBOOKS:
+    for notebook in CHOSEN:
+        target, digest = EXECUTED / notebook.name, inputs(notebook)
         yield {
             "name": notebook.stem,
-            "actions": [(execute, [notebook, EXECUTED / notebook.name])],
-            "file_dep": [str(notebook), *sources()],
+            "actions": [(execute, [notebook, target]), (keep, [target, digest])],
             "task_dep": ["tables"],
-            "targets": [str(EXECUTED / notebook.name)],
-            "uptodate": [config_changed(outside())],
+            "targets": [str(target)],
+            "uptodate": [(is_kept, [target, digest])],
         }
 
 
@@ -95,7 +139,7 @@ def task_book():
     """Render the book, then check its pages: what fails there stays to be looked at."""
     executed = [str(EXECUTED / path.name) for path in NOTEBOOKS]
     return {
-        "actions": [build, [sys.executable, "-m", "eval.gates", str(HTML)]],
+        "actions": [(build, [HTML]), [sys.executable, "-m", "eval.gates", str(HTML)]],
         "file_dep": [*executed, *sources(), *files("book/**/*", "_config.yml", "CHANGELOG.md")],
         "task_dep": ["execute", "tables"],
         "targets": [str(HTML / "index.html")],
@@ -103,16 +147,24 @@ def task_book():
     }
 
 
+def task_draft():
+    """Render every page, unchecked, though not every notebook was executed."""
+    return {"actions": [(build, [DRAFT])], "task_dep": ["execute", "tables"]}
+
+
 def execute(notebook: Path, target: Path):
     """Execute one notebook; the copy appears only if every cell ran."""
     print(f"executing {notebook.name} ({PROFILE})", flush=True)
+    record(target).unlink(missing_ok=True)
     part = BUILD / "running" / notebook.name  # stays for inspection when a cell fails
     for path in (part, target):
         path.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "papermill", str(notebook), str(part)]
     command += ["-k", "python3", "-p", "profile", PROFILE, "--cwd", str(notebook.parent)]
     command += ["--no-progress-bar", "--execution-timeout", str(CELL_TIMEOUT_S[PROFILE])]
-    ran = subprocess.run(command, env=kernel_environment(), capture_output=True, text=True)
+    ran = subprocess.run(
+        command, env=kernel_environment(), capture_output=True, text=True, **tied()
+    )
     if ran.returncode != 0:
         return TaskFailed(f"{notebook.name} failed:\n{ran.stderr[-6000:]}")
     try:
@@ -158,8 +210,8 @@ def publishable(notebook: dict) -> dict:
     return notebook
 
 
-def build():
-    """Stage the pages, render them with warnings as errors, then replace the last book."""
+def build(place: Path):
+    """Stage the pages, render them, then replace the last book; warnings fail all but a draft."""
     from eval.pages.results import publish_rows
     from eval.rows import RESULTS
 
@@ -167,7 +219,7 @@ def build():
     out = BUILD / "out"
     shutil.rmtree(out, ignore_errors=True)
     program = Path(sys.executable).with_name("jupyter-book")
-    command = [str(program), "build", str(STAGE), "-W", "-n", "-q"]
+    command = [str(program), "build", str(STAGE), "-q", *([] if place == DRAFT else ["-W", "-n"])]
     command += ["--config", str(config()), "--toc", str(ROOT / "book/_toc.yml")]
     command += ["--path-output", str(out)]
     ran = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -181,24 +233,30 @@ def build():
     title = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["title"]
     start = START.format(title=title, address=FIRST_PAGE)
     (rendered / "index.html").write_text(start, "utf-8")
-    shutil.rmtree(HTML, ignore_errors=True)
-    os.replace(rendered, HTML)
+    shutil.rmtree(place, ignore_errors=True)
+    os.replace(rendered, place)
     return True
 
 
 def stage() -> None:
-    """Link the pages into a folder that mirrors the checkout, with executed notebooks."""
+    """Link the pages, notebooks as last executed, into a folder that mirrors the checkout."""
     shutil.rmtree(STAGE, ignore_errors=True)
     links = {
         "CHANGELOG.md": ROOT / "CHANGELOG.md",
         "_static": ROOT / "book/_static",
         "book": ROOT / "book",
         "tables": TABLES,
-        **{f"notebooks/{path.name}": EXECUTED / path.name for path in NOTEBOOKS},
+        **{f"notebooks/{path.name}": last_executed(path) for path in NOTEBOOKS},
     }
     for name, path in links.items():
         (STAGE / name).parent.mkdir(parents=True, exist_ok=True)
         (STAGE / name).symlink_to(path)
+
+
+def last_executed(notebook: Path) -> Path:
+    """The executed copy of a notebook; the notebook itself where there is none."""
+    copy = EXECUTED / notebook.name
+    return copy if copy.exists() else notebook
 
 
 def repository_url() -> str | None:

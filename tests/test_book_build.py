@@ -88,3 +88,29 @@ def test_a_notebook_depends_on_the_package_the_rows_and_the_lock():
     watched = {Path(name).relative_to(dodo.ROOT).as_posix() for name in dodo.sources()}
     assert {"medil/grid.py", "eval/report.py", "requirements.lock"} <= watched
     assert not any("__pycache__" in name for name in watched)
+
+
+def test_an_executed_notebook_is_kept_until_its_text_profile_or_code_changes(monkeypatch, tmp_path):
+    monkeypatch.setattr(dodo, "ROOT", tmp_path)
+    monkeypatch.setattr(dodo, "BUILD", tmp_path / "_build")
+    (tmp_path / "medil").mkdir()
+    notebook, source = tmp_path / "00_start.ipynb", tmp_path / "medil/grid.py"
+    target = tmp_path / "_build/00_start.ipynb"
+    target.parent.mkdir()
+    for path in (notebook, source, target):
+        path.write_text("first")
+
+    def kept() -> bool:
+        dodo.code.cache_clear()
+        return dodo.is_kept(None, None, target, dodo.inputs(notebook))
+
+    for path in (notebook, source):
+        assert not kept()
+        dodo.keep(target, dodo.inputs(notebook))
+        assert kept()
+        path.write_text("second")
+    assert not kept()
+    dodo.keep(target, dodo.inputs(notebook))
+    monkeypatch.setattr(dodo, "PROFILE", "paper")
+    assert not kept()
+    dodo.code.cache_clear()

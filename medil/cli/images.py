@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import os
-import subprocess
 import sys
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from medil import __version__
+from medil.cli.book import book
 from medil.cli.data import data
 from medil.cli.evaluate import evaluate
 from medil.cli.options import (
@@ -48,7 +46,6 @@ from medil.cli.sample import sample
 from medil.cli.store import store
 from medil.cli.train import train, train_appearance, train_ldm, train_segmenter
 from medil.errors import InputError, printable
-from medil.system.children import tied
 from medil.system.files import check_output, make_folder
 from medil.system.memory import require_memory
 
@@ -345,29 +342,7 @@ def cohort(
         save(draw(seed, index), paths[index], force=force)
 
 
-@medil.command(epilog="Example: medil book")
-@click.option(
-    "--profile", type=click.Choice(["quick", "gpu", "paper"]), default="quick", show_default=True,
-    help="Size of the experiments on the pages.",
-)  # fmt: skip
-def book(profile: str) -> None:
-    """Build the book from a checkout.
-
-    Executes the notebooks that changed since the last build.
-    """
-    root = Path(__file__).resolve().parents[2]
-    if not (root / "dodo.py").is_file():
-        raise InputError("the book is built from a checkout; clone the repository, then: make book")
-    if find_spec("doit") is None:
-        raise InputError("the book needs doit; install it with: pip install -e '.[book]'")
-    environment: dict[str, Any] = {**os.environ, "PROFILE": profile}
-    command = [sys.executable, "-m", "doit", "run", "book"]
-    built = subprocess.run(command, cwd=root, env=environment, **tied())
-    if built.returncode:
-        raise click.exceptions.Exit(built.returncode)
-    click.echo(f"The book is at {root / '_build' / 'html' / 'index.html'}")
-
-
+medil.add_command(book)
 medil.add_command(data)
 medil.add_command(evaluate)
 medil.add_command(preprocess)

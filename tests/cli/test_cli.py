@@ -307,13 +307,6 @@ def test_a_cohort_is_written_subject_by_subject(run_medil, scan, tmp_path, monke
     assert run_medil("cohort", "-o", out, "-n", 2, "--seed", 5, "--force")[0] == 0
 
 
-def test_book_outside_a_checkout_says_where_to_go(run_medil, monkeypatch, tmp_path):
-    import medil.cli.images
-
-    monkeypatch.setattr(medil.cli.images, "__file__", str(tmp_path / "medil" / "cli" / "x.py"))
-    refused(run_medil("book"), "clone the repository")
-
-
 # A real scan
 
 
