@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import os
 import shutil
 import subprocess
@@ -32,6 +33,7 @@ ROOT = Path(__file__).resolve().parent
 BUILD = ROOT / "_build"
 EXECUTED = BUILD / "executed"
 TABLES = BUILD / "tables"
+PANES = BUILD / "panes"
 STAGE = BUILD / "src"
 HTML = BUILD / "html"
 DRAFT = BUILD / "draft"
@@ -89,9 +91,9 @@ def code() -> str:
     return digest.hexdigest()
 
 
-def inputs(notebook: Path) -> str:
-    """Digest of all that an executed notebook is made from."""
-    everything = [notebook.read_text("utf-8"), code(), sorted(outside().items())]
+def inputs(*own: Path) -> str:
+    """Digest of all that numbers and figures are made from: files of their own, and the rest."""
+    everything = [*(path.read_text("utf-8") for path in own), code(), sorted(outside().items())]
     return hashlib.sha256(json.dumps(everything).encode()).hexdigest()
 
 
@@ -122,6 +124,16 @@ def task_tables():
     }
 
 
+def task_panes():
+    """Encode the block of the page with the four panes."""
+    digest = inputs()
+    writing = [sys.executable, "-m", "eval.pictures.panes", "--out", str(PANES)]
+    return {
+        "actions": [writing, (keep, [PANES, digest])],
+        "uptodate": [(is_kept, [PANES, digest])],
+    }
+
+
 def task_execute():
     """Execute each notebook into a copy."""
     for notebook in CHOSEN:
@@ -141,7 +153,7 @@ def task_book():
     return {
         "actions": [(build, [HTML]), [sys.executable, "-m", "eval.gates", str(HTML)]],
         "file_dep": [*executed, *sources(), *files("book/**/*", "_config.yml", "CHANGELOG.md")],
-        "task_dep": ["execute", "tables"],
+        "task_dep": ["execute", "tables", "panes"],
         "targets": [str(HTML / "index.html")],
         "uptodate": [config_changed({"repository": repository_url() or ""})],
     }
@@ -149,7 +161,7 @@ def task_book():
 
 def task_draft():
     """Render every page, unchecked, though not every notebook was executed."""
-    return {"actions": [(build, [DRAFT])], "task_dep": ["execute", "tables"]}
+    return {"actions": [(build, [DRAFT])], "task_dep": ["execute", "tables", "panes"]}
 
 
 def execute(notebook: Path, target: Path):
@@ -229,6 +241,8 @@ def build(place: Path):
     rendered = out / "_build/html"
     copy_mathjax(rendered / "_static/mathjax")
     shutil.copytree(ROOT / "book/interactive", rendered / "interactive")  # not on every page
+    shutil.copytree(PANES, rendered / "interactive/panes", dirs_exist_ok=True)
+    unpack_scripts(rendered / "interactive")
     publish_rows(RESULTS, rendered / "rows")
     title = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["title"]
     start = START.format(title=title, address=FIRST_PAGE)
@@ -246,6 +260,7 @@ def stage() -> None:
         "_static": ROOT / "book/_static",
         "book": ROOT / "book",
         "tables": TABLES,
+        "panes": PANES,
         **{f"notebooks/{path.name}": last_executed(path) for path in NOTEBOOKS},
     }
     for name, path in links.items():
@@ -273,6 +288,13 @@ def config() -> Path:
     path = STAGE / "_config.yml"
     path.write_text(text, "utf-8")
     return path
+
+
+def unpack_scripts(folder: Path) -> None:
+    """Replace packed scripts of others (``.js.xz``) by what they hold."""
+    for path in folder.rglob("*.js.xz"):
+        path.with_suffix("").write_bytes(lzma.decompress(path.read_bytes()))
+        path.unlink()
 
 
 def copy_mathjax(folder: Path) -> None:

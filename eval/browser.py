@@ -25,6 +25,7 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 TIMEOUT_S = 300.0  # a large page checked on a busy computer takes minutes
 OPTIONS = (
     "--headless=new", "--remote-debugging-pipe", "--no-first-run", "--disable-gpu",
+    "--enable-unsafe-swiftshader",  # WebGL on the processor
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--disable-dev-shm-usage", "--force-device-scale-factor=1", "--no-sandbox",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",

@@ -16,17 +16,18 @@ WIDEST = """[...document.querySelectorAll('body *')].filter(e =>
   e.getBoundingClientRect().right > document.documentElement.clientWidth + 1 &&
   !e.closest('pre, .math, table, .bd-sidebar-secondary'))
   .slice(0, 3).map(e => e.tagName.toLowerCase() + '.' + e.className).join(', ')"""
+BUSY = "document.getAnimations().length > 0 || !!document.querySelector('[aria-busy=true]')"
 DARK = "document.documentElement.dataset.theme = document.documentElement.dataset.mode = '{}'"
 RUN = "axe.run(document, {resultTypes: ['violations'], iframes: false}).then(found => \
 found.violations.map(v => [v.id, v.impact, v.nodes.length, v.nodes[0].target.join(' ')]))"
 
 
 def settled(page: Page) -> None:
-    """Wait until fonts are there and no animation runs, at most `MOST_WAIT_S`."""
+    """Wait until fonts are there and nothing moves or is being loaded, at most `MOST_WAIT_S`."""
     end = time.monotonic() + MOST_WAIT_S
     page.evaluate("document.fonts.ready.then(() => true)")
     time.sleep(SETTLE_S)
-    while page.evaluate("document.getAnimations().length > 0") and time.monotonic() < end:
+    while page.evaluate(BUSY) and time.monotonic() < end:
         time.sleep(SETTLE_S)
 
 
