@@ -13,9 +13,10 @@ PAGE = ROOT / "book/paper_map.md"
 
 
 def rows() -> list[list[str]]:
-    """Cells of the table: idea, functions, tests, page."""
+    """Cells of the tables: idea, functions, tests, page."""
     lines = [line for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| ")]
-    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines[1:]]
+    cells = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+    return [row for row in cells if row[0] != "idea"]
 
 
 def quoted(cell: str) -> list[str]:

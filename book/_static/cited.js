@@ -49,6 +49,17 @@
     return made;
   }
 
+  /** A bracket before a number and marks behind it stay on its line. */
+  function bind(span) {
+    const [before, after] = [span.previousSibling, span.nextSibling];
+    const opening = before instanceof Text ? before.data.match(/[(\[]*$/)[0] : "";
+    const closing = after instanceof Text ? after.data.match(/^[\])%.,;:]*/)[0] : "";
+    if (opening) before.deleteData(before.length - opening.length, opening.length);
+    if (closing) after.deleteData(0, closing.length);
+    span.prepend(opening);
+    span.append(closing);
+  }
+
   function open(span, number) {
     const rows = JSON.parse(span.dataset.rows), id = `medil-rows-${number}`;
     const button = make("button", { type: "button", className: "medil-number", title: "Where from?" },
@@ -56,6 +67,7 @@
     const popover = card(rows, id);
     button.popoverTargetElement = popover;
     span.replaceChildren(button);
+    bind(span);
     document.body.append(popover);
   }
 
