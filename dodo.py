@@ -19,6 +19,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +28,8 @@ import yaml
 from doit.exceptions import TaskFailed
 from doit.tools import config_changed
 
+import medil
+from medil.data.repository import address
 from medil.system.children import tied
 
 ROOT = Path(__file__).resolve().parent
@@ -155,7 +158,7 @@ def task_book():
         "file_dep": [*executed, *sources(), *files("book/**/*", "_config.yml", "CHANGELOG.md")],
         "task_dep": ["execute", "tables", "panes"],
         "targets": [str(HTML / "index.html")],
-        "uptodate": [config_changed({"repository": repository_url() or ""})],
+        "uptodate": [config_changed({"repository": address()})],
     }
 
 
@@ -244,6 +247,7 @@ def build(place: Path):
     shutil.copytree(PANES, rendered / "interactive/panes", dirs_exist_ok=True)
     unpack_scripts(rendered / "interactive")
     publish_rows(RESULTS, rendered / "rows")
+    publish_downloads(rendered / "_sources/notebooks")
     title = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["title"]
     start = START.format(title=title, address=FIRST_PAGE)
     (rendered / "index.html").write_text(start, "utf-8")
@@ -274,17 +278,24 @@ def last_executed(notebook: Path) -> Path:
     return copy if copy.exists() else notebook
 
 
-def repository_url() -> str | None:
-    """The public address of the repository, for launch buttons; None leaves them out."""
-    return os.environ.get("MEDIL_REPOSITORY_URL")
+def publish_downloads(folder: Path) -> None:
+    """Put notebooks in plain Markdown, without outputs, where the pages' download buttons point."""
+    from eval.pages.plain import plain, quoted, words_of
+
+    words = words_of(ROOT, TABLES)
+    for notebook in NOTEBOOKS:
+        values = quoted(json.loads(last_executed(notebook).read_text("utf-8")))
+        page = plain(json.loads(notebook.read_text("utf-8")), replace(words, values=values))
+        (folder / notebook.name).write_text(json.dumps(page, ensure_ascii=False, indent=1), "utf-8")
 
 
 def config() -> Path:
-    """Write the book's settings, with the address of the repository if it is known."""
+    """Write the book's settings, with launch buttons once the repository has a public address."""
     text = (ROOT / "_config.yml").read_text("utf-8")
-    if url := repository_url():
-        text += f"\nrepository:\n  url: {url}\n  branch: main\n  path_to_book: ''\n"
+    if url := address():
+        text += f"\nrepository: {{url: {url}, branch: v{medil.__version__}, path_to_book: ''}}\n"
         text += "launch_buttons:\n  colab_url: https://colab.research.google.com\n"
+        text += "  binderhub_url: https://mybinder.org\n  notebook_interface: jupyterlab\n"
     path = STAGE / "_config.yml"
     path.write_text(text, "utf-8")
     return path

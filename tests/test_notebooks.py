@@ -51,8 +51,12 @@ def is_folded(cell: dict) -> bool:
 
 
 def tree(cell: dict) -> ast.AST:
-    lines = source(cell).splitlines()
-    return ast.parse("\n".join(line for line in lines if not line.startswith(("%", "!"))))
+    return ast.parse("\n".join(python(cell)))
+
+
+def python(cell: dict) -> list[str]:
+    """The lines of a cell but those for IPython."""
+    return [line for line in source(cell).splitlines() if not line.lstrip().startswith(("%", "!"))]
 
 
 def draws(cell: dict) -> bool:
@@ -80,7 +84,15 @@ def test_one_tagged_cell_holds_the_parameters(path):
     assert len(tagged) == 1
     names = {node.id for node in ast.walk(tree(tagged[0])) if isinstance(node, ast.Name)}
     assert "profile" in names
-    assert '"quick"' in source(tagged[0]), "the default profile is quick"
+    assert f'profile = profile_here("{path.stem}")' in source(tagged[0])
+
+
+def test_the_first_code_cell_installs_what_is_missing_in_the_same_words_everywhere():
+    first = [code_cells(path)[0] for path in NOTEBOOKS]
+    assert len({json.dumps(cell) for cell in first}) == 1
+    assert first[0]["metadata"]["tags"] == ["remove-cell"]
+    for words in ('find_spec("medil") is None', '"torch", "torchvision", "numpy"', "medil-book["):
+        assert words in source(first[0])
 
 
 @each_notebook
@@ -198,8 +210,7 @@ def test_a_notebook_runs_in_the_quick_profile(path, tmp_path):
 def test_notebooks_call_what_is_there_as_it_is_declared(tmp_path):
     """By mypy; other faults of types are no faults here, since cells use names again."""
     for path in NOTEBOOKS:
-        lines = "\n".join(map(source, code_cells(path))).splitlines()
-        code = [line for line in lines if not line.startswith(("%", "!"))]
+        code = [line for cell in code_cells(path) for line in python(cell)]
         (tmp_path / f"notebook_{path.stem}.py").write_text("\n".join(code) + "\n", "utf-8")
     options = ["--allow-redefinition-new", "--local-partial-types", "--ignore-missing-imports"]
     said = subprocess.run(

@@ -148,6 +148,17 @@ def test_the_interface_page_documents_every_module():
     assert documented == modules
 
 
+def test_binder_installs_the_notebooks_extra_at_locked_versions():
+    lines = (ROOT / ".binder/requirements.txt").read_text("utf-8").splitlines()
+    assert "-e .[notebooks]" in lines and "-c ../requirements.lock" in lines
+    assert "notebooks" in project()["project"]["optional-dependencies"]
+    runtime = (ROOT / ".binder/runtime.txt").read_text("utf-8").strip()
+    assert (
+        f"Programming Language :: Python :: {runtime.removeprefix('python-')}"
+        in (project()["project"]["classifiers"])
+    )
+
+
 def test_every_path_and_name_in_contributing_exists():
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     for quoted in re.findall(r"`([^`\s]+)`", text):

@@ -12,7 +12,7 @@ import torch
 
 from eval import browser, rows
 from eval.runner import Task
-from eval.speed import busy, live, model, patches, rendering, whole
+from eval.speed import busy, live, model, pages, patches, rendering, whole
 from eval.speed.timing import NAME, PLANS, Plan, Timing
 from medil.errors import InputError
 
@@ -39,7 +39,8 @@ def options(parser: argparse.ArgumentParser) -> None:
                         help="the same as --profile quick")  # fmt: skip
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     names = "rendering, training, tiles, store, whole, growth, busy, live; on a GPU brain"
-    parser.add_argument("--parts", nargs="+", default=(), metavar="PART", help=f"some of {names}")
+    text = f"some of {names}; pages runs all notebooks, the name of one this one"
+    parser.add_argument("--parts", nargs="+", default=(), metavar="PART", help=text)
 
 
 def factors(conditions: pd.Series) -> pd.DataFrame:
@@ -73,12 +74,14 @@ def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task
     known = dict(PARTS[options.device])
     if not browser.program() and "live" not in options.parts:
         known.pop("live", None)
-    if unknown := set(options.parts) - set(known):
-        raise InputError(f"there is no part {min(unknown)}; choose from {', '.join(known)}.")
+    notebooks = pages.parts()
+    wanted = [p for part in options.parts for p in (notebooks if part == "pages" else (part,))]
+    if unknown := set(wanted) - set(known | notebooks):
+        raise InputError(f"there is no part {min(unknown)}; choose from {', '.join(known)}, pages.")
     plan = replace(PLANS[options.profile], release=options.release, device=options.device)
     return [
-        Task(name, None, partial(rows_of, known[name], plan, provenance))
-        for name in options.parts or known
+        Task(name, None, partial(rows_of, (known | notebooks)[name], plan, provenance))
+        for name in wanted or known
     ]
 
 

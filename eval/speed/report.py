@@ -12,6 +12,7 @@ from eval.speed.timing import (
     LITERAL,
     LIVE,
     NAME,
+    PAGE,
     TRAINING,
     UNITS,
     WHOLE,
@@ -138,6 +139,37 @@ def live_table(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def page_minutes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Minutes to run each page of the book: of CPU time on one thread, by the clock on a GPU.
+
+    Columns: page (name of its notebook), sizes (its profile), where, minutes.
+    """
+    kinds = [kind for kind in rows["kind"].unique() if kind.startswith(f"{PAGE} ")]
+    table = wide(rows, *kinds).sort_values("kind")
+    on_cpu = table["where"].str.contains("thread")
+    return pd.DataFrame(
+        {
+            "page": table["kind"].str.removeprefix(f"{PAGE} "),
+            "sizes": table["sizes"],
+            "where": table["where"].where(~on_cpu, "one thread of a CPU"),
+            "minutes": table["seconds"].where(~on_cpu, table["cpu_s"]).astype(float) / 60,
+        }
+    )
+
+
+def pages_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Minutes to run each page of the book."""
+    table = page_minutes(rows)
+    return pd.DataFrame(
+        {
+            "Page": table["page"],
+            "Run as": table["sizes"],
+            "On": table["where"],
+            "Minutes": table["minutes"].map("{:.1f}".format),
+        }
+    )
+
+
 def tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Tables by file stem."""
     return {
@@ -146,4 +178,5 @@ def tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
         f"{NAME}_whole": whole_table(rows),
         f"{NAME}_growth": growth_table(rows),
         f"{NAME}_live": live_table(rows),
+        f"{NAME}_pages": pages_table(rows),
     }

@@ -18,6 +18,7 @@ from eval import rows
 NAME = "speed"
 LITERAL, INTEGRATED, WHOLE, GROWTH = "literal LTE", "cell-integrated LTE", "whole brain", "growth"
 LIVE = "live picture"
+PAGE = "page"  # of the book; its name follows
 GPU_BRAIN, BUSY = "whole brain on a GPU", "whole brain beside a busy process"
 TILES, STORE, TRAINING, CEILING = "tiled encode", "patch store", "training step", "ceiling"
 RATIOS = (
@@ -27,7 +28,7 @@ RATIOS = (
 )
 UNITS = {
     **dict.fromkeys((*RATIOS, "max_difference", "max_error", "n_voxels"), "1"),
-    **dict.fromkeys(("seconds", "encode_s", "decode_s", "resized_s"), "s"),
+    **dict.fromkeys(("seconds", "cpu_s", "encode_s", "decode_s", "resized_s"), "s"),
     **dict.fromkeys(("copy_share", "arithmetic_share", "ceiling_share", "waiting_share"), "%"),
     **dict.fromkeys(("peak_rss_mb", "peak_cuda_mb"), "MB"),
     "ns_per_voxel": "ns",

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import glob
 import json
-import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from medil.data.fetch import LOCK, download, download_all
+from medil.data.folders import cache_folder, mirror_folder, repository_folder
 from medil.data.schema import SPLITS, DataSet, Entry, PublishedFile, read_manifest
 from medil.data.transfer import PARTIAL, Patience
 from medil.errors import InputError
@@ -27,18 +27,18 @@ ONE_WRITER = threading.Lock()  # of lock files
 
 
 def manifest_folder() -> Path:
-    """The folder of manifests of this checkout.
+    """The folder of manifests of this checkout, or of the unpacked archive of the repository.
 
     Raises:
         InputError: The package runs from a wheel, which carries no manifests.
     """
-    folder = Path(__file__).resolve().parents[2] / "data_manifests"
-    if not folder.is_dir():
+    repository = repository_folder()
+    if repository is None:
         raise InputError(
             "data manifests are part of a checkout, not of the installed package; "
             "clone the repository and install it with: pip install -e ."
         )
-    return folder
+    return repository / "data_manifests"
 
 
 def datasets() -> list[str]:
@@ -81,18 +81,6 @@ def local_paths(entry: PublishedFile, nearby: Iterable[Path] = ()) -> Iterator[P
     if mirror := mirror_folder():
         yield mirror / entry.path
     yield cache_path(entry)
-
-
-def mirror_folder() -> Path | None:
-    """The folder that `MEDIL_DATA_MIRROR` names."""
-    mirror = os.environ.get("MEDIL_DATA_MIRROR")
-    return Path(mirror) if mirror else None
-
-
-def cache_folder() -> Path:
-    """The folder of downloads: `MEDIL_CACHE`, or ~/.cache/medil."""
-    cache = os.environ.get("MEDIL_CACHE")
-    return Path(cache) if cache else Path.home() / ".cache" / "medil"
 
 
 def cache_path(entry: PublishedFile) -> Path:

@@ -11,7 +11,9 @@ import tomllib
 from pathlib import Path
 
 import medil
+from medil.data.folders import repository_folder
 from medil.data.manifest import PublishedFile, available, fetch
+from medil.data.repository import address
 from medil.errors import InputError
 
 KINDS = ("-ldm", "-appearance", "-segmenter")  # after the name of a preset; none: autoencoders
@@ -21,10 +23,10 @@ RELEASES = Path(__file__).parents[1] / "releases"
 def releases() -> dict[str, PublishedFile]:
     """Every release by name (``tiny``, ``tiny-ldm``), in the order of the manifest.
 
-    The `url` is empty unless `MEDIL_REPOSITORY_URL` holds the public address of the repository.
+    The `url` is empty while the repository has no public address (`medil.data.repository`).
     """
     table = tomllib.loads((RELEASES / "manifest.toml").read_text(encoding="utf-8"))
-    repository = os.environ.get("MEDIL_REPOSITORY_URL", "").rstrip("/")
+    repository = address()
     return {
         row["path"].split(".")[0]: PublishedFile(
             path=f"releases/{row['path']}",
@@ -43,10 +45,10 @@ def releases() -> dict[str, PublishedFile]:
 def release_path(name: str) -> Path:
     """Return a verified local copy of a released file; download it if there is none.
 
-    It is looked for in the package, in `MEDIL_DATA_MIRROR` (at the top or in ``releases/``) and in
-    the cache. Weights are named by a preset, with ``-ldm`` for the latent diffusion model,
-    ``-appearance`` for the one that is given a tissue map and ``-segmenter`` for the tissue
-    segmenter; ``anatomies`` are the packed tissue maps.
+    It is looked for in the package, in the rest of the repository, in `MEDIL_DATA_MIRROR` (at the
+    top or in ``releases/``) and in the cache. Weights are named by a preset, with ``-ldm`` for the
+    latent diffusion model, ``-appearance`` for the one that is given a tissue map and
+    ``-segmenter`` for the tissue segmenter; ``anatomies`` are the packed tissue maps.
 
     Raises:
         InputError: No such release, other bytes than published, or no copy and no address.
@@ -63,6 +65,8 @@ def release_path(name: str) -> Path:
     published = known[name]
     file = Path(published.path).name
     nearby = [RELEASES / file]
+    if repository := repository_folder():
+        nearby.append(repository / "medil/releases" / file)
     if mirror := os.environ.get("MEDIL_DATA_MIRROR"):
         nearby.append(Path(mirror) / file)
     if not (published.url or available(published, nearby)):

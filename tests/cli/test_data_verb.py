@@ -41,7 +41,7 @@ def web(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("MEDIL_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MEDIL_DATA_MIRROR", raising=False)
-    monkeypatch.setattr(manifest, "__file__", str(folder.parent / "medil" / "data" / "x.py"))
+    monkeypatch.setattr(manifest, "repository_folder", lambda: folder.parent)
     monkeypatch.setattr(fetch, "USUAL", Patience(attempts=2, backoff_s=0.001, timeout_s=1))
     digest = hashlib.sha256(CONTENT).hexdigest()
     with running() as server:

@@ -67,7 +67,7 @@ def manifests(tmp_path, monkeypatch) -> Path:
     """A checkout of another place, with one manifest whose hash is left open."""
     folder = tmp_path / "checkout" / "data_manifests"
     folder.mkdir(parents=True)
-    monkeypatch.setattr(manifest, "__file__", str(folder.parent / "medil" / "data" / "x.py"))
+    monkeypatch.setattr(manifest, "repository_folder", lambda: folder.parent)
     return folder
 
 
@@ -132,7 +132,7 @@ def test_unknown_names_are_refused_with_those_there_are(call):
 
 
 def test_a_wheel_without_manifests_says_where_they_are(tmp_path, monkeypatch):
-    monkeypatch.setattr(manifest, "__file__", str(tmp_path / "medil" / "data" / "x.py"))
+    monkeypatch.setattr(manifest, "repository_folder", lambda: None)
     with pytest.raises(InputError, match="checkout"):
         entries("ct")
 

@@ -29,6 +29,7 @@ def installed(tmp_path, monkeypatch) -> Path:
     folder.mkdir()
     shutil.copy(RELEASES / "manifest.toml", folder)
     monkeypatch.setattr(releases, "RELEASES", folder)
+    monkeypatch.setattr(releases, "repository_folder", lambda: None)
     monkeypatch.setenv("MEDIL_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("MEDIL_DATA_MIRROR", raising=False)
     monkeypatch.delenv("MEDIL_REPOSITORY_URL", raising=False)

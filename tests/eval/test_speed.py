@@ -5,8 +5,11 @@ No test asserts how fast anything is.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import math
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +17,7 @@ import pytest
 import torch
 
 from eval import rows
+from eval.pages import here
 from eval.speed import (
     EXPERIMENT,
     bars,
@@ -22,6 +26,7 @@ from eval.speed import (
     child,
     clock,
     measure,
+    pages,
     pictures,
     rendering,
     report,
@@ -34,6 +39,7 @@ from eval.speed.naive import naive_lte
 from eval.speed.renderers import EAGER, PLAIN, Scene, literal
 from eval.speed.timing import Plan, Timing
 from eval.tables import three_digits
+from medil.errors import InputError
 from medil.grid import Grid
 from medil.layers import reference
 from medil.layers.projection import axis_matrix
@@ -416,6 +422,65 @@ def test_waiting_threads_are_timed_in_turns_beside_a_busy_process(tmp_path, monk
     assert own.loc["threads sleep", ["seconds", "ratio_to_spinning"]].tolist() == [6.0, 2.0]
     assert own.loc["threads spin", "seconds"] == 12.0
     assert "2 threads takes 6 s, 2 times less than" in EXPERIMENT.verdict(frame)
+
+
+# Pages of the book
+
+
+def page_rows(name: str, wall_s: float, cpu_s: float, device: str = "cpu") -> Timing:
+    values = {"seconds": wall_s, "cpu_s": cpu_s}
+    return Timing("notebook", f"{kinds.PAGE} {name}", "profile quick", values, 1, device=device)
+
+
+def test_minutes_of_a_page_are_cpu_time_on_a_cpu_and_the_clock_s_on_a_gpu(tmp_path):
+    things = [page_rows("01_b", 600, 90), page_rows("00_a", 9, 6), page_rows("00_a", 30, 9, "T4")]
+    frame = recorded(tmp_path / "speed.jsonl", *things)
+    table = report.page_minutes(frame).set_index(["page", "where"])["minutes"]
+    assert table["00_a", "one thread of a CPU"] == 0.1
+    assert table["00_a", "T4"] == 0.5
+    assert table["01_b", "one thread of a CPU"] == 1.5
+    assert here.minutes("01_b", frame) == "Recorded: 1.5 minutes on one thread of a CPU."
+    assert here.minutes("02_c", frame) == ""
+    assert report.pages_table(frame)["Minutes"].tolist() == ["0.1", "0.5", "1.5"]
+
+
+def test_a_page_runs_in_the_profile_of_its_device_and_its_failure_is_a_sentence(monkeypatch):
+    ran = []
+
+    def run(command, **options):
+        ran.append(" ".join(command))
+        code = int("broken" in command[3])
+        return subprocess.CompletedProcess(command, code, stderr="a\nNameError: x")
+
+    monkeypatch.setattr(pages.subprocess, "run", run)
+    (timing,) = pages.measure(Plan(device="cuda"), Path("05_ablation.ipynb"))
+    assert "-p profile gpu" in ran[0]
+    assert (timing.kind, set(timing.values)) == ("page 05_ablation", {"seconds", "cpu_s"})
+    with pytest.raises(InputError, match="NameError: x"):
+        pages.measure(Plan(), Path("broken.ipynb"))
+
+
+def test_pages_are_measured_when_they_are_named_and_only_then(monkeypatch):
+    def names(*parts: str) -> list[str]:
+        options = argparse.Namespace(
+            workers=0, scheduler=None, device="cpu", profile="quick", release="tiny", parts=parts
+        )
+        return [task.name for task in measure.tasks(options, PROVENANCE)]
+
+    everything = sorted(pages.parts())
+    assert names("pages") == everything
+    assert names("00_start") == ["00_start"]
+    assert not set(names()) & set(everything)
+
+
+@pytest.mark.parametrize(("gpu", "profile"), [(True, "gpu"), (False, "quick")])
+def test_the_profile_follows_the_hardware(monkeypatch, capsys, gpu, profile):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    assert here.profile_here("00_start") == profile
+    assert (
+        f"Here is {'Tesla T4' if gpu else 'no GPU'}: profile {profile}." in capsys.readouterr().out
+    )
 
 
 # The command
