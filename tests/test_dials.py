@@ -53,7 +53,7 @@ def test_texts_become_the_type_of_their_field(name, text, value):
     [
         ("model.latent_spacing", "3", "nearest one is 'model.latent_spacing_mm'"),
         ("latent_spacing_mm", "3", "nearest one is 'model.latent_spacing_mm'"),
-        ("modle.hidden", "3", "nearest one is 'model.hidden'"),
+        ("modle.hidden", "3", "nearest one is 'model.hidden'"),  # codespell:ignore modle
         ("model", "3", "no setting 'model'"),
         ("model.hidden.deeper", "3", "nearest one is 'model.hidden'"),
         ("model.hidden", "2.5", "model.hidden is a whole number, not '2.5'"),
