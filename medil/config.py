@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
+from medil.checksums import SUM, summed, without_sum
 from medil.dials import build
 from medil.errors import InputError
 
@@ -209,15 +210,19 @@ class Recipe:
         """The whole configuration as indented JSON."""
         return json.dumps(dataclasses.asdict(self), indent=2)  # type: ignore[call-overload]
 
+    def to_file(self) -> str:
+        """`to_json` with a check sum, as a file: a changed digit would be another setting."""
+        return json.dumps(summed(json.loads(self.to_json())), indent=2) + "\n"
+
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The configuration that `to_json` wrote; unknown fields are refused.
+        """The configuration that `to_json` or `to_file` wrote; unknown fields are refused.
 
         Raises:
             InputError: An unknown field, or damage.
         """
         try:
-            return build(cls, without_retired(json.loads(text)))
+            return build(cls, without_retired(without_sum(json.loads(text))))
         except (ValueError, AttributeError, TypeError) as error:
             raise InputError(f"this is not a configuration of this version: {error}") from error
 
@@ -237,12 +242,13 @@ class RunConfig(Recipe):
 
 
 def without_retired(raw: dict[str, Any]) -> dict[str, Any]:
-    """Remove fields that only earlier releases had from a configuration's JSON."""
+    """Remove the check sum, and fields that only earlier releases had, from a configuration."""
     return {
         group: {k: v for k, v in values.items() if f"{group}.{k}" not in RETIRED}
         if isinstance(values, dict)
         else values
         for group, values in raw.items()
+        if group != SUM
     }
 
 

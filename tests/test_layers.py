@@ -11,20 +11,9 @@ CORE = {"torch", "numpy", "scipy", "nibabel", "psutil", "safetensors", "tqdm"}
 
 # A room, or a file at the top, imports from itself and from its left.
 ROOMS = (
-    *("errors", "dials", "config", "system", "grid", "io", "regrid", "volume", "latent", "synth"),
-    *(
-        "data",
-        "layers",
-        "model",
-        "training",
-        "anatomy",
-        "diffusion",
-        "tutorial",
-        "plots",
-        "preprocess",
-        "cli",
-        "__main__",
-    ),
+    *("errors", "checksums", "dials", "config", "system", "grid", "io", "regrid", "volume"),
+    *("latent", "synth", "data", "layers", "model", "training", "anatomy", "diffusion"),
+    *("tutorial", "plots", "preprocess", "cli", "__main__"),
 )
 
 

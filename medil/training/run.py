@@ -295,7 +295,7 @@ def _to_the_end(run: Run, resumed: bool, time_budget_s: float, began: float) -> 
     run.note_call()
     if run.fabric.is_global_zero:
         with atomic_output(out / CONFIG, force=True) as temporary:
-            temporary.write_text(run.learner.config.to_json() + "\n", "utf-8")
+            temporary.write_text(run.learner.config.to_file(), "utf-8")
         if not resumed:
             run.save()  # so that a run killed at any time can be resumed
     silent = not run.fabric.is_global_zero

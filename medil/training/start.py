@@ -103,7 +103,7 @@ def resumed(
     """
     if not (state_file(out).exists() and (out / CONFIG).exists()):
         raise InputError(f"there is no run to resume in {out}.")
-    own: Any = kind.recipe.from_json((out / CONFIG).read_text("utf-8"))
+    own = _own(kind, out / CONFIG)
     facts = read_facts(state_file(out))
     wanted = changed(own, changes)
     has = flat(own) | {"seed": facts["seed"]}
@@ -120,3 +120,12 @@ def resumed(
             f"resume it as it is{longer}, or choose another folder."
         )
     return wanted, facts
+
+
+def _own(kind: type[Learner], path: Path) -> Any:
+    """The configuration of a run, from its file."""
+    try:
+        return kind.recipe.from_json(path.read_text("utf-8"))
+    except (InputError, UnicodeDecodeError) as error:
+        reason = str(error).rstrip(".")
+        raise InputError(f"{path}: {reason}; restore that file, or begin a new run.") from error

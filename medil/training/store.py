@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medil.checksums import summed, without_sum
 from medil.errors import InputError
 from medil.io.intensity import Intensity
 from medil.system.files import atomic_output, file_sha256
@@ -27,7 +28,6 @@ FORMAT = "medil-store-1"
 OPEN = 64  # volumes whose arrays are kept open
 NOTE = "store.txt"  # in a run's folder: the path of its store
 META = "zarr.json"  # metadata file of Zarr 3
-SUM = "sha256_of_the_rest"  # an attribute; volumes of releases up to 0.6.0 have none
 
 
 @dataclass(frozen=True)
@@ -228,15 +228,11 @@ def _attributes(folder: Path) -> dict[str, Any]:
         ValueError: They are not what was written.
     """
     try:
-        attributes = json.loads((folder / META).read_text("utf-8"))["attributes"]
-        written = attributes.pop(SUM, None)
+        return without_sum(json.loads((folder / META).read_text("utf-8"))["attributes"])
     except FileNotFoundError:
         return {}
     except (OSError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{folder / META} cannot be read") from error
-    if written not in (None, _sum(attributes)):
-        raise ValueError(f"{folder / META} is not what was written")
-    return attributes
 
 
 def write_attributes(folder: Path, attributes: dict[str, Any]) -> None:
@@ -245,14 +241,9 @@ def write_attributes(folder: Path, attributes: dict[str, Any]) -> None:
     Raises:
         WriteError: The disk refused the write.
     """
-    summed = attributes | {SUM: _sum(attributes)}
-    group = {"attributes": summed, "zarr_format": 3, "node_type": "group"}
+    group = {"attributes": summed(attributes), "zarr_format": 3, "node_type": "group"}
     with atomic_output(folder / META, force=True) as temporary:
         temporary.write_text(json.dumps(group, indent=2), "utf-8")
-
-
-def _sum(attributes: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(attributes, sort_keys=True).encode()).hexdigest()
 
 
 def zarr_3() -> Any:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from medil.checksums import without_sum
 from medil.cli.options import load_weights
 from medil.config import RunConfig
 from medil.errors import InputError
@@ -139,7 +140,7 @@ def test_a_run_of_release_0_6_0_is_resumed(tmp_path):
     facts["share"] = facts.pop("progress")  # as it was called
     meta = {"format": "medil-training-2", "progress": json.dumps(facts)}
     save_file(load_file(path), path, meta)
-    raw = json.loads(config.read_text())
+    raw = without_sum(json.loads(config.read_text()))  # it had none
     raw["data"]["renew_every"] = 0
     config.write_text(json.dumps(raw))
     assert read_facts(path)["progress"] == facts["share"] == 0.25
@@ -344,6 +345,19 @@ def test_a_damaged_configuration_is_refused_in_a_sentence():
     for text in ("{", "[]", "3", '{"model": 3}'):
         with pytest.raises(InputError, match="not a configuration of this version"):
             RunConfig.from_json(text)
+
+
+@pytest.mark.parametrize("damage", [(b'"clip_norm": 1.0', b'"clip_norm": 3.0'), (b"}", b"\xff")])
+def test_a_changed_byte_of_the_configuration_is_found_on_resume(train_verb, tmp_path, damage):
+    assert train_verb("--preset", "test", "--steps", 1)[0] == 0
+    path = tmp_path / "run" / "config.json"
+    whole = path.read_bytes()
+    assert whole.count(damage[0]) >= 1
+    path.write_bytes(whole.replace(*damage))
+    code, _, err = train_verb("--resume", "--steps", 2)
+    assert code == 2 and str(path) in err and "restore that file, or begin a new run." in err
+    path.write_bytes(whole)
+    assert train_verb("--resume", "--steps", 2)[0] == 0
 
 
 def test_nothing_to_resume_is_refused(train_verb, tmp_path):
