@@ -10,12 +10,13 @@ READY   := $(VENV)/.ready
 # OpenMP threads that wait must not spin: beside another process, tests took many times longer.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install book test lint types clean
+.PHONY: help install book test lint faults clean
 
 help:
 	@echo "make book     install, execute the notebooks, build and check _build/html/index.html"
 	@echo "              (PROFILE=quick, gpu or paper; quick is the default; ONLY=04,05: a draft)"
 	@echo "make test     install, run the default test suite (ARGS='-k grid' to choose)"
+	@echo "make faults   kill, starve and damage every command that writes (PROFILE=gpu for all of it)"
 	@echo "make lint     ruff (lint, format) and mypy"
 	@echo "make install  .venv with every locked version, this checkout in editable form"
 	@echo "make clean    remove what was built; .venv stays"
@@ -38,6 +39,9 @@ book: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest $(ARGS)
+
+faults: $(READY)
+	@$(BIN)/python -m eval.reliability --profile $(PROFILE)
 
 lint: $(READY)
 	$(BIN)/python -m ruff check .

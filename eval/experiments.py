@@ -14,6 +14,7 @@ from eval import (
     preprocessing,
     readers,
     reconstruction,
+    reliability,
     robustness,
     segmentation,
     speed,
@@ -40,5 +41,6 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     speed.EXPERIMENT,
     training.EXPERIMENT,
     readers.EXPERIMENT,
+    reliability.EXPERIMENT,
     evaluate.EXPERIMENT,
 )

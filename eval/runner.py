@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from eval import rows
-from medil.errors import InputError, of_system
+from medil.errors import InputError, is_out_of_memory, of_system
 from medil.system.cluster import Call, as_done, connected
 
 PROFILES = ("quick", "gpu", "paper")
@@ -125,7 +125,7 @@ def command(
     options: argparse.ArgumentParser,
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """Parse and run: 0, 2 after one sentence about bad input or a bad disk, 130 after Ctrl-C."""
+    """Parse and run: 0, 2 after a sentence on bad input, disk or memory, 130 after Ctrl-C."""
     try:
         parsed = options.parse_args(arguments)
         if parsed.workers is not None and parsed.workers < 0:
@@ -137,6 +137,11 @@ def command(
         return 2
     except OSError as error:  # a full or broken disk is no bug
         print(of_system(error), file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print("the memory ran out; start fewer --workers, or free some.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; recorded rows are kept, and the same command resumes", file=sys.stderr)

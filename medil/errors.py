@@ -25,6 +25,11 @@ def of_system(error: OSError) -> str:
     return f"{place}{error.strerror or error}."
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the system refused memory, to Python or to torch."""
+    return isinstance(error, MemoryError) or "allocate memory" in str(error)
+
+
 def printable(text: str) -> str:
     """A text for a terminal on one line: control characters become spaces."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

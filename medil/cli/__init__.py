@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from medil.errors import InputError, of_system, printable
+from medil.errors import InputError, is_out_of_memory, of_system, printable
 from medil.system.memory import check_address_space, give_back_freed_blocks
 from medil.system.threads import wait_passively
 
@@ -58,7 +58,7 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:  # a full or broken disk is no bug
         return _say(of_system(error))
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+        if is_out_of_memory(error):
             return _say("the memory ran out; choose larger voxels or a smaller image.")
         raise
     return code if isinstance(code, int) else 0

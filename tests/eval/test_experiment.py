@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pandas as pd
@@ -82,6 +83,18 @@ def test_a_file_in_place_of_the_folder_is_one_sentence(toy, tmp_path, capsys):
     (tmp_path / "a").write_text("")
     assert toy.main(["--out", str(tmp_path / "a")]) == 2
     assert "a is a file; name a folder." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("x: can't allocate memory: 9")])
+def test_memory_that_runs_out_is_one_sentence(toy, tmp_path, capsys, error):
+    def hungry(options, provenance):
+        raise error
+
+    assert replace(toy, tasks=hungry).main(["--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("the memory ran out; ")
+    with pytest.raises(RuntimeError, match="another"):
+        error = RuntimeError("another")
+        replace(toy, tasks=hungry).main(["--out", str(tmp_path)])
 
 
 def test_weights_in_a_file_are_not_recorded_beside_the_releases(toy, tmp_path, monkeypatch):

@@ -1,0 +1,3 @@
+from eval.reliability import EXPERIMENT
+
+raise SystemExit(EXPERIMENT.main())
