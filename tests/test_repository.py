@@ -149,10 +149,10 @@ def test_the_interface_page_documents_every_module():
 
 
 def test_binder_installs_the_notebooks_extra_at_locked_versions():
-    lines = (ROOT / ".binder/requirements.txt").read_text("utf-8").splitlines()
+    lines = (ROOT / "binder/requirements.txt").read_text("utf-8").splitlines()
     assert "-e .[notebooks]" in lines and "-c ../requirements.lock" in lines
     assert "notebooks" in project()["project"]["optional-dependencies"]
-    runtime = (ROOT / ".binder/runtime.txt").read_text("utf-8").strip()
+    runtime = (ROOT / "binder/runtime.txt").read_text("utf-8").strip()
     assert (
         f"Programming Language :: Python :: {runtime.removeprefix('python-')}"
         in (project()["project"]["classifiers"])
