@@ -119,8 +119,8 @@ def is_kept(task, values, target: Path, digest: str) -> bool:
 
 def task_tables():
     """Write the tables of the book from the recorded rows, and the drawing of the model."""
-    modules = ("eval.report", "eval.pages.front", "eval.pictures.architecture")
-    writing = [[sys.executable, "-m", module, "--out", str(TABLES)] for module in modules]
+    modules = ("report", "pages.front", "pages.failures", "pictures.architecture")
+    writing = [[sys.executable, "-m", f"eval.{name}", "--out", str(TABLES)] for name in modules]
     return {
         "actions": [*writing, (keep, [TABLES, code()])],
         "uptodate": [(is_kept, [TABLES, code()])],
