@@ -13,6 +13,7 @@ import click
 from medil import __version__
 from medil.cli.book import book
 from medil.cli.data import data
+from medil.cli.doctor import doctor
 from medil.cli.evaluate import evaluate
 from medil.cli.options import (
     FILE,
@@ -344,6 +345,7 @@ def cohort(
 
 medil.add_command(book)
 medil.add_command(data)
+medil.add_command(doctor)
 medil.add_command(evaluate)
 medil.add_command(preprocess)
 medil.add_command(sample)
