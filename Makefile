@@ -6,11 +6,12 @@ ONLY    ?=
 VENV    := .venv
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
+CHECKS  := _build/supply-chain
 
 # OpenMP threads that wait must not spin: beside another process, tests took many times longer.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install book test lint faults clean
+.PHONY: help install book test lint faults sbom audit clean
 
 help:
 	@echo "make book     install, execute the notebooks, build and check _build/html/index.html"
@@ -18,6 +19,8 @@ help:
 	@echo "make test     install, run the default test suite (ARGS='-k grid' to choose)"
 	@echo "make faults   kill, starve and damage every command that writes (PROFILE=gpu for all of it)"
 	@echo "make lint     ruff (lint, format) and mypy"
+	@echo "make sbom     every locked package as CycloneDX, in _build/sbom.json"
+	@echo "make audit    known vulnerabilities of the locked packages; needs a network"
 	@echo "make install  .venv with every locked version, this checkout in editable form"
 	@echo "make clean    remove what was built; .venv stays"
 
@@ -47,6 +50,24 @@ lint: $(READY)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+
+# Tools that look at the lock file, in an environment of their own.
+$(CHECKS)/.ready: Makefile
+	@$(PYTHON) -m venv --clear $(CHECKS) || $(PYTHON) -m virtualenv --clear $(CHECKS)
+	@$(CHECKS)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  cyclonedx-bom==7.5.0 pip-audit==2.10.1 \
+	  || { echo "The tools could not be installed; this needs a package index." >&2; exit 1; }
+	@touch $@
+
+sbom: $(CHECKS)/.ready
+	@$(CHECKS)/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml \
+	  --output-reproducible --validate -o _build/sbom.json
+	@echo "The bill of materials is at $(CURDIR)/_build/sbom.json"
+
+audit: $(CHECKS)/.ready
+	@$(CHECKS)/bin/pip-audit --strict --requirement requirements.lock --no-deps --disable-pip \
+	  --progress-spinner off \
+	  || { echo "A version is vulnerable, or could not be looked up without a network: see above." >&2; exit 1; }
 
 clean:
 	rm -rf _build dist .pytest_cache .ruff_cache .mypy_cache
