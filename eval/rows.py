@@ -16,6 +16,7 @@ import math
 import os
 import platform
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -38,6 +39,7 @@ RESULTS = Path(__file__).parent / "results"
 WHAT = ("experiment", "subject", "arm", "condition", "metric")
 IDENTITY = (*WHAT, "config_hash", "data_sha256", "weights_sha256")
 Identity = tuple[str, ...]  # the values of those fields
+CRC = "crc32"  # a field of lines on disk, beside those of a row
 NO_WEIGHTS = ""  # of arms that have none: codecs, interpolation
 
 
@@ -182,11 +184,34 @@ def append_rows(path: str | Path, rows: Iterable[Row]) -> int:
     path = Path(path)
     if not path.parent.is_dir():
         raise InputError(f"{path.parent} does not exist; make that folder first.")
-    lines = [json.dumps(r.to_record(), sort_keys=True, allow_nan=False) for r in rows]
+    lines = [_line(r.to_record()) for r in rows]
     if lines:
         with _opened(path) as file:
-            _append(file, "".join(line + "\n" for line in lines))
+            _append(file, "".join(lines))
     return len(lines)
+
+
+def _line(record: dict[str, Any]) -> str:
+    """A record as a line, with the check sum of the rest."""
+    return json.dumps({**record, CRC: _crc32(record)}, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _record(line: str) -> dict[str, Any]:
+    """The record of a line; those of releases up to 0.6.0 have no check sum.
+
+    Raises:
+        InputError: It is no row, or not what was written.
+    """
+    record = json.loads(line)
+    written = record.pop(CRC, None) if isinstance(record, dict) else None
+    if written not in (None, _crc32(record)):
+        raise InputError("it is not what was written.")
+    check_record(record)
+    return record
+
+
+def _crc32(record: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
 
 
 def mend(path: str | Path) -> None:
@@ -301,12 +326,9 @@ def records(path: Path) -> Iterable[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-            check_record(record)
+            yield _record(line)
         except (json.JSONDecodeError, InputError, TypeError) as error:
             warnings.warn(f"{path.name}, line {number} is not a row: {error}", stacklevel=3)
-            continue
-        yield record
 
 
 def newest(

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from medil import __version__
+from medil.checksums import summed, without_sum
 from medil.errors import InputError, WriteError, of_system
 from medil.io.intensity import robust_intensity
 from medil.io.listing import Listed
@@ -226,7 +227,7 @@ def _one(name: str, scan: Listed, out: Path, steps: Steps, pictures: bool) -> Do
         if pictures:
             draw(picture, raw, made.volume, made.mask)
         with atomic_output(sidecar, force=True) as temporary:
-            temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(summed(facts), indent=2) + "\n", encoding="utf-8")
     except WriteError:  # it would refuse the next scan's, too
         raise
     except InputError as error:
@@ -289,16 +290,16 @@ def _sha256(scan: Listed) -> str:
 
 
 def _kept(sidecar: Path, scan: Listed, steps: Steps) -> dict[str, Any] | None:
-    """The content of a sidecar of the same scan and steps; None where there is none.
+    """The content of a whole sidecar of the same scan and steps; None where there is none.
 
     Bytes are read only of a file whose size or time changed.
     """
     try:
-        known = json.loads(sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        known = without_sum(json.loads(sidecar.read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError):
         return None
     recipe = _recipe(scan, steps)
-    if not isinstance(known, dict) or any(known.get(n) != value for n, value in recipe.items()):
+    if any(known.get(n) != value for n, value in recipe.items()):
         return None
     same = known.get("state_of_source") == _state(scan) or known.get(SHA256) == _sha256(scan)
     return known if same else None

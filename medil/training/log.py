@@ -73,12 +73,21 @@ class RunLog:
             return
         with self.path.open("a") as log:
             log.write(json.dumps(row) + "\n")
-        if self.board is not None:
-            self.board.log_metrics({k: row[k] for k in CURVES if k in row}, row["step"])
+        self._draw(row)
         losses = ("loss", "psnr_db", "gain_db")
         shown: dict[str, Any] = {k: f"{row[k]:.4g}" for k in losses if k in row}
         kvox_s = f"{row['voxels_per_s'] / 1e3:.0f}"
         self.bar.set_postfix({"step": row["step"]} | shown | {"kvox_s": kvox_s})
+
+    def _draw(self, row: dict[str, Any]) -> None:
+        """Add a step to the curves; a disk that refuses them costs them alone."""
+        if self.board is None:
+            return
+        try:
+            self.board.log_metrics({k: row[k] for k in CURVES if k in row}, row["step"])
+        except (OSError, ValueError):  # Lightning makes a ValueError of what its writer meets
+            self.board = None
+            tqdm.write("no more TensorBoard curves: their folder could not be written to")
 
 
 def keep_until(path: Path, step: int) -> None:

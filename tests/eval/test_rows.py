@@ -166,6 +166,19 @@ def test_a_torn_last_line_costs_that_line_alone_and_is_cut_off_with_a_word(tmp_p
     assert path.read_bytes() == b""
 
 
+def test_a_changed_byte_of_a_row_costs_that_row_alone(tmp_path, row):
+    path = tmp_path / "r.jsonl"
+    rows.append_rows(path, [row, replace(row, subject="b")])
+    whole = path.read_text()
+    path.write_text(whole.replace("27.5", "27.6", 1))
+    with pytest.warns(UserWarning, match="line 1 is not a row: it is not what was written"):
+        assert list(rows.read_rows(path)["subject"]) == ["b"]
+    lines = [json.loads(line) for line in whole.splitlines()]
+    earlier = [{k: v for k, v in line.items() if k != rows.CRC} for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in earlier))  # as 0.6.0 wrote them
+    assert list(rows.read_rows(path)["subject"]) == ["a", "b"]
+
+
 def test_an_interrupted_append_leaves_the_rows_that_were_there(tmp_path, row, monkeypatch):
     path = tmp_path / "r.jsonl"
     rows.append_rows(path, [row])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from medil.checksums import SUM
 from medil.data.manifest import entries, fetch, local_entries
 from medil.data.samples import mni152_template
 from medil.errors import InputError
@@ -188,6 +189,21 @@ def test_a_second_call_prepares_only_what_changed(raw, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "bias_field", lambda scan, mask: torch.ones(scan.data.shape))
     preprocess(scans, out, Steps("given", align=False))
     assert len(made) == 5
+
+
+def test_a_sidecar_with_a_changed_byte_is_made_again(raw, tmp_path):
+    scans, out = list_images([raw]).images, tmp_path / "out"
+    done = preprocess(scans, out, GIVEN, pictures=False)
+    sidecar = next(out.rglob("sub-01*.json"))
+    whole = sidecar.read_text()
+    for damaged in (whole.replace('"brain_ml": ', '"brain_ml": 1'), whole[:-40], "[]"):
+        sidecar.write_text(damaged)
+        assert preprocess(scans, out, GIVEN, pictures=False) == done
+        assert sidecar.read_text() == whole
+    without = {name: value for name, value in json.loads(whole).items() if name != SUM}
+    sidecar.write_text(json.dumps(without))  # as releases up to 0.6.0 wrote it
+    assert preprocess(scans, out, GIVEN, pictures=False) == done
+    assert SUM not in sidecar.read_text()
 
 
 def test_a_scan_that_fails_leaves_nothing_and_the_others_go_on(raw, tmp_path, run_medil):

@@ -102,6 +102,16 @@ def test_a_run_goes_on_without_tensorboard_and_says_so(tmp_path, monkeypatch, ca
     assert len(log(tmp_path)) == 1 and not (tmp_path / "tensorboard").exists()
 
 
+def test_a_disk_that_refuses_the_curves_costs_them_alone(tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise ValueError("you tried to log")
+
+    monkeypatch.setattr("lightning_fabric.loggers.TensorBoardLogger.log_metrics", refuse)
+    run(tmp_path, steps=2)
+    assert capsys.readouterr().out.count("no more TensorBoard curves") == 1
+    assert len(log(tmp_path)) == 2 and (tmp_path / "weights.safetensors").is_file()
+
+
 # Stopped, killed, resumed
 
 
