@@ -14,6 +14,7 @@ from eval import (
     generation,
     latent_consistency,
     reconstruction,
+    stage_drift,
     thin_structures,
 )
 from eval.experiment import Experiment
@@ -108,5 +109,10 @@ FINDINGS = {
         "Can a segmenter learn from samples alone?",
         downstream.EXPERIMENT, "11_ldm",
         "Brains with labels drawn by hand.",
+    ),
+    "stages": Finding(
+        "Does training on patches forget the whole?",
+        stage_drift.EXPERIMENT, "04_two_stage_training",
+        "Networks of the paper's size, and a discriminator.",
     ),
 }  # fmt: skip
