@@ -12,6 +12,8 @@ from eval.stats import compare
 from medil.model.weights import short_digest
 from medil.system.files import atomic_output
 
+MOST_DIGESTS = 12  # that a sentence lists
+
 
 def provenance(frame: pd.DataFrame) -> str:
     """One sentence: when, at which commit, on what and with which weights rows were recorded."""
@@ -21,8 +23,14 @@ def provenance(frame: pd.DataFrame) -> str:
     return (
         f"Recorded {joined(days)} at commit {joined(commits)} (device {joined(frame['device'])}, "
         f"threads {joined(frame['threads'])}, profile {joined(frame['profile'])}, weights "
-        f"{joined(weights) or 'none'}): {len(frame):,} rows, each of one volume."
+        f"{_few(weights) or 'none'}): {len(frame):,} rows, each of one volume."
     )
+
+
+def _few(digests: pd.Series) -> str:
+    """The digests that differ, or how many there are where that would be a list of many."""
+    n = digests.nunique()
+    return joined(digests) if n <= MOST_DIGESTS else f"of {n} models"
 
 
 def joined(values: Iterable[object]) -> str:
