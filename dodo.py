@@ -137,6 +137,17 @@ def task_panes():
     }
 
 
+def task_teaching():
+    """Write the goals and minutes of all chapters."""
+    target, digest = TABLES / "teaching.md", inputs(*NOTEBOOKS)
+    writing = [sys.executable, "-m", "eval.pages.teaching", "--out", str(TABLES)]
+    return {
+        "actions": [writing, (keep, [target, digest])],
+        "task_dep": ["tables"],
+        "uptodate": [(is_kept, [target, digest])],
+    }
+
+
 def task_execute():
     """Execute each notebook into a copy."""
     for notebook in CHOSEN:
@@ -156,15 +167,24 @@ def task_book():
     return {
         "actions": [(build, [HTML]), [sys.executable, "-m", "eval.gates", str(HTML)]],
         "file_dep": [*executed, *sources(), *files("book/**/*", "_config.yml", "CHANGELOG.md")],
-        "task_dep": ["execute", "tables", "panes"],
+        "task_dep": ["execute", "tables", "teaching", "panes"],
         "targets": [str(HTML / "index.html")],
         "uptodate": [config_changed({"repository": address()})],
     }
 
 
+def task_pdf():
+    """Print the book."""
+    return {
+        "actions": [[sys.executable, "-m", "eval.pages.printed", str(HTML)]],
+        "file_dep": [str(HTML / "index.html")],
+        "targets": [str(HTML / "medil-book.pdf")],
+    }
+
+
 def task_draft():
     """Render every page, unchecked, though not every notebook was executed."""
-    return {"actions": [(build, [DRAFT])], "task_dep": ["execute", "tables", "panes"]}
+    return {"actions": [(build, [DRAFT])], "task_dep": ["execute", "tables", "teaching", "panes"]}
 
 
 def execute(notebook: Path, target: Path):
