@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import logging
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -48,7 +49,7 @@ FIT = """(() => {
   const width = %(width)d, cut = [];
   for (const e of document.querySelectorAll('table, pre, mjx-container, img, svg')) {
     const box = e.getBoundingClientRect(), wide = Math.max(e.scrollWidth || 0, box.width);
-    if (box.left + wide > width + 1) e.style.zoom = (width - box.left) / wide;
+    if (box.left + wide > width + 1) e.style.zoom = 0.99 * (width - box.left) / wide;
   }
   for (const e of document.querySelectorAll('article *')) {
     const box = e.getBoundingClientRect();
@@ -73,11 +74,11 @@ def joined(book: Path, names: Iterable[str]) -> str:
     articles = {name: chapter(page, name, pages) for name, page in pages.items()}
     first, *others = map(str, articles.values())
     body = "\n".join([first, _contents(articles), *others])
-    styles = {link["href"].removeprefix("../") for link in page.select("link[rel=stylesheet]")}
+    styles = {str(link["href"])[3:] for link in page.select("link[rel=stylesheet]")}  # no ../
     head = "".join(f'<link rel="stylesheet" href="{style}">' for style in sorted(styles))
     for script in next((p.select("script") for p in pages.values() if _has_equations(p)), ()):
-        if "MathJax" in script.text or "mathjax" in script.get("src", ""):
-            source = script.get("src", "").removeprefix("../")
+        source = str(script.get("src", "")).removeprefix("../")
+        if "MathJax" in script.text or "mathjax" in source:
             head += f'<script src="{source}"></script>' if source else str(script)
     title = page.title.text if page.title else ""
     return (
@@ -258,6 +259,7 @@ def add_bookmarks(pdf: Path, page: str) -> None:
     """
     with needs("book", "bookmarks need pypdf"):
         from pypdf import PdfReader, PdfWriter
+    logging.getLogger("pypdf").setLevel(logging.ERROR)  # it counts Chromium's objects otherwise
     reader = PdfReader(pdf)
     writer = PdfWriter(clone_from=reader)
     for article in BeautifulSoup(page, "html.parser").select("article[id]"):
