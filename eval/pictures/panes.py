@@ -1,10 +1,13 @@
-"""Linked panes in the browser: one block of brain, two codes of it, and the error of one.
+"""Linked panes in the browser, drawn there by NiiVue.
 
     python -m eval.pictures.panes --out _build/panes
+    python -m eval.pictures.panes --scene samples --out book/interactive/panes
 
-writes the volumes (``brain.js``), a still picture (``brain.png``) and the figure that holds both
-(``brain.html``), for a page of the book. The release encodes the block anew. In the browser NiiVue
-draws it, by the scripts in ``book/interactive/panes``.
+writes the volumes of a scene (``brain.js``), a still picture (``brain.png``) and the figure that
+holds both (``brain.html``), for pages of the book. ``brain`` is one block of brain, encoded anew by
+the release: the scan, two codes of it, and the error of one. ``samples`` is two sampled heads and
+the tissue maps that they were given; it takes minutes, so its files are kept. The scripts that draw
+both are in ``book/interactive/panes``.
 """
 
 from __future__ import annotations
@@ -24,15 +27,23 @@ import nibabel as nib
 import numpy as np
 import torch
 from matplotlib import colormaps
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
 from eval.coders.base import LINEAR, title_of
 from eval.metrics import PEAK_PERCENTILE, peak_intensity, psnr
+from eval.pictures.gallery import COLOUR_MAP
 from eval.pictures.live import NOTICE
 from eval.reconstruction.page import rebuilt_by_all, slope
 from eval.subjects import Scan, brain_at_1_mm, cut
+from medil.anatomy.classes import CLASSES, LabelMap
+from medil.diffusion.anatomies import drawn_anatomy
+from medil.diffusion.anatomy_first import covariates_of, sample_latent
+from medil.diffusion.appearance import AppearanceFlow
+from medil.diffusion.appearance_training import load_appearance_release
 from medil.errors import InputError
 from medil.grid import Grid
+from medil.model.autoencoder import MedIL
 from medil.model.weights import load_release, short_digest, weights_sha256
 from medil.plots import draw_plane, panels
 from medil.system.files import atomic_output
@@ -40,8 +51,9 @@ from medil.volume import Volume
 
 OUT = Path("_build/panes")
 SIDE_MM, ABOVE_MM = 80.0, 8.0  # of the block; its middle above the brain's
-WHITE_PERCENT, ERROR_PERCENT, STEEPEST_PERCENT = 100, 15, 10
-COLOURS, POINTS = "PuOr_r", 17  # of signed errors: purple is too dark, orange too bright
+GREY, ERROR_PERCENT, STEEPEST_PERCENT = (0.0, 100.0), 15, 10
+ERROR_COLOURS, POINTS = "PuOr_r", 17  # purple is too dark, orange too bright
+SEEDS, SAMPLE_MM = (0, 1), 2.0
 FIGURE = """<link rel="stylesheet" href="../interactive/panes/panes.css">
 <figure class="medil-panes" data-volumes="{name}">
 <img src="../interactive/panes/{name}.png" width="{width}" height="{height}" alt="{alt}">
@@ -68,11 +80,28 @@ class Facts:
 
 @dataclass(frozen=True)
 class Pane:
-    """One volume, [D, H, W] in % on the scene's grid, of `on_levels` or a difference of such."""
+    """One volume, [D, H, W] on the scene's grid.
+
+    A grey one is in % and of `on_levels`, a signed one the difference of two such; one of classes
+    holds whole numbers, and has a name for each.
+    """
 
     title: str
     data: np.ndarray
     signed: bool = False
+    classes: tuple[str, ...] = ()
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """The values of the first and the last colour."""
+        if self.classes:
+            return 0.0, float(len(self.classes) - 1)
+        return (-float(ERROR_PERCENT), float(ERROR_PERCENT)) if self.signed else GREY
+
+    @property
+    def colours(self) -> Colormap:
+        """From the first to the last colour."""
+        return COLOUR_MAP if self.classes else colormaps[ERROR_COLOURS if self.signed else "gray"]
 
 
 @dataclass(frozen=True)
@@ -98,11 +127,7 @@ class Scene:
     caption: str
     alt: str
     notice: str = ""
-
-    @property
-    def window(self) -> tuple[float, float]:
-        """Black and white of the grey panes."""
-        return 0.0, float(WHITE_PERCENT)
+    weights: str = ""  # digest of those that made it, where the files are kept
 
 
 def brain_scene(release: str) -> Scene:
@@ -182,15 +207,55 @@ def _alt(facts: Facts) -> str:
     )
 
 
+def samples_scene() -> Scene:
+    """Two heads of the released sampler, cut to what the maps hold, beside these maps."""
+    flow, model = load_appearance_release(), load_release("tiny")
+    drawn = [sampled(flow, model, seed) for seed in SEEDS]
+    box = around([tissues.labels.numpy() > 0 for _, tissues in drawn])
+    grid = drawn[0][0].grid.crop([s.start for s in box], [s.stop - s.start for s in box])
+    scans = on_levels([100 * scan.data.double().numpy()[box] for scan, _ in drawn])
+    panes: list[Pane] = []
+    for seed, scan, (_, tissues) in zip(SEEDS, scans, drawn, strict=True):
+        panes.append(Pane(f"Sample {seed}", scan))
+        panes.append(Pane(f"Map of sample {seed}", tissues.labels.numpy()[box], classes=CLASSES))
+    weights = short_digest(flow.weights_id)
+    return Scene(
+        "samples", tuple(panes), grid, grid.centre_mm,
+        "A cut through the heads at the place that the sliders set; left is the left of the head.",
+        f"Two sampled heads (seeds {' and '.join(map(str, SEEDS))}) at {SAMPLE_MM:g} mm, and the "
+        f"tissue maps that they were given. They were made beforehand by the released sampler "
+        f"({weights}). Intensities are in % of "
+        "the model's scale. Drawn by NiiVue (BSD 2-Clause licence).",
+        "Coronal cuts of two sampled heads beside their maps: ventricles and folds of each stand "
+        "where its own map has them, and the two heads differ.", weights=weights,
+    )  # fmt: skip
+
+
+def sampled(flow: AppearanceFlow, model: MedIL, seed: int) -> tuple[Volume, LabelMap]:
+    """One sampled head and its map on cubes of `SAMPLE_MM` over the model's box, 0 outside."""
+    anatomy = drawn_anatomy(seed)
+    latent = sample_latent(flow, model, anatomy, seed, covariates_of(flow))
+    grid = anatomy.native.with_spacing(SAMPLE_MM)
+    tissues = anatomy.tissues.resampled(grid)
+    return Volume(model.field(latent).on(grid).data * (tissues.labels > 0), grid), tissues
+
+
+def around(masks: Sequence[np.ndarray]) -> tuple[slice, ...]:
+    """The smallest box that holds all masks."""
+    where = np.argwhere(np.any(masks, axis=0))
+    return tuple(map(slice, where.min(0).tolist(), (where.max(0) + 1).tolist()))
+
+
 def stored(scene: Scene) -> list[nib.Nifti1Image]:
-    """The panes as whole numbers on one scale: grey ones of 8 bits, signed ones of 16."""
-    low, step = _levels([pane.data for pane in scene.panes if not pane.signed])
+    """The panes as whole numbers: grey ones of 8 bits on one scale, signed ones of 16 bits."""
+    low, step = _levels([p.data for p in scene.panes if not (p.signed or p.classes)])
     images = []
     for pane in scene.panes:
-        kind, first = (np.int16, 0.0) if pane.signed else (np.uint8, low)
-        whole = np.rint((pane.data - first) / step).astype(kind)
+        first, unit = (0.0, 1.0) if pane.classes else (0.0 if pane.signed else low, step)
+        kind = np.int16 if pane.signed else np.uint8
+        whole = np.rint((pane.data - first) / unit).astype(kind)
         image = nib.Nifti1Image(whole, scene.grid.affine_vox2ras)
-        image.header.set_slope_inter(step, first)
+        image.header.set_slope_inter(unit, first)
         image.header.set_xyzt_units("mm")
         images.append(image)
     return images
@@ -200,12 +265,12 @@ def as_script(scene: Scene) -> str:
     """The text of a script: a page that was opened as a file may fetch nothing else."""
     images = [base64.b64encode(gzip.compress(i.to_bytes(), mtime=0)) for i in stored(scene)]
     panes = [
-        {"title": pane.title, "data": image.decode("ascii"), **(_signed() if pane.signed else {})}
+        {"title": pane.title, "data": image.decode("ascii"), **_looks(pane)}
         for pane, image in zip(scene.panes, images, strict=True)
     ]
     content = {
         "name": scene.name, "label": scene.label, "notice": scene.notice, "unit": "% of white",
-        "window": scene.window, "point_mm": scene.point_mm.tolist(),
+        "weights": scene.weights, "window": GREY, "point_mm": scene.point_mm.tolist(),
         "first_mm": scene.grid.affine_vox2ras[:3, 3].tolist(),
         "pitch_mm": scene.grid.spacing_mm, "shape": scene.grid.shape, "panes": panes,
     }  # fmt: skip
@@ -220,12 +285,18 @@ def read_script(path: Path) -> dict[str, Any]:
     return json.loads(text[text.index(" = ") + 3 :].rstrip().rstrip(";"))
 
 
-def _signed() -> dict[str, Any]:
-    """Window and colours of a signed pane, as NiiVue takes them."""
-    places = np.linspace(0, 255, POINTS).round().astype(int)
-    red, green, blue, _ = (255 * colormaps[COLOURS](places)).round().astype(int).T.tolist()
-    colours = {"R": red, "G": green, "B": blue, "A": [255] * POINTS, "I": places.tolist()}
-    return {"window": [-ERROR_PERCENT, ERROR_PERCENT], "colours": colours}
+def _looks(pane: Pane) -> dict[str, Any]:
+    """Window, colours and names of a pane that is not grey, as the viewer takes them."""
+    if not (pane.signed or pane.classes):
+        return {}
+    points = len(pane.classes) or POINTS
+    red, green, blue, _ = (255 * pane.colours(np.linspace(0, 1, points))).round().astype(int).T
+    places = np.linspace(0, 255, points).round().astype(int)
+    colours = {"R": red, "G": green, "B": blue, "A": np.full(points, 255), "I": places}
+    return {
+        "window": pane.window, "names": pane.classes,
+        "colours": {name: values.tolist() for name, values in colours.items()},
+    }  # fmt: skip
 
 
 def still(scene: Scene) -> Figure:
@@ -233,10 +304,7 @@ def still(scene: Scene) -> Figure:
     figure, axes = panels(2, 2, panel_in=(3.1, 3.1))
     for ax, pane in zip(axes.flat, scene.panes, strict=True):
         volume = Volume(torch.from_numpy(pane.data), scene.grid)
-        ends, colours = (scene.window, "gray")
-        if pane.signed:
-            ends, colours = (-float(ERROR_PERCENT), float(ERROR_PERCENT)), COLOURS
-        draw_plane(ax, volume, "coronal", scene.point_mm, ends, colours=colours)
+        draw_plane(ax, volume, "coronal", scene.point_mm, pane.window).set_cmap(pane.colours)
         ax.set_title(pane.title)
         ax.label_outer()
     return figure
@@ -263,16 +331,17 @@ def write(scene: Scene, folder: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0, or 2 after one sentence about what is missing."""
     parser = argparse.ArgumentParser(prog="python -m eval.pictures.panes", description=__doc__)
-    parser.add_argument("--release", default="tiny", help="which released weights (tiny)")
+    scenes = {"brain": lambda: brain_scene("tiny"), "samples": samples_scene}
+    parser.add_argument("--scene", choices=scenes, default="brain", help="what to show (brain)")
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the files")
     options = parser.parse_args(arguments)
     try:
         options.out.mkdir(parents=True, exist_ok=True)
-        write(brain_scene(options.release), options.out)
+        write(scenes[options.scene](), options.out)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{options.out}: brain.js, brain.png, brain.html")
+    print(f"{options.out}: {options.scene}.js, .png, .html")
     return 0
 
 

@@ -20,7 +20,10 @@ import dodo
 from eval import browser
 from eval.pictures import panes
 from eval.subjects import Scan
+from medil.anatomy.classes import CLASSES
+from medil.diffusion.appearance_training import load_appearance_release
 from medil.grid import Grid
+from medil.model.weights import short_digest
 from medil.volume import Volume
 
 PACKED = dodo.ROOT / "book/interactive/panes"
@@ -110,6 +113,23 @@ def test_the_facts_name_the_best_linear_code_and_where_the_error_is():
     assert facts.best == "dct_ball"
     assert facts.at_borders == pytest.approx(1.0)
     assert "farther from the scan" in panes._alt(facts)
+
+
+def test_the_kept_samples_are_of_the_released_sampler_and_their_maps_hold_classes():
+    content = panes.read_script(PACKED / "samples.js")
+    assert content["weights"] == short_digest(load_appearance_release().weights_id)
+    assert (PACKED / "samples.js").stat().st_size < 1_000_000
+    for one in content["panes"][1::2]:
+        image = nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(one["data"])))
+        labels = np.unique(image.get_fdata())
+        assert one["names"] == list(CLASSES) and set(labels) <= set(range(len(CLASSES)))
+        assert one["window"] == [0, len(CLASSES) - 1] and len(one["colours"]["I"]) == len(CLASSES)
+
+
+def test_heads_are_cut_to_what_any_map_holds():
+    first, second = np.zeros((2, 6, 7, 8), bool)
+    first[1, 2, 3] = second[4, 2, 5] = True
+    assert panes.around([first, second]) == (slice(1, 5), slice(2, 3), slice(3, 6))
 
 
 def test_the_packed_viewer_is_the_published_one():

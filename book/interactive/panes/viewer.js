@@ -55,11 +55,11 @@
     const view = new niivue.Niivue(OPTIONS);
     await view.attachToCanvas(canvas, false);
     canvas.tabIndex = -1; // sliders move the crosshair without a mouse
-    if (one.colours) view.addColormap("medil-signed", one.colours);
+    const colormap = one.colours ? `medil ${one.title}` : "gray";
+    if (one.colours) view.addColormap(colormap, one.colours);
     const [cal_min, cal_max] = one.window || scene.window;
     view.addVolume(await niivue.NVImage.loadFromBase64({
-      base64: one.data, name: "volume.nii.gz", cal_min, cal_max,
-      colormap: one.colours ? "medil-signed" : "gray",
+      base64: one.data, name: "volume.nii.gz", cal_min, cal_max, colormap,
     }));
     view.setSliceType(1);
     return view;
@@ -81,8 +81,10 @@
 
   function sentence(viewer) {
     const place = AXES.map(([letter], axis) => `${letter} ${viewer.mm[axis].toFixed(0)}`).join(", ");
-    const told = values(viewer).map((value, n) =>
-      `${viewer.scene.panes[n].title} ${value.toFixed(1)}`);
+    const told = values(viewer).map((value, n) => {
+      const { title, names } = viewer.scene.panes[n];
+      return `${title} ${names?.length ? names[Math.round(value)] : value.toFixed(1)}`;
+    });
     return `At ${place} mm: ${told.join("; ")} (${viewer.scene.unit}).`.replaceAll("-", "−");
   }
 
