@@ -44,9 +44,12 @@ def scan_name(subject: str) -> str:
     Example:
         >>> scan_name("cross_sectional_patient07_T1_MNI")
         'patient07 T1 MNI'
+        >>> scan_name("made_00_from_map_17")
+        'synthetic head 00, map 17'
     """
     for prefix in ("cross_sectional_", "longitudinal_"):
         subject = subject.removeprefix(prefix)
+    subject = re.sub(r"^made_(\d+)_from_map_(\d+)", r"synthetic head \1, map \2", subject)
     return subject.replace("_", " ")
 
 
@@ -60,12 +63,26 @@ def markdown(table: pd.DataFrame) -> str:
         return decimals(value, 2 if "dB" in name else 3) if isinstance(value, float) else str(value)
 
     numeric = [pd.api.types.is_numeric_dtype(table[name]) for name in table]
-    lines = [[str(name) for name in table], ["---:" if n else ":---" for n in numeric]]
+    lines = [[unbroken(str(name)) for name in table], ["---:" if n else ":---" for n in numeric]]
     lines += [
-        [text(str(name), value) for name, value in zip(table, line, strict=True)]
+        [unbroken(text(str(name), value)) for name, value in zip(table, line, strict=True)]
         for line in table.itertuples(index=False)
     ]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def unbroken(text: str) -> str:
+    """A cell whose intervals, voxel sizes and units are not torn apart at the end of a line.
+
+    Example:
+        >>> unbroken("0.2 [0.1, 0.3] at 1 x 3 mm -> 1 mm").replace(chr(160), "_")
+        '0.2 [0.1,_0.3] at 1_×_3_mm → 1_mm'
+    """
+    text = re.sub(r"(?<=\S) -> (?=\S)", " → ", text)
+    text = re.sub(r"(?<=\d) [x×] (?=\d)", "\u00a0×\u00a0", text)
+    text = re.sub(r"(?<=\d) / (?=\d)", " /\u00a0", text)
+    text = re.sub(r"(?<=\d) (?=(?:mm|mm³|ml|dB|HU|MB|GB|ms|%)(?!\w))", "\u00a0", text)
+    return re.sub(r"\[[^][()]*\d[^][()]*\](?!\()", lambda m: m[0].replace(" ", "\u00a0"), text)
 
 
 def plain(value: float) -> str:

@@ -84,6 +84,13 @@ def recorded_ablation(folder: Path = RESULTS) -> Ablation | None:
     return Ablation(scores, runs_of(frame), pairs_table(scores), others, curve)
 
 
+STAGES = {  # how `name_of` calls a way of training -> in a sentence
+    "both": "whole volumes first, then patches",
+    "both + mix": "the same with whole volumes mixed into stage two",
+    "1 only": "whole volumes alone",
+}
+
+
 def stages(folder: Path = RESULTS) -> tuple[pd.DataFrame, str]:
     """The stages of training, from the recipe that trained them: `stages_table`, and a sentence.
 
@@ -102,10 +109,17 @@ def stages(folder: Path = RESULTS) -> tuple[pd.DataFrame, str]:
     learns_nothing = (rows["experiment"] == NAME) & (rows["weights_sha256"] == "")
     frame = EXPERIMENT.prepare(rows[rows["config_hash"].isin(hashes) | learns_nothing])
     table = stages_table(scores_of(frame))
+    recipe = " and ".join(told(runs_of(frame)))
+    return table, f"{stages_answer(table)} Trained with {recipe}."
+
+
+def stages_answer(table: pd.DataFrame) -> str:
+    """What each way of training gains over patches alone, in one sentence."""
     gains = table[table["Above stage 2 only (dB)"] != ""]
-    parts_of = zip(gains["Training"].str.partition("stages: ")[2], gains["Above stage 2 only (dB)"])
-    said = "; ".join(f"{stage} {gain} dB" for stage, gain in parts_of)
-    return table, f"Above patches alone: {said}. Trained with {' and '.join(told(runs_of(frame)))}."
+    ways = gains["Training"].str.partition("stages: ")[2].map(lambda way: STAGES.get(way, way))
+    said = "; ".join(f"{w} {g} dB" for w, g in zip(ways, gains["Above stage 2 only (dB)"]))
+    people, seeds = table["Subjects"].max(), table["Seeds"].max()
+    return f"PSNR at 1 mm against patches alone: {said} ({people} subjects × {seeds} seeds)."
 
 
 def missing_runs(runs: pd.DataFrame, arms: Sequence[str], seeds: int) -> str:
@@ -262,7 +276,7 @@ def _forest_panel(ax, pairs: pd.DataFrame, rivals: Sequence[str]) -> None:
 def _beyond(ax, pair, place: float, colour: str) -> None:
     """A difference outside the axis: an arrow to its end, and its numbers."""
     low, high = ax.get_xlim()
-    below = pair.mean < low
+    below = pair.low < low
     end, step = (low, 0.04) if below else (high, -0.04)
     ax.plot(end + 0.5 * step * (high - low), place, "<>"[not below], color=colour, ms=6)
     text = f"{pair.mean:+.2f} [{pair.low:+.2f}, {pair.high:+.2f}]".replace("-", "−")

@@ -95,7 +95,7 @@ def fsc_curves(block: Block, rendered: Mapping[str, Mapping[str, np.ndarray]]):
         ax.axvline(BANDS["beyond"][0], color="#777777", lw=0.8)
         ax.text(BANDS["beyond"][0], 1.02, " limit of 1 mm voxels", fontsize=7, ha="center")
         ax.set(xlabel="cycles per mm", ylim=(-0.05, 1.12), xlim=(0, 0.5 / max(spacing_mm)))
-        ax.set_title(f"{condition} mm", loc="left")
+        ax.set_title(f"{condition.replace('->', '→')} mm", loc="left")
     axes[0, 0].set_ylabel("shell correlation with the truth")
     handles, titles = axes[0, -1].get_legend_handles_labels()
     figure.legend(handles, titles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
@@ -118,8 +118,10 @@ def white_matter(block: Block, voxels: str, rendered: Mapping[str, np.ndarray]):
     plane_vox = int(np.argmax(first.sum(axis=(0, 1))))
     middle_mm = grid.centre_mm
     middle_mm[2] = grid.index_to_ras(np.full(3, plane_vox))[2]
-    figure, axes = panels(1, len(shown), panel_in=(3.1, 3.4))
-    for ax, (title, data) in zip(axes[0], shown.items(), strict=True):
+    figure, axes = panels(-(-len(shown) // 2), 2, panel_in=(3.9, 3.9))
+    for ax in axes.ravel()[len(shown) :]:
+        ax.set_axis_off()
+    for ax, (title, data) in zip(axes.ravel(), shown.items(), strict=False):
         _surface_panel(ax, grid, data, white[title], white["truth"], middle_mm, plane_vox)
         count = topology(white[title])
         ax.set_title(f"{title}\n{count.components} pieces, {count.handles} handles")

@@ -45,7 +45,7 @@ def verdict(frame: pd.DataFrame) -> str:
     lines += [_detail(scores, arm) for arm in SHOWN]
     lines += [_rival(scores, rival) for rival in RIVALS]
     for arm in (FIRST, RELEASE):
-        cost = f"{FINER} mm minus {CONTROL} mm, {_who(arm)}"
+        cost = f"{_asked(FINER)}, minus both at 1 mm, {_who(arm)}"
         finer = f"A 0.8 mm scan minus a 1 mm scan, both rendered at 0.8 mm, {_who(arm)}"
         lines += [_gaps(scores, cost, (arm, FINER), (arm, CONTROL), KEPT_FINE)]
         lines += [_gaps(scores, finer, (arm, FINER), (arm, "1 -> 0.8"), PSNR, KEPT_BEYOND)]
@@ -116,10 +116,10 @@ def _answer(heads: pd.DataFrame, scores: Scores, arm: str) -> str:
     word = "smooths more than it invents" if lead.low > 0 else "does not only smooth"
     word = "invents more than it smooths" if lead.high < 0 else word
     return (
-        f"{FINER} mm, {_who(arm)}: between 2 and 4 mm it {word} (smoothed minus invented "
+        f"{_asked(FINER)}, {_who(arm)} {word} in waves of 2 to 4 mm (smoothed minus invented "
         f"{led}; {_n(lead)}).\n"
-        f"{FINER} mm, {_who(arm)}, against plain splines of the same size: between 2 and 4 mm it "
-        f"keeps {kept}; below 2 mm it keeps {kept_beyond} ({_n(lead)})."
+        f"{_asked(FINER)}, {_who(arm)} keeps, beside plain splines of the same size, {kept} "
+        f"between 2 and 4 mm, and {kept_beyond} below 2 mm ({_n(lead)})."
     )
 
 
@@ -142,8 +142,8 @@ def _detail(scores: Scores, arm: str, condition: str = FINER, of: str = "heads")
     worth = "more" if kept_beyond.mean > invented_beyond.mean else "less"
     return (
         f"{_asked(condition)}, {_who(arm)}: between 2 and 4 mm it keeps {share} of the amplitude, "
-        f"{interval(kept, 2, False)}; smoothed {interval(smoothed, 2, False)}, "
-        f"invented {interval(invented, 2, False)}. "
+        f"{interval(kept, 2, False)}, smooths {interval(smoothed, 2, False)} "
+        f"and invents {interval(invented, 2, False)}. "
         f"Below 2 mm, finer than any 1 mm voxel holds, it keeps "
         f"{interval(kept_beyond, 2, False)} and invents {interval(invented_beyond, 2, False)}: "
         f"{worth} of the detail that it shows there is true than false ({_n(kept, of)})."
@@ -190,23 +190,32 @@ def _false(scores: Scores, arm: str, condition: str) -> str:
         for pair, metric in zip((handles, pieces), SURFACE, strict=True)
     )
     return (
-        f"{condition} mm, white matter of {_who(arm)}: {more} handles per "
-        f"cm³ over the truth's {own.mean:.3f}, {_side(handles)}; "
+        f"{_asked(condition)}, the white matter of {_who(arm)} has {more} handles per "
+        f"cm³ more than the truth's {own.mean:.3f}, {_side(handles)}, and "
         f"{pieces_more} pieces, {_side(pieces)} ({_n(handles)})."
     )
 
 
 def _who(arm: str) -> str:
-    return f"{name_of(arm)}, trained at 1 mm alone" if arm in TITLES else name_of(arm)
+    if arm == RELEASE:
+        return "the release (trained at many voxel sizes)"
+    return f"{name_of(arm)} (trained at 1 mm alone)" if arm in TITLES else name_of(arm)
 
 
 def _asked(condition: str) -> str:
-    """Such as ``0.8 -> 0.8 mm`` or ``1 mm -> native``."""
-    return "1 mm -> native" if condition == REAL else f"{condition} mm"
+    """Such as ``Scanned at 1 mm, rendered at 0.8 mm``."""
+    if condition == REAL:
+        return "Averaged to 1 mm, rendered on its own voxels"
+    scanned, rendered = condition.split(" -> ")
+    if scanned == rendered:
+        return f"Scanned and rendered at {scanned} mm"
+    return f"Scanned at {scanned} mm, rendered at {rendered} mm"
 
 
 def _more(pair: Paired, **rows: object) -> str:
     """Such as ``0.010 less of the amplitude (-0.010 [-0.012, -0.008], below zero)``."""
+    if pair.low <= 0 <= pair.high:
+        return f"about as much ({cited(interval(pair, 3), **rows)}, {_side(pair)})"
     word, text = "less" if pair.mean < 0 else "more", cited(interval(pair, 3), **rows)
     return f"{abs(pair.mean):.3f} {word} of the amplitude ({text}, {_side(pair)})"
 

@@ -185,9 +185,14 @@ def at_psnr(block: Block, fault: Fault, psnr_db: float) -> tuple[float, np.ndarr
 def score(block: Block, estimate: np.ndarray) -> dict[str, float]:
     """`metrics.all_metrics` and the detail split between 10 and 2.5 mm, by name."""
     case = (block.truth, estimate, block.mask, block.spacing_mm)
-    split: Detail = detail_split(*case, BAND_PER_MM)
-    detail = {"detail_smoothed": split.smoothed, "detail_invented": split.invented}
+    parts = split(block, estimate)
+    detail = {"detail_smoothed": parts.smoothed, "detail_invented": parts.invented}
     return {**metrics.all_metrics(*case), **detail}
+
+
+def split(block: Block, estimate: np.ndarray) -> Detail:
+    """What became of the block's detail between 10 and 2.5 mm."""
+    return detail_split(block.truth, estimate, block.mask, block.spacing_mm, BAND_PER_MM)
 
 
 def worse_by(name: str, value: float, copy: float) -> float:

@@ -17,7 +17,6 @@ from eval.generation import parts
 from eval.generation.arms import ALIKE, ANATOMY, ARMS, IMAGE
 from eval.generation.page import untrained
 from eval.generation.report import NAMES, agreement, control_pairs, wide
-from medil.diffusion.flow import FLOOR
 from medil.plots import COLOURS, PLANES, draw_plane, panels
 from medil.synth.attributes import ATTRIBUTES
 from medil.synth.box import box_grid
@@ -115,23 +114,20 @@ def sharpness_figure(rows: pd.DataFrame):
 
 
 def loss_curve(share: np.ndarray, losses: Sequence[float]):
-    """A training loss and two that need no training, running means over 1/12 of the steps.
+    """A training loss minus that of judging every number by itself, which needs no training.
 
-    `share` holds the [steps, batch] times 0 ... 1 of each step.
+    Dots are steps, the line the running mean over 1/12 of them; below zero the network knows how
+    numbers hang together. `share` holds the [steps, batch] times 0 ... 1 of each step.
     """
     figure, axes = panels(1, 1, panel_in=(6.0, 3.2))
     ax, width = axes[0, 0], max(1, len(losses) // 12)
-    kinds = {
-        "the training": (np.asarray(losses), COLOURS[0], "-"),
-        "every number by itself": (untrained(share).mean(1), COLOURS[2], ":"),
-        "always the mean head": ((np.maximum(share, FLOOR) ** -2).mean(1), COLOURS[1], "--"),
-    }
-    ax.plot(losses, ".", color="0.75", ms=4)
-    for name, (values, colour, style) in kinds.items():
-        mean = np.convolve(values, np.ones(width) / width, "valid")
-        ax.plot(np.arange(len(mean)) + width / 2, mean, style, color=colour, lw=2, label=name)
-    ax.set(xlabel="step", ylabel="loss, each number", xlim=(0, len(losses)), ylim=(0, None))
-    ax.legend(frameon=False)
+    gained = np.asarray(losses) - untrained(share).mean(1)
+    mean = np.convolve(gained, np.ones(width) / width, "valid")
+    ax.plot(gained, ".", color="0.75", ms=4, label="one step")
+    ax.plot(np.arange(len(mean)) + width / 2, mean, color=COLOURS[0], lw=2, label="running mean")
+    ax.axhline(0, color=COLOURS[2], ls=":", lw=2, label="every number by itself")
+    ax.set(xlabel="step", ylabel="loss, minus that line's", xlim=(0, len(losses)))
+    ax.legend(frameon=False, ncols=3, loc="upper right")
     return figure
 
 

@@ -7,6 +7,8 @@ over them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
@@ -18,6 +20,12 @@ from eval.tables import decimals, three_digits, with_interval
 from medil.anatomy.classes import CLASSES
 from medil.synth.attributes import ATTRIBUTES
 
+CODEC_NAMES = {
+    "tiny": "MedIL tiny",
+    "integrated": "MedIL, all learned,",
+    "trilinear": "MedIL-Interp, all learned,",
+    "conv-1mm": "Conv AE of fixed size",
+}
 NAMES = {**{name: arm.title for name, arm in ARMS.items()}, **parts.RULERS}
 SHOWN = {  # metric -> header and decimals
     "frechet": ("Fréchet", 1),
@@ -29,9 +37,9 @@ SHOWN = {  # metric -> header and decimals
     "ms_ssim": ("MS-SSIM", 3),
     "shape_spread": ("Shape spread", 2),
     "shape_coverage": ("Shape coverage", 2),
-    "power_4_8_db": ("Power 4-8 mm (dB)", 1),
+    "power_4_8_db": ("Power, 4–8 mm (dB)", 1),
     "tissue_distance": ("Tissue shares off (%)", 1),
-    "handles_per_cm3": ("Handles (1/cm3)", 2),
+    "handles_per_cm3": ("Handles (per cm³)", 2),
 }
 NEAREST = {  # the same, of the table of copies
     "nearest": ("Nearest training head (median RMS)", 4),
@@ -60,7 +68,7 @@ def _text(values: pd.Series, digits: int) -> str:
 def _n(subjects: pd.Series) -> str:
     sizes = {s.split(",")[0].removeprefix("set of ") for s in subjects}
     count = " / ".join(sorted(sizes))
-    return count if len(subjects) == 1 else f"{count} x {len(subjects)} seeds"
+    return count if len(subjects) == 1 else f"{count} × {len(subjects)} seeds"
 
 
 def arms_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -85,6 +93,16 @@ def arms_table(rows: pd.DataFrame) -> pd.DataFrame:
         line |= {header: _text(own[m], digits) for m, (header, digits) in SHOWN.items()}
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+READ = ("Heads", "Sampler", "Set", "Sharpness", "n", "Minutes", "Blur (mm)", "Fréchet", "Precision",
+        "Recall", "MS-SSIM", "Shape spread", "Nearest training head (median RMS)",
+        "Flagged, relative (%)")  # fmt: skip
+
+
+def brief(make: Callable[[pd.DataFrame], pd.DataFrame]) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """A table with those of its columns that are read first; a page has room for no more."""
+    return lambda rows: make(rows).filter(READ)
 
 
 BOUGHT = ("frechet", "mmd", "precision", "recall", "coverage", "ms_ssim")
@@ -132,7 +150,7 @@ def _set(what: str, how: str) -> str:
 # Scans of maps
 
 OF_SCAN = {  # what is found in a scan, what its map holds -> header, decimals
-    ("handles_per_cm3", "handles_of_map_per_cm3"): ("Handles of white matter (1/cm3)", 2),
+    ("handles_per_cm3", "handles_of_map_per_cm3"): ("Handles of white matter (per cm³)", 2),
     ("cortex_mm", "cortex_of_map_mm"): ("Thickness of the cortex (mm)", 2),
     ("ventricles", "ventricles_of_map"): ("Lateral ventricles (ml)", 1),
 }
@@ -157,6 +175,7 @@ def classes_table(rows: pd.DataFrame) -> pd.DataFrame:
         if metric in shown and metric in floor:
             ours, theirs = _bootstrapped(shown[metric], 3), _bootstrapped(floor[metric], 3)
             n = f"{len(shown)} / {len(floor)}"
+            name = name.replace("csf", "CSF")
             lines.append({"Class": name, "Samples (Dice)": ours, "Heads (Dice)": theirs, "n": n})
     return pd.DataFrame(lines)
 
@@ -216,7 +235,10 @@ OPINIONS = {"frechet": ("Fréchet", 4)} | {name: SHOWN[name] for name in BOUGHT[
 
 def _heads(arm: str, condition: str) -> str:
     """What a set is called: rebuilt heads by their autoencoder, others by their arm."""
-    return f"{ARMS[arm].autoencoder} alone" if condition == parts.REBUILT else NAMES[arm]
+    if condition != parts.REBUILT:
+        return NAMES[arm]
+    own = ARMS[arm].autoencoder
+    return f"{CODEC_NAMES.get(own, own)} alone"
 
 
 def _bootstrapped(values: pd.Series, digits: int, sign: bool = False) -> str:
@@ -280,7 +302,7 @@ def control_table(rows: pd.DataFrame) -> pd.DataFrame:
         found, (low, high) = agreement(asked, measured), interval(asked, measured, "r2")
         lines.append(
             {
-                "Attribute": name,
+                "Attribute": f"{name} ({ATTRIBUTES[name].unit})".removesuffix(" (1)"),
                 "Heads": NAMES[str(arm)],
                 "Under": how,
                 "n": len(own),
@@ -289,7 +311,6 @@ def control_table(rows: pd.DataFrame) -> pd.DataFrame:
                 "Slope": f"{found['slope']:.2f}",
                 "RMS error": f"{found['rms']:.3g}",
                 "Bias": f"{found['bias']:+.3g}",
-                "Unit": ATTRIBUTES[name].unit,
             }
         )
     return pd.DataFrame(lines)

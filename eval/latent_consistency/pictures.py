@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
+from torch import Tensor
 
 from eval.latent_consistency.conditions import ANOTHER, SAME, SMOOTHER, WHOLE
 from eval.latent_consistency.report import QUESTIONS
-from medil.plots import COLOURS, panels
+from medil.grid import Grid
+from medil.plots import COLOURS, draw_plane, panels
+from medil.volume import Volume
 
 GROUPS = {  # colour and mark of each question
     QUESTIONS[SAME]: (COLOURS[2], "o"),
@@ -48,6 +51,31 @@ def on_one_axis(lines: pd.DataFrame):
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlabel("distance between latents (fraction of that between heads)")
     ax.text(1, -0.75, "another head", ha="center", va="bottom", fontsize=8)
+    return figure
+
+
+def latents(shown: Mapping[str, Tensor], cells: Grid):
+    """One coronal plane of latents [C, d, h, w] on the same cells, and the first two's difference.
+
+    Above the first channel, the mean of each cell; below the detail channel that varies most.
+    """
+    first, second = list(shown.values())[:2]
+    columns = dict(list(shown.items())[:2]) | {"difference": second - first}
+    columns |= dict(list(shown.items())[2:])
+    detail = 1 + int(first[1:].flatten(1).std(1).argmax())
+    rows = {0: "mean of each cell", detail: f"detail, channel {detail}"}
+    figure, axes = panels(2, len(columns), panel_in=(2.5, 2.6))
+    for line, (channel, told) in zip(axes, rows.items(), strict=True):
+        middle = 0.0 if channel else float(first[channel].mean())
+        reach = float((first[channel] - middle).abs().quantile(0.995))
+        for ax, (title, z) in zip(line, columns.items(), strict=True):
+            signed = bool(channel) or title == "difference"
+            window = (-reach, reach) if signed else (middle - reach, middle + reach)
+            draw_plane(ax, Volume(z[channel].cpu(), cells), "coronal", cells.centre_mm, window,
+                       "PuOr_r" if signed else "gray")  # fmt: skip
+            ax.set_title("" if channel else title)
+            ax.label_outer()
+        line[0].set_ylabel(f"{told}\n{line[0].get_ylabel()}")
     return figure
 
 

@@ -9,6 +9,7 @@ from eval.coders.base import MEDIL, SPLINES, title_of
 from eval.latent_consistency import conditions as names
 from eval.latent_consistency.conditions import ANOTHER, NAME, SAME, SMOOTHER, WHOLE
 from eval.stats import compare
+from eval.tables import with_interval
 from medil.errors import InputError
 
 ARMS = {f"{MEDIL}{SPLINES}": "Splines alone"}  # where tables call an arm otherwise
@@ -171,6 +172,25 @@ def header_table(frame: pd.DataFrame) -> pd.DataFrame:
             lines.append(line | {"n": len(group)})
     columns = ["Kind", "By", "Unit", "Arm", "Distance", "Low", "High", "Cosine"]
     return pd.DataFrame(lines, columns=[*columns, "Lost (dB)", "Low (dB)", "High (dB)", "n"])
+
+
+BRACKETS = (("Difference", "Low", "High"), ("Distance", "Low", "High"),
+            ("Lost (dB)", "Low (dB)", "High (dB)"))  # fmt: skip
+
+
+def in_brackets(table: pd.DataFrame) -> pd.DataFrame:
+    """A table for people: intervals beside their means, an amount with its unit."""
+    for value, low, high in BRACKETS:
+        if {value, low, high} <= set(table):
+            digits, ends = (2 if "dB" in value else 3), table[[value, low, high]]
+            told = [
+                "" if pd.isna(line[0]) else with_interval(*line, digits) for line in ends.values
+            ]
+            table = table.assign(**{value: told}).drop(columns=[low, high])
+    if {"By", "Unit"} <= set(table):
+        amounts = [f"{by:g} {unit}" for by, unit in zip(table["By"], table["Unit"], strict=True)]
+        table = table.assign(By=amounts).drop(columns="Unit")
+    return table
 
 
 def lost_db(frame: pd.DataFrame) -> pd.DataFrame:

@@ -106,9 +106,9 @@ def _information(frame: pd.DataFrame, arm: str) -> list[str]:
             )
         )
         sentences.append(
-            f"From 1 mm to {scanned} the latent changes by {whole} (all "
-            f"channels). For a content that both grids can represent, it changes by "
-            f"{grid_alone}{alone}; the difference, {rest}, "
+            f"From 1 mm to {scanned} the latent moves {whole} of the way to another head (all "
+            f"channels). Where both grids hold the whole content, the grid alone moves it by "
+            f"{grid_alone}{alone}; the rest, {rest}, "
             f"{_weighed(line)} (n = {line['n']})."
         )
     return sentences

@@ -37,11 +37,11 @@ def citations(sets: Iterable[DataSet]) -> str:
 
 
 def elsewhere(sets: Iterable[DataSet]) -> pd.DataFrame:
-    """One line a data set that is not fetched from here: access, terms, and how to get it."""
+    """One line a data set that is not fetched from here: access, licence and terms."""
     return pd.DataFrame(
         {
             "Data set": f"[{one.name}]({one.page})", "What": one.title, "Access": one.access,
-            "Licence": one.licence, "Terms": one.terms, "How": one.how,
+            "Licence": one.licence, "Terms": one.terms,
         }
         for one in sets
         if not one.files
@@ -88,7 +88,7 @@ def _voxels(files: Sequence[Entry]) -> str:
         return "see the files"
     ends = zip(sizes.min(0), sizes.max(0), strict=True)
     texts = (f"{a:.2f}" if b - a < 0.005 else f"{a:.2f}–{b:.2f}" for a, b in ends)
-    return " x ".join(texts)
+    return " × ".join(texts)
 
 
 def voxel_figure(sets: Iterable[DataSet]) -> Any:

@@ -18,6 +18,7 @@ from eval.reconstruction import measure as reconstruction
 from eval.reconstruction.sizes import QUESTIONS
 from eval.rows import latest
 from eval.subjects import Subject, subjects
+from eval.tables import scan_name, times
 from medil.errors import InputError
 from medil.model.codecs import dct_ball
 from medil.plots import COLOURS, panels
@@ -44,7 +45,8 @@ def gains_by_scan(found: list[Recorded]) -> pd.DataFrame:
     frame = rows_of_gains(found)
     conditions = frame.loc[frame["metric"] == "psnr", "condition"].unique()
     conditions = [c for c in conditions if c not in QUESTIONS]  # a curve of their own
-    return pd.DataFrame({c: gains_of(frame, "psnr", c) for c in conditions}).dropna(how="all")
+    table = pd.DataFrame({c: gains_of(frame, "psnr", c) for c in conditions})
+    return table.dropna(how="all").dropna(how="all", axis="columns")
 
 
 def gains_of(frame: pd.DataFrame, metric: str, condition: str) -> pd.Series:
@@ -59,18 +61,24 @@ def gains_told(table: pd.DataFrame) -> str:
     for question in table:
         values = table[question].dropna()
         if len(values):
-            low, high = evaluate_report.interval(values)
-            ends = "" if pd.isna(low) else f" [95 % interval {low:+.2f} to {high:+.2f}]"
-            lines.append(
-                f"- *{_arrow(question)}*: mean {values.mean():+.2f} dB{ends} over "
-                f"n = {len(values)}, from {values.min():+.2f} to {values.max():+.2f} dB."
-            )
+            lines.append(f"- *{_arrow(question)}*: {_mean_told(values)}.")
     return "\n".join(lines)
+
+
+def _mean_told(values: pd.Series) -> str:
+    if len(values) == 1:
+        return f"{values.iloc[0]:+.2f} dB (n = 1)"
+    low, high = evaluate_report.interval(values)
+    ends = "" if pd.isna(low) else f" [95 % interval {low:+.2f} to {high:+.2f}]"
+    return (
+        f"mean {values.mean():+.2f} dB{ends} over n = {len(values)}, "
+        f"from {values.min():+.2f} to {values.max():+.2f} dB"
+    )
 
 
 def _arrow(question: str) -> str:
     """A question for people: ``2 mm → 1 mm``."""
-    return question.replace("->", "→")
+    return times(question.replace("->", "→"))
 
 
 def gains_figure(table: pd.DataFrame):
@@ -82,7 +90,7 @@ def gains_figure(table: pd.DataFrame):
         mark, colour = MARKS[number % len(MARKS)], COLOURS[number % len(COLOURS)]
         ax.plot(table[condition], place, mark, color=colour, ms=6, label=_arrow(condition))
     ax.axvline(0, color="0.4", lw=1, ls="--")
-    ax.set_yticks(range(len(table)), [str(name)[:40] for name in table.index])
+    ax.set_yticks(range(len(table)), [scan_name(str(name))[:40] for name in table.index])
     ax.set_ylim(len(table) - 0.4, -0.6)
     ax.grid(axis="y", color="0.92")
     ax.set_xlabel("MedIL − best linear code of its size: PSNR inside the mask (dB)")
@@ -116,7 +124,7 @@ def _again(row: Any, person: Subject) -> tuple[pd.DataFrame, str]:
     rebuilt = dct_ball(truth, volume.grid, row.numbers_kept).reconstruction
     now = psnr(truth, rebuilt, mask, peak_intensity(truth, mask))
     line = {
-        "Scan": row.subject,
+        "Scan": scan_name(row.subject),
         "Numbers kept": row.numbers_kept,
         "Recorded (dB)": row.value,
         "Now (dB)": now,

@@ -136,7 +136,7 @@ def missed_steps(
         back = model.decode(latent, scan.grid)
         truth, inside = scan.data.float().numpy(), mask.numpy()
         value_db = psnr(truth, back.data.numpy(), inside, peak_intensity(truth, inside))
-        cells = " x ".join(map(str, latent.grid.shape))
+        cells = " × ".join(map(str, latent.grid.shape))
         lines.append({"Scan": name, "Latent cells": cells, "PSNR in the brain (dB)": value_db})
     return pd.DataFrame(lines).assign(n=1)
 

@@ -21,7 +21,6 @@ from eval.pairs import counted
 from eval.rows import RESULTS, latest, parts, read_rows
 from eval.tables import folded, listed, provenance
 from medil.errors import InputError
-from medil.model.weights import short_digest
 from medil.system.files import atomic_output
 
 ROWS = "../rows"  # where a page finds the packed rows
@@ -99,22 +98,14 @@ def verdicts(found: list[Recorded]) -> str:
             answers = r.experiment.answers(r.frame)
             blocks.append(listed(r.experiment.marked_answers(r.frame)))
             rest = [line for line in r.verdict if line not in answers]
-            more = f"{counted(len(rest), 'more line')}, and where the rows come from"
-            behind = [listed(rest)] if rest else []
         else:
             blocks.append("This experiment draws no verdict; the explorer shows its rows.")
-            more, behind = "Where the rows come from", []
-        blocks.append(folded(more, "\n\n".join([*behind, f"*{origin(latest(r.rows))}*"])))
+            rest = []
+        behind = [listed(rest)] if rest else []
+        more = f"{counted(len(rest), 'more line')}, and w" if rest else "W"
+        more += "here the rows come from"
+        blocks.append(folded(more, "\n\n".join([*behind, f"*{provenance(latest(r.rows))}*"])))
     return "\n\n".join(blocks)
-
-
-def origin(rows: pd.DataFrame, most: int = 3) -> str:
-    """Provenance of rows; many weights are counted rather than listed."""
-    text = provenance(rows)
-    weights = sorted(
-        set(rows.loc[rows["weights_sha256"] != "", "weights_sha256"].map(short_digest))
-    )
-    return text.replace(", ".join(weights), f"of {len(weights)} runs") if weights[most:] else text
 
 
 def explore(found: list[Recorded]) -> str:

@@ -47,11 +47,11 @@ def survives(scores: Scores, release: str, scan: str = FIRST_SCAN) -> str:
     against = ""
     if beside:
         word = "no difference shown" if beside.low <= 0 <= beside.high else percent(beside)
-        against = f", against the cosines {word}"
+        against = f" {name_of(release)} against the cosines: {word}."
     return (
         f"{scan.capitalize()}: half of the lumens are found at a radius of {'; '.join(parts)}"
-        f"{against} (the voxels' limit is {limits['voxels, in plane']:g} mm, the latent's "
-        f"{limits['latent']:g} mm; {n})."
+        f" (the voxels' limit is {limits['voxels, in plane']:g} mm, the latent's "
+        f"{limits['latent']:g} mm; {n}).{against}"
     )
 
 

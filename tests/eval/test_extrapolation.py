@@ -435,8 +435,8 @@ def test_the_verdict_says_what_the_rows_hold(tmp_path):
     assert "+2.000 [+2.000, +2.000] handles per cm³" in words
     assert "8 heads × 3 seeds" in words and "Beware" not in words
     leads, kept, _ = verdict.answer(frame)
-    assert "smooths more than it invents (smoothed minus invented +0.50" in leads
-    assert "below 2 mm it keeps 0.000 more of the amplitude (+0.000 [+0.000, +0.000]" in kept
+    assert "smooths more than it invents in waves of 2 to 4 mm" in leads and "+0.50" in leads
+    assert "about as much (+0.000 [+0.000, +0.000], no difference shown) below 2 mm" in kept
 
 
 def test_a_release_with_another_latent_meets_codecs_of_its_own_size(tmp_path):

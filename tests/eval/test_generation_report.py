@@ -111,7 +111,7 @@ def test_arms_stand_with_mean_range_and_n_after_the_rulers():
         0
     ]
     assert release["Fréchet"] == "11.0 [10.0, 12.0]"
-    assert release["n"] == "24 x 3 seeds"
+    assert release["n"] == "24 × 3 seeds"
     assert table.iloc[0]["Fréchet"] == "4.0" and table.iloc[0]["n"] == "24"
 
 
@@ -169,7 +169,7 @@ def test_what_a_map_buys_stands_with_minutes_and_training_seeds():
     table = bought_table(prepared()).set_index("Sampler")
     own, without = table.loc["anatomy first, equal compute"], table.loc["image only, equal compute"]
     assert own["Minutes"] == without["Minutes"] == "8.0 [8.0, 8.0]"
-    assert own["Fréchet"] == "12.0 [11.0, 13.0]" and own["n"] == "24 x 3 seeds"
+    assert own["Fréchet"] == "12.0 [11.0, 13.0]" and own["n"] == "24 × 3 seeds"
     assert without["Precision"] == "0.10 [0.10, 0.10]" and own["Steps"] == "560"
     assert list(table.index[2:]) == ["anatomy first, released", "image only, released"]
 

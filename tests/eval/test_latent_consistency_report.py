@@ -110,8 +110,9 @@ def test_the_verdict_gives_each_number_with_n_and_interval(frame):
         "Another resolution, coarse channel: 2 mm 0.100 [0.100, 0.100].",
         "For comparison, resampling a latent onto its own cells alone changes it by "
         "0.040 [0.040, 0.040].",
-        "From 1 mm to 2 mm the latent changes by 0.450 (all channels). For a content that both "
-        "grids can represent, it changes by 0.100; the difference, 0.350 [0.350, 0.350], is due "
+        "From 1 mm to 2 mm the latent moves 0.450 of the way to another head (all channels). "
+        "Where both grids hold the whole content, the grid alone moves it by 0.100; the rest, "
+        "0.350 [0.350, 0.350], is due "
         "to the resolution (n = 3).",
         "A header that is off by 2 mm changes the latent by 0.550 [0.500, 0.600] and costs "
         "8.00 dB [8.00, 8.00] of PSNR at the true place (n = 3).",

@@ -186,9 +186,7 @@ def test_the_picture_of_gains_leaves_the_curve_to_its_own(frame, tmp_path):
     found = [Recorded(EXPERIMENT, rows.read_rows(tmp_path))]
     gains = pages.gains_by_scan(found)
     assert list(gains) == ["native -> native"]
-    assert pages.gains_told(gains) == (
-        "- *native → native*: mean +1.75 dB over n = 1, from +1.75 to +1.75 dB."
-    )
+    assert pages.gains_told(gains) == "- *native → native*: +1.75 dB (n = 1)."
     many = pd.DataFrame({"2 mm -> 1 mm": [1.0, 2.0, 3.0, 4.0, 5.0]})
     assert "mean +3.00 dB [95 % interval +1.80 to +4.20] over n = 5" in pages.gains_told(many)
 
