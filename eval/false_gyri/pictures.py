@@ -70,7 +70,7 @@ def surfaces(block: Block, voxels: str, shown: Mapping[str, np.ndarray], bridge:
         false = bridge.where & (title != "truth")
         _surface(ax, data[box], border, grid.spacing_mm[0], false[box])
         ax.view_init(*view)
-        ax.set_title(title, fontsize=9, y=1.08)
+        ax.set_title(title, fontsize=10, y=-0.1)
     pyplot.close(figure)
     return figure
 
@@ -135,6 +135,9 @@ def lights(block: Block, voxels: str, shown: np.ndarray, predicted: np.ndarray, 
     return figure
 
 
+PERCENT = (10, 20, 50, 100, 200, 500, 1000, 2000)  # on a logarithmic axis
+
+
 def trade_off(frame: pd.DataFrame):
     """Every guard: what is left of the invented topology against the change of PSNR.
 
@@ -156,6 +159,10 @@ def trade_off(frame: pd.DataFrame):
             ax.plot(*at, mark, color=colour, ms=12 if guard == best else 6, label=NAMES[guard])
             ax.plot([at[0]] * 2, [found.low, found.high], color=colour, lw=1)
         ax.set(xlabel="change of PSNR (dB)", yscale="log")
+        low, high = ax.get_ylim()
+        ticks = [t for t in PERCENT if low <= t <= high]
+        ax.set_yticks(ticks, [f"{t:,}" for t in ticks])
+        ax.set_yticks([], minor=True)
         ax.set_title(f"{condition.split(' -> ')[1]} mm", loc="left")
     axes[0, 0].set_ylabel("false topology left (%)")
     handles, names = axes[0, 0].get_legend_handles_labels()
@@ -182,7 +189,7 @@ def calibration(frame: pd.DataFrame, which: str):
             )
     ends = np.array([*ax.get_xlim(), *ax.get_ylim()])
     ax.plot([ends.min(), ends.max()], [ends.min(), ends.max()], color="#777777", lw=0.8)
-    ax.set(xlabel="predicted RMS error", ylabel="measured RMS error")
+    ax.set(xlabel="predicted RMS error (intensity)", ylabel="measured RMS error (intensity)")
     ax.legend(frameon=False, fontsize=8)
     return figure
 

@@ -182,9 +182,9 @@ def in_brackets(table: pd.DataFrame) -> pd.DataFrame:
     """A table for people: intervals beside their means, an amount with its unit."""
     for value, low, high in BRACKETS:
         if {value, low, high} <= set(table):
-            digits, ends = (2 if "dB" in value else 3), table[[value, low, high]]
+            digits, lines = (2 if "dB" in value else 3), table[[value, low, high]].values
             told = [
-                "" if pd.isna(line[0]) else with_interval(*line, digits) for line in ends.values
+                "" if pd.isna(at) else with_interval(at, lo, hi, digits) for at, lo, hi in lines
             ]
             table = table.assign(**{value: told}).drop(columns=[low, high])
     if {"By", "Unit"} <= set(table):

@@ -64,11 +64,12 @@ def planes_on_grids(
     `point_mm` (R, A, S) is moved into volumes that end before it. The view spans
     `half_width_mm` around the point; all of the first volume when None.
     """
-    figure, axes = panels(
-        -(-len(volumes) // columns), columns, panel_in=(2.9, 2.75) if columns < 4 else (2.5, 2.75)
-    )
     first = next(iter(volumes.values())).grid
     _, across, up = PLANES[plane]
+    width_in = 2.9 if columns < 4 else 2.5
+    tall = 1.0 if half_width_mm else first.extent_mm[up] / first.extent_mm[across]
+    panel_in = (width_in, (width_in - 0.4) * tall + 0.5)
+    figure, axes = panels(-(-len(volumes) // columns), columns, panel_in=panel_in)
     middle_mm = first.directions.T @ (first.centre_mm if half_width_mm is None else point_mm)
     for ax, (title, volume) in zip(axes.flat, volumes.items(), strict=False):
         draw_plane(ax, volume, plane, in_plane(volume.grid, np.asarray(point_mm)), window)

@@ -71,8 +71,8 @@ def _draw_row(ax: Any, grid: Grid, index: int) -> None:
     ax.plot(centres, np.full(len(centres), 0.5), "o", color=COLOURS[0], ms=6)
     ax.plot(faces[0], 0, "s", color=COLOURS[1], ms=8, clip_on=False)
     ax.annotate("centre", (centres[index], 0.5), (0, 8), textcoords="offset points", ha="center")
-    ax.annotate("corner of the box", (faces[0], 0), (7, 6), textcoords="offset points",
-                color=COLOURS[1])  # fmt: skip
+    ax.annotate("corner of\nthe box", (faces[0], 0), (-9, 0), textcoords="offset points",
+                color=COLOURS[1], ha="right")  # fmt: skip
     ax.annotate("cell", (centres[index], 1), (0, 4), textcoords="offset points", ha="center")
     ax.set(ylim=(0, 1.3), yticks=[])
     ax.spines["left"].set_visible(False)
