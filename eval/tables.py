@@ -54,7 +54,12 @@ def scan_name(subject: str) -> str:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table as Markdown, for notebooks: text to the left, numbers to the right.
+    """A table as Markdown, for pages: its intervals and voxel sizes stay whole."""
+    return unbroken(piped(table))
+
+
+def piped(table: pd.DataFrame) -> str:
+    """A table as Markdown, for files: text to the left, numbers to the right.
 
     Fractions get two decimals in columns whose header names dB, three in others.
     """
@@ -63,16 +68,16 @@ def markdown(table: pd.DataFrame) -> str:
         return decimals(value, 2 if "dB" in name else 3) if isinstance(value, float) else str(value)
 
     numeric = [pd.api.types.is_numeric_dtype(table[name]) for name in table]
-    lines = [[unbroken(str(name)) for name in table], ["---:" if n else ":---" for n in numeric]]
+    lines = [[str(name) for name in table], ["---:" if n else ":---" for n in numeric]]
     lines += [
-        [unbroken(text(str(name), value)) for name, value in zip(table, line, strict=True)]
+        [text(str(name), value) for name, value in zip(table, line, strict=True)]
         for line in table.itertuples(index=False)
     ]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def unbroken(text: str) -> str:
-    """A cell whose intervals, voxel sizes and units are not torn apart at the end of a line.
+    """Cells whose intervals, voxel sizes and units are not torn apart at the end of a line.
 
     Example:
         >>> unbroken("0.2 [0.1, 0.3] at 1 x 3 mm -> 1 mm").replace(chr(160), "_")

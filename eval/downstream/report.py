@@ -43,7 +43,7 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
                 counts["painted" if against == EXACT else "real"] = values.shape
         seeds = {shape[1] for shape in counts.values()}
         heads = ", ".join(f"{shape[0]} {where}" for where, shape in counts.items())
-        line["n"] = f"{heads} x {max(seeds, default=0)} seeds"
+        line["n"] = f"{heads} × {max(seeds, default=0)} seeds"
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -92,11 +92,12 @@ def verdict(rows: pd.DataFrame) -> str:
     lines = []
     for against, place in places.items():
         if (values := gain(rows, against, PAINTED)) is not None:
+            people = "heads" if against == EXACT else "brains"
             low, high = stats.bootstrap_interval(values)
             says = "raises" if low > 0 else "lowers" if high < 0 else "does not clearly change"
             lines.append(
                 f"Training on samples instead of painted heads {says} {place}: "
-                f"{_cited(values, against)} (n = {values.shape[0]} brains x {values.shape[1]} "
+                f"{_cited(values, against)} (n = {values.shape[0]} {people} × {values.shape[1]} "
                 "seeds)."
             )
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from eval.generation.arms import ANATOMY
 from eval.generation.card import training_data, with_partner
 from eval.generation.report import anatomy_table, classes_table
 from eval.generation.verdict import of_anatomy
-from eval.tables import markdown
+from eval.tables import piped
 from medil.diffusion.appearance import SHIFT, STEPS, AppearanceFlow
 from medil.diffusion.appearance_training import RELEASE_NAME, load_appearance_release
 
@@ -95,8 +95,8 @@ def card(name: str, flow: AppearanceFlow, rows: pd.DataFrame) -> str:
         data=training_data(flow, settings),
         covariates=", ".join(f"`{name}`" for name in flow.known.spreads),
         results=of_anatomy(rows),
-        classes=markdown(classes_table(rows)),
-        anatomy=markdown(anatomy_table(rows)),
+        classes=piped(classes_table(rows)),
+        anatomy=piped(anatomy_table(rows)),
         newest=own[own["arm"] == ANATOMY].sort_values("recorded_at").iloc[-1],
         **about_weights(flow, stem, run.threads),
     )

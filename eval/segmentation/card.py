@@ -13,7 +13,7 @@ from eval.card import about_weights, chain, earlier_run, recorded_rows, write_ca
 from eval.segmentation import EXPERIMENT
 from eval.segmentation.measure import SEGMENTER
 from eval.segmentation.report import brains_table, classes_table, verdict
-from eval.tables import markdown
+from eval.tables import piped
 from medil.anatomy.config import segmenter_preset
 from medil.anatomy.network import TissueNet
 from medil.anatomy.segmenter import RELEASE_NAME, load_segmenter_release
@@ -96,8 +96,8 @@ def card(name: str, network: TissueNet, rows: pd.DataFrame) -> str:
         widths=", ".join(map(str, network.config.widths)),
         earlier="".join(earlier_run(facts, EARLIER) for facts in chain(network.facts)[:-1]),
         results="\n".join(f"- {line}" for line in verdict(rows).splitlines()),
-        classes=markdown(classes_table(rows)),
-        brains=markdown(brains_table(rows)),
+        classes=piped(classes_table(rows)),
+        brains=piped(brains_table(rows)),
         newest=own.sort_values("recorded_at").iloc[-1],
         **about_weights(network, stem, run.threads),
     )

@@ -105,11 +105,15 @@ def _painted(rows: pd.DataFrame) -> list[str]:
         f"{shared.few_heads(len(heads))}",
         f"Mean over {len(classes)} classes: {own}; the "
         f"network alone {alone}. Intensities add {added}: {gains.iloc[-1]:+.3f} in "
-        f"{gains.index[-1]}, the most, "
-        f"{gains.iloc[0]:+.3f} in {gains.index[0]}, the least.",
+        f"{_named(gains.index[-1])}, the most, "
+        f"{gains.iloc[0]:+.3f} in {_named(gains.index[0])}, the least.",
         "Three tissues, in brackets what three classes of intensity reach: "
         f"{', '.join(tissues)}.",
     ]  # fmt: skip
+
+
+def _named(part: str) -> str:
+    return TITLES["csf"] if part == "csf" else part
 
 
 def _real(rows: pd.DataFrame) -> list[str]:

@@ -63,8 +63,8 @@ def text(found: np.ndarray) -> str:
 
 
 def count(found: np.ndarray) -> str:
-    """Such as ``8 heads x 3 seeds``."""
-    return f"{found.shape[0]} heads x {found.shape[1]} seeds"
+    """Such as ``8 heads × 3 seeds``."""
+    return f"{found.shape[0]} heads × {found.shape[1]} seeds"
 
 
 def tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:

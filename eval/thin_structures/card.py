@@ -11,7 +11,7 @@ import pandas as pd
 
 from eval.card import about_weights, earlier_run, recorded_rows, write_card
 from eval.coders.base import release_arm
-from eval.tables import markdown
+from eval.tables import piped
 from eval.thin_structures import EXPERIMENT
 from eval.thin_structures.chests import WINDOW_HU
 from eval.thin_structures.coders import CODECS
@@ -98,10 +98,10 @@ def card(name: str, model: MedIL, rows: pd.DataFrame) -> str:
         high=high,
         earlier=earlier_run(model.facts, CONTINUED),
         sentence=survives(scores_of(of_chests(rows)), release_arm(name)),
-        half=markdown(half_table(shown)),
+        half=piped(half_table(shown)),
         of_ct=", ".join(dict.fromkeys(ct_table(shown)["Scan"])),
-        ct=markdown(ct_table(shown)),
-        windows=markdown(windows_table(rows)),
+        ct=piped(ct_table(shown)),
+        windows=piped(windows_table(rows)),
         newest=own.sort_values("recorded_at").iloc[-1],
         **about_weights(model, name, config.train.threads),
     )

@@ -114,14 +114,14 @@ def test_sentences_follow_the_numbers(gain, says):
     assert f"{says} agreement with three classes" in first
     assert f"{gain:+.3f}".replace("-", "−") in first.replace("-", "−")
     assert "does not clearly change Dice with exact maps" in last
-    assert "n = 6 brains x 2 seeds" in last
+    assert "n = 6 heads × 2 seeds" in last
 
 
 def test_tables_name_each_kind_of_training_volumes():
     tables = EXPERIMENT.tables(EXPERIMENT.prepare(rows(0.1)))
     scores, differences = tables["downstream_scores"], tables["downstream_differences"]
     assert list(scores["Trained on"]) == list(training.TITLES.values())
-    assert scores["n"].str.contains("6 real").all() and scores["n"].str.endswith("x 2 seeds").all()
+    assert scores["n"].str.contains("6 real").all() and scores["n"].str.endswith("× 2 seeds").all()
     column = "Real brains, three classes of intensity (Dice)"
     assert differences[column].iloc[0].startswith("+0.100")
     assert np.isfinite([float(text.split()[0]) for text in scores[column]]).all()
