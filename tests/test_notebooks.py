@@ -84,7 +84,12 @@ def test_one_tagged_cell_holds_the_parameters(path):
     assert len(tagged) == 1
     names = {node.id for node in ast.walk(tree(tagged[0])) if isinstance(node, ast.Name)}
     assert "profile" in names
-    assert f'profile = profile_here("{path.stem}")' in source(tagged[0])
+
+
+@each_notebook
+def test_the_profile_is_that_of_the_hardware(path):
+    (tagged,) = [c for c in code_cells(path) if "parameters" in c["metadata"].get("tags", [])]
+    assert f'profile = profile_here("{path.stem}")' in source(tagged)
 
 
 def test_the_first_code_cell_installs_what_is_missing_in_the_same_words_everywhere():

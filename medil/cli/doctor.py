@@ -30,10 +30,8 @@ EXTRAS = {  # extra: what it is for, and the modules that it brings
     "store": ("medil store", ("zarr",)),
     "preprocess": ("medil preprocess", ("deepbet", "nilearn", "SimpleITK")),
     "perceptual": ("LPIPS", ("lpips", "torchvision")),
-    "book": (
-        "the book",
-        ("axe_core_python", "doit", "itables", "ipykernel", "jupyter_book", "papermill"),
-    ),
+    "notebooks": ("notebooks", ("itables", "myst_nb")),
+    "book": ("the book", ("axe_core_python", "doit", "ipykernel", "jupyter_book", "papermill")),
 }
 Fact = tuple[str, str]  # name and text
 

@@ -36,8 +36,9 @@ CELL = {"cell_type": "code", "source": "1", "metadata": {}, "outputs": []}
 def toy(tmp_path, monkeypatch):
     """A checkout with two notebooks and one source, which doit builds in a process of its own."""
     shutil.copy(ROOT / "dodo.py", tmp_path)
-    files = ("eval/__init__", "eval/report", "eval/pages/front", "eval/pictures/architecture")
-    for name in (*files, "eval/pages/__init__", "eval/pictures/__init__", "medil/source"):
+    files = ("eval/__init__", "eval/report", "eval/pages/front", "eval/pages/failures")
+    pictures = ("eval/pictures/__init__", "eval/pictures/architecture")
+    for name in (*files, *pictures, "eval/pages/__init__", "medil/source"):
         path = tmp_path / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("import os; os.makedirs('_build/tables', exist_ok=True)")
