@@ -24,6 +24,10 @@ OTHERWISE = {
     "eval/evaluate/book.py keep_rows", "eval/evaluate/book.py execute",
     "eval/evaluate/book.py write_texts", "eval/evaluate/inputs.py write_plan",
     "eval/changes.py committed", "eval/readers/case.py write", "eval/speed/live.py as_page",
+    # A page that is printed and removed; trial folders, and damage done on purpose.
+    "eval/pages/printed.py write", "eval/gates/elsewhere.py findings",
+    "eval/gates/elsewhere.py share_packages", "eval/reliability/verbs.py _no_pages",
+    "eval/reliability/injections.py _damaged",
     # Says who holds a lock, and goes with it. Screenshots, for tests.
     "medil/system/lock.py only_writer", "eval/browser.py picture",
 }  # fmt: skip
