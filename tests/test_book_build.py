@@ -5,11 +5,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytest.importorskip("doit")
 from doit.exceptions import TaskFailed
 
 import dodo
+import medil
 
 
 def cell(source: str, **metadata) -> dict:
@@ -114,3 +116,32 @@ def test_an_executed_notebook_is_kept_until_its_text_profile_or_code_changes(mon
     monkeypatch.setattr(dodo, "PROFILE", "paper")
     assert not kept()
     dodo.code.cache_clear()
+
+
+@pytest.mark.parametrize("url", ["", "https://example.org/own/book"])
+def test_pages_have_launch_buttons_once_the_repository_has_an_address(monkeypatch, tmp_path, url):
+    monkeypatch.setattr(dodo, "STAGE", tmp_path)
+    monkeypatch.setenv("MEDIL_REPOSITORY_URL", url)
+    settings = yaml.safe_load(dodo.config().read_text("utf-8"))
+    buttons = settings.get("launch_buttons", {})
+    assert set(buttons) == ({"colab_url", "binderhub_url", "notebook_interface"} if url else set())
+    if url:
+        tag = f"v{medil.__version__}"
+        assert settings["repository"] == {"url": url, "branch": tag, "path_to_book": ""}
+
+
+def test_a_download_is_plain_and_quotes_the_values_of_the_executed_page(monkeypatch, tmp_path):
+    pytest.importorskip("pybtex")
+    prose = {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "{glue:text}`n` numbers"}
+    drawn = cell("glue('n', 3)", tags=["hide-input"]) | {"id": "b"}
+    executed = drawn | {"outputs": [{"data": {"text/plain": "3"}, "metadata": {}}]}
+    executed["outputs"][0]["metadata"]["scrapbook"] = {"name": "n"}
+    (tmp_path / "executed").mkdir()
+    (tmp_path / "00_start.ipynb").write_text(json.dumps({"cells": [prose, drawn]}))
+    (tmp_path / "executed/00_start.ipynb").write_text(json.dumps({"cells": [prose, executed]}))
+    monkeypatch.setattr(dodo, "NOTEBOOKS", [tmp_path / "00_start.ipynb"])
+    monkeypatch.setattr(dodo, "EXECUTED", tmp_path / "executed")
+    (tmp_path / "out").mkdir()
+    dodo.publish_downloads(tmp_path / "out")
+    page = json.loads((tmp_path / "out/00_start.ipynb").read_text())
+    assert page["cells"] == [prose | {"source": ["3 numbers"]}, drawn]
