@@ -45,7 +45,9 @@ COLOURS = """(() => {{
 
 def scene() -> panes.Scene:
     rng = np.random.default_rng(0)
-    scan, medil, code = panes.on_levels([rng.uniform(-5, 110, GRID.shape) for _ in range(3)])
+    head = rng.uniform(10, 95, GRID.shape)
+    alike = [head + rng.uniform(-15, 15, GRID.shape) for _ in range(3)]
+    scan, medil, code = panes.on_levels(alike)
     four = (
         panes.Pane("Scan", scan), panes.Pane("MedIL", medil), panes.Pane("Cosines", code),
         panes.Pane("Error", medil - scan, signed=True),

@@ -7,10 +7,11 @@
   const folder = document.currentScript.src.replace(/[^/]*$/, "");
   const AXES = [["R", "Right, R"], ["A", "Anterior, A"], ["S", "Superior, S"]];
   const PLANES = ["axial", "coronal", "sagittal", "all three"]; // in the order of NiiVue's types
+  const SIDES = [["L", "R"], ["L", "R"], ["P", "A"], ["", ""]]; // left and right of each
   const OPTIONS = {
     backColor: [0, 0, 0, 1], crosshairColor: [0.34, 0.71, 0.91, 1], crosshairWidth: 0.5,
-    crosshairGap: 3, dragAndDropEnabled: false, dragMode: 0, fontColor: [1, 1, 1, 1],
-    isNearestInterpolation: true, loadingText: "", logLevel: "error", multiplanarShowRender: 0,
+    crosshairGap: 3, dragAndDropEnabled: false, dragMode: 0, isNearestInterpolation: true,
+    loadingText: "", logLevel: "error", multiplanarShowRender: 0,
   };
   const OURS = ["wheel", "keydown", "keyup", "dblclick", "contextmenu"]; // not NiiVue's: they scroll the page
 
@@ -52,7 +53,8 @@
   }
 
   async function pane(canvas, scene, one) {
-    const view = new niivue.Niivue(OPTIONS);
+    const fontColor = one.colours && !one.names ? [0, 0, 0, 1] : [0.9, 0.62, 0, 1];
+    const view = new niivue.Niivue({ ...OPTIONS, fontColor });
     await view.attachToCanvas(canvas, false);
     canvas.tabIndex = -1; // sliders move the crosshair without a mouse
     const colormap = one.colours ? `medil ${one.title}` : "gray";
@@ -61,8 +63,16 @@
     view.addVolume(await niivue.NVImage.loadFromBase64({
       base64: one.data, name: "volume.nii.gz", cal_min, cal_max, colormap,
     }));
-    view.setSliceType(1);
+    turn(view, 1);
     return view;
+  }
+
+  /** Another plane, with its sides named beside it; three planes at once name their own. */
+  function turn(view, plane) {
+    const [left, right] = SIDES[plane];
+    Object.assign(view.canvas.parentElement.dataset, { left, right });
+    view.opts.isOrientationTextVisible = !left;
+    view.setSliceType(plane);
   }
 
   /** All panes go to one place in mm. */
@@ -127,7 +137,7 @@
     });
     const choice = element("select", { id: `${id}-plane` },
       ...PLANES.map((name, n) => element("option", { value: n, textContent: name, selected: n === 1 })));
-    choice.addEventListener("change", () => views.forEach((view) => view.setSliceType(Number(choice.value))));
+    choice.addEventListener("change", () => views.forEach((view) => turn(view, Number(choice.value))));
     made.append(element("label", { htmlFor: choice.id, textContent: "Plane" }), choice);
     const status = element("p");
     status.setAttribute("role", "status");
