@@ -51,7 +51,11 @@ def planes(block: Block, voxels: str, shown: Mapping[str, np.ndarray], bridge: B
             _outline(ax, data, grid, plane, bridge.middle_mm, border)
             _zoom(ax, plane, bridge.middle_mm)
             ax.set_title(f"{title}, {plane}", fontsize=9)
-            ax.label_outer()
+            if plane != "axial":  # its vertical axis is not that of the others
+                ax.label_outer()
+            elif ax not in axes[-1]:
+                ax.set_xlabel("")
+                ax.tick_params(labelbottom=False)
     return figure
 
 
