@@ -162,7 +162,7 @@ def looks(sample: Volume, reference: Volume, spreads: Mapping[str, Spread]) -> s
     )
     share, waves_mm = power / full, sets.BANDS_MM[sets.SHARP_BAND]
     return (
-        f"**How it looks, in numbers.** {whole:.1%} of what is bright is one piece"
+        f"**How it looks, in numbers.** {100 * whole:.1f} % of what is bright is one piece"
         f"{'' if whole > 0.99 else ', so crumbs float around it'}. Its brain measures "
         f"{brain_ml:,.0f} ml, {'inside' if within else 'outside'} the {spread.low:,.0f} to "
         f"{spread.high:,.0f} ml of training. Waves of {waves_mm[1]:g} to {waves_mm[0]:g} mm have "

@@ -79,5 +79,6 @@ def ceiling_words(scores: pd.DataFrame, history: Sequence[float]) -> str:
     )
     return (
         f"With the truth in hand, {len(history) - 1} steps moved PSNR by {gain_db:+.2f} dB and "
-        f"the borders from {before:.0%} to {after:.0%} of the scan's slope. {sharp}{level}"
+        f"the borders from {100 * before:.0f} % to {100 * after:.0f} % of the scan's slope. "
+        f"{sharp}{level}"
     )

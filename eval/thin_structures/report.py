@@ -206,7 +206,7 @@ def alarms_table(frame: pd.DataFrame) -> pd.DataFrame:
     means = own.groupby(["arm", "scan"])["value"].mean()
     return pd.DataFrame([
         {"Arm": name_of(arm)}
-        | {scan: f"{means[arm, scan]:.1%}" for scan in SCANS if (arm, scan) in means}
+        | {scan: f"{100 * means[arm, scan]:.1f} %" for scan in SCANS if (arm, scan) in means}
         for arm in arms_of(own)
     ])  # fmt: skip
 
