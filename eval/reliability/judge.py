@@ -61,7 +61,7 @@ def is_whole(path: Path) -> bool:
         elif path.name.endswith((".jsonl.gz", ".csv.gz")):
             gzip.decompress(path.read_bytes())
         else:
-            return path.suffix in (".md", ".txt") and path.read_text("utf-8").endswith("\n")
+            return path.suffix in (".md", ".txt", ".js") and path.read_text("utf-8").endswith("\n")
     except (InputError, ValueError, OSError, EOFError):
         return False
     return True

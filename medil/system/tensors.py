@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from medil.errors import InputError
@@ -43,10 +43,8 @@ def write_tensors(
     """
     whole = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
     with atomic_output(path, force) as temporary:
-        try:
-            save_file(whole, temporary, {**meta, DIGEST: _content(whole, meta)})
-        except SafetensorError as error:  # of the disk, under another name
-            raise OSError(str(error).rpartition("error: ")[-1]) from error
+        # `save_file` has a temporary file of its own, which stays where the process is killed.
+        temporary.write_bytes(save(whole, {**meta, DIGEST: _content(whole, meta)}))
     return Path(path)
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import signal
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -32,6 +36,21 @@ def test_tensors_and_metadata_come_back(tmp_path, tensors):
     assert all(torch.equal(again[name], tensors[name]) for name in tensors)
     with safe_open(path, framework="pt") as file:
         assert len(file.metadata()[DIGEST]) == 64
+
+
+def test_a_writer_that_is_killed_leaves_what_the_next_one_removes(tmp_path, tensors, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    if not (child := os.fork()):
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # the system kills who writes too much
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with full_disk(500):
+            write_tensors(path, tensors, META)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGXFSZ
+    assert [one.name[:6] for one in tmp_path.iterdir()] == [".part-"]
+    monkeypatch.setattr("medil.system.files.SETTLED_S", -1.0)
+    write_tensors(path, tensors, META)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_numbers_that_are_repeated_in_memory_are_written_as_they_read(tmp_path):
