@@ -6,6 +6,7 @@ Nothing heavy is imported before a verb needs it, so `medil --help` answers at o
 from __future__ import annotations
 
 import logging
+import os
 import re
 import signal
 import sys
@@ -88,5 +89,6 @@ def _say(text: str, code: int = BAD_INPUT) -> int:
 
 def _hush_libraries() -> None:
     """Keep libraries' remarks off stderr, where our one sentence belongs."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is imported
     warnings.simplefilter("ignore")
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL + 1)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 from types import FrameType
 from typing import Any
 
 from medil.config import Schedule
 from medil.errors import InputError, needs
+from medil.system.children import tied
 from medil.system.device import find_device
 
 STOPPING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, n)]
@@ -35,8 +39,29 @@ def launch(processes: int | None = None, device: str = "auto") -> Any:
         raise InputError(
             f"{processes or started} processes cannot be used here: {error}"
         ) from error
+    if (processes or 1) > 1 and not is_started():
+        start_others(processes or 1)
     fabric.launch()
     return fabric
+
+
+def is_started() -> bool:
+    """Whether a launcher started this process: torchrun, SLURM's `srun`, or `start_others`."""
+    return "LOCAL_RANK" in os.environ or "SLURM_PROCID" in os.environ
+
+
+def start_others(processes: int) -> None:
+    """Start this program again as the other processes of a run, which end with this one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0",
+        "WORLD_SIZE": str(processes), "LOCAL_RANK": "0",
+    }  # fmt: skip
+    for rank in range(1, processes):
+        environment = os.environ | {"LOCAL_RANK": str(rank)}
+        subprocess.Popen([sys.executable, *sys.orig_argv[1:]], env=environment, **tied())
 
 
 def started_processes() -> tuple[int, int]:

@@ -168,6 +168,22 @@ class Run:
             state_file(self.out), self.bare, self.ema, self.optimiser, self.learner.adversary
         )
 
+    def check_agreement(self) -> None:
+        """Refuse processes that begin from different states: the disk is not the same everywhere.
+
+        Raises:
+            InputError: They do.
+        """
+        digest = int(weights_sha256(self.bare)[:12], 16)  # a whole number that float64 holds
+        own = torch.tensor([self.facts["step"], digest], dtype=torch.float64)
+        both = torch.cat([own, -own]).to(self.fabric.device)
+        highest, lowest = self.fabric.all_reduce(both, reduce_op="max").cpu().chunk(2)
+        if not torch.equal(highest, -lowest):
+            raise InputError(
+                f"the processes begin from different weights; all of them need {self.out} on the "
+                "same disk."
+            )
+
     def save(self) -> None:
         """Write the state, unless that of this step is written; only the first process does."""
         if self.fabric.is_global_zero and self.saved_step != self.facts["step"]:
@@ -285,6 +301,7 @@ def train(
             run.restore()
         elif warm_start_from:
             learner.warm_start(run, warm_start_from)
+        run.check_agreement()
         return _to_the_end(run, resume, time_budget_s, began)
 
 

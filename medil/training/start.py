@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from torch import nn
 from medil.config import named
 from medil.dials import changed, flat
 from medil.errors import InputError
-from medil.training.launch import check_batch, launch
+from medil.training.attendance import Attendance
+from medil.training.launch import check_batch, is_started, launch
 from medil.training.run import CONFIG, Learner, train
 from medil.training.state import read_facts, state_file
 
@@ -65,26 +67,50 @@ def start(
     in_changes = changes.pop("preset", None)
     if preset and in_changes not in (None, preset):
         raise InputError(f"the configuration is of preset {in_changes!r}, not {preset!r}.")
-    preset, earlier = preset or in_changes, None
-    if resume:
-        if warm_start_from:
+    refusal, config, earlier = _asked(
+        kind, out, preset or in_changes, changes, seed, resume, warm_start_from
+    )
+    if refusal and not is_started():
+        raise refusal
+    fabric = launch(processes, device)
+    with Attendance(fabric, partial(_again, kind, out)):
+        if refusal:  # here, so that one of several processes says it
+            raise refusal
+        check_batch(config.train, fabric.world_size)
+        seed = earlier["seed"] if earlier else seed or 0
+        learner = kind.from_source(config, out, source, seed, earlier, fabric, workers)
+        # Drawing the training set may take minutes, which belong to the budget, not the schedule.
+        budget_s = time_budget_s - (time.monotonic() - began)
+        return train(learner, out, seed, resume, fabric, budget_s, warm_start_from)
+
+
+def _asked(
+    kind: type[Learner], out: Path, preset: str | None, changes: dict[str, Any],
+    seed: int | None, resume: bool, warm_start_from: Path | None,
+) -> tuple[InputError | None, Any, dict[str, Any] | None]:  # fmt: skip
+    """What is wrong with the arguments, if anything; configuration; facts of a resumed run."""
+    try:
+        if resume and warm_start_from:
             raise InputError(
                 "a resumed run continues from its own weights; leave `warm_start_from` out."
             )
-        config, earlier = resumed(kind, out, preset, seed, changes)
-        seed = earlier["seed"]
-    else:
+        if resume:
+            return None, *resumed(kind, out, preset, seed, changes)
         if state_file(out).exists():
             raise InputError(f"{out} holds a run already; resume it or choose another folder.")
         config = changed(named(kind.presets, preset or "tiny"), changes)
         if warm_start_from:
             kind.check_weights(config, warm_start_from)
-    fabric = launch(processes, device)
-    check_batch(config.train, fabric.world_size)
-    learner = kind.from_source(config, out, source, seed or 0, earlier, fabric, workers)
-    # Drawing the training set may take minutes, which belong to the budget, not to the schedule.
-    budget_s = time_budget_s - (time.monotonic() - began)
-    return train(learner, out, seed or 0, resume, fabric, budget_s, warm_start_from)
+    except InputError as error:
+        return error, None, None
+    return None, config, None
+
+
+def _again(kind: type[Learner], out: Path) -> str:
+    """How to go on with a run that lost a process."""
+    if not state_file(out).exists():
+        return "nothing is saved yet, so begin again with the same command"
+    return f"resume with: medil {kind.verb} --resume -o {out}"
 
 
 def resumed(
