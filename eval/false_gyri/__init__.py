@@ -5,7 +5,8 @@
 
 Synthetic heads and folded phantoms are scanned with noise, encoded, and rendered on voxels down
 to 0.5 mm, where the truth is known. Bridges, holes and islands that the truth has not are counted,
-with and without guards (`medil.model.guards`). Maps of uncertainty are held against the error.
+with and without guards (`medil.model.guards`), and of the paper's operator and a fixed grid
+(`eval.false_gyri.tries`), trained first. Maps of uncertainty are held against the error.
 """
 
 from eval.experiment import Experiment
@@ -17,6 +18,7 @@ EXPERIMENT = Experiment(
     question="Does rendering finer than the scan invent gyri?",
     tasks=measure.tasks,
     tables=report.tables,
+    select=report.select,
     verdict=verdict.verdict,
     arm_title=report.NAMES.get,
     profiles=tuple(measure.PROFILES),

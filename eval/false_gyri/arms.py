@@ -28,7 +28,7 @@ from medil.model.guards import (
     smooth_spread,
 )
 from medil.regrid import cubic_resample, resample
-from medil.volume import Intensity, Volume
+from medil.volume import Intensity
 
 SCALE = Intensity(0.0, 1.0)  # of every block
 DRAWS = 4  # from a latent's Gaussian
@@ -39,8 +39,7 @@ class Case:
     """One scan of a block, to be rendered on voxels of one size."""
 
     def __init__(self, block: Block, condition: str, release: str) -> None:
-        scanned, self.voxels = condition.split(" -> ")
-        self.scan: Volume = block.scans[scanned]
+        self.scan, self.voxels = block.asked(condition)
         self.grid: Grid = block.truths[self.voxels].grid
         self.model: MedIL = loaded(release)
 

@@ -33,6 +33,7 @@ NOISE = 0.02  # standard deviation, of the intensity scale
 SCANS = {"1": (1.0, 1.0, 1.0), "1x1x3": (1.0, 1.0, 3.0)}  # voxels that are encoded, in mm
 TRUTHS = {"2": 2.0, "1": 1.0, "0.8": 0.8, "0.5": 0.5}  # and rendered
 CONDITIONS = ("1 -> 2", "1 -> 1", "1 -> 0.8", "1 -> 0.5", "1x1x3 -> 0.8")
+ASKED = ("1 -> 0.8", "1 -> 0.5")  # where the bar is, and where tries are compared
 OF_BRAINS = ("2 -> 1",)
 FOLDS, THIN, HEAD, BRAIN = "folds_", "thin_sulci_", "made_", "real_"  # begin the names of blocks
 PHANTOMS = {
@@ -50,6 +51,11 @@ class Block:
     truths: dict[str, Volume]  # by voxel size, as in `TRUTHS`
     scans: dict[str, Volume]  # by voxel size, as in `SCANS`
     borders: tuple[float, float]  # between CSF and grey, and between grey and white matter
+
+    def asked(self, condition: str) -> tuple[Volume, str]:
+        """What a condition encodes, and the voxels that it renders (a key of `truths`)."""
+        scanned, voxels = condition.split(" -> ")
+        return self.scans[scanned], voxels
 
     def inside(self, voxels: str) -> np.ndarray:
         """[D, H, W] bool: what is scored, all but `MARGIN_MM` at the faces."""

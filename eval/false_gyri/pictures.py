@@ -9,10 +9,9 @@ import pandas as pd
 import torch
 
 from eval.false_gyri.arms import GUARDS
-from eval.false_gyri.blocks import Block
+from eval.false_gyri.blocks import ASKED, Block
 from eval.false_gyri.page import SHOWN_MM, Bridge
 from eval.false_gyri.report import (
-    ASKED,
     BAR,
     MOST_COST_DB,
     NAMES,

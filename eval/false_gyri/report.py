@@ -15,8 +15,11 @@ import pandas as pd
 
 from eval.coders.base import TITLES
 from eval.false_gyri.arms import BALL, GUARDS, INTERPOLATION, MAPS, MEDIL, RIVALS, SPLINES
-from eval.false_gyri.blocks import BRAIN, CONDITIONS, FOLDS, HEAD, THIN
+from eval.false_gyri.blocks import ASKED, BRAIN, CONDITIONS, FOLDS, HEAD, THIN
+from eval.false_gyri.measure import NAME
 from eval.false_gyri.score import COUNTS, MEASURED, PREDICTED
+from eval.false_gyri.tries import CONTROL, TRIES
+from eval.rows import WHAT, newest
 from eval.stats import LEVEL, RESAMPLES, bootstrap_interval
 from eval.tables import with_interval
 
@@ -35,6 +38,7 @@ NAMES = {
     "consistent_100": "corrected by the scan",
     "mirrors_consistent_50": "8 mirrors, half corrected",
     "projected": "null-space projection",
+    **TRIES,
 }
 MAP_NAMES = {
     "spread": "spread of 8 mirrors",
@@ -43,7 +47,6 @@ MAP_NAMES = {
     "draws": "spread of draws of the latent",
     "gradient": "gradient of the image (no model)",
 }
-ASKED = ("1 -> 0.8", "1 -> 0.5")  # where the bar is
 CHOOSING, MAPS_OF_HEADS = (0, 1), 4  # heads are drawn on so many label maps in turn
 MOST_COST_DB, BAR = 0.2, 50.0  # the bar: half of what is invented, for at most so much
 SPREAD = "spread"
@@ -61,10 +64,21 @@ class Effect(NamedTuple):
     n: int  # heads
 
 
+def select(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows that count: of the newest weights, but of a try those of every seed."""
+    own = frame[frame["experiment"] == NAME]
+    tried = own["arm"].isin(list(TRIES))
+    seeds = newest(own[tried], ("config_hash",), (*WHAT, "seed"))
+    return pd.concat([newest(own[~tried]), seeds], ignore_index=True)
+
+
 def table_of(frame: pd.DataFrame) -> pd.DataFrame:
-    """One line a subject, condition and arm, one column a metric; with `invented`, the sum."""
-    key = ["subject", "condition", "arm"]
-    wide = frame.pivot(index=key, columns="metric", values="value")
+    """One line a subject, condition and arm, one column a metric; with `invented`, the sum.
+
+    Seeds of an arm are averaged.
+    """
+    key = ["subject", "condition", "arm", "metric"]
+    wide = frame.groupby(key)["value"].mean().unstack()
     if set(COUNTS) <= set(wide):
         wide["invented"] = wide[list(COUNTS)].sum(axis=1, min_count=len(COUNTS))
     return wide
@@ -88,17 +102,17 @@ def density(frame: pd.DataFrame, arm: str, condition: str, counts: Sequence[str]
     return float(own[list(counts)].to_numpy().sum() / own["ribbon_cm3"].sum())
 
 
-def effect(frame: pd.DataFrame, guard: str, condition: str) -> Effect | None:
-    """What a guard does to MedIL's rendering; None without rows."""
+def effect(frame: pd.DataFrame, guard: str, condition: str, of: str = MEDIL) -> Effect | None:
+    """What a guard does to MedIL's rendering, or an arm beside another; None without rows."""
     wide = table_of(frame)
     known = wide.droplevel("subject").index
-    if not {(condition, guard), (condition, MEDIL)} <= set(known):
+    if not {(condition, guard), (condition, of)} <= set(known):
         return None
     level = ("condition", "arm")
-    with_guard, plain = (wide.xs((condition, arm), level=level) for arm in (guard, MEDIL))
-    with_guard = with_guard.loc[plain.index]
-    left, low, high = ratio(with_guard["invented"].to_numpy(), plain["invented"].to_numpy())
-    gains = (with_guard["psnr"] - plain["psnr"]).to_numpy()
+    changed, plain = (wide.xs((condition, arm), level=level) for arm in (guard, of))
+    changed = changed.loc[plain.index]
+    left, low, high = ratio(changed["invented"].to_numpy(), plain["invented"].to_numpy())
+    gains = (changed["psnr"] - plain["psnr"]).to_numpy()
     return Effect(left, low, high, gains.mean(), *bootstrap_interval(gains[:, None]), len(gains))
 
 
@@ -164,7 +178,7 @@ def groups(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def invented_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Invented topology per cm3 of grey matter and PSNR, by arm, at every voxel size."""
+    """Invented topology per cm3 of grey matter, by arm, at every voxel size."""
     heads, lines = heads_of(frame), []
     wide = table_of(heads)
     for arm in RIVALS:
@@ -176,6 +190,33 @@ def invented_table(frame: pd.DataFrame) -> pd.DataFrame:
             )
         lines.append(line)
     return pd.DataFrame(lines) if len(wide) else pd.DataFrame()
+
+
+def tries_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Arms that were trained alike: what they invent per cm3, and beside the control."""
+    heads, lines = heads_of(frame), []
+    for condition in ASKED:
+        for arm in TRIES:
+            found = effect(heads, arm, condition, CONTROL)
+            if not found:
+                continue
+            beside = arm != CONTROL
+            share = with_interval(found.left, found.low, found.high, 0)
+            gain = with_interval(found.gain_db, found.gain_low, found.gain_high, 2, True)
+            lines.append({
+                "Trained alike": NAMES[arm],
+                "mm": condition.split(" -> ")[1],
+                "per cm³": f"{density(heads, arm, condition):.1f}",
+                "of the control (%)": share if beside else "",
+                "PSNR (dB)": gain if beside else "",
+                "n": f"{found.n} × {seeds_of(heads, arm)}",
+            })  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def seeds_of(frame: pd.DataFrame, arm: str) -> int:
+    """How many training seeds of an arm are recorded."""
+    return int(frame.loc[frame["arm"] == arm, "seed"].nunique())
 
 
 def guards_table(frame: pd.DataFrame, condition: str = ASKED[0]) -> pd.DataFrame:
@@ -236,6 +277,7 @@ def tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Tables by file stem, from prepared rows."""
     made = {
         "invented": invented_table(frame),
+        "tries": tries_table(frame),
         "parts": parts_table(frame),
         "guards_08": guards_table(frame, ASKED[0]),
         "guards_05": guards_table(frame, ASKED[1]),

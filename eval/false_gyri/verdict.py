@@ -7,8 +7,8 @@ import pandas as pd
 
 from eval.cited import cited
 from eval.false_gyri.arms import INTERPOLATION, MEDIL
+from eval.false_gyri.blocks import ASKED
 from eval.false_gyri.report import (
-    ASKED,
     BAR,
     MAP_NAMES,
     MOST_COST_DB,
@@ -24,7 +24,10 @@ from eval.false_gyri.report import (
     table_of,
 )
 from eval.false_gyri.score import COUNTS
+from eval.false_gyri.tries import CONTROL
 from eval.tables import with_interval
+
+SHOWN = {"literal": "the paper's literal LTE", "conv-1mm": "a Conv AE"}  # tries in the sentence
 
 
 def verdict(frame: pd.DataFrame) -> str:
@@ -48,8 +51,24 @@ def invention(frame: pd.DataFrame) -> str:
     return (
         f"A 1 mm scan rendered at 0.8 and 0.5 mm by MedIL shows {mine} "
         f"false bridges, holes and islands per cm³ of grey matter, {words} than cubic "
-        f"interpolation of the scan itself, {theirs} (n = {n} heads)."
+        f"interpolation of the scan itself, {theirs} (n = {n} heads){operators(heads)}."
     )
+
+
+def operators(heads: pd.DataFrame, condition: str = ASKED[0]) -> str:
+    """The paper's operator and a fixed grid beside ours, as the end of a sentence."""
+    effects = {a: effect(heads, a, condition, CONTROL) for a in SHOWN}
+    shares = {a: with_interval(e.left, e.low, e.high, 0) for a, e in effects.items() if e}
+    if not shares:
+        return ""
+    told = [
+        f"{SHOWN[arm]} shows "
+        + cited(f"{share} %", arm=[arm, CONTROL], condition=condition,
+                metric=list(COUNTS), subject=heads["subject"].tolist())
+        for arm, share in shares.items()
+    ]  # fmt: skip
+    voxels = condition.split(" -> ")[1]
+    return f"; trained briefly, {' and '.join(told)} of those of integrated LTE at {voxels} mm"
 
 
 def _cited(density_per_cm3: float, heads: pd.DataFrame, arm: str, condition: str) -> str:

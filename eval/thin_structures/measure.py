@@ -28,6 +28,7 @@ from eval.thin_structures.train import TRIES, Run, train_all
 from medil.data.manifest import Entry
 from medil.errors import InputError
 from medil.io.windows import ct_window
+from medil.volume import Intensity
 
 NAME = "thin_structures"
 KEY = (*rows.WHAT, "seed")
@@ -223,7 +224,8 @@ def ct_coders() -> dict[str, list[Coder]]:
 def ct_condition(shown: str, coder: Coder) -> str:
     """The condition in the rows: the window that is shown, and that in which was encoded."""
     named = {window: name for name, window in WINDOWS.items()}
-    return condition(f"{shown} window", named[getattr(coder, "window_hu", WINDOW_HU)])
+    scale = getattr(coder, "scale", Intensity(*WINDOW_HU))
+    return condition(f"{shown} window", named[scale.low, scale.high])
 
 
 def ct_measurement(entry: Entry, coder: Coder, shown: str) -> rows.Measurement:

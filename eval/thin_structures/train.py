@@ -1,8 +1,7 @@
 """The tries: one change at a time to a small autoencoder, each trained for as long.
 
 All are trained on synthetic chests by the ablation's recipe (`eval.arms.train`), from scratch
-beside the closed form, for the same time on one CPU thread. A run is a file of averaged weights,
-named after all that it depends on, so what is there is not trained again.
+beside the closed form, for the same time on one CPU thread (`eval.arms.timed`).
 """
 
 from __future__ import annotations
@@ -14,17 +13,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from eval.arms import timed
 from eval.arms.catalogue import ARMS, TRUNK
-from eval.arms.train import Diverged, note_divergence, recipe, train_arm, was_made
+from eval.arms.timed import LEAST_STEPS, train_for
+from eval.arms.train import recipe
 from eval.rows import digest
 from eval.thin_structures.chests import FOLDER, training_file, training_scans
 from medil.config import ModelConfig, RunConfig
 from medil.errors import InputError
-from medil.model.weights import save_weights
 from medil.training.losses import floored_rms
 
 VERSION = 1  # part of every run's name: raise it when training itself changes
-LEAST_STEPS = 200  # a warm-up is a quarter of it
 GRADIENT_WEIGHT = 1.0  # of the gradient's error, beside that of the image
 CONTROL = "control"
 
@@ -71,19 +70,13 @@ TRIES = {
 
 
 @dataclass(frozen=True)
-class Run:
-    """One training run: a try, a seed, minutes of one CPU thread, on how many scans."""
-
-    name: str
-    seed: int
-    minutes: float
-    scans: int
+class Run(timed.Run):
+    """One training run of a try."""
 
     def __post_init__(self) -> None:
         if self.name not in TRIES:
             raise InputError(f"there is no try {self.name!r}; choose from {', '.join(TRIES)}.")
-        if not (self.minutes > 0 and self.scans > 0 and self.seed >= 0):
-            raise InputError("minutes and scans must be above zero, a seed at least zero.")
+        super().__post_init__()
 
     @property
     def config(self) -> RunConfig:
@@ -99,42 +92,11 @@ class Run:
         more = [self.name, GRADIENT_WEIGHT, LEAST_STEPS, self.seed, self.minutes]
         return digest([VERSION, model, settings, *more, files])
 
-    def path(self, folder: Path = FOLDER) -> Path:
-        """Where the weights lie."""
-        return folder / f"{self.name}_seed{self.seed}_{self.digest[:8]}.safetensors"
-
-    def done(self, folder: Path = FOLDER) -> bool:
-        """Whether the run was made, with weights or without."""
-        return was_made(self.path(folder))
-
 
 def train_run(run: Run, folder: Path = FOLDER) -> Path:
-    """Train one run into its file, on one thread; the file, which is not made twice.
-
-    A run whose loss stopped being finite leaves a note of that instead.
-    """
-    path, what = run.path(folder), TRIES[run.name]
-    if run.done(folder):
-        return path
-    scans = training_scans(run.scans, what.focal, folder)
-    title = f"{run.name}, seed {run.seed}"
-    try:
-        trained = train_arm(
-            run.config, scans, run.seed, LEAST_STEPS, 60 * run.minutes, title=title, term=what.term
-        )
-    except Diverged as error:
-        note_divergence(path, error)
-        return path
-    facts = {
-        "arm": run.name,
-        "seed": run.seed,
-        "step": trained.by_time.steps,
-        "minutes": trained.by_time.cpu_s / 60,
-        "scans": run.scans,
-        "threads": torch.get_num_threads(),
-        "run": run.digest,
-    }
-    return save_weights(trained.by_time.model, run.config, path, facts, half=False, force=True)
+    """Train one run into its file, on one thread; the file, which is not made twice."""
+    what = TRIES[run.name]
+    return train_for(run, folder, lambda: training_scans(run.scans, what.focal, folder), what.term)
 
 
 def train_all(runs: Sequence[Run], folder: Path = FOLDER) -> None:

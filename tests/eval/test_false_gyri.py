@@ -18,13 +18,16 @@ from eval.false_gyri import (
     pictures,
     report,
     score,
+    tries,
     verdict,
 )
 from eval.false_gyri.arms import GUARDS, INTERPOLATION, MAPS, MEDIL, RIVALS
-from eval.false_gyri.blocks import BRAIN, CONDITIONS, HEAD, NOISE, Block, Source
-from eval.false_gyri.report import ASKED
-from eval.false_gyri.score import COUNTS, MEASURED, PREDICTED
+from eval.false_gyri.blocks import ASKED, BRAIN, CONDITIONS, HEAD, NOISE, Block, Source
+from eval.false_gyri.score import COUNTS, MEASURED, OF_RENDERINGS, PREDICTED
+from eval.false_gyri.tries import CONTROL, TRIES, Run
 from medil.model.guards import BAND_SHARE, ERRORS_PER_SPREAD
+from medil.model.rivals import build
+from medil.model.weights import save_weights
 from medil.regrid import cell_average
 
 GUARD = "mirrors_band_50"
@@ -97,6 +100,62 @@ def test_a_task_gives_the_rows_that_it_promised(block, spline_model, monkeypatch
     same = [values["1 -> 0.8", arm, "psnr"] for arm in (MEDIL, "medil_splines", "mirrors")]
     assert same == pytest.approx([same[0]] * 3, abs=0.05)  # no network, nothing to disagree on
     assert values["1 -> 0.8", "band_100", "psnr"] < same[0]
+
+
+# Tries
+
+
+def test_every_seed_of_a_try_gives_the_rows_that_its_task_promised(block, monkeypatch, tmp_path):
+    pytest.importorskip("monai", reason="MONAI (extra eval) is not installed")
+    runs = [Run(name, seed, 1.0, 1) for name in ("integrated", "conv-1mm") for seed in (0, 1)]
+    for run in runs:
+        weights = build(run.config.model)
+        save_weights(weights, run.config, run.path(tmp_path), {"seed": run.seed}, half=False)
+    tried = tries.coders([*runs, Run("literal", 0, 1.0, 1)], tmp_path)  # that one left none
+    source = Source(block.name, "a" * 64, lambda: block)
+    monkeypatch.setattr(measure, "ASKED", ("1 -> 0.8",))
+    made = measure.measure_tries(source, tried, rows.Provenance.now("quick"))
+    promised = measure.of_tries(source, tried)
+    assert {r.identity for r in made} == rows.identities((a, OF_RENDERINGS) for *_, a in promised)
+    rows.append_rows(tmp_path / "false_gyri.jsonl", made)
+    frame = EXPERIMENT.recorded(tmp_path)
+    assert frame.groupby(["arm", "metric"])["seed"].nunique().eq(2).all()
+
+
+def test_a_run_is_named_by_all_it_depends_on_and_all_keep_as_many_numbers():
+    runs = [Run(name, 0, 1.0, 2) for name in TRIES]
+    others = [Run(CONTROL, 1, 1.0, 2), Run(CONTROL, 0, 2.0, 2), Run(CONTROL, 0, 1.0, 3)]
+    assert len({run.digest for run in runs + others}) == len(runs) + len(others)
+    assert (
+        len({(r.config.model.latent_channels, r.config.model.latent_spacing_mm) for r in runs}) == 1
+    )
+    assert not measure.PROFILES["quick"].runs()
+    assert [r.seed for r in measure.PROFILES["gpu"].runs()] == [0] * 3 + [1] * 3
+
+
+def test_tries_stand_beside_the_control_and_seeds_are_averaged():
+    frame = with_tries(recorded())
+    made = report.tries_table(frame).set_index(["Trained alike", "mm"])
+    paper = made.loc[(TRIES["literal"], "0.8")]
+    assert paper["of the control (%)"] == "150 [150, 150]" and paper["per cm³"] == "30.0"
+    assert made.loc[(TRIES[CONTROL], "0.5"), "of the control (%)"] == ""
+    assert set(made["n"]) == {"8 × 2"}
+    line = verdict.verdict(frame).splitlines()[0]
+    assert "literal LTE shows 150 [150, 150] % and a Conv AE shows 50 [50, 50] % of" in line
+    assert "trained" not in verdict.verdict(recorded())
+
+
+def with_tries(frame: pd.DataFrame) -> pd.DataFrame:
+    """With two seeds of the tries, of which the second invents twice what the first does."""
+    plain = frame[frame["arm"] == MEDIL]
+    counted = plain["metric"].isin(COUNTS)
+    made = [
+        plain.assign(arm=arm, seed=seed, value=plain["value"].mask(
+            counted, plain["value"] * share * (seed + 1) * 4 / 9))
+        for arm, share in (("literal", 1.5), (CONTROL, 1.0), ("conv-1mm", 0.5))
+        for seed in (0, 1)
+    ]  # fmt: skip
+    return pd.concat([frame, *made], ignore_index=True)
 
 
 def test_guards_and_maps_are_asked_on_finer_voxels_and_brains_for_maps_alone():

@@ -166,12 +166,13 @@ def test_every_try_differs_from_the_control_and_is_named_by_all_it_depends_on(tm
 
 
 def test_a_run_is_trained_once(tmp_path, monkeypatch):
+    from eval.arms import timed
     from eval.thin_structures import train
 
     data = torch.rand(24, 24, 24)
     scan = prepare_scan(Volume(data, Grid.from_spacing((24, 24, 24), 1.0)))
     monkeypatch.setattr(train, "training_scans", lambda count, focal, folder: [scan])
-    monkeypatch.setattr(train, "LEAST_STEPS", 4)
+    monkeypatch.setattr(timed, "LEAST_STEPS", 4)
     monkeypatch.setattr(train, "recipe", lambda: recipe(patch_mm=16.0))
     run = Run("gradient", 0, 1e-4, 1)
     path = train_run(run, tmp_path)
