@@ -49,7 +49,7 @@ elsewhere: $(READY)
 	@$(BIN)/python -m eval.gates.elsewhere
 
 test: $(READY)
-	@$(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 faults: $(READY)
 	@$(BIN)/python -m eval.reliability --profile $(PROFILE)

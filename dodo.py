@@ -119,12 +119,13 @@ def is_kept(task, values, target: Path, digest: str) -> bool:
 
 def task_tables():
     """Write the tables of the book from the recorded rows, and the drawing of the model."""
-    modules = ("report", "pages.front", "pages.failures", "pictures.architecture")
-    writing = [[sys.executable, "-m", f"eval.{name}", "--out", str(TABLES)] for name in modules]
-    return {
-        "actions": [*writing, (keep, [TABLES, code()])],
-        "uptodate": [(is_kept, [TABLES, code()])],
-    }
+    for name in ("report", "pages.front", "pages.failures", "pictures.architecture"):
+        mark, command = TABLES / name, [sys.executable, "-m", f"eval.{name}", "--out", str(TABLES)]
+        yield {
+            "name": name,
+            "actions": [command, (mark.touch, []), (keep, [mark, code()])],
+            "uptodate": [(is_kept, [mark, code()])],
+        }
 
 
 def task_panes():
@@ -155,7 +156,6 @@ def task_execute():
         yield {
             "name": notebook.stem,
             "actions": [(execute, [notebook, target]), (keep, [target, digest])],
-            "task_dep": ["tables"],
             "targets": [str(target)],
             "uptodate": [(is_kept, [target, digest])],
         }

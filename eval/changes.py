@@ -104,6 +104,14 @@ def committed(path: str | Path = RESULTS) -> pd.DataFrame | None:
         return read_rows(place)
 
 
+def is_committed(path: str | Path = RESULTS) -> bool:
+    """Whether a file or folder is the same as in the last commit; False outside a checkout."""
+    path = Path(path)
+    folder, name = (path, ".") if path.is_dir() else (path.parent, f"{path.name}*")
+    kept = _git(folder, "ls-tree", "--name-only", HEAD, "./")
+    return bool(kept) and _git(folder, "status", "--porcelain", "--ignored", "--", name) == b""
+
+
 def _git(folder: Path, *arguments: str) -> bytes | None:
     """The output of a git command, or None if it fails."""
     try:
@@ -119,6 +127,8 @@ def summary(path: str | Path = RESULTS, against: str | Path = HEAD) -> str:
     Raises:
         InputError: Nothing is recorded at one of both.
     """
+    if str(against) == HEAD and is_committed(path):
+        return "Every row is that of the last commit."
     after = read_rows(path)
     before = committed(path) if str(against) == HEAD else read_rows(against)
     if before is None:

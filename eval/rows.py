@@ -23,7 +23,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -133,6 +134,8 @@ class Row(Sampling, Measurement):
 
 SCHEMA = get_type_hints(Row) | get_type_hints(Provenance) | {"numbers_per_voxel": float}
 del SCHEMA["provenance"]
+KINDS = {name: get_args(k) if isinstance(k, UnionType) else (k,) for name, k in SCHEMA.items()}
+NEVER_EMPTY = (*WHAT, "unit", "config_hash", "data_sha256")
 
 
 def identities(wanted: Iterable[tuple[Measurement, Iterable[str]]]) -> frozenset[Identity]:
@@ -156,16 +159,15 @@ def check_record(record: Mapping[str, Any]) -> None:
     Raises:
         InputError: A field is missing, unknown, of another type, empty or not finite.
     """
-    if wrong := set(SCHEMA) ^ set(record):
+    if wrong := SCHEMA.keys() ^ record.keys():
         raise InputError(f"a row has missing or unknown fields: {', '.join(sorted(wrong))}.")
-    for name, kind in SCHEMA.items():
+    for name, kinds in KINDS.items():
         value = record[name]
-        as_bool = isinstance(value, bool) and kind is not bool  # True would pass as an int
-        if as_bool or not isinstance(value, kind):
+        if type(value) not in kinds and (isinstance(value, bool) or not isinstance(value, kinds)):
             raise InputError(f"a row's {name} cannot be {value!r} ({type(value).__name__}).")
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"a row's {name} must be finite, not {value}.")
-        if name in (*WHAT, "unit", "config_hash", "data_sha256") and not value:
+        if not value and name in NEVER_EMPTY:
             raise InputError(f"a row's {name} must not be empty.")
     if record["n_voxels"] < 1 or record["numbers_kept"] < 0:
         raise InputError("a row needs at least one voxel and no negative count of numbers.")
@@ -204,7 +206,9 @@ def _record(line: str) -> dict[str, Any]:
     """
     record = json.loads(line)
     written = record.pop(CRC, None) if isinstance(record, dict) else None
-    if written not in (None, _crc32(record)):
+    # As `_line` wrote it, a line without its check sum is what the sum is of.
+    rest = line.replace(f'"{CRC}": {written}, ', "", 1)
+    if written is not None and written != zlib.crc32(rest.encode()) and written != _crc32(record):
         raise InputError("it is not what was written.")
     check_record(record)
     return record

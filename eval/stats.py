@@ -41,6 +41,13 @@ def compare(differences: np.ndarray, seed: int = 0) -> Paired:
         InputError: Not a table of finite numbers.
     """
     table = _checked(differences)
+    return _compared(table.tobytes(), table.shape, seed)
+
+
+@lru_cache(maxsize=8192)  # several tables ask for the same comparison
+def _compared(numbers: bytes, shape: tuple[int, int], seed: int) -> Paired:
+    """`compare` of the numbers of a table."""
+    table = np.frombuffer(numbers).reshape(shape)
     subjects = table.mean(axis=1)
     low, high = bootstrap_interval(table, seed)
     return Paired(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tqdm import tqdm
@@ -17,6 +18,7 @@ from eval.gates.links import dead_links, foreign_loads, weight_bytes
 FIRST = "book/intro.html"
 FIRST_VISIT_BYTES = 1_500_000
 THEIRS = ("genindex", "py-modindex", "search", "index")  # pages that the theme or Sphinx makes
+BROWSERS = 2
 PARTS = "interactive"  # folder of what other pages include
 
 
@@ -37,11 +39,25 @@ def without_browser(book: Path) -> Iterator[str]:
 
 
 def in_browser(book: Path, axe: str) -> Iterator[str]:
-    """Findings of a browser in a book."""
+    """Findings of `BROWSERS` side by side in a book, the largest pages first."""
+    largest_first = sorted(pages(book), key=lambda path: -path.stat().st_size)
+    waiting = iter(largest_first)  # each takes the next
+    with (
+        tqdm(total=len(largest_first), desc="pages", unit="page", disable=None) as bar,
+        ThreadPoolExecutor(BROWSERS) as pool,
+    ):
+        for found in [pool.submit(of_one, waiting, axe, bar) for _ in range(BROWSERS)]:
+            yield from (f"{path.relative_to(book)}: {finding}" for path, finding in found.result())
+
+
+def of_one(waiting: Iterator[Path], axe: str, bar: tqdm) -> list[tuple[Path, str]]:
+    """Findings of one browser in the pages that it takes from those that wait."""
+    found: list[tuple[Path, str]] = []
     with fresh_page() as browser:
-        for path in tqdm(pages(book), desc="pages", unit="page", disable=None):
-            for finding in findings(browser, path, axe):
-                yield f"{path.relative_to(book)}: {finding}"
+        for path in waiting:
+            found += ((path, finding) for finding in findings(browser, path, axe))
+            bar.update()
+    return found
 
 
 def check(book: Path) -> list[str]:
