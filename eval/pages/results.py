@@ -17,7 +17,6 @@ import pandas as pd
 from eval.experiment import Experiment
 from eval.experiments import EXPERIMENTS
 from eval.pages import explorer
-from eval.pairs import counted
 from eval.rows import RESULTS, latest, parts, read_rows
 from eval.tables import folded, listed, provenance
 from medil.errors import InputError
@@ -68,6 +67,15 @@ def collect(folder: Path) -> list[Recorded]:
 # Words
 
 
+def overview(found: list[Recorded], own: bool) -> str:
+    """The table of experiments, folded in the book, and what is missing: Markdown."""
+    if not found:
+        return "*Nothing is recorded here yet.*"
+    table = overview_table(found)
+    shown = table if own else folded("What is recorded, and all rows to take away", table)
+    return f"{shown}\n\n{missing(found, own)}"
+
+
 def overview_table(found: list[Recorded]) -> str:
     """One line an experiment, with links to its rows: Markdown."""
     lines = ["| Experiment | Rows | Subjects | Arms | Last recorded | Take away |"]
@@ -89,23 +97,28 @@ def missing(found: list[Recorded], own: bool) -> str:
     return "\n".join(f"- *{e.title}* is not recorded; `{e.command}` records it." for e in lacking)
 
 
-def verdicts(found: list[Recorded]) -> str:
-    """Every answer open, its whole verdict folded, with provenance: Markdown."""
-    blocks = []
-    for r in found:
-        blocks.append(f"**{r.experiment.title}.** {r.experiment.question}")
-        if r.verdict:
-            answers = r.experiment.answers(r.frame)
-            blocks.append(listed(r.experiment.marked_answers(r.frame)))
-            rest = [line for line in r.verdict if line not in answers]
-        else:
-            blocks.append("This experiment draws no verdict; the explorer shows its rows.")
-            rest = []
-        behind = [listed(rest)] if rest else []
-        more = f"{counted(len(rest), 'more line')}, and w" if rest else "W"
-        more += "here the rows come from"
-        blocks.append(folded(more, "\n\n".join([*behind, f"*{provenance(latest(r.rows))}*"])))
-    return "\n\n".join(blocks)
+def verdicts(found: list[Recorded], own: bool) -> str:
+    """What every experiment answers, with provenance, each folded behind its question: Markdown.
+
+    A user's own report (`own`) is short, so its verdicts stand open.
+    """
+    return "\n\n".join(
+        f"**{r.experiment.title}.** {r.experiment.question}\n\n{_said(r)}"
+        if own
+        else folded(f"<strong>{r.experiment.title}.</strong> {r.experiment.question}", _said(r))
+        for r in found
+    )
+
+
+def _said(recorded: Recorded) -> str:
+    """Answers, then the rest of the verdict, then where the rows come from."""
+    origin = f"*{provenance(latest(recorded.rows))}*"
+    if not recorded.verdict:
+        return f"It draws no verdict; the explorer shows its rows.\n\n{origin}"
+    answers = recorded.experiment.answers(recorded.frame)
+    rest = [line for line in recorded.verdict if line not in answers]
+    marked = listed(recorded.experiment.marked_answers(recorded.frame))
+    return "\n\n".join([marked, *([listed(rest)] if rest else []), origin])
 
 
 def explore(found: list[Recorded]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from eval.cited import cited
 from eval.preprocessing.measure import FIELD, MASK, TURN
 from eval.preprocessing.scale import MANY, PROCESSES, RATE
 from eval.tables import with_interval
@@ -23,6 +24,7 @@ SHOWN_OF_MANY = {  # metric -> header, format
     "listing_s": ("Listing (s)", "{:.2f}"),
     "entries": ("Entries of the page", "{:,.0f}"),
 }
+TURNED = ("rotation_error_deg", "shift_error_mm")
 MOST_DEG, MOST_MM = 2.0, 2.0  # what the verdict counts
 
 
@@ -69,25 +71,29 @@ def tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def verdict(rows: pd.DataFrame) -> str:
     """How many known tilts were found, what the other steps leave, and what thousands cost."""
     lines = []
-    turns, shifts = (values(rows, TURN, m) for m in ("rotation_error_deg", "shift_error_mm"))
+    turns, shifts = (values(rows, TURN, m) for m in TURNED)
     if len(turns):
         good = int(((turns.to_numpy() < MOST_DEG) & (shifts.to_numpy() < MOST_MM)).sum())
         lines.append(
-            f"{good} of {len(turns)} known tilts of held-out real scans are found to within "
-            f"{MOST_DEG:g} degrees and {MOST_MM:g} mm; the largest that is left is "
-            f"{turns.max():.2f} degrees and {shifts.max():.2f} mm."
+            f"{cited(f'{good} of {len(turns)}', metric=list(TURNED))} known tilts of held-out real "
+            f"scans are found to within {MOST_DEG:g} degrees and {MOST_MM:g} mm; the largest that "
+            f"is left is {cited(f'{turns.max():.2f} degrees', metric=TURNED[0])} and "
+            f"{cited(f'{shifts.max():.2f} mm', metric=TURNED[1])}."
         )
     before, after = (values(rows, FIELD, m) for m in ("field_before", "field_after"))
     if len(before):
+        left = f"{100 * after.mean() / before.mean():.0f} %"
         lines.append(
-            f"Of a known bias field, N4 leaves {100 * after.mean() / before.mean():.0f} % "
+            f"Of a known bias field, N4 leaves "
+            f"{cited(left, metric=['field_before', 'field_after'])} "
             f"(standard deviation of its logarithm, mean of n = {len(after)} scans)."
         )
     overlap = values(rows, MASK, "dice")
     if len(overlap):
         lines.append(
             f"deepbet finds the brain again in scans that others stripped with a Dice of "
-            f"{overlap.mean():.3f} (lowest {overlap.min():.3f}, n = {len(overlap)})."
+            f"{cited(f'{overlap.mean():.3f}', metric='dice')} (lowest {overlap.min():.3f}, "
+            f"n = {len(overlap)})."
         )
     return "\n".join([*lines, *on_many(rows), *on_rate(rows)])
 
@@ -101,9 +107,12 @@ def on_many(rows: pd.DataFrame) -> list[str]:
     each_ms = 1000 * many["cpu_s"] / many.index
     return [
         f"{most:,} simulated scans, which need no step but a given mask, take one process "
-        f"{each_ms.iloc[-1]:.0f} ms of CPU time each ({each_ms.iloc[0]:.0f} ms with {fewest:,}, "
-        f"start of the command included); its peak memory is {last['peak_ratio']:.2f} times that "
-        f"with {fewest:,}, a second call that finds all done takes {last['again_s']:,.0f} s, and "
+        f"{cited(f'{each_ms.iloc[-1]:.0f} ms', arm=MANY, metric='cpu_s')} of CPU time each "
+        f"({each_ms.iloc[0]:.0f} ms with {fewest:,}, "
+        f"start of the command included); its peak memory is "
+        f"{cited(f'{last.peak_ratio:.2f} times', arm=MANY, metric='peak_ratio')} that "
+        f"with {fewest:,}, a second call that finds all done takes "
+        f"{cited(f'{last.again_s:,.0f} s', arm=MANY, metric='again_s')}, and "
         f"the page has {last['entries']:,.0f} entries."
     ]
 
@@ -114,6 +123,7 @@ def on_rate(rows: pd.DataFrame) -> list[str]:
     if own.empty:
         return []
     return [
-        f"With all steps, {own['scans_per_minute']:.1f} raw heads a minute are prepared by "
+        f"With all steps, {cited(f'{own.scans_per_minute:.1f}', arm=RATE)} raw heads a minute are "
+        "prepared by "
         f"{PROCESSES} processes (n = {own['scans']:.0f} heads)."
     ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from eval.cited import cited
+
 
 def by_case(rows: pd.DataFrame) -> pd.DataFrame:
     """One line a case, one column a metric."""
@@ -43,9 +45,12 @@ def verdict(rows: pd.DataFrame) -> str:
     all_of = counts(cases)
     wrong = sorted(cases.loc[cases["is_right"] != 1, "subject"])
     which = f": {'; '.join(wrong)}" if wrong else ""
+    memory, time = f"{all_of['most memory (MB)']} MB", f"{all_of['most time (s)']:g} s"
+    for name in ("n", "refused in one sentence", "read right", "wrong"):
+        cited(str(all_of[name]), metric=["is_right", "is_refused"])
     return (
         f"Of {all_of['n']} damaged and odd files, {all_of['refused in one sentence']} are refused "
         f"in one sentence, {all_of['read right']} are read right and {all_of['wrong']} are "
         f"neither{which}.\n"
-        f"None takes more than {all_of['most memory (MB)']} MB or {all_of['most time (s)']:g} s."
+        f"None takes more than {cited(memory, metric='peak_mb')} or {cited(time, metric='took_s')}."
     )

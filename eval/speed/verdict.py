@@ -6,6 +6,7 @@ import math
 
 import pandas as pd
 
+from eval.cited import cited
 from eval.speed.bars import ratios_table
 from eval.speed.report import value, wide
 from eval.speed.timing import BUSY, CEILING, GROWTH, INTEGRATED, LITERAL
@@ -44,13 +45,15 @@ def growth(rows: pd.DataFrame) -> str:
     trend = "hardly grows" if times["peak_rss_mb"] < FLAT else "grows"
     if times["peak_rss_mb"] > times["n_voxels"] ** PROPORTIONAL:
         trend = "grows with the output"
+    longer, more = (three_digits(times[name]) for name in ("seconds", "peak_rss_mb"))
     return (
         f"From {sizes[0]} to {sizes[-1]} the output has "
         f"{three_digits(times['n_voxels'])} times the voxels. The process takes "
-        f"{three_digits(times['seconds'])} times as long ({three_digits(first['seconds'])} s, then "
-        f"{three_digits(last['seconds'])} s), and its peak memory {trend}: "
-        f"{three_digits(times['peak_rss_mb'])} times ({three_digits(first['peak_rss_mb'])} MB, "
-        f"then {three_digits(last['peak_rss_mb'])} MB).{_of_the_layer(rows, first, last)}"
+        f"{cited(longer, kind=GROWTH, metric='seconds')} times as long "
+        f"({three_digits(first['seconds'])} s, then {three_digits(last['seconds'])} s), and its "
+        f"peak memory {trend}: {cited(more, kind=GROWTH, metric='peak_rss_mb')} times "
+        f"({three_digits(first['peak_rss_mb'])} MB, then {three_digits(last['peak_rss_mb'])} MB)."
+        f"{_of_the_layer(rows, first, last)}"
     )
 
 
@@ -74,6 +77,9 @@ def binding(rows: pd.DataFrame, where: str) -> str:
     )
     if math.isnan(copy + arithmetic + ns):
         return ""
+    of = {"kind": INTEGRATED, "arm": "integrated", "where": where}
+    share = cited(f"{max(copy, arithmetic):.0f} %", metric=["copy_share", "arithmetic_share"], **of)
+    each = cited(three_digits(ns), metric="ns_per_voxel", **of)
     limit, other = "copying", "arithmetic"
     if arithmetic > copy:
         limit, other = other, limit
@@ -84,8 +90,8 @@ def binding(rows: pd.DataFrame, where: str) -> str:
         measured = ""
     return (
         f"On {where}, {limit} limits the cell-integrated renderer: at the machine's full speed "
-        f"{measured}it would take {max(copy, arithmetic):.0f} % of the measured "
-        f"{three_digits(ns)} ns per voxel, and {other} {min(copy, arithmetic):.0f} %."
+        f"{measured}it would take {share} of the measured {each} ns per voxel, and {other} "
+        f"{min(copy, arithmetic):.0f} %."
     )
 
 
@@ -98,8 +104,9 @@ def against_literal(rows: pd.DataFrame) -> str:
     forms = wide(rows[rows["where"] == "1 thread"], LITERAL)["ratio_to_naive"].max()
     if math.isnan(times + forms):
         return ""
+    lead = cited(three_digits(times), kind=INTEGRATED, arm="integrated", metric="ratio_to_naive")
     return (
-        f"Per voxel, the cell-integrated layer is {three_digits(times)} times faster than the "
+        f"Per voxel, the cell-integrated layer is {lead} times faster than the "
         f"naive literal layer in the same run (median over rounds; {three_digits(low)} to "
         f"{three_digits(high)}), and {three_digits(times / forms)} times faster than the fastest "
         "literal form measured."

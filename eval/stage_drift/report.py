@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from eval import stats
+from eval.cited import cited
 from eval.stage_drift.measure import AT_ONCE, BY_PATCHES, LOW
 from eval.tables import with_interval
 
@@ -82,16 +83,19 @@ def verdict(rows: pd.DataFrame) -> str:
         )  # fmt: skip
         lines.append(
             f"Training on patches alone {told}: through stage two their PSNR at low resolution "
-            f"changes by {text(plain)} dB (n = {count(plain)})."
+            f"changes by {cited(text(plain), arm=PLAIN, asked=LOW)} dB (n = {count(plain)})."
         )
     above = apart(rows, MIXED, PLAIN, LOW)
     if mixed is not None and above:
         lines.append(
-            f"With whole volumes in a quarter of the steps it changes by {text(mixed)} dB; at the "
-            f"end that is {above} dB from patches alone."
+            "With whole volumes in a quarter of the steps it changes by "
+            f"{cited(text(mixed), arm=MIXED, asked=LOW)} dB; at the end that is "
+            f"{cited(above, arm=[MIXED, PLAIN], asked=LOW)} dB from patches alone."
         )
     costs = [apart(rows, way, PLAIN, AT_ONCE) for way in (MIXED, SMALL)]
     if all(costs):
+        for cost, way in zip(costs, (MIXED, SMALL), strict=True):
+            cited(cost, arm=[way, PLAIN], asked=AT_ONCE)
         lines.append(
             f"On native blocks that are coded at once, whole volumes in the mix change the PSNR by "
             f"{costs[0]} dB, and patches of 12 mm instead of 24 mm, with as many voxels a step, "

@@ -168,9 +168,11 @@ def test_long_verdicts_are_folded_not_cut(folder):
     (found, *_) = results_pages.collect(folder)
     lines = "\n".join(f"line {k}" for k in range(20))
     long = replace(found, experiment=replace(found.experiment, verdict=lambda rows: lines))
-    text = results_pages.verdicts([replace(long, experiment=replace(long.experiment, answer=None))])
-    assert all(f"- line {k}\n" in text + "\n" for k in range(20))
-    assert "17 more lines" in text and text.count("<details>") == text.count("</details>") == 1
+    whole = [replace(long, experiment=replace(long.experiment, answer=None))]
+    for own in (True, False):  # a user's few verdicts stand open
+        text = results_pages.verdicts(whole, own)
+        assert all(f"- line {k}\n" in text + "\n" for k in range(20))
+        assert text.count("<details>") == text.count("</details>") == (not own)
 
 
 def test_sentences_with_many_intervals_are_not_shown_first():
