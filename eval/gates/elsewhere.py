@@ -69,13 +69,19 @@ class Elsewhere:
 
 def prepare(folder: Path) -> Elsewhere:
     """Build the wheel, the archive and the bare environment in a folder."""
-    for name in ("dist", "mirror", "pages"):
-        (folder / name).mkdir()
+    place = bare(folder)
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "dist")]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     packed = folder / f"mirror/medil-book-{medil.__version__}.tar.gz"
     changed = git("stash", "create")  # a commit of what is tracked and was changed; or nothing
     git("archive", "--prefix", "medil/", "-o", str(packed), changed or "HEAD")
+    return place
+
+
+def bare(folder: Path) -> Elsewhere:
+    """An environment with every installed package but this project, and empty folders."""
+    for name in ("dist", "mirror", "pages"):
+        (folder / name).mkdir()
     venv.create(folder / "venv", symlinks=True)
     share_packages(Path(sysconfig.get_path("purelib")), folder)
     return Elsewhere(folder)
