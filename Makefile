@@ -11,13 +11,14 @@ CHECKS  := _build/supply-chain
 # OpenMP threads that wait must not spin: beside another process, tests took many times longer.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install book pdf elsewhere test lint faults sbom audit clean
+.PHONY: help install book pdf elsewhere dist test lint faults sbom audit clean
 
 help:
 	@echo "make book     install, execute the notebooks, build and check _build/html/index.html"
 	@echo "              (PROFILE=quick, gpu or paper; quick is the default; ONLY=04,05: a draft)"
 	@echo "make pdf      the book, then one PDF of it, in Chromium: _build/html/medil-book.pdf"
 	@echo "make elsewhere  every downloaded notebook in a bare environment"
+	@echo "make dist     wheel and source archive of the last commit, tried in a bare environment"
 	@echo "make test     install, run the default test suite (ARGS='-k grid' to choose)"
 	@echo "make faults   kill, starve and damage every command that writes (PROFILE=gpu for all of it)"
 	@echo "make lint     ruff (lint, format) and mypy"
@@ -47,6 +48,9 @@ pdf: $(READY)
 
 elsewhere: $(READY)
 	@$(BIN)/python -m eval.gates.elsewhere
+
+dist: $(READY)
+	@$(BIN)/python -m eval.gates.package --keep dist
 
 test: $(READY)
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)

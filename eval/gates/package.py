@@ -40,7 +40,7 @@ def build(out: Path) -> list[Path]:
             archive.extractall(f"{folder}/source", filter="data")
         command = [sys.executable, "-m", "hatchling", "build", "-d", str(out.resolve())]
         subprocess.run(command, cwd=f"{folder}/source", check=True, capture_output=True)
-    return sorted(out.iterdir(), reverse=True)  # the wheel first
+    return sorted(out.iterdir(), reverse=True)
 
 
 def findings(package: Path) -> Iterator[str]:
