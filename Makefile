@@ -11,7 +11,7 @@ CHECKS  := _build/supply-chain
 # OpenMP threads that wait must not spin: beside another process, tests took many times longer.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install book pdf elsewhere dist test lint faults sbom audit clean
+.PHONY: help install book pdf elsewhere dist test lint faults fuzz sbom audit clean
 
 help:
 	@echo "make book     install, execute the notebooks, build and check _build/html/index.html"
@@ -21,6 +21,7 @@ help:
 	@echo "make dist     wheel and source archive of the last commit, tried in a bare environment"
 	@echo "make test     install, run the default test suite (ARGS='-k grid' to choose)"
 	@echo "make faults   kill, starve and damage every command that writes (PROFILE=gpu for all of it)"
+	@echo "make fuzz     give every reader odd bytes, guided by coverage (needs the extra fuzz)"
 	@echo "make lint     ruff (lint, format) and mypy"
 	@echo "make sbom     every locked package as CycloneDX, in _build/sbom.json"
 	@echo "make audit    known vulnerabilities of the locked packages; needs a network"
@@ -57,6 +58,9 @@ test: $(READY)
 
 faults: $(READY)
 	@$(BIN)/python -m eval.reliability --profile $(PROFILE)
+
+fuzz: $(READY)
+	@$(BIN)/python -m eval.fuzz --profile $(PROFILE)
 
 lint: $(READY)
 	$(BIN)/python -m ruff check .

@@ -119,7 +119,8 @@ def is_kept(task, values, target: Path, digest: str) -> bool:
 
 def task_tables():
     """Write the tables of the book from the recorded rows, and the drawing of the model."""
-    for name in ("report", "pages.front", "pages.failures", "pictures.architecture"):
+    pages = ("pages.front", "pages.failures", "pages.reliability")
+    for name in ("report", *pages, "pictures.architecture"):
         mark, command = TABLES / name, [sys.executable, "-m", f"eval.{name}", "--out", str(TABLES)]
         yield {
             "name": name,

@@ -8,6 +8,7 @@ from eval import (
     evaluate,
     extrapolation,
     false_gyri,
+    fuzz,
     generation,
     latent_consistency,
     patch_vs_whole,
@@ -42,5 +43,6 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     training.EXPERIMENT,
     readers.EXPERIMENT,
     reliability.EXPERIMENT,
+    fuzz.EXPERIMENT,
     evaluate.EXPERIMENT,
 )

@@ -31,7 +31,9 @@ import pandas as pd
 import torch
 
 import medil
+from medil.checksums import parsed
 from medil.errors import InputError, WriteError
+from medil.formats import FIELD, ROW, NewerError, claimed
 from medil.grid import Grid
 from medil.system.checkout import checkout
 from medil.system.files import atomic_output
@@ -169,8 +171,17 @@ def check_record(record: Mapping[str, Any]) -> None:
             raise InputError(f"a row's {name} must be finite, not {value}.")
         if not value and name in NEVER_EMPTY:
             raise InputError(f"a row's {name} must not be empty.")
+    if not _is_moment(record["recorded_at"]):
+        raise InputError("a row's recorded_at must be a moment in ISO 8601.")
     if record["n_voxels"] < 1 or record["numbers_kept"] < 0:
         raise InputError("a row needs at least one voxel and no negative count of numbers.")
+
+
+def _is_moment(text: str) -> bool:
+    try:
+        return 1970 < datetime.fromisoformat(text).year < 2262  # those that pandas counts in ns
+    except ValueError:
+        return False
 
 
 def append_rows(path: str | Path, rows: Iterable[Row]) -> int:
@@ -194,22 +205,26 @@ def append_rows(path: str | Path, rows: Iterable[Row]) -> int:
 
 
 def _line(record: dict[str, Any]) -> str:
-    """A record as a line, with the check sum of the rest."""
+    """A record as a line, with its format and the check sum of the rest."""
+    record = {**record, FIELD: str(ROW)}
     return json.dumps({**record, CRC: _crc32(record)}, sort_keys=True, allow_nan=False) + "\n"
 
 
-def _record(line: str) -> dict[str, Any]:
-    """The record of a line; those of releases up to 0.6.0 have no check sum.
+def _record(line: str, name: str) -> dict[str, Any]:
+    """The record of a line of a file; those of releases up to 0.6.0 have no check sum and format.
 
     Raises:
         InputError: It is no row, or not what was written.
+        NewerError: It is of a newer format.
     """
-    record = json.loads(line)
+    record = parsed(line)
     written = record.pop(CRC, None) if isinstance(record, dict) else None
     # As `_line` wrote it, a line without its check sum is what the sum is of.
     rest = line.replace(f'"{CRC}": {written}, ', "", 1)
     if written is not None and written != zlib.crc32(rest.encode()) and written != _crc32(record):
         raise InputError("it is not what was written.")
+    claimed(record, name, ROW, "holds something else.")
+    record.pop(FIELD, None)
     check_record(record)
     return record
 
@@ -288,7 +303,7 @@ def read_rows(path: str | Path) -> pd.DataFrame:
     if not found:
         raise InputError(f"{path.name} holds no whole row; record some first.")
     frame = pd.DataFrame.from_records(found, columns=list(SCHEMA))
-    frame["recorded_at"] = pd.to_datetime(frame["recorded_at"], utc=True)
+    frame["recorded_at"] = pd.to_datetime(frame["recorded_at"], utc=True, format="ISO8601")
     frame["value"] = frame["value"].astype(float)
     return frame
 
@@ -330,8 +345,10 @@ def records(path: Path) -> Iterable[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            yield _record(line)
-        except (json.JSONDecodeError, InputError, TypeError) as error:
+            yield _record(line, path.name)
+        except NewerError:
+            raise
+        except (ValueError, TypeError) as error:
             warnings.warn(f"{path.name}, line {number} is not a row: {error}", stacklevel=3)
 
 

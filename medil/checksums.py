@@ -13,6 +13,18 @@ from typing import Any
 SUM = "sha256_of_the_rest"  # the field that holds it
 
 
+def parsed(text: str | bytes) -> Any:
+    """A value from JSON; `json.loads` with one kind of error.
+
+    Raises:
+        ValueError: The text is no JSON, or nested too deeply to be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def summed(values: Mapping[str, Any]) -> dict[str, Any]:
     """JSON values with their check sum as a last field.
 

@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
-from medil.checksums import SUM, summed, without_sum
+from medil.checksums import SUM, parsed, summed, without_sum
 from medil.dials import build
-from medil.errors import InputError
+from medil.errors import InputError, printable
+from medil.formats import CONFIG, FIELD, NewerError, claimed
 
 P = TypeVar("P")
 LOSSES = ("rms", "charbonnier", "l1")
@@ -211,20 +212,24 @@ class Recipe:
         return json.dumps(dataclasses.asdict(self), indent=2)  # type: ignore[call-overload]
 
     def to_file(self) -> str:
-        """`to_json` with a check sum, as a file: a changed digit would be another setting."""
-        return json.dumps(summed(json.loads(self.to_json())), indent=2) + "\n"
+        """`to_json` as a file: with its format, and a check sum that finds a changed digit."""
+        values = {FIELD: str(CONFIG), **json.loads(self.to_json())}
+        return json.dumps(summed(values), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """The configuration that `to_json` or `to_file` wrote; unknown fields are refused.
 
         Raises:
-            InputError: An unknown field, or damage.
+            InputError: An unknown field, damage, or a newer version of the format.
         """
         try:
-            return build(cls, without_retired(without_sum(json.loads(text))))
+            return build(cls, without_retired(without_sum(parsed(text))))
+        except NewerError:
+            raise
         except (ValueError, AttributeError, TypeError) as error:
-            raise InputError(f"this is not a configuration of this version: {error}") from error
+            reason = printable(str(error)).rstrip(".")
+            raise InputError(f"this is not a configuration of this version: {reason}.") from error
 
     def digest(self) -> str:
         """Twelve hexadecimal digits that change with any field."""
@@ -242,13 +247,18 @@ class RunConfig(Recipe):
 
 
 def without_retired(raw: dict[str, Any]) -> dict[str, Any]:
-    """Remove the check sum, and fields that only earlier releases had, from a configuration."""
+    """Remove version, check sum, and fields that only earlier releases had, from a configuration.
+
+    Raises:
+        InputError: It is of a newer version, or something else.
+    """
+    claimed(raw, "this configuration", CONFIG, "is none of a training run.")
     return {
         group: {k: v for k, v in values.items() if f"{group}.{k}" not in RETIRED}
         if isinstance(values, dict)
         else values
         for group, values in raw.items()
-        if group != SUM
+        if group not in (SUM, FIELD)
     }
 
 

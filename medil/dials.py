@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import math
 import re
 import types
@@ -16,7 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from medil.errors import InputError
+from medil.checksums import parsed
+from medil.errors import InputError, shown
 
 C = TypeVar("C")
 SETTING = re.compile(r"\s*([A-Za-z_][\w.]*)\s*=(.*)", re.DOTALL)
@@ -35,7 +35,8 @@ def build(kind: type[C], values: Mapping[str, Any], where: str = "") -> C:
         InputError: An unknown or missing field, or a value of another type.
     """
     if not isinstance(values, Mapping):
-        raise InputError(f"{where[:-1] or 'a configuration'} holds named fields, not {values!r}.")
+        name = where[:-1] or "a configuration"
+        raise InputError(f"{name} holds named fields, not {shown(values)}.")
     hints = get_type_hints(kind)
     for name in values:
         if name not in hints:
@@ -74,7 +75,7 @@ def convert(name: str, value: Any, hint: Any) -> Any:
         return _scalar(value, hint)
     except (KeyError, ValueError) as error:
         kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
-        raise InputError(f"{name} is {kinds[hint]}, not {value!r}.") from error
+        raise InputError(f"{name} is {kinds[hint]}, not {shown(value)}.") from error
 
 
 def _scalar(value: Any, kind: type) -> Any:
@@ -150,7 +151,7 @@ def unknown(name: str, known: Iterable[str]) -> InputError:
     known, last = list(known), name.rpartition(".")[2]
     alike = [k for k in known if k.rpartition(".")[2] == last]
     nearest = alike or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    return InputError(f"there is no setting {name!r}; the nearest one is {nearest[0]!r}.")
+    return InputError(f"there is no setting {shown(name)}; the nearest one is {nearest[0]!r}.")
 
 
 def read_settings(texts: Iterable[str], example: str = "train.batch=4") -> dict[str, str]:
@@ -167,9 +168,9 @@ def read_settings(texts: Iterable[str], example: str = "train.batch=4") -> dict[
     for text in texts:
         parts = SETTING.fullmatch(text)
         if not parts:
-            raise InputError(f"{text!r} is not of the form name=value, such as {example}.")
+            raise InputError(f"{shown(text)} is not of the form name=value, such as {example}.")
         if parts[1] in named:
-            raise InputError(f"{parts[1]} is set twice; set it once.")
+            raise InputError(f"{shown(parts[1])} is set twice; set it once.")
         named[parts[1]] = parts[2].strip()
     return named
 
@@ -181,7 +182,7 @@ def read_file(path: Path) -> dict[str, Any]:
         InputError: The file is missing or holds no JSON object.
     """
     try:
-        values = json.loads(Path(path).read_text("utf-8"))
+        values = parsed(Path(path).read_text("utf-8"))
     except OSError as error:
         raise InputError(f"{path} could not be read: {error.strerror}.") from error
     except ValueError as error:

@@ -35,6 +35,13 @@ def printable(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
+def shown(value: object) -> str:
+    """A value for a sentence: a text in quotes, at most 40 letters, no control characters."""
+    text = printable(value if isinstance(value, str) else repr(value))
+    short = text if len(text) <= 40 else f"{text[:37]}..."
+    return repr(short) if isinstance(value, str) else short
+
+
 @contextmanager
 def needs(extra: str, what: str) -> Iterator[None]:
     """Packages of an extra are imported inside this block.

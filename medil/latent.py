@@ -16,13 +16,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from medil.checksums import parsed
 from medil.errors import InputError
+from medil.formats import LATENT
 from medil.grid import Grid
 from medil.io.nifti import is_rigid, place_from_json, place_to_json
 from medil.system.tensors import read_tensors, write_tensors
 from medil.volume import Intensity, Source
-
-FORMAT = "medil-latent-1"
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ class Latent:
         tensors = {"mean": self.mean, "log_var": self.log_var}
         if self.missing is not None:
             tensors["missing"] = torch.from_numpy(np.packbits(self.missing.numpy()))
-        return write_tensors(path, tensors, {"format": FORMAT, "facts": json.dumps(facts)}, force)
+        meta = {"format": str(LATENT), "facts": json.dumps(facts)}
+        return write_tensors(path, tensors, meta, force)
 
     @classmethod
     def load(cls, path: str | Path) -> Latent:
@@ -113,10 +114,10 @@ class Latent:
         if not Path(path).is_file():
             raise InputError(f"{path} is not a file; make a latent with `medil encode`.")
         tensors, meta = read_tensors(path)
-        if meta.get("format") != FORMAT:
+        if not LATENT.reads(meta.get("format"), path):
             raise InputError(f"{path} is not a latent; make one with `medil encode`.")
         try:
-            facts = json.loads(meta["facts"])
+            facts = parsed(meta["facts"])
             native = grid_from_json(facts["native"])
             return cls(
                 tensors["mean"],
@@ -129,13 +130,13 @@ class Latent:
                 _unpacked(tensors["missing"], native) if "missing" in tensors else None,
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{path} is damaged: its metadata cannot be read ({error})."
-            ) from error
+            raise InputError(f"{path} is damaged: its metadata cannot be read.") from error
 
 
 def _unpacked(bits: Tensor, grid: Grid) -> Tensor:
     """[D, H, W] bool from the bytes that hold it."""
+    if bits.numel() != -(-grid.n_voxels // 8):
+        raise ValueError("its missing voxels are not those of its grid")
     flat = np.unpackbits(bits.numpy(), count=grid.n_voxels)
     return torch.from_numpy(flat.astype(bool).reshape(grid.shape))
 
@@ -146,7 +147,13 @@ def grid_to_json(grid: Grid) -> dict:
 
 
 def grid_from_json(raw: dict) -> Grid:
-    """The grid in a dictionary that holds what `grid_to_json` gave."""
+    """The grid in a dictionary that holds what `grid_to_json` gave.
+
+    Raises:
+        ValueError: A size that is no whole number of voxels, or another fault of `Grid`.
+    """
+    if not all(type(n) is int and 0 < n < 2**31 for n in raw["shape"]):
+        raise ValueError(f"a grid has whole sizes, not {raw['shape']}")
     return Grid(tuple(raw["shape"]), np.array(raw["affine_vox2ras"]))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from eval.evaluate.inputs import Checked, Plan, check, find, subject
 from eval.evaluate.report import NAME
 from eval.reconstruction import measure as reconstruction
 from medil.errors import InputError, printable
+from medil.formats import FIELD, REPORT
 from medil.grid import Grid
 from medil.system.files import atomic_output, make_folder
 from medil.system.lock import only_writer
@@ -53,6 +55,10 @@ def check_folder(out: Path) -> None:
     others = out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir())
     if others and not (out / MARK).is_file():
         raise InputError(f"{out} holds other things and is no report; name a new or empty folder.")
+    with suppress(OSError, UnicodeDecodeError, json.JSONDecodeError):  # a damaged one is replaced
+        about = json.loads((out / MARK).read_text("utf-8"))
+        if isinstance(about, dict):
+            REPORT.reads(about.get(FIELD), out / MARK)
 
 
 def plan_of(
@@ -139,7 +145,8 @@ def measured(
 def prepare(out: Path, force: bool) -> Path:
     """The rows file of a report, whose folder is made and marked."""
     with atomic_output(make_folder(out) / MARK, force=True) as temporary:
-        temporary.write_text(json.dumps({"made_by": "medil evaluate"}) + "\n", encoding="utf-8")
+        about = {FIELD: str(REPORT), "made_by": "medil evaluate"}
+        temporary.write_text(json.dumps(about) + "\n", encoding="utf-8")
     make_folder(out / "rows")  # behind the mark, without which it would be somebody's
     path = out / "rows" / f"{NAME}.jsonl"
     if force:

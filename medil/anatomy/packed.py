@@ -20,14 +20,15 @@ import numpy as np
 import torch
 
 from medil.anatomy.classes import BRAIN, LabelMap, at_one_mm, from_freesurfer
+from medil.checksums import parsed
 from medil.data.releases import release_path
 from medil.errors import InputError
+from medil.formats import ANATOMIES, claimed
 from medil.grid import Grid
 from medil.synth.anatomy import OUTER_CSF, crop_box, load_labels
 from medil.system.files import atomic_output
 
 NAME = "anatomies"  # of the release
-FORMAT = "medil-anatomies-1"
 MARGIN_VOX = 4  # air around the brain
 # Labels repeat from row to row: four bits of the byte before tell most, its place nothing.
 FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 4, "lp": 0, "pb": 0}]
@@ -70,7 +71,7 @@ def pack(label_maps: Iterable[Path], path: Path, force: bool = False) -> Path:
         for m in maps
     ]
     arrays: dict[str, Any] = {m.name: m.tissues.labels.numpy() for m in maps}
-    text = json.dumps({"format": FORMAT, "maps": about}).encode()
+    text = json.dumps({"format": str(ANATOMIES), "maps": about}).encode()
     content = io.BytesIO()
     np.savez(content, about=np.frombuffer(text, np.uint8), **arrays)
     with atomic_output(path, force) as temporary:
@@ -125,10 +126,11 @@ def read_packed(path: str | Path) -> tuple[PackedMap, ...]:
     try:
         content = io.BytesIO(lzma.decompress(Path(path).read_bytes()))
         arrays = np.load(content, allow_pickle=False)
-        about = json.loads(arrays["about"].tobytes())
-        if about["format"] != FORMAT:
-            raise KeyError(FORMAT)
+        about = parsed(arrays["about"].tobytes())
+        claimed(about, path, ANATOMIES, "does not hold packed anatomies.")
         return tuple(_packed(arrays[entry["name"]], **entry) for entry in about["maps"])
+    except InputError:
+        raise
     except (OSError, KeyError, ValueError, lzma.LZMAError) as error:
         raise InputError(f"{path} does not hold packed anatomies ({error}).") from error
 

@@ -22,6 +22,7 @@ from medil.anatomy.intensities import ROUNDS, sharpened
 from medil.anatomy.network import TissueNet, positions
 from medil.data.releases import release_path
 from medil.errors import InputError
+from medil.formats import SEGMENTER
 from medil.grid import Grid
 from medil.io.intensity import replace_nonfinite, robust_intensity
 from medil.model.weights import readable, with_weights, write_weights
@@ -29,7 +30,6 @@ from medil.regrid import cell_average, resample
 from medil.system.tensors import read_tensors
 from medil.volume import Volume
 
-FORMAT = "medil-segmenter-1"
 RELEASE_NAME = "{}-segmenter"  # name of a preset's released weights
 MARGIN_VOX = 4  # air around the brain that the network sees
 
@@ -136,7 +136,7 @@ def at_one_mm(volume: Volume) -> tuple[Tensor, Grid, Tensor]:
 
 def save_segmenter(network: TissueNet, config: SegmenterRun, path: Path, facts: dict) -> Path:
     """Write weights in half precision, with configuration and facts; replaces what is there."""
-    return write_weights(path, network, FORMAT, config, facts)
+    return write_weights(path, network, SEGMENTER, config, facts)
 
 
 def load_segmenter(path: str | Path) -> TissueNet:
@@ -145,7 +145,7 @@ def load_segmenter(path: str | Path) -> TissueNet:
     Raises:
         InputError: Unreadable, of another format, or not fitting its own configuration.
     """
-    tensors, meta = read_tensors(path, FORMAT)
+    tensors, meta = read_tensors(path, SEGMENTER)
     with readable(path):
         config = SegmenterRun.from_json(meta["config"])
     return with_weights(TissueNet(config.model), tensors, meta, path)

@@ -29,6 +29,7 @@ EXTRAS = {  # extra: what it is for, and the modules that it brings
     "sample": ("medil sample", ("einops", "monai")),
     "store": ("medil store", ("zarr",)),
     "preprocess": ("medil preprocess", ("deepbet", "nilearn", "SimpleITK")),
+    "fuzz": ("make fuzz", ("atheris",)),
     "perceptual": ("LPIPS", ("lpips", "torchvision")),
     "notebooks": ("notebooks", ("itables", "myst_nb")),
     "book": ("the book", ("axe_core_python", "doit", "ipykernel", "jupyter_book", "papermill")),

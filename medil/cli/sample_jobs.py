@@ -111,12 +111,12 @@ class Asked:
     def is_anatomy_first(self) -> bool:
         """By the kind of --weights; without them where the preset has an anatomy-first model."""
         from medil.diffusion.anatomies import is_released
-        from medil.diffusion.appearance_training import FORMAT
+        from medil.formats import APPEARANCE
         from medil.system.tensors import read_tensors
 
         if self.weights is None:
             return not self.image_only and is_released(self.preset or "tiny")
-        is_given = read_tensors(self.weights)[1].get("format") == FORMAT
+        is_given = APPEARANCE.reads(read_tensors(self.weights)[1].get("format"), self.weights)
         if is_given and self.image_only:
             raise InputError(f"{self.weights} is an anatomy-first model; leave out --image-only.")
         return is_given

@@ -15,11 +15,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from medil.checksums import parsed
 from medil.data.fetch import LOCK, download, download_all
 from medil.data.folders import cache_folder, mirror_folder, repository_folder
 from medil.data.schema import SPLITS, DataSet, Entry, PublishedFile, read_manifest
 from medil.data.transfer import PARTIAL, Patience
 from medil.errors import InputError
+from medil.formats import FIELD, HASHES, claimed
 from medil.system.files import atomic_output, file_sha256
 
 QUICKLY = Patience(attempts=1)
@@ -198,7 +200,7 @@ def _record_hash(entry: Entry, path: Path) -> None:
     """Keep the hash of a file that was fetched for the first time; later fetches must match it."""
     digest = file_sha256(path)
     with ONE_WRITER:
-        recorded = _read_lock(entry.dataset) | {entry.path: digest}
+        recorded = {FIELD: str(HASHES), **_read_lock(entry.dataset), entry.path: digest}
         with atomic_output(lock_path(entry.dataset), force=True) as temporary:
             temporary.write_text(json.dumps(recorded, indent=1, sort_keys=True) + "\n", "utf-8")
 
@@ -208,9 +210,10 @@ def _read_lock(name: str) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        recorded = json.loads(path.read_text(encoding="utf-8"))
+        recorded = parsed(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is not a JSON file: {error}.") from error
     if not isinstance(recorded, dict) or not all(isinstance(v, str) for v in recorded.values()):
         raise InputError(f"{path} does not hold a SHA-256 for each path; delete it.")
-    return recorded
+    claimed(recorded, path, HASHES, "does not hold hashes of first fetches; delete it.")
+    return {name: sha256 for name, sha256 in recorded.items() if name != FIELD}

@@ -16,6 +16,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from medil.errors import InputError, printable
+from medil.formats import FIELD, claimed
+from medil.formats import MANIFEST as MANIFEST_FORMAT
 
 SPLITS = ("train", "test")
 ACCESS = ("open", "registration", "agreement")
@@ -85,6 +87,8 @@ def read_manifest(path: Path) -> DataSet:
         InputError: The file is no manifest: one sentence with its name, the entry and the field.
     """
     table = _read_toml(path)
+    claimed(table, path.name, MANIFEST_FORMAT, f"is no manifest of the format {MANIFEST_FORMAT}.")
+    table.pop(FIELD, None)
     rows, beside = _rows(table, "file", path), _rows(table, "sidecar", path)
     values = _checked(table, MANIFEST, OPTIONAL, path.name)
     if values["name"] != path.stem:

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from medil.checksums import parsed
 from medil.data.releases import release_path
 from medil.diffusion.appearance import AppearanceFlow, AppearanceStatistics, draw_times
 from medil.diffusion.config import APPEARANCE_PRESETS, AppearanceRun, AppearanceTraining
 from medil.diffusion.latents import LatentSet
 from medil.diffusion.training import autoencoder_of, encoded_set
 from medil.errors import InputError
+from medil.formats import APPEARANCE
 from medil.grid import Grid
 from medil.model.base import LatentAutoencoder
 from medil.model.weights import readable, with_weights, write_weights
@@ -27,7 +29,6 @@ from medil.system.tensors import read_tensors
 from medil.training.run import Learner, Run
 from medil.training.update import copy_parameters, take_step
 
-FORMAT = "medil-appearance-1"
 RELEASE_NAME = "{}-appearance"  # name of a preset's released weights
 
 
@@ -194,7 +195,7 @@ def save_appearance(flow: AppearanceFlow, config: AppearanceRun, path: Path, fac
         "spreads": {name: asdict(spread) for name, spread in known.spreads.items()},
         "autoencoder_id": known.autoencoder_id,
     }
-    return write_weights(path, flow, FORMAT, config, facts, {"known": json.dumps(about)})
+    return write_weights(path, flow, APPEARANCE, config, facts, {"known": json.dumps(about)})
 
 
 def load_appearance(path: str | Path) -> AppearanceFlow:
@@ -203,9 +204,9 @@ def load_appearance(path: str | Path) -> AppearanceFlow:
     Raises:
         InputError: Unreadable, of another format, or not fitting its own configuration.
     """
-    tensors, meta = read_tensors(path, FORMAT)
+    tensors, meta = read_tensors(path, APPEARANCE)
     with readable(path):
-        config, about = AppearanceRun.from_json(meta["config"]), json.loads(meta["known"])
+        config, about = AppearanceRun.from_json(meta["config"]), parsed(meta["known"])
         spreads = {name: Spread(**spread) for name, spread in about["spreads"].items()}
         mean, std, air = (tensors[name].float() for name in ("mean", "std", "air"))
         pitch_mm, autoencoder_id = about["pitch_mm"], about["autoencoder_id"]

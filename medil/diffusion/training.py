@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from medil.anatomy.segmenter import load_segmenter_release
+from medil.checksums import parsed
 from medil.data.releases import release_path
 from medil.diffusion.config import (
     FLOW_PRESETS,
@@ -33,6 +34,7 @@ from medil.diffusion.flow import (
 from medil.diffusion.latents import LatentSet, draw_heads, encode_heads
 from medil.diffusion.scans import encode_scans
 from medil.errors import InputError
+from medil.formats import FLOW
 from medil.grid import Grid
 from medil.latent import grid_from_json, grid_to_json
 from medil.layers.blocks import space_to_depth
@@ -51,7 +53,6 @@ from medil.system.tensors import read_tensors
 from medil.training.run import Learner, Run
 from medil.training.update import copy_parameters, take_step
 
-FORMAT = "medil-flow-1"
 RELEASE_NAME = "{}-ldm"  # name of a preset's released weights
 AUTOENCODER = "autoencoder.safetensors"  # in the folder of a run
 
@@ -243,7 +244,7 @@ def save_flow(flow: Any, config: FlowRun, path: Path, facts: dict) -> Path:
         "spreads": {name: asdict(spread) for name, spread in known.spreads.items()},
         "autoencoder_id": known.autoencoder_id,
     }
-    return write_weights(path, flow, FORMAT, config, facts, {"known": json.dumps(about)})
+    return write_weights(path, flow, FLOW, config, facts, {"known": json.dumps(about)})
 
 
 def load_flow(path: str | Path) -> LatentFlow:
@@ -252,9 +253,9 @@ def load_flow(path: str | Path) -> LatentFlow:
     Raises:
         InputError: Unreadable, of another format, or not fitting its own configuration.
     """
-    tensors, meta = read_tensors(path, FORMAT)
+    tensors, meta = read_tensors(path, FLOW)
     with readable(path):
-        config, about = FlowRun.from_json(meta["config"]), json.loads(meta["known"])
+        config, about = FlowRun.from_json(meta["config"]), parsed(meta["known"])
         spreads = {name: Spread(**spread) for name, spread in about["spreads"].items()}
         grid, source = grid_from_json(about), about["autoencoder_id"]
     known = _read_statistics(tensors, "", config.model, grid, spreads, source)

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from medil.errors import InputError, printable
+from medil.errors import InputError, printable, shown
 from medil.io.covariates import Covariates, read_covariates
 from medil.io.tables import read_table
 
@@ -177,7 +177,7 @@ def _people(table: Path, column: str, notes: list[str]) -> dict[str, Covariates]
     remarks: list[str] = []
     for line, cells in read_table(table, column):
         if cells[column] in people:
-            raise InputError(f"{table}, line {line} names {printable(cells[column])} again.")
+            raise InputError(f"{table}, line {line} names {shown(cells[column])} again.")
         people[cells[column]], read, faults = read_covariates(cells)
         said = (*read, *(f"{fault}, and is left out" for fault in faults))
         remarks += [f"line {line}: {text}" for text in said]

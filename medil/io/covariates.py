@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from medil.io.tables import shown
+from medil.errors import shown
 
 MISSING = ("", "n/a", "na", "nan", "none", "unknown")
 SEXES = {"f": "F", "female": "F", "m": "M", "male": "M", "o": "O", "other": "O"}

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from medil.errors import InputError, of_system, printable
+from medil.errors import InputError, of_system
 
 SUFFIXES = (".csv", ".tsv")
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -114,9 +114,3 @@ def _separator(table: Path, number: int, line: str) -> str:
         names = " and ".join(SEPARATORS[separator] for separator in used)
         raise InputError(f"{table}, line {number} holds {names}; separate columns by one of them.")
     return used[0] if used else ","
-
-
-def shown(cell: str) -> str:
-    """A cell in quotes, short and without control characters, for a sentence."""
-    text = printable(cell)
-    return repr(text if len(text) <= 40 else f"{text[:37]}...")

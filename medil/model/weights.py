@@ -12,17 +12,18 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from medil.checksums import parsed
 from medil.config import Recipe, RunConfig, text_digest
 from medil.config import preset as named_preset
 from medil.data.releases import release_path
 from medil.errors import InputError
+from medil.formats import WEIGHTS, Format
 from medil.layers.blocks import ResidualBlock, zero_init
 from medil.model.autoencoder import MedIL
 from medil.model.base import LatentAutoencoder
 from medil.model.rivals import build
 from medil.system.tensors import read_tensors, tensors_sha256, write_tensors
 
-FORMAT = "medil-weights-1"
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -58,13 +59,13 @@ def save_weights(
     `facts` of the run (steps, minutes, commit, data) are JSON-able. One that exists is replaced
     with `force` alone.
     """
-    return write_weights(path, model, FORMAT, config, facts, half=half, force=force)
+    return write_weights(path, model, WEIGHTS, config, facts, half=half, force=force)
 
 
 def write_weights(
     path: str | Path,
     module: nn.Module,
-    form: str,
+    form: Format,
     config: Recipe,
     facts: Mapping[str, Any],
     more: Mapping[str, str] | None = None,
@@ -77,7 +78,7 @@ def write_weights(
     Args:
         path: The .safetensors file.
         module: The network.
-        form: Name of the file's format, with its version.
+        form: The file's format.
         config: Configuration of the run.
         facts: Of the run, JSON-able.
         more: Further metadata.
@@ -86,7 +87,8 @@ def write_weights(
     """
     kind = torch.float16 if half else torch.float32
     tensors = {name: value.to(kind) for name, value in module.state_dict().items()}
-    meta = {"format": form, "config": config.to_json(), **(more or {}), "facts": json.dumps(facts)}
+    meta = {"format": str(form), "config": config.to_json(), **(more or {})}
+    meta["facts"] = json.dumps(facts)
     return write_tensors(path, tensors, meta, force)
 
 
@@ -103,7 +105,7 @@ def load_model(path: str | Path, preset: str | None = None) -> LatentAutoencoder
     Raises:
         InputError: Unreadable, of another preset, or not fitting its own configuration.
     """
-    tensors, meta = read_tensors(path, FORMAT)
+    tensors, meta = read_tensors(path, WEIGHTS)
     with readable(path):
         config = RunConfig.from_json(meta["config"])
     if preset is not None and config.preset != preset:
@@ -123,7 +125,7 @@ def readable(path: str | Path) -> Iterator[None]:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is damaged: its metadata cannot be read ({error}).") from error
+        raise InputError(f"{path} is damaged: its metadata cannot be read.") from error
 
 
 def with_weights(model: M, tensors: dict[str, Tensor], meta: dict[str, str], path: str | Path) -> M:
@@ -139,7 +141,7 @@ def with_weights(model: M, tensors: dict[str, Tensor], meta: dict[str, str], pat
         raise InputError(f"{path} does not fit the model that its configuration names.") from error
     model.weights_id = weights_id(model)  # type: ignore[assignment]
     with readable(path):
-        facts = {**json.loads(meta["facts"]), "config_hash": text_digest(meta["config"])}
+        facts = {**parsed(meta["facts"]), "config_hash": text_digest(meta["config"])}
     model.facts = facts  # type: ignore[assignment]
     return model.eval()
 
@@ -165,7 +167,7 @@ def start_from(model: nn.Module, path: str | Path) -> None:
     Raises:
         InputError: Unreadable, or of another shape than depth.
     """
-    tensors, _ = read_tensors(path, FORMAT)
+    tensors, _ = read_tensors(path, WEIGHTS)
     check_finite(tensors, path)
     refusal = InputError(f"{path} holds weights of another model than the one to be trained.")
     try:
@@ -202,5 +204,5 @@ def load_release(name: str = "tiny") -> MedIL:
 
 def release_config(name: str) -> RunConfig:
     """The configuration that a release was trained with, from inside its weights file."""
-    _, meta = read_tensors(release_path(name), FORMAT)
+    _, meta = read_tensors(release_path(name), WEIGHTS)
     return RunConfig.from_json(meta["config"])

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from medil import __version__
-from medil.checksums import summed, without_sum
+from medil.checksums import parsed, summed, without_sum
 from medil.errors import InputError, WriteError, of_system
+from medil.formats import FIELD, PREPARED, NewerError
 from medil.io.intensity import robust_intensity
 from medil.io.listing import Listed
 from medil.io.nifti import place_of
@@ -295,7 +296,7 @@ def _kept(sidecar: Path, scan: Listed, steps: Steps) -> dict[str, Any] | None:
     Bytes are read only of a file whose size or time changed.
     """
     try:
-        known = without_sum(json.loads(sidecar.read_text(encoding="utf-8")))
+        known = without_sum(parsed(sidecar.read_text(encoding="utf-8")))
     except (OSError, ValueError, AttributeError):
         return None
     recipe = _recipe(scan, steps)
@@ -315,16 +316,21 @@ def _claim(out: Path) -> None:
     about = out / DESCRIPTION
     if about.exists():
         try:
-            makers = json.loads(about.read_text(encoding="utf-8"))["GeneratedBy"]
+            described = parsed(about.read_text(encoding="utf-8"))
+            PREPARED.reads(described.get(FIELD), about)
+            makers = described["GeneratedBy"]
             if any(maker["Name"] == "medil preprocess" for maker in makers):
                 return
-        except (ValueError, KeyError, TypeError):
+        except NewerError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError):
             pass
         raise InputError(f"{out} holds another data set; name a folder of its own.")
     if any(not path.name.startswith(".") for path in out.iterdir()):
         raise InputError(f"{out} is not empty and holds no prepared scans; name another folder.")
     described = {
-        "Name": "Prepared scans", "BIDSVersion": "1.9.0", "DatasetType": "derivative",
+        FIELD: str(PREPARED), "Name": "Prepared scans",
+        "BIDSVersion": "1.9.0", "DatasetType": "derivative",
         "GeneratedBy": [{"Name": "medil preprocess", "Version": __version__}],
     }  # fmt: skip
     with atomic_output(about) as temporary:

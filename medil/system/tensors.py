@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from medil.errors import InputError
+from medil.formats import Format
 from medil.system.files import atomic_output
 
 DIGEST = "content_sha256"  # in the metadata
@@ -49,12 +50,12 @@ def write_tensors(
 
 
 def read_tensors(
-    path: str | Path, expected: str | None = None
+    path: str | Path, expected: Format | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file of one of our formats, of any when None.
 
     Raises:
-        InputError: Missing, unreadable, damaged or of another format.
+        InputError: Missing, unreadable, damaged, of another format or of a newer version.
     """
     if not Path(path).is_file():
         raise InputError(f"{path} is not a file; name one that `medil` wrote.")
@@ -64,7 +65,7 @@ def read_tensors(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is not a whole safetensors file ({error}).") from error
-    if expected is not None and meta.get("format") != expected:
+    if expected is not None and not expected.reads(meta.get("format"), path):
         raise InputError(f"{path} does not hold what is needed here ({expected}).")
     written = meta.pop(DIGEST, None)
     if written not in (None, _content(tensors, meta)):

@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from medil.errors import InputError, WriteError
+from medil.formats import STORE
 from medil.io.intensity import Intensity, replace_nonfinite, robust_intensity
 from medil.io.listing import Listed
 from medil.io.source import as_one_of_many, suffix_of
@@ -32,7 +33,6 @@ from medil.system.files import PART, file_sha256, flush, make_folder, sweep
 from medil.system.lock import only_writer
 from medil.training.patches import prepare_scan
 from medil.training.store import (
-    FORMAT,
     META,
     Coding,
     read_facts,
@@ -215,7 +215,7 @@ def claim(folder: Path, intensity: Intensity | None) -> None:
                 f"the store {folder} was scaled by {named}; use the same window or another folder."
             )
         return
-    write_attributes(folder, {"format": FORMAT, "window": window})
+    write_attributes(folder, {"format": str(STORE), "window": window})
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from medil.checksums import parsed
 from medil.config import Schedule
 from medil.system.files import atomic_output
 
@@ -97,9 +98,9 @@ def keep_until(path: Path, step: int) -> None:
     kept = []
     for line in path.read_text("utf-8").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            if parsed(line)["step"] <= step:
                 kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             continue
     with atomic_output(path, force=True) as temporary:
         temporary.write_text("".join(kept), "utf-8")

@@ -14,6 +14,7 @@ from torch import nn
 from medil.config import named
 from medil.dials import changed, flat
 from medil.errors import InputError
+from medil.formats import NewerError
 from medil.training.attendance import Attendance
 from medil.training.launch import check_batch, is_started, launch
 from medil.training.run import CONFIG, Learner, train
@@ -152,6 +153,8 @@ def _own(kind: type[Learner], path: Path) -> Any:
     """The configuration of a run, from its file."""
     try:
         return kind.recipe.from_json(path.read_text("utf-8"))
+    except NewerError:
+        raise
     except (InputError, UnicodeDecodeError) as error:
         reason = str(error).rstrip(".")
         raise InputError(f"{path}: {reason}; restore that file, or begin a new run.") from error

@@ -13,13 +13,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from medil.checksums import parsed
 from medil.errors import InputError
+from medil.formats import STATE as FORMAT
+from medil.formats import NewerError
 from medil.system.files import atomic_output
 from medil.system.tensors import read_tensors, write_tensors
 from medil.training.losses import Adversary
 
 STATE, EARLIER = "state.safetensors", "state.earlier.safetensors"
-STATE_FORMAT = "medil-training-2"
 
 
 def state_file(folder: Path) -> Path:
@@ -53,7 +55,7 @@ def save_state(
         tensors |= _optimiser_tensors("adversary.optimiser", adversary.optimiser)
     if path.exists():
         _keep(path)
-    write_tensors(path, tensors, {"format": STATE_FORMAT, "facts": json.dumps(facts)}, force=True)
+    write_tensors(path, tensors, {"format": str(FORMAT), "facts": json.dumps(facts)}, force=True)
 
 
 def read_facts(path: Path) -> dict:
@@ -62,7 +64,14 @@ def read_facts(path: Path) -> dict:
     Raises:
         InputError: It is damaged; says whether an earlier one is whole.
     """
-    return _facts(_read(path)[1])
+    return _facts_of(path, _read(path)[1])
+
+
+def _facts_of(path: Path, meta: dict[str, str]) -> dict:
+    try:
+        return _facts(meta)
+    except (KeyError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} is damaged: its facts are none; {_way_out(path)}.") from error
 
 
 def _keep(path: Path) -> None:
@@ -77,7 +86,9 @@ def _keep(path: Path) -> None:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        return read_tensors(path, STATE_FORMAT)
+        return read_tensors(path, FORMAT)
+    except NewerError:
+        raise
     except InputError as error:
         raise InputError(f"{str(error).removesuffix('.')}; {_way_out(path)}.") from error
 
@@ -86,15 +97,15 @@ def _way_out(path: Path) -> str:
     """What to do where a state is damaged."""
     earlier = path.with_name(EARLIER)
     try:
-        step = _facts(read_tensors(earlier, STATE_FORMAT)[1])["step"]
-    except InputError:
+        step = _facts(read_tensors(earlier, FORMAT)[1])["step"]
+    except (KeyError, ValueError, AttributeError):
         return "no earlier state is whole, so begin a new run"
     return f"{earlier.name}, of step {step}, is whole: delete {path.name} to resume from there"
 
 
 def _facts(meta: dict[str, str]) -> dict:
     """Releases up to 0.6.0 called them `progress`, and the progress in them `share`."""
-    facts = json.loads(meta.get("facts") or meta["progress"])
+    facts = parsed(meta.get("facts") or meta["progress"])
     return {"progress" if name == "share" else name: value for name, value in facts.items()}
 
 
@@ -118,10 +129,10 @@ def load_state(
         if adversary:
             adversary.net.load_state_dict(_under("adversary.net", tensors))
             _load_optimiser(adversary.optimiser, _under("adversary.optimiser", tensors))
-    except (RuntimeError, KeyError, ValueError) as error:
+        torch.set_rng_state(tensors["random.torch"])
+    except (RuntimeError, KeyError, ValueError, TypeError, IndexError) as error:
         raise InputError(f"{path} does not fit the model of this run's config.json.") from error
-    torch.set_rng_state(tensors["random.torch"])
-    return _facts(meta)
+    return _facts_of(path, meta)
 
 
 def _under(group: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medil.checksums import summed, without_sum
+from medil.checksums import parsed, summed, without_sum
 from medil.errors import InputError
+from medil.formats import STORE
 from medil.io.intensity import Intensity
 from medil.system.files import atomic_output, file_sha256
 from medil.training.patches import Scan
 
-FORMAT = "medil-store-1"
+IDENTITY = "medil-store-1"  # part of every identity, which runs keep
 OPEN = 64  # volumes whose arrays are kept open
 NOTE = "store.txt"  # in a run's folder: the path of its store
 META = "zarr.json"  # metadata file of Zarr 3
@@ -100,7 +101,7 @@ class Store:
             (key, facts["sha256"], *([facts["kind"]] if facts.get("kind") else []))
             for key, facts in self.facts.items()
         ]
-        text = json.dumps([FORMAT, self.window, volumes])
+        text = json.dumps([IDENTITY, self.window, volumes])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def scans(self, weight: float = 1.0) -> list[Scan]:
@@ -192,9 +193,12 @@ def store_facts(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{folder / META} is damaged; write the store into another folder."
         ) from error
-    if facts.get("format") != FORMAT:
+    if not STORE.reads(facts.get("format"), folder / META):
         raise InputError(f"{folder} is not a patch store; make one with: medil store.")
-    return facts
+    window = facts.get("window")
+    if window is not None and not _are_numbers(window, 2):
+        raise InputError(f"{folder / META} is damaged; write the store into another folder.")
+    return facts | {"window": window}
 
 
 def read_facts(folder: Path) -> dict[str, dict[str, Any]]:
@@ -207,10 +211,42 @@ def read_facts(folder: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for key in keys:
         try:
-            found[key] = _attributes(folder / key)
+            found[key] = facts = _attributes(folder / key)
         except ValueError as error:
             raise damaged(folder, key) from error
+        if facts and not _is_volume(facts):
+            raise damaged(folder, key)
     return {key: facts for key, facts in found.items() if facts}
+
+
+def _is_volume(facts: dict[str, Any]) -> bool:
+    """Whether attributes hold what a volume needs to be read."""
+    texts, levels = ("name", "sha256", "source"), facts.get("levels")
+    return (
+        all(isinstance(facts.get(name), str) for name in texts)
+        and _are_numbers(facts.get("spacing_mm"), 3)
+        and _are_numbers(facts.get("intensity"), 2)
+        and isinstance(facts.get("arrays", {}), dict)
+        and _are_numbers([facts.get("places")], 1)
+        and isinstance(levels, dict)
+        and "data" in levels
+        and all(_is_level(level) for level in levels.values())
+    )
+
+
+def _is_level(level: Any) -> bool:
+    if not isinstance(level, dict):
+        return False
+    return _are_numbers(level.get("shape"), 3) and _are_numbers(
+        [level.get("base"), level.get("unit")], 2
+    )
+
+
+def _are_numbers(values: Any, count: int) -> bool:
+    """Whether a JSON value is a list of this many finite numbers."""
+    if not isinstance(values, list) or len(values) != count:
+        return False
+    return all(type(v) in (int, float) and abs(v) < 1e300 for v in values)
 
 
 def damaged(folder: Path, key: str) -> InputError:
@@ -228,7 +264,7 @@ def _attributes(folder: Path) -> dict[str, Any]:
         ValueError: They are not what was written.
     """
     try:
-        return without_sum(json.loads((folder / META).read_text("utf-8"))["attributes"])
+        return without_sum(parsed((folder / META).read_text("utf-8"))["attributes"])
     except FileNotFoundError:
         return {}
     except (OSError, KeyError, AttributeError, TypeError) as error:

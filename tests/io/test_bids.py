@@ -125,7 +125,7 @@ def test_a_broken_link_is_left_out(dataset):
     ("text", "words"),
     [
         ("id\tage\nsub-01\t3\n", "no column called 'participant_id'"),
-        ("participant_id\tage\nsub-01\t3\nsub-01\t4\n", "line 3 names sub-01 again"),
+        ("participant_id\tage\nsub-01\t3\nsub-01\t4\n", "line 3 names 'sub-01' again"),
         ("participant_id\tage\nsub-01\n", "line 2 has 1 cells, and the first line 2"),
     ],
 )

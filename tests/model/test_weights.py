@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from medil.config import preset
 from medil.errors import InputError
+from medil.formats import WEIGHTS as FORMAT
 from medil.model.autoencoder import MedIL
-from medil.model.weights import FORMAT, load_model, save_weights, start_from
+from medil.model.weights import load_model, save_weights, start_from
 from tests.images import refused
 
 
@@ -25,7 +26,7 @@ def weights(tmp_path):
 def without_digest(path, tensors=None, **meta):
     """The file as releases up to 0.6.0 wrote it, with some of its metadata changed."""
     config = preset("test")
-    whole = {"format": FORMAT, "config": config.to_json(), "facts": "{}"} | meta
+    whole = {"format": str(FORMAT), "config": config.to_json(), "facts": "{}"} | meta
     save_file(tensors or load_file(path), path, {k: v for k, v in whole.items() if v is not None})
     return path
 

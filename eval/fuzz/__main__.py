@@ -1,0 +1,3 @@
+from eval.fuzz import EXPERIMENT
+
+raise SystemExit(EXPERIMENT.main())
