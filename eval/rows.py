@@ -15,6 +15,7 @@ import json
 import math
 import os
 import platform
+import re
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -42,6 +43,7 @@ RESULTS = Path(__file__).parent / "results"
 WHAT = ("experiment", "subject", "arm", "condition", "metric")
 IDENTITY = (*WHAT, "config_hash", "data_sha256", "weights_sha256")
 Identity = tuple[str, ...]  # the values of those fields
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)?", re.ASCII)
 CRC = "crc32"  # a field of lines on disk, beside those of a row
 NO_WEIGHTS = ""  # of arms that have none: codecs, interpolation
 
@@ -178,6 +180,8 @@ def check_record(record: Mapping[str, Any]) -> None:
 
 
 def _is_moment(text: str) -> bool:
+    if not MOMENT.fullmatch(text):
+        return False
     try:
         return 1970 < datetime.fromisoformat(text).year < 2262  # those that pandas counts in ns
     except ValueError:

@@ -92,7 +92,9 @@ def read_manifest(path: Path) -> DataSet:
     rows, beside = _rows(table, "file", path), _rows(table, "sidecar", path)
     values = _checked(table, MANIFEST, OPTIONAL, path.name)
     if values["name"] != path.stem:
-        raise InputError(f"{path.name}: its name is {values['name']!r}, not that of the file.")
+        raise InputError(
+            f"{path.name}: its name is {_shown(values['name'])}, not that of the file."
+        )
     if not (rows or "how" in values):
         raise InputError(f"{path.name} lists no file; its field how must say how to get the data.")
     licence = {"licence": values["licence"]}
@@ -150,7 +152,9 @@ def _check_files(files: Iterable[Entry], sidecars: Iterable[PublishedFile], mani
     splits: dict[str, str] = {}
     for entry in files:
         if splits.setdefault(entry.subject, entry.split) != entry.split:
-            raise InputError(f"{manifest.name}: subject {entry.subject} is in both splits.")
+            raise InputError(
+                f"{manifest.name}: subject {printable(entry.subject)} is in both splits."
+            )
 
 
 def _checked(
@@ -159,7 +163,7 @@ def _checked(
     """The values of a table after their checks."""
     known = required | optional
     if unknown := sorted(set(table) - set(known)):
-        raise InputError(f"{place}: there is no field {unknown[0]!r} in a manifest.")
+        raise InputError(f"{place}: there is no field {_shown(unknown[0])} in a manifest.")
     if missing := [field for field in required if field not in table]:
         raise InputError(f"{place}: the field {missing[0]} is missing.")
     values = {}
@@ -172,7 +176,7 @@ def _checked(
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = printable(repr(value))
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

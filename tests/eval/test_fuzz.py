@@ -173,6 +173,8 @@ FINDS = [
         b'{"attributes": {"name": "a", "sha256": "b", "source": "c", "levels": []}}',
     ),
     ("rows", DEEP),
+    ("manifest", b'name = "x  y"'),
+    ("manifest", b'"a  b" = 1'),
     ("BIDS tables", b"participant_id\tsession_id\n\tx\n\ty\n"),
 ]
 
@@ -202,7 +204,9 @@ def test_a_state_without_random_numbers_or_facts_is_refused(place):
         assert fault_of(target, content, place) == ""
 
 
-@pytest.mark.parametrize("at", ["", "x", "0001-01-01T00:00:00+00:00", "9999-01-01", "2026-13-01"])
+@pytest.mark.parametrize(
+    "at", ["", "x", "0001-01-01T00:00:00+00:00", "2026-13-01T00:00:00", "2026-W01-1"]
+)
 def test_a_row_without_a_moment_is_no_row(at, place):
     target = next(target for target in TARGETS if target.name == "rows")
     record = json.loads(target.seeds(place)[1].splitlines()[0]) | {"recorded_at": at}
