@@ -44,3 +44,10 @@ def test_icons_are_drawn_in_the_page():
 def test_a_drawer_is_read_by_its_title():
     told = page('<summary aria-label="Toggle hidden content"><span>Show code</span></summary>')
     assert "<summary><span>Show code</span></summary>" in told
+
+
+def test_a_figure_links_to_its_whole_size_and_a_live_picture_does_not():
+    image = '<img alt="Stairs vanish." src="../_images/a.png" />'
+    link = f'<a class="whole-size" href="../_images/a.png" title="whole size">{image}</a>'
+    assert link in page(f'<figure class="wide align-default" id="fig-a">\n{image}\n</figure>')
+    assert "whole-size" not in page(f'<figure class="medil-live">{image}</figure>')

@@ -2,7 +2,8 @@
 
 The theme loads 1.5 MB of icons to draw about ten, MathJax on pages without an equation and a
 launcher that no page uses; it names every drawer of code alike, so a screen reader says "Toggle
-hidden content" instead of the drawer's title. All of that is mended in the finished HTML.
+hidden content" instead of the drawer's title. Figures are shown as wide as the text, smaller than
+they are drawn. All of that is mended in the finished HTML; a figure links to its whole size.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ SCRIPT = re.compile(r"[ \t]*<script\b[^>]*>.*?</script>\n?", re.DOTALL)
 LINK = re.compile(r"[ \t]*<link\b[^>]*>\n?")
 VIEWPORT = re.compile(r'\s*<meta name="viewport"[^>]*>')
 ICON = re.compile(r'<i class="(fa[^"]*?\bfa-(?!solid|regular|brands)([a-z-]+)[^"]*)"[^>]*></i>')
+FIGURE = re.compile(r'(<figure class="[^"]*\balign-[^>]*>\s*)(<img [^>]*src="([^"]*)"[^>]*>)')
+WHOLE = r'\1<a class="whole-size" href="\3" title="whole size">\2</a>'
 ONE_VIEWPORT = '<meta name="viewport" content="width=device-width, initial-scale=1">'
 
 
@@ -37,6 +40,7 @@ def lean(page: str, paths: dict[str, str]) -> str:
     head = VIEWPORT.sub("", head).replace("<title>", f"{ONE_VIEWPORT}\n    <title>", 1)
     body = body.replace(' aria-label="Toggle hidden content"', "")
     body = body.replace('role="doc-biblioentry"', 'role="listitem"')  # it stands in a role="list"
+    body = FIGURE.sub(WHOLE, body)
     body = body.replace(
         'class="bd-sidebar-primary bd-sidebar"',
         'class="bd-sidebar-primary bd-sidebar" role="region" aria-label="The book"',
