@@ -104,7 +104,7 @@ def sharpness_figure(rows: pd.DataFrame):
             own = table[(table["arm"] == arm) & (table["condition"] == parts.SAMPLED)]
             if len(own):
                 ax.plot(own["power_4_8_db"], own[metric], "D", color=COLOURS[k], label=NAMES[arm])
-        ax.set(xlabel="power at 4-8 mm over the reference's (dB)", ylabel=label)
+        ax.set(xlabel="power at 4–8 mm over the reference's (dB)", ylabel=label)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     return figure

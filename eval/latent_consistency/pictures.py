@@ -44,7 +44,7 @@ def on_one_axis(lines: pd.DataFrame):
         for line in lines[lines["Group"] == group].itertuples(index=False):
             _line(ax, line, len(names))
             places.append(len(names))
-            names.append(line.Scanned)
+            names.append(line.Scanned.replace(" x ", " × "))
     ax.set_xscale("log")
     ax.set_xlim(SMALLEST * 0.9, 2)
     ax.set_yticks(places, [names[place] for place in places])
