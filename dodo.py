@@ -19,6 +19,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
@@ -198,6 +199,7 @@ def execute(notebook: Path, target: Path):
     command = [sys.executable, "-m", "papermill", str(notebook), str(part)]
     command += ["-k", "python3", "-p", "profile", PROFILE, "--cwd", str(notebook.parent)]
     command += ["--no-progress-bar", "--execution-timeout", str(CELL_TIMEOUT_S[PROFILE])]
+    start = time.monotonic()
     ran = subprocess.run(
         command, env=kernel_environment(), capture_output=True, text=True, **tied()
     )
@@ -208,6 +210,7 @@ def execute(notebook: Path, target: Path):
     except ValueError as error:
         return TaskFailed(f"{notebook.name}: {error}")
     os.replace(part, target)
+    print(f"executed {notebook.name} in {time.monotonic() - start:.0f} s", flush=True)
     return True
 
 
