@@ -11,6 +11,7 @@ import resource
 import select
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
+
+from tqdm import tqdm
 
 MOST_S = 600.0  # a command that takes longer hangs
 FACTS = b"\0"  # divides what was said from the facts
@@ -115,6 +118,7 @@ def _work(command: Callable, folder: Path, arm: Callable, pipe: int) -> NoReturn
     code: Any = 1
     try:
         _redirect(pipe)
+        tqdm.set_lock(threading.RLock())  # the inherited one would stay held by who is killed
         steps, before, modules = Steps(folder), _addresses("VmSize"), set(sys.modules)
         sys.addaudithook(steps)
         arm(steps)

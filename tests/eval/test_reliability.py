@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -10,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from tqdm import tqdm
 
 from eval import rows
-from eval.reliability import EXPERIMENT, judge, measure, report
+from eval.reliability import EXPERIMENT, child, judge, measure, report
 from eval.reliability.bench import Bench
 from eval.reliability.injections import DAMAGED, KINDS, REMOVED, STOPPED, changed
 from eval.reliability.verbs import VERBS, Verb
@@ -104,6 +106,18 @@ def test_convert_recovers(kind):
     verb = next(verb for verb in VERBS if verb.name == "convert")
     outcome = measure.trial(verb, kind, 1, 3)
     assert (outcome.fault, outcome.leftovers) == ("", ())
+
+
+def test_a_killed_command_leaves_the_suites_progress_bar_free(tmp_path):
+    def dies_while_it_writes_its_bar() -> int:
+        with tqdm.get_lock():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 0
+
+    assert child.start(dies_while_it_writes_its_bar, tmp_path).wait().code == -signal.SIGKILL
+    shared = tqdm.get_lock().mp_lock
+    assert shared.acquire(timeout=1)
+    shared.release()
 
 
 def test_files_that_can_tell_are_whole_or_not(tmp_path):
