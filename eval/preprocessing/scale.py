@@ -127,10 +127,12 @@ def _rows(
     return about.rows(kept, UNITS[kind], sampling, values["verb_s"], provenance)
 
 
-def prepared(places: Sequence[Path], out: Path, options: Sequence[str]) -> dict[str, float]:
+def prepared(
+    places: Sequence[Path], out: Path, options: Sequence[str], verb: str = "preprocess"
+) -> dict[str, float]:
     """Prepare scans by the command, in a process of its own: its time, CPU time and peak memory."""
     before = _cpu_s()
-    arguments = ["preprocess", *map(str, places), "-o", str(out), *options]
+    arguments = [verb, *map(str, places), "-o", str(out), *options]
     values = run_job("command", 1, arguments=arguments)
     return values | {"cpu_s": _cpu_s() - before}
 

@@ -1,0 +1,3 @@
+from eval.machines import EXPERIMENT
+
+raise SystemExit(EXPERIMENT.main())
