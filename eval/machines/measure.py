@@ -44,7 +44,7 @@ STORE_UNITS = {
 }
 SIMULATED, BRAINS, CHESTS = "simulated", 3700, 1000
 MACHINES = (1, 4, 16, 64)  # workers
-SIMULATED_UNITS = {"hours": "h", "memory_gb": "GB"}
+SIMULATED_UNITS = {"hours": "h", "command_mb": "MB"}
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -192,30 +192,35 @@ def of_simulations(profile: str, provenance: rows.Provenance) -> Iterator[Task]:
     A worker prepares one scan after another at the recorded speed of a process. What a scan costs
     beside its steps, all of it, is counted as work of the one process that hands scans out.
     """
-    head_s, peak_mb, beside_s = _prepared_rows()
-    for count in MACHINES if head_s else ():
+    if (found := _prepared_rows()) is None:
+        return
+    head_s, beside_s, command_mb = found
+    for count in MACHINES:
         hours = max(-(-BRAINS // count) * head_s, BRAINS * beside_s) / 3600
-        values = {"hours": hours, "memory_gb": count * peak_mb / 1000}
-        about = _about(SIMULATED, f"{BRAINS} brains prepared, {count} workers", values)
+        values = {"hours": hours, "command_mb": command_mb}
+        about = _about(SIMULATED, f"{BRAINS} brains prepared, {count} workers", found)
         grid = Grid.from_spacing((256, 256, 256), 1.0)
         sampling = rows.Sampling.of(grid, grid, grid.n_voxels)
         made = about.rows(values, SIMULATED_UNITS, sampling, 0.0, provenance)
         yield Task.of_rows(about.condition, made)
 
 
-def _prepared_rows() -> tuple[float, float, float]:
-    """Seconds a head, peak MB of its process, seconds a scan beside the steps; zeros without."""
+def _prepared_rows() -> tuple[float, float, float] | None:
+    """Seconds a head; of the most simulated scans, seconds each and peak MB of the command."""
     from eval.preprocessing import EXPERIMENT
     from eval.preprocessing.report import of_many
     from eval.preprocessing.scale import PROCESSES, RATE
 
     frame = EXPERIMENT.recorded()
-    if frame is None or (frame["arm"] == RATE).sum() == 0:
-        return 0.0, 0.0, 0.0
+    if frame is None:
+        return None
     real = frame[frame["arm"] == RATE].set_index("metric")["value"]
     many = of_many(frame)
-    beside_s = float(many["cpu_s"].iloc[-1] / many.index[-1]) if len(many) else 0.0
-    return 60 * PROCESSES / real["scans_per_minute"], float(real["peak_rss_mb"]), beside_s
+    if real.empty or many.empty:
+        return None
+    last = many.iloc[-1]
+    head_s = 60 * PROCESSES / float(real["scans_per_minute"])
+    return head_s, float(last["cpu_s"] / many.index[-1]), float(last["peak_rss_mb"])
 
 
 PARTS: dict[str, Callable[[str, rows.Provenance], Iterable[Task]]] = {

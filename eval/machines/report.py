@@ -60,8 +60,8 @@ def simulated(rows: pd.DataFrame) -> pd.DataFrame:
     workers = own["condition"].str.extract(r"(\d+) workers")[0].astype(int)
     table = own.assign(workers=workers).pivot(index="workers", columns="metric", values="value")
     return pd.DataFrame([
-        {"Workers": f"{count}", "Hours": f"{line['hours']:.1f}", "Memory of all (GB)":
-         f"{line['memory_gb']:.1f}"} for count, line in table.sort_index().iterrows()
+        {"Workers": f"{count}", "Hours": f"{line['hours']:.1f}", "Memory of the command (MB)":
+         f"{line['command_mb']:,.0f}"} for count, line in table.sort_index().iterrows()
     ])  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def test_tables_and_sentences_follow_the_rows():
             + recorded(measure.STORED, "stored chest CTs 1000", store | {"peak_ratio": 1.5})
             + recorded(measure.FULL, measure.FULL, store | {"peak_rss_mb": 800})
             + recorded(
-                measure.SIMULATED, "3700 brains prepared, 4 workers", {"hours": 9, "memory_gb": 1}
+                measure.SIMULATED, "3700 brains prepared, 4 workers", {"hours": 9, "command_mb": 1}
             )
         )
     )
