@@ -33,7 +33,7 @@ from medil.preprocess.bias_field import bias_field, field_range
 from medil.preprocess.brain_mask import DEEPBET, brain_mask, volume_ml
 from medil.preprocess.quality import PICTURES, Done, draw, flags, write_page
 from medil.system.cluster import WorkerDied
-from medil.system.files import atomic_output, file_sha256, make_folder
+from medil.system.files import atomic_output, file_sha256, make_folder, sweep
 from medil.system.lock import only_writer
 from medil.system.workers import results
 from medil.volume import Volume, load, save
@@ -151,6 +151,9 @@ def _prepared(
         scans, out = [_absolute(scan) for scan in scans], out.absolute()
     tasks = [(name, scan, out, steps, pictures) for scan, name in zip(scans, names, strict=True)]
     made = dict(results(_one, tasks, processes, "scans", scheduler, _died))
+    if scheduler is not None:  # workers that were killed
+        for folder in {out / PICTURES, *(place(out, name) for name in names)}:
+            sweep(folder)
     every = [made[number] for number in range(len(tasks))]
     write_page(out / PAGE, every)
     return every

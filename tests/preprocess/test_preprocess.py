@@ -239,7 +239,10 @@ def test_workers_of_a_scheduler_prepare_scans_and_a_second_call_goes_on(
         assert "sub-03: " in err and err.count("\n") == 1
         made = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.nii.gz")}
         bad.unlink()
+        killed = min(made).with_name(".part-0123-sub-01_desc-brain_mask.nii.gz")
+        killed.write_bytes(b"half")  # by a worker
         code, said, _ = run_medil(*command, cluster.scheduler_address)
+    assert not killed.exists()
     assert code == 0 and "2 prepared scans" in said and len(made) == 4
     assert made == {path: path.stat().st_mtime_ns for path in made}
     assert not list((tmp_path / "out").rglob("*.png"))
