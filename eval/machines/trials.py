@@ -18,15 +18,15 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import psutil
+from safetensors.torch import load_file
 
 from eval import rows
 from eval.evaluate.measure import measured, plan_of, tasks
 from eval.machines.hosts import ROOT, Host
 from eval.runner import Task
 from medil.errors import InputError
-from medil.system.tensors import read_tensors
 from medil.training.run import CONFIG
-from medil.training.state import STATE, STATE_FORMAT
+from medil.training.state import STATE
 
 SHAPE, SPACING_MM = (20, 24, 20), 3.0  # of the volumes
 BATCH, STEPS = 6, 12  # of the run
@@ -128,7 +128,7 @@ def lose_rank(folder: Path, places: Sequence[Host], store: Path, victim: int) ->
 
 def difference(one: Path, other: Path) -> float:
     """The largest absolute difference between the weights of two runs."""
-    first, second = (read_tensors(out / STATE, STATE_FORMAT)[0] for out in (one, other))
+    first, second = (load_file(out / STATE) for out in (one, other))
     names = [name for name in first if name.startswith("model.")]
     return max(float((first[n].double() - second[n].double()).abs().max()) for n in names)
 
@@ -230,7 +230,7 @@ def _lose(
     places: Sequence[Host], victim: int, count: Callable[[], int], call: Callable[[str], Any]
 ) -> tuple[dict[str, float], Any]:
     """Kill one process of Dask once some work is done, while `call` works; what it gave."""
-    at = {}
+    at: dict[str, float] = {}
     with dask_on(places) as (address, started):
 
         def kill() -> None:
