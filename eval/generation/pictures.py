@@ -222,7 +222,7 @@ def blur_curves(curves: Mapping[str, pd.DataFrame]):
         for ax, values in zip(axes[0], (1 - lines["ms_ssim"], lines["shape"]), strict=True):
             ax.plot(lines["sigma_mm"], values / values.iloc[0], "o-", color=colour, label=name)
     top = max(line.get_ydata().max() for ax in axes[0] for line in ax.lines)
-    for ax, title in zip(axes[0], ("by MS-SSIM: 1 - MS-SSIM", "by shape: spread"), strict=True):
+    for ax, title in zip(axes[0], ("by MS-SSIM: 1 − MS-SSIM", "by shape: spread"), strict=True):
         ax.axhline(1, color="#777777", lw=1, ls=":")
         ax.set(xlabel="blur, σ (mm)", ylim=(0, 1.1 * max(1.0, top)), title=title)
     axes[0, 0].set_ylabel("variety (unblurred: 1)")
