@@ -18,8 +18,8 @@ from torch import Tensor
 
 from eval.rows import digest
 from medil.config import DataConfig
-from medil.data.manifest import Entry
 from medil.data.samples import anatomy_of, label_maps, map_sha256
+from medil.data.schema import Entry
 from medil.grid import Grid
 from medil.synth.cohort import scan
 from medil.synth.subject import CohortConfig, Subject, draw_subject

@@ -18,8 +18,9 @@ from numpy.typing import ArrayLike
 from eval import heads
 from eval.metrics import brain_mask, head_mask
 from eval.rows import array_digest, digest
-from medil.data.manifest import Entry, entries, fetch, local_entries, reachable
+from medil.data.manifest import entries, fetch, local_entries, reachable
 from medil.data.samples import LABEL_MAPS, mni152_template
+from medil.data.schema import Entry
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.regrid import cell_average

@@ -48,7 +48,7 @@ def build(kind: type[C], values: Mapping[str, Any], where: str = "") -> C:
     return kind(**fields)
 
 
-def _required(field: dataclasses.Field) -> bool:
+def _required(field: dataclasses.Field[Any]) -> bool:
     unset = dataclasses.MISSING
     return field.default is unset and field.default_factory is unset
 
@@ -90,7 +90,7 @@ def _scalar(value: Any, kind: type) -> Any:
     return value
 
 
-def _tuple(name: str, value: Any, kinds: tuple) -> tuple:
+def _tuple(name: str, value: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
     items = value.strip("[]() ,").split(",") if isinstance(value, str) else value
     if not isinstance(items, Sequence):
         items = [items]

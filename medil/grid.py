@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,7 +95,8 @@ class Grid:
     @property
     def directions(self) -> np.ndarray:
         """[3, 3] unit vectors of the voxel axes in RAS+, one per column."""
-        return self.affine_vox2ras[:3, :3] / np.asarray(self.spacing_mm)
+        columns: np.ndarray = self.affine_vox2ras[:3, :3] / np.asarray(self.spacing_mm)
+        return columns
 
     @property
     def edges_mm(self) -> np.ndarray:
@@ -186,16 +187,20 @@ class Grid:
     def index_to_ras(self, index_vox: ArrayLike) -> np.ndarray:
         """[..., 3] voxel indices (fractions allowed) to [..., 3] RAS+ points in mm."""
         index = np.asarray(index_vox, dtype=np.float64)
-        return index @ self.affine_vox2ras[:3, :3].T + self.affine_vox2ras[:3, 3]
+        points_mm: np.ndarray = index @ self.affine_vox2ras[:3, :3].T + self.affine_vox2ras[:3, 3]
+        return points_mm
 
     def ras_to_index(self, points_mm: ArrayLike) -> np.ndarray:
         """[..., 3] RAS+ points in mm to [..., 3] voxel indices (fractions)."""
         offset_mm = np.asarray(points_mm, dtype=np.float64) - self.affine_vox2ras[:3, 3]
-        return offset_mm @ np.linalg.inv(self.affine_vox2ras[:3, :3]).T
+        index_vox: np.ndarray = offset_mm @ np.linalg.inv(self.affine_vox2ras[:3, :3]).T
+        return index_vox
 
     def index_to_norm(self, index_vox: ArrayLike) -> np.ndarray:
         """[..., 3] voxel indices to [..., 3] in -1 ... 1, which are the *outer faces*."""
-        return (2 * np.asarray(index_vox, dtype=np.float64) + 1) / np.asarray(self.shape) - 1
+        index = np.asarray(index_vox, dtype=np.float64)
+        coord_norm: np.ndarray = (2 * index + 1) / np.asarray(self.shape) - 1
+        return coord_norm
 
     def axis_offsets_mm(self, axis: int, origin: Grid) -> np.ndarray:
         """Voxel centres along one axis, measured along that axis from another grid's first centre.
@@ -257,7 +262,7 @@ class Grid:
         spare_mm = (np.array(cover.extent_mm) - self.extent_mm) / 2
         return cover.shifted((self.directions @ spare_mm).tolist())
 
-    def _covering(self, spacing_mm: Triple, whole) -> Grid:
+    def _covering(self, spacing_mm: Triple, whole: Callable[[float], int]) -> Grid:
         counts = [e / s for e, s in zip(self.extent_mm, spacing_mm, strict=True)]
         if not max(counts) < MAX_AXIS_VOXELS:
             raise InputError(f"voxels of {spacing_mm} mm are far too small for this box.")

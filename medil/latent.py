@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -141,12 +142,12 @@ def _unpacked(bits: Tensor, grid: Grid) -> Tensor:
     return torch.from_numpy(flat.astype(bool).reshape(grid.shape))
 
 
-def grid_to_json(grid: Grid) -> dict:
+def grid_to_json(grid: Grid) -> dict[str, Any]:
     """A grid as JSON-able values."""
     return {"shape": list(grid.shape), "affine_vox2ras": grid.affine_vox2ras.tolist()}
 
 
-def grid_from_json(raw: dict) -> Grid:
+def grid_from_json(raw: dict[str, Any]) -> Grid:
     """The grid in a dictionary that holds what `grid_to_json` gave.
 
     Raises:
@@ -157,7 +158,7 @@ def grid_from_json(raw: dict) -> Grid:
     return Grid(tuple(raw["shape"]), np.array(raw["affine_vox2ras"]))
 
 
-def _source_to_json(source: Source | None) -> dict | None:
+def _source_to_json(source: Source | None) -> dict[str, Any] | None:
     if source is None:
         return None
     if source.codes is not None:
@@ -166,7 +167,7 @@ def _source_to_json(source: Source | None) -> dict | None:
     return {"grid": grid_to_json(source.grid), "codes": (1, 1), "time_unit": source.units[1]}
 
 
-def _source_from_json(raw: dict | None) -> Source | None:
+def _source_from_json(raw: dict[str, Any] | None) -> Source | None:
     if raw is None:
         return None
     grid, header = grid_from_json(raw["grid"]), nib.Nifti1Header()

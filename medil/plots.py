@@ -23,6 +23,7 @@ from medil.volume import Volume
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 Window = tuple[float, float]
 
@@ -54,7 +55,9 @@ PLANES = {"sagittal": Plane(0, 1, 2), "coronal": Plane(1, 0, 2), "axial": Plane(
 ENDS = (("L", "R"), ("P", "A"), ("I", "S"))
 
 
-def panels(rows: int, columns: int, panel_in: tuple[float, float] = (2.7, 2.7)):
+def panels(
+    rows: int, columns: int, panel_in: tuple[float, float] = (2.7, 2.7)
+) -> tuple[Figure, Any]:
     """A figure of empty panels in the book's style, and its axes as a [rows, columns] array.
 
     Raises:
@@ -237,7 +240,7 @@ def draw_plane(
     point_mm: np.ndarray,
     window: Window | str,
     colours: str = "gray",
-):
+) -> AxesImage:
     """Draw one plane of voxels into a panel, at true position and size, and return the image.
 
     It shows the voxel that holds the point (R, A, S) in mm; the ends of the window, two numbers or
@@ -309,7 +312,7 @@ def _limit(
         set_limit(whole if half_mm is None else (middle - half_mm, middle + half_mm))
 
 
-def _panel_for_each(volumes: Sequence[Volume], planes: Sequence[str]):
+def _panel_for_each(volumes: Sequence[Volume], planes: Sequence[str]) -> tuple[Figure, Any]:
     """A figure and its axes, indexed [volume, plane]; one plane is laid out in a row."""
     if len(planes) == 1:
         figure, axes = panels(1, len(volumes))

@@ -207,7 +207,9 @@ def overlap_matrix(edges_out: np.ndarray, edges_in: np.ndarray) -> np.ndarray:
     high = np.minimum(edges_out[1:, None], edges_in[None, 1:])
     overlap = np.clip(high - low, 0, None)
     covered = overlap.sum(axis=1, keepdims=True)
-    return np.divide(overlap, covered, out=np.zeros_like(overlap), where=covered > 1e-9)
+    share = np.zeros_like(overlap)
+    np.divide(overlap, covered, out=share, where=covered > 1e-9)
+    return share
 
 
 def _edges_mm(grid: Grid, target: Grid, axis: int) -> tuple[np.ndarray, np.ndarray]:

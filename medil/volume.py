@@ -176,7 +176,7 @@ def _needs_float64(stored: np.ndarray, source: Source) -> bool:
         if np.abs(ends).max() + offset > FLOAT32_EXACT:
             return True
     largest = np.abs(ends * source.slope + source.inter).max()
-    return largest > FLOAT32.max or 0 < largest < FLOAT32.tiny * FLOAT32_EXACT
+    return bool(largest > FLOAT32.max or 0 < largest < FLOAT32.tiny * FLOAT32_EXACT)
 
 
 def save(

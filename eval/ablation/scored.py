@@ -31,8 +31,9 @@ from eval.ablation.blocks import (
 )
 from eval.rows import digest
 from eval.subjects import held_out_brains, name_of, template_subject
-from medil.data.manifest import Entry, fetch
+from medil.data.manifest import fetch
 from medil.data.samples import map_sha256
+from medil.data.schema import Entry
 from medil.grid import Grid
 from medil.io.intensity import robust_intensity
 from medil.regrid import cell_average

@@ -18,7 +18,8 @@ from torch import Tensor
 from eval import heads as synthetic
 from eval.ablation.blocks import DECIMALS, FOLDER, VERSION
 from eval.rows import digest
-from medil.data.manifest import Entry, available, entries, fetch
+from medil.data.manifest import available, entries, fetch
+from medil.data.schema import Entry
 from medil.grid import Grid
 from medil.system.workers import call_each
 from medil.training.dataset import REAL, mixed

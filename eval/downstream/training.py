@@ -29,7 +29,8 @@ from medil.anatomy.segmenter import (
     segment,
 )
 from medil.anatomy.training import SegmenterLearner
-from medil.data.manifest import Entry, entries, fetch
+from medil.data.manifest import entries, fetch
+from medil.data.schema import Entry
 from medil.diffusion.anatomy_first import sample
 from medil.diffusion.appearance_training import load_appearance_release
 from medil.diffusion.scans import REAL as DATA

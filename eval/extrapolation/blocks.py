@@ -22,7 +22,7 @@ from eval.extrapolation.train import FOLDER
 from eval.metrics import brain_mask
 from eval.rows import digest
 from eval.subjects import held_out_brains, name_of, real
-from medil.data.manifest import Entry
+from medil.data.schema import Entry
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.regrid import cell_average

@@ -21,7 +21,8 @@ from eval.arms.train import Diverged, note_divergence, recipe, train_arm, was_ma
 from eval.rows import digest
 from eval.subjects import at_1_mm, box_between, cut_box, real
 from medil.config import RunConfig
-from medil.data.manifest import Entry, entries, local_entries
+from medil.data.manifest import entries, local_entries
+from medil.data.schema import Entry
 from medil.errors import InputError
 from medil.model.weights import save_weights
 from medil.system.workers import call_each

@@ -19,7 +19,7 @@ from eval.extrapolation.blocks import AT_1_MM, block_grid, brain_block
 from eval.metrics.tissue import thresholds
 from eval.rows import digest
 from eval.subjects import held_out_brains, name_of, real
-from medil.data.manifest import Entry
+from medil.data.schema import Entry
 from medil.grid import Grid
 from medil.regrid import cell_average
 from medil.synth.cortex import CSF, GREY, WHITE, cortex

@@ -41,7 +41,8 @@ from eval.generation.volumes import (
 from eval.metrics.sets import ms_ssim_diversity
 from eval.subjects import held_out_brains, name_of
 from medil.anatomy.segmenter import segment
-from medil.data.manifest import Entry, fetch
+from medil.data.manifest import fetch
+from medil.data.schema import Entry
 from medil.diffusion.latents import latent_box
 from medil.diffusion.scans import box_around, brain_middle_mm, known_of
 from medil.io.intensity import robust_intensity

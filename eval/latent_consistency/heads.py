@@ -18,7 +18,7 @@ from eval import heads as synthetic
 from eval.latent_consistency.conditions import BANDS_PER_MM, SAME
 from eval.rows import digest
 from eval.subjects import COHORT_SEED, MADE_VERSION, Scan, at_1_mm, held_out_brains, real
-from medil.data.manifest import Entry
+from medil.data.schema import Entry
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.model.codecs import frequencies_per_mm

@@ -20,7 +20,8 @@ from eval.preprocessing import scale
 from eval.preprocessing.scale import NAME
 from eval.runner import Task
 from eval.subjects import held_out_scans, name_of
-from medil.data.manifest import Entry, fetch
+from medil.data.manifest import fetch
+from medil.data.schema import Entry
 from medil.errors import InputError
 from medil.grid import centres_mm
 from medil.preprocess import pipeline

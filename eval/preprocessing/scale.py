@@ -22,7 +22,8 @@ from eval.coders.base import timed
 from eval.runner import Task
 from eval.speed.child import run_job
 from eval.subjects import held_out_brains, held_out_scans
-from medil.data.manifest import Entry, fetch
+from medil.data.manifest import fetch
+from medil.data.schema import Entry
 from medil.errors import InputError
 from medil.io.listing import list_images
 from medil.preprocess import pipeline

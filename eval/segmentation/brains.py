@@ -22,8 +22,9 @@ from medil.anatomy.painted import (
     draw_painted_heads,
     read_painted_head,
 )
-from medil.data.manifest import Entry, fetch, local_entries
+from medil.data.manifest import fetch, local_entries
 from medil.data.samples import LABEL_MAPS
+from medil.data.schema import Entry
 from medil.errors import InputError
 from medil.grid import Grid
 from medil.synth.cohort import rician

@@ -25,7 +25,7 @@ from eval.thin_structures.coders import (
     try_coder,
 )
 from eval.thin_structures.train import TRIES, Run, train_all
-from medil.data.manifest import Entry
+from medil.data.schema import Entry
 from medil.errors import InputError
 from medil.io.windows import ct_window
 from medil.volume import Intensity

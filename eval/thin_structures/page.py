@@ -13,7 +13,7 @@ from eval.thin_structures import scans
 from eval.thin_structures.chests import Chest, Part
 from eval.thin_structures.measure import ALL, HALF, scores
 from eval.thin_structures.report import name_of
-from medil.data.manifest import Entry
+from medil.data.schema import Entry
 from medil.volume import Volume
 
 PART_MM = 110.0  # of a real scan, in plane

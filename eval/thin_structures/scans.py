@@ -9,7 +9,8 @@ import numpy as np
 from scipy import ndimage
 
 from eval.rows import digest
-from medil.data.manifest import Entry, fetch, local_entries
+from medil.data.manifest import fetch, local_entries
+from medil.data.schema import Entry
 from medil.errors import InputError
 from medil.io.windows import ct_window
 from medil.volume import Volume, load

@@ -270,7 +270,8 @@ def from_freesurfer(numbers: np.ndarray) -> np.ndarray:
     table = np.zeros(int(numbers.max()) + 1, dtype=np.uint8)
     for number in np.unique(numbers):
         table[number] = NUMBER[freesurfer_class(int(number))]
-    return table[numbers]
+    classes: np.ndarray = table[numbers]
+    return classes
 
 
 def freesurfer_class(number: int) -> str:
@@ -298,7 +299,8 @@ def from_three_tissues(numbers: np.ndarray) -> np.ndarray:
             "and 3 white matter."
         )
     table = [0, *(NUMBER[name] for name in THREE_TISSUES[white])]
-    return np.array(table, dtype=np.uint8)[numbers]
+    classes: np.ndarray = np.array(table, dtype=np.uint8)[numbers]
+    return classes
 
 
 # Files

@@ -203,7 +203,7 @@ class Solver:
         if "brain" not in aims:
             return min(1.0, fits)
         low, high = SCALE[0], min(SCALE[1], fits)
-        scale = (aims["brain"] / own.brain) ** (1 / 3)
+        scale = float((aims["brain"] / own.brain) ** (1 / 3))
         if not low <= scale <= high:
             raise self._refusal("brain", aims, low**3 * own.brain, high**3 * own.brain)
         return scale
@@ -273,4 +273,4 @@ def solve_rising(
         under = error < 0
         low, below = np.where(under, argument, low), np.where(under, error, below)
         high, above = np.where(under, high, argument), np.where(under, above, error)
-    return argument.tolist()
+    return [float(a) for a in argument]

@@ -7,6 +7,7 @@ Norms are over the channels of a voxel, so a patch and the whole brain agree.
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ class TissueNet(nn.Module):
         super().__init__()
         self.config = config
         self.weights_id = ""  # digest of trained weights
-        self.facts: dict = {}  # of the run that trained them
+        self.facts: dict[str, Any] = {}  # of the run that trained them
         widths, depths, voxel = config.widths, config.depths, config.width_voxel
         self.unit = FOLD * 2 ** (len(widths) - 1)  # sides must be multiples of it
         self.stem = Conv3d(FOLD**3 + 3, widths[0], 3, padding=1)
@@ -72,7 +73,8 @@ class TissueNet(nn.Module):
         for up, blocks in zip(reversed(self.up), reversed(self.up_blocks), strict=True):
             finer = functional.interpolate(up(cells), scale_factor=2, mode="nearest")
             cells = blocks(kept.pop() + finer)
-        return self.head(depth_to_space(self.unfold(cells), FOLD) + self.voxel(x))
+        scores: Tensor = self.head(depth_to_space(self.unfold(cells), FOLD) + self.voxel(x))
+        return scores
 
 
 def positions(shape: tuple[int, ...], offset_mm: Tensor, axes: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,7 +102,8 @@ def _scores(network: TissueNet, data: Tensor, brain: Tensor, grid: Grid) -> Tens
     middle = torch.from_numpy(np.array(ndimage.center_of_mass(brain.numpy())))
     axes = torch.from_numpy(grid.directions.copy())
     place = positions(tuple(data.shape), -(axes @ middle), axes)
-    return network(data[None, None], place[None])[0]
+    scores: Tensor = network(data[None, None], place[None])
+    return scores[0]
 
 
 def at_one_mm(volume: Volume) -> tuple[Tensor, Grid, Tensor]:
@@ -134,7 +136,9 @@ def at_one_mm(volume: Volume) -> tuple[Tensor, Grid, Tensor]:
 # Weights in and out
 
 
-def save_segmenter(network: TissueNet, config: SegmenterRun, path: Path, facts: dict) -> Path:
+def save_segmenter(
+    network: TissueNet, config: SegmenterRun, path: Path, facts: dict[str, Any]
+) -> Path:
     """Write weights in half precision, with configuration and facts; replaces what is there."""
     return write_weights(path, network, SEGMENTER, config, facts)
 

@@ -154,7 +154,8 @@ def jacobian(displacement_mm: Tensor, lattice: Grid) -> Tensor:
     rows = [torch.stack(torch.gradient(u, spacing=LATTICE_MM)) for u in displacement_mm]
     axes = torch.from_numpy(np.linalg.inv(lattice.directions)).to(displacement_mm)
     gradient = torch.einsum("uidhw,ij->dhwuj", torch.stack(rows), axes)
-    return torch.linalg.det(gradient + torch.eye(3))
+    determinant: Tensor = torch.linalg.det(gradient + torch.eye(3))
+    return determinant
 
 
 def draw_shape(packed: PackedMap, rng: np.random.Generator, bends: float = BENDS) -> Shape:

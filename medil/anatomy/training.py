@@ -43,7 +43,7 @@ class SegmenterLearner(Learner):
     @classmethod
     def from_source(
         cls, config: SegmenterRun, out: Path, source: Path | None, seed: int,
-        earlier: dict | None, fabric: Any, workers: int,
+        earlier: dict[str, Any] | None, fabric: Any, workers: int,
     ) -> Self:  # fmt: skip
         """Draw heads into the folder `source`, or into the run's own."""
         make_folder(out)
@@ -94,7 +94,7 @@ class SegmenterLearner(Learner):
         copy_parameters(earlier, run.bare)
         run.begin_from(earlier)
 
-    def save_weights(self, ema: nn.Module, path: Path, facts: dict) -> None:
+    def save_weights(self, ema: nn.Module, path: Path, facts: dict[str, Any]) -> None:
         """Write the averaged weights in half precision, with configuration and facts."""
         assert isinstance(ema, TissueNet)
         save_segmenter(ema, self.config, path, {**facts, "heads": len(self.heads)})

@@ -73,7 +73,7 @@ def with_options(text: str, group: click.Group) -> str:
         for option in verb.params
     }
 
-    def option(match: re.Match) -> str:
+    def option(match: re.Match[str]) -> str:
         name, value = match.groups()
         if name not in flags:
             return match[0]

@@ -103,13 +103,13 @@ def verify(names: Sequence[str]) -> None:
 @MAYBE_NAMES
 def where(names: Sequence[str]) -> None:
     """Print the folders that are searched, or the path of each local file of data sets."""
-    from medil.data import manifest
+    from medil.data import folders, manifest
 
     if not names:
         click.echo(f"manifests  {manifest.manifest_folder()}")
         for title, folder in (
-            ("mirror", manifest.mirror_folder()),
-            ("cache", manifest.cache_folder()),
+            ("mirror", folders.mirror_folder()),
+            ("cache", folders.cache_folder()),
         ):
             missing = "" if folder is None or folder.is_dir() else " (does not exist)"
             click.echo(f"{title:<9}  {folder or 'none; MEDIL_DATA_MIRROR is not set'}{missing}")

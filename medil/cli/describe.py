@@ -89,7 +89,7 @@ def _odd(volume: Volume) -> list[str]:
     return notices(volume.data, volume.grid.spacing_mm, scale)
 
 
-def _times(numbers: tuple) -> str:
+def _times(numbers: tuple[float, ...]) -> str:
     return " x ".join(f"{n:.5g}" for n in numbers)
 
 

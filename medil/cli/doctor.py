@@ -90,7 +90,7 @@ def _machine() -> Iterator[Fact]:
 
 
 def _places() -> Iterator[Fact]:
-    from medil.data.manifest import cache_folder, mirror_folder
+    from medil.data.folders import cache_folder, mirror_folder
 
     yield "cache", f"{cache_folder()}: {_room(cache_folder())}"
     mirror = mirror_folder()

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -108,7 +109,7 @@ def run_program(command: Sequence[str], folder: Path) -> int:
                 program.terminate()
 
 
-def _stopped(program: subprocess.Popen) -> int:
+def _stopped(program: subprocess.Popen[Any]) -> int:
     try:
         return program.wait(PATIENCE_S / 4)
     except subprocess.TimeoutExpired:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -15,8 +16,6 @@ from medil.system.files import check_output
 from medil.system.memory import parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from medil.grid import Grid
     from medil.latent import Latent
     from medil.model.autoencoder import MedIL
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
 Spacing = tuple[float, float, float]
 Window = tuple[float, float]
+Verb = Callable[..., Any]
 
 FILE = click.Path(path_type=Path)
 output = click.option("-o", "--output", type=FILE, required=True, help="File to write.")
@@ -77,7 +77,7 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def scan_options(verb: Callable) -> Callable:
+def scan_options(verb: Verb) -> Verb:
     """Add --volume, --series and --keep-tilt; the verb takes `read`, `load` with these options."""
     volume = click.option(
         "--volume", "volume_index", type=int, metavar="K", help="Volume of a 4-D image, from 0."
@@ -101,7 +101,7 @@ def scan_options(verb: Callable) -> Callable:
     return volume(series(keep_tilt(with_read)))
 
 
-def like(verb: Callable) -> Callable:
+def like(verb: Verb) -> Verb:
     """Add --like and --like-series; the verb takes `like`, a `Like` or None."""
     place = click.option(
         "--like", "place", type=FILE, metavar="IMAGE", help="Render on the grid of this image."
@@ -111,7 +111,9 @@ def like(verb: Callable) -> Callable:
     )
 
     @wraps(verb)
-    def with_like(*args: object, place: Path | None, like_series: str | None, **rest: object):
+    def with_like(
+        *args: object, place: Path | None, like_series: str | None, **rest: object
+    ) -> object:
         if place is None and like_series is not None:
             raise InputError("--like-series chooses from a DICOM folder; name it with --like.")
         return verb(*args, like=Like(place, like_series) if place else None, **rest)
@@ -135,13 +137,13 @@ class Like(NamedTuple):
             raise InputError(str(error).replace("`series=", "`like_series=")) from error
 
 
-def model_options(verb: Callable) -> Callable:
+def model_options(verb: Verb) -> Verb:
     """Add --preset and --weights to a verb."""
     weights = click.option("--weights", type=FILE, help="Weights of a model that you trained.")
     return preset(weights(verb))
 
 
-def machine_options(verb: Callable) -> Callable:
+def machine_options(verb: Verb) -> Verb:
     """Add --memory (in bytes) and --device to a verb."""
     memory = click.option(
         "--memory", "memory_bytes", metavar="SIZE",

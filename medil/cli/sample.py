@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -120,7 +120,7 @@ def sample(
     latents: bool,
     save_map: bool,
     memory_bytes: int | None,
-    **options,
+    **options: Any,
 ) -> None:
     """Sample new heads and render each at one or more voxel sizes.
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from medil.cli.options import FILE
+from medil.cli.options import FILE, Verb
 from medil.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ class TrainingCommand(click.Command):
         return super().parse_args(ctx, spread)
 
 
-def training_options(verb: Callable) -> Callable:
+def training_options(verb: Verb) -> Verb:
     """Add the options that these verbs share."""
     for option in reversed(OPTIONS):
         verb = option(verb)

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medil.data.fetch import download
-from medil.data.manifest import PublishedFile, available, cache_path, fetch
+from medil.data.manifest import available, cache_path, fetch
+from medil.data.schema import PublishedFile
 from medil.errors import InputError, needs
 from medil.system.files import atomic_output
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import medil
 from medil.data.folders import repository_folder
-from medil.data.manifest import PublishedFile, available, fetch
+from medil.data.manifest import available, fetch
 from medil.data.repository import address
+from medil.data.schema import PublishedFile
 from medil.errors import InputError
 
 KINDS = ("-ldm", "-appearance", "-segmenter")  # after the name of a preset; none: autoencoders

@@ -10,7 +10,8 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from medil.data.manifest import Entry, entries, fetch, local_entries, reachable
+from medil.data.manifest import entries, fetch, local_entries, reachable
+from medil.data.schema import Entry
 from medil.errors import InputError
 from medil.grid import Grid, centres_mm
 from medil.regrid import sample_trilinear

@@ -106,7 +106,8 @@ class AppearanceFlow(nn.Module):
 
     def features_of(self, maps: Tensor) -> Tensor:
         """What the network sees of maps [B, v d, v h, v w]: [B, width, d, h, w], at all times."""
-        return self.see(one_hot(maps, self.config.classes))
+        features: Tensor = self.see(one_hot(maps, self.config.classes))
+        return features
 
     def estimate_seen(self, z: Tensor, t: Tensor, features: Tensor, covariates: Tensor) -> Tensor:
         """`estimate` from the `features_of` maps."""
@@ -115,7 +116,8 @@ class AppearanceFlow(nn.Module):
         h = self.enter(z) + features
         for block in self.blocks:
             h = block(h, told)
-        return _batch(passed) * z.float() + _batch(added) * self.leave(h).float()
+        estimate: Tensor = _batch(passed) * z.float() + _batch(added) * self.leave(h).float()
+        return estimate
 
     def loss(self, x: Tensor, noise: Tensor, t: Tensor, maps: Tensor, covariates: Tensor) -> Tensor:
         """Squared error of the estimate in units of the network's target: [B].
@@ -145,7 +147,9 @@ class _Block(nn.Module):
         )
 
     def forward(self, h: Tensor, told: Tensor) -> Tensor:  # [B, W, d, h, w], [B, W]
-        return h + self.last(self.first(h) + self.told(told)[:, :, None, None, None])
+        inner = self.first(h) + self.told(told)[:, :, None, None, None]
+        summed: Tensor = h + self.last(inner)
+        return summed
 
 
 def precondition(t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -183,7 +187,8 @@ def times(steps: int, shift: float = 1.0) -> list[float]:
     """
     if steps < 1:
         raise InputError(f"a sample takes at least one step, not {steps}.")
-    return np.asarray(shifted(np.linspace(1, 0, steps + 1), shift)).tolist()
+    even = np.linspace(1, 0, steps + 1)
+    return [float(shifted(t, shift)) for t in even]
 
 
 def _waves(t: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class AppearanceLearner(Learner):
     @classmethod
     def from_source(
         cls, config: AppearanceRun, out: Path, source: Path | None, seed: int,
-        earlier: dict | None, fabric: Any, workers: int,
+        earlier: dict[str, Any] | None, fabric: Any, workers: int,
     ) -> Self:  # fmt: skip
         """Encode heads and scans with the autoencoder of the weights `source`, or a release."""
         model = autoencoder_of(out, config.preset, source, resume=earlier is not None)
@@ -70,7 +70,8 @@ class AppearanceLearner(Learner):
         def part_loss(index: int, count: int) -> Tensor:
             part = [t.chunk(count)[index].to(fabric.device) for t in drawn]
             with training_precision(fabric.device, settings.bf16):
-                return model(*part)
+                loss: Tensor = model(*part)
+            return loss
 
         record = take_step(model, optimiser, settings, fabric, part_loss)
         return record | {"voxels": drawn[0].numel()}
@@ -95,7 +96,7 @@ class AppearanceLearner(Learner):
         copy_parameters(earlier, flow)
         run.begin_from(earlier)
 
-    def save_weights(self, ema: nn.Module, path: Path, facts: dict) -> None:
+    def save_weights(self, ema: nn.Module, path: Path, facts: dict[str, Any]) -> None:
         """Write the averaged weights in half precision, with configuration and statistics."""
         assert isinstance(ema, AppearanceFlow)
         save_appearance(ema, self.config, path, facts)
@@ -187,7 +188,9 @@ def seen(
 # Weights in and out
 
 
-def save_appearance(flow: AppearanceFlow, config: AppearanceRun, path: Path, facts: dict) -> Path:
+def save_appearance(
+    flow: AppearanceFlow, config: AppearanceRun, path: Path, facts: dict[str, Any]
+) -> Path:
     """Write a flow's weights, configuration, ranges of covariates, and its autoencoder's id."""
     known = flow.known
     about = {

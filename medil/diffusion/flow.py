@@ -174,7 +174,8 @@ class LatentFlow(nn.Module):
         if coarse is not None and self.config.adds:  # only the detail goes through the gate
             means = self.means_alone(coarse)
             z, guess = z - (1 - _column(times / TIMES, z)) * means, guess + means
-        return guess + (passed[:, :, None, None, None] + gate) * z
+        estimate: Tensor = guess + (passed[:, :, None, None, None] + gate) * z
+        return estimate
 
     def means_alone(self, coarse: Tensor) -> Tensor:
         """An estimate of x from block means alone: each cell is its block's mean, folded."""

@@ -18,7 +18,8 @@ from torch.nn import functional
 from medil.anatomy.classes import BRAIN, LabelMap
 from medil.anatomy.network import TissueNet
 from medil.anatomy.segmenter import segment
-from medil.data.manifest import Entry, fetch, local_entries
+from medil.data.manifest import fetch, local_entries
+from medil.data.schema import Entry
 from medil.diffusion.latents import Encoded, LatentSet, cache_of, latent_box, latents_in
 from medil.errors import InputError
 from medil.grid import Grid

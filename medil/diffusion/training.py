@@ -70,8 +70,8 @@ class FlowLearner(Learner):
 
     @classmethod
     def from_source(
-        cls, config: FlowRun, out: Path, source: Path | None, seed: int, earlier: dict | None,
-        fabric: Any, workers: int,
+        cls, config: FlowRun, out: Path, source: Path | None, seed: int,
+        earlier: dict[str, Any] | None, fabric: Any, workers: int,
     ) -> Self:  # fmt: skip
         """Draw heads, encode them with the autoencoder of the weights `source`, or a release."""
         model = autoencoder_of(out, config.preset, source, resume=earlier is not None)
@@ -97,7 +97,8 @@ class FlowLearner(Learner):
         def part_loss(index: int, count: int) -> Tensor:
             part = [[t.chunk(count)[index] for t in level] for level in levels]
             with training_precision(fabric.device, settings.bf16):
-                return model(*part)
+                loss: Tensor = model(*part)
+            return loss
 
         record = take_step(model, optimiser, settings, fabric, part_loss)
         return record | {"voxels": sum(level[0].numel() for level in levels)}
@@ -130,7 +131,7 @@ class FlowLearner(Learner):
         same = earlier.known.autoencoder_id == flow.known.autoencoder_id
         run.begin_from(earlier, whole=own is flow, same_latents=same)
 
-    def save_weights(self, ema: nn.Module, path: Path, facts: dict) -> None:
+    def save_weights(self, ema: nn.Module, path: Path, facts: dict[str, Any]) -> None:
         """Write the averaged weights in half precision, with configuration and statistics."""
         save_flow(ema, self.config, path, facts)
 
@@ -236,7 +237,7 @@ def _levels(flow: LatentFlow) -> list[LatentFlow]:
 # Weights in and out
 
 
-def save_flow(flow: Any, config: FlowRun, path: Path, facts: dict) -> Path:
+def save_flow(flow: Any, config: FlowRun, path: Path, facts: dict[str, Any]) -> Path:
     """Write a flow's weights, configuration, grid, ranges, and the id of its autoencoder."""
     known: LatentStatistics = flow.known
     about = {

@@ -61,7 +61,7 @@ def unpack(stream: bytes, syntax: Any, shape: tuple[int, int], dtype: np.dtype) 
     n_bytes = math.prod(shape) * dtype.itemsize
     if n_bytes > SMALL_BYTES and n_bytes > MOST_RATIO * len(stream):
         raise InputError(f"says that {len(stream):,} bytes hold {n_bytes:,} bytes of pixels.")
-    pixels = getattr(imagecodecs, DECODERS[syntax])(stream)
+    pixels: np.ndarray = getattr(imagecodecs, DECODERS[syntax])(stream)
     if pixels.shape != shape or pixels.dtype.itemsize > dtype.itemsize:
         raise InputError("has compressed pixels of another kind than its header says.")
     return pixels.astype(dtype)

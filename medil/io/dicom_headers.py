@@ -125,7 +125,7 @@ def _files(place: Path) -> tuple[list[Path], int]:
     return sorted(Path(path) for path in regular), len(unusable)
 
 
-def _walk(folder: Path) -> Iterator[os.DirEntry]:
+def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
     """All that is no folder in a folder and its folders; nothing hidden, no linked folder."""
     folders = [os.fspath(folder)]
     while folders:

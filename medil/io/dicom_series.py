@@ -50,7 +50,7 @@ def by_series(headers: Sequence[Header]) -> dict[str, list[Header]]:
     return found
 
 
-def series_label(files: Sequence[Header], shared: Counter) -> str:
+def series_label(files: Sequence[Header], shared: Counter[int | None]) -> str:
     """Such as ``4 (MR, 256 x 256, 120 images)``; the UID where a number does not tell apart.
 
     `shared` counts the numbers of all series.

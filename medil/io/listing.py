@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -116,7 +116,8 @@ def _add_folder(found: Found, folder: Path, suffix: str) -> None:
         _add_bids(found, folder, suffix)
         return
     paths: list[Path] = []
-    for level in (folder.iterdir, lambda: _below(folder)):
+    levels: list[Callable[[], Iterable[Path]]] = [folder.iterdir, lambda: _below(folder)]
+    for level in levels:
         paths = _shown(level())
         if any(map(has_suffix, paths)):
             break
@@ -240,7 +241,7 @@ def _missing(table: Path, row: Row) -> str:
     return ""
 
 
-def _images_of(found: Found, table: Path, row: Row, scans: Counter) -> list[Listed]:
+def _images_of(found: Found, table: Path, row: Row, scans: Counter[str]) -> list[Listed]:
     """The image of a line, or the series of its DICOM folder, under the subject of the line.
 
     `scans` counts the lines of each subject: the subject names its scan if it has one alone.

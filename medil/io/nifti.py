@@ -115,7 +115,8 @@ def _mgh_header(file: io.BufferedIOBase, notes: list[str]) -> tuple[Any, int]:
 def _nifti_header(file: io.BufferedIOBase, notes: list[str]) -> tuple[Any, int]:
     """The header of a NIfTI file, mended as other readers do, and where voxels begin."""
     start = file.read(nib.Nifti2Header.sizeof_hdr)
-    kinds = [k for k in (nib.Nifti1Header, nib.Nifti2Header) if k.may_contain_header(start)]
+    both: tuple[Any, ...] = nib.Nifti1Header, nib.Nifti2Header
+    kinds = [kind for kind in both if kind.may_contain_header(start)]
     if not kinds:
         raise ValueError("it has no NIfTI header")
     raw = kinds[0](start[: kinds[0].sizeof_hdr], check=False)
@@ -150,7 +151,9 @@ def _keep_forms(raw: Any, header: Any, notes: list[str]) -> None:
             notes.append(f"the qform's quaternion has length {length:g}: 1 is assumed.")
 
 
-def _meaning(header: Any, shape: tuple, notes: list[str]) -> tuple[Grid, float, float]:
+def _meaning(
+    header: Any, shape: tuple[int, int, int], notes: list[str]
+) -> tuple[Grid, float, float]:
     """The grid in mm, slope and intercept of a header; adds what had to be assumed."""
     if isinstance(header, nib.MGHImage.header_class):
         return Grid(shape, header.get_affine()), 1.0, 0.0
@@ -207,7 +210,7 @@ def place_from_json(kind: str, grid: Grid, fields: dict[str, Any]) -> Source:
         grid: In the order of the file.
         fields: What `place_to_json` gave.
     """
-    header = (nib.Nifti2Header if kind == "nifti2" else nib.Nifti1Header)()
+    header: Any = nib.Nifti2Header() if kind == "nifti2" else nib.Nifti1Header()
     header.set_data_shape(grid.shape)
     for name, value in fields.items():
         header[name] = value
@@ -253,7 +256,7 @@ def nifti_image(
     known = source if source and source.kind.startswith("nifti") else None
     header = known.header if known else None
     wide = max(grid.shape) > MAX_NIFTI1_SIZE or isinstance(header, nib.Nifti2Header)
-    image_class = nib.Nifti2Image if wide else nib.Nifti1Image
+    image_class: Any = nib.Nifti2Image if wide else nib.Nifti1Image
     if known and _keeps_grid(grid, known):
         image = image_class(stored, None, header)
     else:

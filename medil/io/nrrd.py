@@ -67,7 +67,7 @@ def read_nrrd(path: Path, volume_index: int | None) -> tuple[np.ndarray, Source]
     return stored, source
 
 
-def _header(file: io.BufferedIOBase) -> dict:
+def _header(file: io.BufferedIOBase) -> dict[str, Any]:
     """The fields of a header; the file is behind it.
 
     Raises:
@@ -84,7 +84,7 @@ def _header(file: io.BufferedIOBase) -> dict:
     if any(b":" not in line and not line.startswith(b"#") for line in lines[1:]):
         raise ValueError("a line of its header is no field")
     try:
-        header = _pynrrd().read_header(lines)
+        header: dict[str, Any] = _pynrrd().read_header(lines)
     except (TypeError, ValueError) as error:
         raise ValueError("a field of its header holds no numbers where it should") from error
     if missing := [name for name in REQUIRED if name not in header]:
@@ -96,7 +96,7 @@ def _header(file: io.BufferedIOBase) -> dict:
     return header
 
 
-def _data(header: dict, file: io.BufferedIOBase, path: Path) -> np.ndarray:
+def _data(header: dict[str, Any], file: io.BufferedIOBase, path: Path) -> np.ndarray:
     """The voxels behind the header, or in a file that it names."""
     name = header.get("data file", header.get("datafile"))
     fields = {k: v for k, v in header.items() if k not in ELSEWHERE}
@@ -118,13 +118,14 @@ def _data(header: dict, file: io.BufferedIOBase, path: Path) -> np.ndarray:
     return _voxels(fields | {"encoding": "raw"}, io.BytesIO(content))
 
 
-def _voxels(fields: dict, file: Any) -> np.ndarray:
+def _voxels(fields: dict[str, Any], file: Any) -> np.ndarray:
     try:
-        return _pynrrd().read_data(fields, file)
+        voxels: np.ndarray = _pynrrd().read_data(fields, file)
     except KeyError as error:
         raise InputError(f"the type {printable(fields['type'])!r} is unknown.") from error
     except TypeError as error:
         raise ValueError("a field of its header does not hold what it should") from error
+    return voxels
 
 
 def _beside(path: Path, name: str) -> Path:
@@ -143,18 +144,18 @@ def _beside(path: Path, name: str) -> Path:
     return place
 
 
-def _is_spatial(header: dict) -> list[bool]:
+def _is_spatial(header: dict[str, Any]) -> list[bool]:
     """Which axes lie in space: those with a direction, or a spacing, or else the first three."""
     n_axes = int(header["dimension"])
     if "space directions" in header:
         rows = header["space directions"]
         return [r is not None and bool(np.isfinite(np.asarray(r, float)).all()) for r in rows]
     if "spacings" in header:
-        return np.isfinite(np.asarray(header["spacings"], float)).tolist()
+        return [bool(np.isfinite(mm)) for mm in np.asarray(header["spacings"], float)]
     return [i < 3 for i in range(n_axes)]
 
 
-def _space_first(data: np.ndarray, header: dict) -> tuple[np.ndarray, dict]:
+def _space_first(data: np.ndarray, header: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
     """Move axes that are not spatial (a list of volumes) behind the spatial ones."""
     spatial = _is_spatial(header)
     if len(spatial) == data.ndim == 3 and not all(spatial):
@@ -169,7 +170,7 @@ def _space_first(data: np.ndarray, header: dict) -> tuple[np.ndarray, dict]:
     return data.transpose(order), header
 
 
-def _only_space(header: dict) -> dict:
+def _only_space(header: dict[str, Any]) -> dict[str, Any]:
     """The header of one volume: per-axis fields cut to the three spatial axes."""
     header = {k: v for k, v in header.items() if k not in ("thicknesses", "axis mins", "axis maxs")}
     for key in ("kinds", "spacings", "space directions", "centerings", "labels", "units"):
@@ -178,7 +179,7 @@ def _only_space(header: dict) -> dict:
     return header
 
 
-def _signs(header: dict) -> tuple[int, int, int]:
+def _signs(header: dict[str, Any]) -> tuple[int, int, int]:
     space = str(header.get("space", LPS)).lower()
     full = {"ras": "right-anterior-superior", "las": "left-anterior-superior", "lps": LPS}
     space = full.get(space, space)
@@ -187,14 +188,14 @@ def _signs(header: dict) -> tuple[int, int, int]:
     return SIGNS_TO_RAS[space]
 
 
-def _mm_per_unit(header: dict) -> float:
+def _mm_per_unit(header: dict[str, Any]) -> float:
     units = {str(u).strip('"') for u in header.get("space units", ["mm"])}
     if len(units) > 1 or not units <= set(MM_PER_UNIT):
         raise InputError(f"the space units {sorted(units)} are not one of {list(MM_PER_UNIT)}.")
     return MM_PER_UNIT[units.pop()]
 
 
-def _affine(header: dict) -> tuple[np.ndarray, tuple[str, ...]]:
+def _affine(header: dict[str, Any]) -> tuple[np.ndarray, tuple[str, ...]]:
     """[4, 4] voxel to RAS+ in mm, and what had to be assumed to get it."""
     affine, notes = np.eye(4), []
     if "space directions" in header:

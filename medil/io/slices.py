@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,8 +58,8 @@ class Slice:
     dtype: np.dtype
     slope: float
     inter: float
-    kind: tuple
-    order: tuple
+    kind: tuple[Any, ...]
+    order: tuple[Any, ...]
 
     @property
     def normal(self) -> np.ndarray:
@@ -200,7 +201,7 @@ def _step(slices: Sequence[Slice]) -> np.ndarray:
             f"are {usual:.4g} mm apart."
         )
     origins = np.array([s.origin_mm for s in slices])
-    step = (origins[-1] - origins[0]) / (len(slices) - 1)
+    step: np.ndarray = (origins[-1] - origins[0]) / (len(slices) - 1)
     aside = np.linalg.norm(origins - origins[0] - np.arange(len(slices))[:, None] * step, axis=1)
     k = int(aside.argmax())
     if aside[k] > max(ASIDE * usual, 2 * SAME_MM):

@@ -80,7 +80,8 @@ class Source:
 def nifti_units(header: Any) -> tuple[str, str]:
     """Units of space and time; unknown where the header holds a number that means nothing."""
     try:
-        return header.get_xyzt_units()
+        units: tuple[str, str] = header.get_xyzt_units()
+        return units
     except KeyError:
         return "unknown", "unknown"
 

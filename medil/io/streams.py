@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -129,7 +130,7 @@ class Deflated(io.RawIOBase):
         """Always."""
         return True
 
-    def write(self, data) -> int:
+    def write(self, data: Any) -> int:
         """Compress bytes behind those before."""
         self.file.write(self.deflate.compress(data))
         return len(data)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,8 @@ BLOCK = 32  # results of the last axis in one dense product
 SLAB_NUMBERS = 2**19  # coefficients rendered at a time, so that they stay in the cache
 SLAB_NUMBERS_CUDA = 2**28  # likewise on a GPU, which small tasks leave idle
 
+Like = tuple[torch.dtype, torch.device]
+
 
 class Band:
     """A map along one axis: matrix [n_out, J, n_in] float64, most of it zero."""
@@ -40,12 +43,12 @@ class Band:
     @property
     def density(self) -> float:
         """The share of its numbers that are not zero."""
-        return self.n_entries / self.matrix.size
+        return self.n_entries / int(self.matrix.size)
 
     @property
     def growth(self) -> float:
         """Numbers after the map for every number before it."""
-        return self.n_out / (self.n_functions * self.n_in)
+        return float(self.n_out / (self.n_functions * self.n_in))
 
     def window(self, start: int, stop: int) -> tuple[int, int]:
         """The run of inputs that the results `start` ... `stop` depend on, never empty."""
@@ -85,7 +88,7 @@ def part_from(band: Band, start: int, stop: int) -> tuple[Band, int, int]:
 
 @lru_cache(maxsize=32)
 def _pattern(
-    band: Band, groups: int, inner: int, adjoint: bool, like: tuple
+    band: Band, groups: int, inner: int, adjoint: bool, like: Like
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The rows that each result adds up, for `embedding_bag`: index, offsets, weights."""
     kinds: np.ndarray
@@ -116,7 +119,7 @@ def _pattern(
 
 
 @lru_cache(maxsize=32)
-def _dense(band: Band, adjoint: bool, like: tuple) -> Tensor:
+def _dense(band: Band, adjoint: bool, like: Like) -> Tensor:
     """The dense matrix of a map of one function."""
     matrix = band.matrix[:, 0].T if adjoint else band.matrix[:, 0]
     return torch.tensor(matrix, dtype=like[0], device=like[1])
@@ -187,7 +190,7 @@ def _cut(band: Band, adjoint: bool) -> list[tuple[int, int, int, int]]:
 
 
 @lru_cache(maxsize=64)
-def _blocks(band: Band, adjoint: bool, like: tuple) -> list[Block]:
+def _blocks(band: Band, adjoint: bool, like: Like) -> list[Block]:
     """Slices of results and of inputs, and the matrix [inputs, results] of each function."""
     dtype, device = like
     blocks = []
@@ -307,7 +310,7 @@ class Separable(torch.autograd.Function):
     """`render` or `collect`, each the other's gradient."""
 
     @staticmethod
-    def forward(ctx, values: Tensor, bands: tuple[Band, ...], adjoint: bool) -> Tensor:
+    def forward(ctx: Any, values: Tensor, bands: tuple[Band, ...], adjoint: bool) -> Tensor:
         """Apply one of them, never in reduced precision."""
         ctx.bands, ctx.adjoint = bands, adjoint
         with torch.autocast(values.device.type, enabled=False):
@@ -317,6 +320,12 @@ class Separable(torch.autograd.Function):
             return render(values, bands, len(values), slab_numbers(values))
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         """The transpose, which has a gradient itself."""
-        return Separable.apply(grad, ctx.bands, not ctx.adjoint), None, None
+        return separable(grad, ctx.bands, not ctx.adjoint), None, None
+
+
+def separable(values: Tensor, bands: tuple[Band, ...], adjoint: bool = False) -> Tensor:
+    """`render`, or `collect` where `adjoint`, with gradients of any order."""
+    apply: Callable[..., Tensor] = Separable.apply
+    return apply(values, bands, adjoint)

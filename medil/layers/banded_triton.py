@@ -97,16 +97,17 @@ def terms(
 
 
 @lru_cache(maxsize=1)
-def _kernel():
+def _kernel() -> Any:
     """The kernel; made when it is first needed, since a CPU build of torch has no Triton."""
     free = ["positions", "tail", "results", "kinds", "group", "row", "n_terms"]
     return triton.jit(do_not_specialize=free)(_sum_terms)
 
 
 def _sum_terms(
-    values, out, offset, weight, positions, tail, results, kinds, group, row, n_terms,
+    values: Any, out: Any, offset: Any, weight: Any, positions: Any, tail: Any, results: Any,
+    kinds: Any, group: Any, row: Any, n_terms: Any,
     LAST: tl.constexpr, POSITIONS: tl.constexpr, RESULTS: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """A tile of results along the axis times positions beside it; the last axis runs fastest."""
     p = tl.program_id(0) * POSITIONS + tl.arange(0, POSITIONS)
     o = tl.program_id(1) * RESULTS + tl.arange(0, RESULTS)
@@ -160,18 +161,18 @@ def mixed(weight: Tensor, values: Tensor, bias: Tensor) -> Tensor:
 
 def _padded(size: int) -> int:
     """The next power of two, from 16 on: what programs and matrix units take."""
-    return max(16, triton.next_power_of_2(size))
+    return max(16, int(triton.next_power_of_2(size)))
 
 
 @lru_cache(maxsize=1)
-def _mix_kernel():
+def _mix_kernel() -> Any:
     return triton.jit(do_not_specialize=["count", "row", "n_in", "n_out"])(_mix)
 
 
 def _mix(
-    weight, values, bias, out, count, row, n_in, n_out,
+    weight: Any, values: Any, bias: Any, out: Any, count: Any, row: Any, n_in: Any, n_out: Any,
     IN: tl.constexpr, OUT: tl.constexpr, TILE: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """All results at a tile of positions."""
     n = (tl.program_id(0) * TILE + tl.arange(0, TILE)).to(tl.int64)
     c, o = tl.arange(0, IN), tl.arange(0, OUT)

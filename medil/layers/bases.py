@@ -88,9 +88,9 @@ def _cubic_integral(delta: np.ndarray) -> np.ndarray:
     """The antiderivative that vanishes at 0, where the spline is even."""
     far = np.abs(delta)
     near = far * (2 / 3 - far**2 / 3 + far**3 / 8)
-    return (np.sign(delta) * np.where(far < 1, near, 0.5 - (2 - far).clip(min=0) ** 4 / 24))[
-        ..., None
-    ]
+    beyond = 0.5 - (2 - far).clip(min=0) ** 4 / 24
+    area: np.ndarray = np.sign(delta) * np.where(far < 1, near, beyond)
+    return area[..., None]
 
 
 @cache
@@ -116,4 +116,5 @@ def cell_average(basis: Basis, delta: np.ndarray, width: float) -> np.ndarray:
     """
     if width == 0:
         return basis.value(torch.from_numpy(np.asarray(delta))).numpy()
-    return (basis.integral(delta + width / 2) - basis.integral(delta - width / 2)) / width
+    area: np.ndarray = basis.integral(delta + width / 2) - basis.integral(delta - width / 2)
+    return area / width

@@ -112,7 +112,8 @@ class ResidualBlock(nn.Module):
         return cast(nn.Conv3d, self.body[-1])
 
     def forward(self, x: Tensor) -> Tensor:  # [B, C, D, H, W] -> the same
-        return x + self.body(x)
+        y: Tensor = x + self.body(x)
+        return y
 
 
 def residual_blocks(channels: int, depth: int) -> nn.Sequential:

@@ -251,4 +251,5 @@ def render_points(
         lambda cell, delta: wave_points(*flat, cell, delta).mT, nodes, points_mm.flatten(0, 1),
         frequency,
     )  # fmt: skip
-    return values.unflatten(-1, points_mm.shape[:2]).mean(-1)
+    mean: Tensor = values.unflatten(-1, points_mm.shape[:2]).mean(-1)
+    return mean

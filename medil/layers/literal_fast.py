@@ -153,7 +153,7 @@ class RowPlane:
             wave = torch.addcmul(even * z_real[cell], odd, z_imag[cell])  # [R, 2 W, 2K]
             values.append(self.layers(wave.flatten(0, 1)).unflatten(0, (stop - start, -1)))
         weighed = torch.cat(values).to(geometry.weight) * geometry.weight  # [2 H, 2 W, C]
-        rows = weighed.unflatten(1, (-1, 2)).sum(2)  # both cells along z
+        rows: Tensor = weighed.unflatten(1, (-1, 2)).sum(2)  # both cells along z
         plane = rows.new_zeros(geometry.voxels[1], *rows.shape[1:])
         return plane.index_add(0, geometry.y_voxel, rows)  # both cells along y
 
@@ -216,4 +216,5 @@ def _render_one(
 
 def channels_last(plane: Tensor) -> Tensor:
     """[C, h, w] -> [h, w, C], by way of one matrix, which is transposed a few times faster."""
-    return plane.flatten(1).contiguous().T.contiguous().unflatten(0, plane.shape[1:])
+    last: Tensor = plane.flatten(1).contiguous().T.contiguous().unflatten(0, plane.shape[1:])
+    return last

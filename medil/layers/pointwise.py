@@ -103,7 +103,9 @@ class PointOperator(nn.Module, ABC):
     def forward(self, features: Tensor, nodes: Grid, voxels: Grid) -> Tensor:
         """[B, C, d, h, w] on `nodes` -> [B, channels_out, D, H, W] on `voxels`."""
         points_mm = centres_mm(voxels).reshape(-1, 3)
-        return self.at(features, nodes, points_mm, voxels.edges_mm).unflatten(-1, voxels.shape)
+        values = self.at(features, nodes, points_mm, voxels.edges_mm)
+        image: Tensor = values.unflatten(-1, voxels.shape)
+        return image
 
 
 def is_fast(nodes: Grid, voxels: Grid, features: Tensor) -> bool:
@@ -162,7 +164,8 @@ class WaveMLP(PointOperator):
         def answer(cell: Tensor, delta: Tensor) -> Tensor:
             angle = torch.pi * (turns(cell, delta) + phase)
             wave = torch.cat([angle.cos(), angle.sin()], dim=-1)  # [..., Q, 2K]
-            return self.mlp(amplitude.index_select(1, cell) * wave)
+            values: Tensor = self.mlp(amplitude.index_select(1, cell) * wave)
+            return values
 
         return local_ensemble(answer, nodes, points_mm, amplitude)
 
@@ -193,7 +196,8 @@ class LiteralLTE(WaveMLP):
 
         def turned(cell: Tensor, delta: Tensor) -> Tensor:
             f = rows.index_select(1, cell).unflatten(-1, (-1, 3))  # [B, Q, K, 3]
-            return (f * delta[:, None]).sum(-1)
+            half_turns: Tensor = (f * delta[:, None]).sum(-1)
+            return half_turns
 
         return turned
 
@@ -252,7 +256,9 @@ class LIIF(PointOperator):
             # Distances in units of half a cell, as in LIIF.
             place = torch.cat([2 * delta, size.expand_as(delta)], dim=-1)  # [Q, 6]
             near = rows.index_select(1, cell)
-            return self.mlp(torch.cat([near, place.expand(len(near), -1, -1)], dim=-1))
+            told = torch.cat([near, place.expand(len(near), -1, -1)], dim=-1)
+            values: Tensor = self.mlp(told)
+            return values
 
         return local_ensemble(answer, nodes, points_mm, rows)
 
@@ -313,7 +319,8 @@ class SkipLTE(PointOperator):
             along = delta.repeat(1, len(phase) // 3)  # [Q, 3K]
             angle = torch.pi * (frequency.index_select(1, cell) * along + phase)
             wave = torch.cat([angle.cos(), angle.sin()], dim=-1)
-            return self.mlp(amplitude.index_select(1, cell) * wave)
+            values: Tensor = self.mlp(amplitude.index_select(1, cell) * wave)
+            return values
 
         skip = self.skip.at(features, nodes, points_mm, edges_mm)
         return local_ensemble(answer, nodes, points_mm, amplitude) + skip

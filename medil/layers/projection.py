@@ -18,7 +18,7 @@ from torch import Tensor
 
 from medil.grid import Grid, centres_mm, points_to_index
 from medil.layers import banded_triton as gpu
-from medil.layers.banded import Band, Separable, part_from, plan, render, slab_numbers
+from medil.layers.banded import Band, part_from, plan, render, separable, slab_numbers
 from medil.layers.bases import Basis, cell_average
 from medil.layers.blocks import at_least_float
 
@@ -101,9 +101,11 @@ def synthesise(coefficients: Tensor, basis: Basis, nodes: Grid, voxels: Grid) ->
     if bands is None:
         points = centres_mm(voxels).reshape(-1, 3)
         values = synthesise_points(coefficients, basis, nodes, points, voxels.edges_mm)
-        return values.unflatten(-1, voxels.shape)
-    image = Separable.apply(coefficients.flatten(0, 1), bands, False)
-    return image.unflatten(0, coefficients.shape[:2])
+        at_points: Tensor = values.unflatten(-1, voxels.shape)
+        return at_points
+    image = separable(coefficients.flatten(0, 1), bands)
+    rendered: Tensor = image.unflatten(0, coefficients.shape[:2])
+    return rendered
 
 
 def synthesise_features(
@@ -141,7 +143,8 @@ def synthesise_features(
             whole = amplitudes(0, nodes.shape[0]).unflatten(0, (batch, -1))
             return synthesise(whole, basis, nodes, voxels)
         image = render(amplitudes, bands, batch * len(weight) // j**3, slab_numbers(features))
-    return image.unflatten(0, (batch, -1))
+    rendered: Tensor = image.unflatten(0, (batch, -1))
+    return rendered
 
 
 def _mixed(weight: Tensor, values: Tensor, bias: Tensor) -> Tensor:
@@ -190,8 +193,9 @@ def analyse(values: Tensor, basis: Basis, voxels: Grid, nodes: Grid) -> Tensor:
     """
     bands = _bands(basis, nodes, voxels, mean=True)
     assert bands is not None, "analysis needs parallel grids"
-    coefficients = Separable.apply(at_least_float(values).flatten(0, 1), bands, True)
-    return coefficients.unflatten(0, values.shape[:2])
+    coefficients = separable(at_least_float(values).flatten(0, 1), bands, adjoint=True)
+    analysed: Tensor = coefficients.unflatten(0, values.shape[:2])
+    return analysed
 
 
 @lru_cache(maxsize=48)
@@ -285,11 +289,11 @@ def least_squares_slabs(
     which lies on `voxels`.
     """
     x, y, z = _projection(basis, nodes, voxels, ridge)
-    total = None
+    total: Tensor | None = None
     for start, values in slabs:
         band, first, last = part_from(x, start, start + values.shape[2])
         flat = at_least_float(values).flatten(0, 1)[:, None, None, None]
-        added = Separable.apply(flat, (band, y, z), False).unflatten(0, values.shape[:2])
+        added: Tensor = separable(flat, (band, y, z)).unflatten(0, values.shape[:2])
         if band is x:
             return added
         total = added.new_zeros(*added.shape[:2], *nodes.shape) if total is None else total

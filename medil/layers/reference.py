@@ -7,7 +7,7 @@ time, in Python floats; read it beside the papers.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise, product
 
 import numpy as np
@@ -43,7 +43,7 @@ def mean_over_cell(j: int, delta: float, width: float) -> float:
         lambda d: max(0.0, 1 - abs(d)) * mode(j, d), low, high, points=kinks or None,
         epsabs=1e-13, epsrel=1e-13, limit=200,
     )  # fmt: skip
-    return area / width
+    return float(area / width)
 
 
 def integrated_lte(
@@ -103,14 +103,15 @@ def separable(coefficients: np.ndarray, matrices: list[np.ndarray]) -> np.ndarra
     Coefficients [J, J, J, d, h, w] and a matrix [voxels, J, nodes] for each axis, such as
     `medil.layers.projection.axis_matrix`, give [D, H, W].
     """
-    return np.einsum("abcxyz,Xax,Yby,Zcz->XYZ", coefficients, *matrices, optimize=True)
+    image: np.ndarray = np.einsum("abcxyz,Xax,Yby,Zcz->XYZ", coefficients, *matrices, optimize=True)
+    return image
 
 
 def literal_lte(
     amplitude: np.ndarray,
     frequency: np.ndarray,
     phase_weight: np.ndarray,
-    mlp,
+    mlp: Callable[[np.ndarray], np.ndarray],
     nodes: Grid,
     voxels: Grid,
     voxel: tuple[int, int, int],
@@ -235,7 +236,11 @@ def wave_over_cell(frequency: np.ndarray, delta: float, width: float) -> np.ndar
 
 
 def liif(
-    features: np.ndarray, mlp, nodes: Grid, voxels: Grid, voxel: tuple[int, int, int]
+    features: np.ndarray,
+    mlp: Callable[[np.ndarray], np.ndarray],
+    nodes: Grid,
+    voxels: Grid,
+    voxel: tuple[int, int, int],
 ) -> np.ndarray:
     """LIIF (Chen et al. 2021, Eq. 4) in 3-D, at one voxel.
 

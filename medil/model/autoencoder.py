@@ -160,12 +160,12 @@ class MedIL(LatentAutoencoder):
 
     # Weights files name the parts of the networks as release 0.6.0 did
 
-    def state_dict(self, *args, **kwargs):
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The state of the module, under the names of weights files."""
         state = super().state_dict(*args, **kwargs)
         return {_renamed(WEIGHT_NAMES, key): value for key, value in state.items()}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], *args, **kwargs):
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Load the state of the module, from the names of weights files."""
         names = {theirs: ours for ours, theirs in WEIGHT_NAMES.items()}
         state = {_renamed(names, key): value for key, value in state_dict.items()}
@@ -176,11 +176,13 @@ class MedIL(LatentAutoencoder):
     def encode_features(self, images: Tensor, grid: Grid, latent_grid: Grid) -> Tensor:
         """[B, channels_in, D, H, W] on `grid` -> [B, 2 C, d, h, w] on `latent_grid`."""
         features = self.encoder.stem(images, grid, self.fine_grid(latent_grid))
-        return next(self.encoder(iter([features]), WHOLE))
+        numbers: Tensor = next(self.encoder(iter([features]), WHOLE))
+        return numbers
 
     def decode_features(self, z: Tensor) -> Tensor:
         """[B, C, d, h, w] latents -> [B, width_fine, f d, f h, f w] features on the fine grid."""
-        return next(self.decoder(iter([z * self.latent_gain]), WHOLE))
+        features: Tensor = next(self.decoder(iter([z * self.latent_gain]), WHOLE))
+        return features
 
     def decode_residual(self, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
         """[B, C, d, h, w] on `latent_grid` -> [B, 1, D, H, W] on `grid`."""
@@ -188,7 +190,9 @@ class MedIL(LatentAutoencoder):
 
     def render_features(self, features: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
         """[B, width_fine, f d, f h, f w] on the fine grid -> [B, 1, D, H, W] on `grid`."""
-        return self.decoder.render(at_least_float(features), self.fine_grid(latent_grid), grid)
+        nodes = self.fine_grid(latent_grid)
+        residual: Tensor = self.decoder.render(at_least_float(features), nodes, grid)
+        return residual
 
     # Volumes
 
@@ -238,7 +242,8 @@ class MedIL(LatentAutoencoder):
             nodes, dropped, kept = stem_nodes(self, cells, *piece)
             block, voxels = support(volume.grid, nodes, self.encoder.stem.reach)
             images = self.encoder_input(read(block), projected, voxels, cells)
-            return self.encoder.stem(images, voxels, nodes).narrow(2, dropped, kept)
+            analysed: Tensor = self.encoder.stem(images, voxels, nodes)
+            return analysed.narrow(2, dropped, kept)
 
         course = Course(0)
         coded = self.encoder(map(features, cuts(cells.shape[0], planes)), course)

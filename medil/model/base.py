@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,7 +113,7 @@ class LatentAutoencoder(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.weights_id = ""  # digest of trained weights
-        self.facts: dict = {}  # of the run that trained them
+        self.facts: dict[str, Any] = {}  # of the run that trained them
         self.channels_in = 2 if config.closed_form else 1  # of what `encode_features` takes
         self.splines = SplineShortcut(config)
         gain = torch.full((config.latent_channels, 1, 1, 1), DETAIL_GAIN)

@@ -61,12 +61,13 @@ def planes_to_encode(model: Any, grid: Grid, latent_grid: Grid, memory_bytes: in
     def bytes_of(planes: int) -> float:
         nodes, _, _ = stem_nodes(model, latent_grid, (size - planes) // 2, planes)
         _, voxels = support(grid, nodes, model.encoder.stem.reach)
-        return (
+        n_bytes: float = (
             (VOXEL_BYTES + model.encoder.stem.bytes_per_voxel) * voxels.n_voxels
             + VOXEL_BYTES * min(grid.n_voxels, SLAB_VOXELS)  # of the projection
             + 4 * (2 * functions + c.width_encoder) * nodes.n_voxels
             + _network_bytes(c, latent_grid, 0, planes, c.width_encoder)
         )
+        return n_bytes
 
     candidates = _halved(min(_most_planes(size), size))
     return choose(candidates, bytes_of, memory_bytes, "encoding this image")
@@ -96,12 +97,13 @@ def planes_and_rows(
         _, nodes = support(fine, slab, model.decoder.render.reach)
         in_window = nodes.shape[along] + planes * c.fine_per_latent
         plane = fine.n_voxels // fine.shape[along]
-        return (
+        n_bytes: float = (
             VOXEL_BYTES * slab.n_voxels
             + 4 * channels * nodes.n_voxels
             + 6 * c.width_fine * plane * in_window
             + _network_bytes(c, cells, along, planes, c.width_fine)
         )
+        return n_bytes
 
     most = max(1, min(size, SLAB_VOXELS * size // target.n_voxels, MOST_ROWS))
     pairs = zip(_halved(_most_planes(cells.shape[along])), _halved(most), strict=True)

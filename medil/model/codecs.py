@@ -196,7 +196,9 @@ def _snapped(size: float) -> float:
 
 
 def _radius(per_axis: Sequence[np.ndarray]) -> np.ndarray:
-    return np.sqrt(per_axis[0] ** 2 + per_axis[1] ** 2 + per_axis[2] ** 2)  # [D, H, W]
+    squared = per_axis[0] ** 2 + per_axis[1] ** 2 + per_axis[2] ** 2
+    radius: np.ndarray = np.sqrt(squared)  # [D, H, W]
+    return radius
 
 
 def _lowest(key: np.ndarray, tie_key: np.ndarray, n_numbers: int) -> np.ndarray:
@@ -206,7 +208,7 @@ def _lowest(key: np.ndarray, tie_key: np.ndarray, n_numbers: int) -> np.ndarray:
     if n_numbers >= flat.size:
         return np.ones(key.shape, dtype=bool)
     last = np.partition(flat, n_numbers - 1)[n_numbers - 1]
-    keep = flat < last
+    keep: np.ndarray = flat < last
     tied = np.flatnonzero(flat == last)
     order = np.argsort(np.round(np.ravel(tie_key)[tied], 12), kind="stable")
     keep[tied[order][: n_numbers - int(keep.sum())]] = True

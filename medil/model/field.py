@@ -162,7 +162,8 @@ class Field:
             inside = list(block)
             inside[course.axis] = slice(None)
             near = window.view(first, stop)[:, :, inside[0], inside[1], inside[2]]
-            return decoder.render(at_least_float(near), nodes, slab)
+            values: Tensor = decoder.render(at_least_float(near), nodes, slab)
+            return values
 
         return residual
 
@@ -184,7 +185,9 @@ class Field:
 
     # At points
 
-    def at(self, points_mm: ArrayLike | Tensor, spacing_mm: float | tuple | None = None) -> Tensor:
+    def at(
+        self, points_mm: ArrayLike | Tensor, spacing_mm: float | tuple[float, ...] | None = None
+    ) -> Tensor:
         """The image at scattered points.
 
         Gradients flow to the points, and to a `latent.mean` that asks for them; where an

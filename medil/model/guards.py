@@ -146,8 +146,9 @@ def cell_kernel(width_vox: float) -> np.ndarray:
     """
     reach = math.ceil(width_vox / 2 - 0.5)
     places, half = np.arange(-reach, reach + 1), width_vox / 2
-    covered = np.minimum(places + 0.5, half) - np.maximum(places - 0.5, -half)
-    return covered / covered.sum()
+    covered: np.ndarray = np.minimum(places + 0.5, half) - np.maximum(places - 0.5, -half)
+    covered /= covered.sum()
+    return covered
 
 
 def consistent(
@@ -183,7 +184,8 @@ def projected(data: np.ndarray, grid: Grid, scan: np.ndarray, scan_grid: Grid) -
     """
     apart = np.asarray(scan, dtype=np.float64) - cell_average(data, grid, scan_grid)
     operators = [np.linalg.pinv(matrix) for matrix in averaging_matrices(grid, scan_grid)]
-    return np.asarray(data, dtype=np.float64) + apply_separable(apart, operators)
+    nearest: np.ndarray = np.asarray(data, dtype=np.float64) + apply_separable(apart, operators)
+    return nearest
 
 
 # What `medil reconstruct` offers
@@ -221,7 +223,8 @@ def smooth_spread(spread: np.ndarray, grid: Grid) -> np.ndarray:
 
     sigma_vox = [SMOOTH_MM / mm for mm in grid.spacing_mm]
     squares = ndimage.gaussian_filter(np.square(spread, dtype=float), sigma_vox, mode="nearest")
-    return np.sqrt(np.maximum(squares, 0))
+    rms: np.ndarray = np.sqrt(np.maximum(squares, 0))
+    return rms
 
 
 def _by_known_voxels(function: Callable[[np.ndarray], np.ndarray], volume: Volume) -> Volume:

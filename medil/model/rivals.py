@@ -138,7 +138,8 @@ class Resize(nn.Module):
         scale, shift = self.told(factor.log().to(x))[:, None, None, None].chunk(2)
         h = at_least_float(self.before(x) * (1 + scale) + shift)
         hats = local_fourier(0)  # one function an axis: linear interpolation
-        return self.after(synthesise(h[:, :, None, None, None], hats, grid, target))
+        resized: Tensor = self.after(synthesise(h[:, :, None, None, None], hats, grid, target))
+        return resized
 
 
 class ResizingAE(LatentAutoencoder):
@@ -175,14 +176,17 @@ class ResizingAE(LatentAutoencoder):
         middle = between(grid, latent_grid)
         h = self.encode_blocks[0](self.from_image(images))
         h = self.encode_blocks[1](self.shrink[0](h, grid, middle))
-        return self.to_latent(self.encode_blocks[2](self.shrink[1](h, middle, latent_grid)))
+        h = self.encode_blocks[2](self.shrink[1](h, middle, latent_grid))
+        numbers: Tensor = self.to_latent(h)
+        return numbers
 
     def decode_residual(self, z: Tensor, latent_grid: Grid, grid: Grid) -> Tensor:
         """[B, C, d, h, w] on `latent_grid` -> [B, 1, D, H, W] on `grid`."""
         middle = between(grid, latent_grid)
         h = self.decode_blocks[0](self.from_latent(z * self.latent_gain))
         h = self.decode_blocks[1](self.grow[0](h, latent_grid, middle))
-        return self.to_image(self.decode_blocks[2](self.grow[1](h, middle, grid)))
+        image: Tensor = self.to_image(self.decode_blocks[2](self.grow[1](h, middle, grid)))
+        return image
 
 
 def between(grid: Grid, latent_grid: Grid) -> Grid:

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -218,7 +218,7 @@ class Window:
             self.first += passed
 
 
-def under(context: Callable[[], AbstractContextManager], items: Iterator[T]) -> Iterator[T]:
+def under(context: Callable[[], AbstractContextManager[Any]], items: Iterator[T]) -> Iterator[T]:
     """Make each item inside a context, and leave the context while the item is used."""
     while True:
         with context():

@@ -52,7 +52,13 @@ def short_digest(sha256: str) -> str:
 
 
 def save_weights(
-    model: nn.Module, config: RunConfig, path: str | Path, facts: dict, *, half=True, force=False
+    model: nn.Module,
+    config: RunConfig,
+    path: str | Path,
+    facts: dict[str, Any],
+    *,
+    half: bool = True,
+    force: bool = False,
 ) -> Path:
     """Write weights with their configuration as .safetensors; `half` stores fp16, half the size.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +52,7 @@ def bias_field(volume: Volume, mask: Tensor) -> Tensor:
     return (field - field[seen].mean()).exp().float()
 
 
-def _image(sitk, data: Tensor, volume: Volume):
+def _image(sitk: ModuleType, data: Tensor, volume: Volume) -> Any:
     """[D, H, W] as an image of SimpleITK, whose arrays run the other way round."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(data.numpy().transpose(2, 1, 0)))
     image.SetSpacing([float(mm) for mm in volume.grid.spacing_mm])

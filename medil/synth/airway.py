@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,9 +45,11 @@ class Branch:
     @property
     def direction(self) -> np.ndarray:
         """[3] unit vector from start to end."""
-        return (self.end_mm - self.start_mm) / np.linalg.norm(self.end_mm - self.start_mm)
+        along_mm = self.end_mm - self.start_mm
+        unit: np.ndarray = along_mm / np.linalg.norm(along_mm)
+        return unit
 
-    def facts(self) -> dict:
+    def facts(self) -> dict[str, Any]:
         """The branch as plain numbers."""
         return {
             "generation": self.generation,
@@ -119,7 +122,8 @@ def distance_to_segment(points_mm: Tensor, start_mm: np.ndarray, end_mm: np.ndar
     along = torch.from_numpy(end_mm) - start
     offset = points_mm - start
     share = (offset @ along / along.dot(along)).clamp(0, 1)
-    return torch.linalg.vector_norm(offset - share[..., None] * along, dim=-1)
+    distance_mm: Tensor = torch.linalg.vector_norm(offset - share[..., None] * along, dim=-1)
+    return distance_mm
 
 
 def wall_mm(radius_mm: float) -> float:

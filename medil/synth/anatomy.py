@@ -277,7 +277,8 @@ def mni152_datasets() -> ModuleType:
     """
     with needs("data", "MNI152 comes with nilearn"):
         from nilearn import datasets
-    return datasets
+    loaders: ModuleType = datasets
+    return loaders
 
 
 @functools.cache  # reading it takes some ten seconds
@@ -315,7 +316,8 @@ def tissue_anatomy() -> Anatomy:
 def _cerebellum(grid: Grid) -> np.ndarray:
     """[D, H, W] bool: below a plane along MNI152's tentorium (read off the template)."""
     _, anterior_mm, superior_mm = centres_mm(grid).numpy().transpose(3, 0, 1, 2)
-    return (anterior_mm < -45) & (superior_mm < 0.3 * anterior_mm + 2)
+    low: np.ndarray = (anterior_mm < -45) & (superior_mm < 0.3 * anterior_mm + 2)
+    return low
 
 
 def _offset(t1: Tensor, shares: Tensor) -> Tensor:

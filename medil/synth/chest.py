@@ -189,7 +189,8 @@ def _ellipsoid_mm(points_mm: Tensor, centre: np.ndarray, half: np.ndarray) -> Te
     """[...]: about the distance from an ellipsoid, negative inside."""
     sizes = torch.from_numpy(half)
     scaled = (points_mm - torch.from_numpy(centre)) / sizes
-    return (scaled.norm(dim=-1) - 1) * float(sizes.min())
+    distance_mm: Tensor = (scaled.norm(dim=-1) - 1) * float(sizes.min())
+    return distance_mm
 
 
 def _lung_mm(points_mm: Tensor, body: Body) -> Tensor:

@@ -9,6 +9,7 @@ genus: the kind of bridge that surface reconstruction has to find and cut.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -195,7 +196,7 @@ class _Tori:
             )
         return nearest
 
-    def facts(self) -> list[dict]:
+    def facts(self) -> list[dict[str, Any]]:
         """Centre, axis and radii of each torus."""
         return [
             {

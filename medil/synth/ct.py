@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy import ndimage
 from torch import Tensor
 
@@ -67,7 +68,7 @@ def chest_subject(seed: int, index: int) -> Volume:
 
 def part(rng: np.random.Generator, phantom: Phantom) -> Grid:
     """A native grid of `SIDE_MM` around the end of a random airway."""
-    ends: Sequence = [branch["end_mm"] for branch in phantom.facts["branches"]]
+    ends: Sequence[ArrayLike] = [branch["end_mm"] for branch in phantom.facts["branches"]]
     middle_mm = np.array(ends[int(rng.integers(len(ends)))]) + rng.uniform(-15, 15, 3)
     in_plane_mm, slice_mm = (_log_uniform(rng, bounds) for bounds in (IN_PLANE_MM, SLICE_MM))
     spacing = np.array([in_plane_mm, in_plane_mm, slice_mm])

@@ -175,7 +175,11 @@ def _total(parts: list[Formula]) -> Formula:
 
 
 def _ellipsoid(
-    value: float, semi: tuple, centre: tuple, turn_deg: float, unit_mm: float
+    value: float,
+    semi: tuple[float, ...],
+    centre: tuple[float, ...],
+    turn_deg: float,
+    unit_mm: float,
 ) -> Formula:
     """A formula that is `value` inside one ellipsoid of `SHEPP_LOGAN`, 0 outside."""
     cos, sin = math.cos(math.radians(turn_deg)), math.sin(math.radians(turn_deg))

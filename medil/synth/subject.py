@@ -225,7 +225,7 @@ def integrate(velocity: Tensor, lattice: Grid) -> Tensor:
     doi:10.1007/11866565_113).
     """
     points_mm = centres_mm(lattice).to(velocity.device)
-    step = velocity / 2**SQUARINGS
+    step: Tensor = velocity / 2**SQUARINGS
     for _ in range(SQUARINGS):
         there_mm = points_mm + step.movedim(0, -1)
         step = step + sample_trilinear(step[None], lattice, there_mm)[0]

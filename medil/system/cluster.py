@@ -102,7 +102,7 @@ def as_done(
         InputError: The scheduler is gone, or there is no worker.
         Exception: Whatever a call raised first.
     """
-    done: queue.SimpleQueue = queue.SimpleQueue()
+    done: queue.SimpleQueue[Any] = queue.SimpleQueue()
     waiting = iter(enumerate(calls))
     running: dict[Any, tuple[int, Call]] = {}
     had_workers = time.monotonic()

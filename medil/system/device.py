@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,7 @@ def has_bfloat16() -> bool:
 
 def network_precision(
     device: torch.device, name: str = "auto", of_latents: bool = False
-) -> AbstractContextManager:
+) -> AbstractContextManager[Any]:
     """A context in which networks on a device run in a precision; rendering stays float32.
 
     "auto" is bfloat16 on CUDA and on processors that have it, else float32. It costs renderings
@@ -80,7 +80,7 @@ def network_precision(
     return nullcontext()
 
 
-def training_precision(device: torch.device, bf16: bool) -> AbstractContextManager:
+def training_precision(device: torch.device, bf16: bool) -> AbstractContextManager[Any]:
     """A context in which a loss is computed: bfloat16 if it is asked for and the machine has it.
 
     Processors that emulate bfloat16 train several times slower in it than in float32.

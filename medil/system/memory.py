@@ -49,7 +49,8 @@ def free_memory_bytes(group: Path | None = None) -> int:
     Args:
         group: Folder of a control group (cgroup v2); this process's own when None.
     """
-    return min(psutil.virtual_memory().available, _free_in_group(group or _own_group()))
+    available: int = psutil.virtual_memory().available
+    return min(available, _free_in_group(group or _own_group()))
 
 
 def _own_group() -> Path:
@@ -77,7 +78,8 @@ def _free_in_group(group: Path) -> int:
 
 def resident_bytes() -> int:
     """Memory that this process uses now."""
-    return psutil.Process().memory_info().rss
+    n_bytes: int = psutil.Process().memory_info().rss
+    return n_bytes
 
 
 def check_address_space() -> None:

@@ -88,7 +88,7 @@ def share_out(
 
 def results(
     function: Callable[..., Result],
-    tasks: Sequence[tuple],
+    tasks: Sequence[tuple[Any, ...]],
     processes: int,
     title: str,
     scheduler: str | None = None,
@@ -121,7 +121,7 @@ def results(
 
 def _results(
     function: Callable[..., Result],
-    tasks: Sequence[tuple],
+    tasks: Sequence[tuple[Any, ...]],
     processes: int,
     scheduler: str | None,
     died: Callable[[str, WorkerDied], Result] | None,
@@ -137,12 +137,12 @@ def _results(
 
 
 def _of_processes(
-    function: Callable[..., Result], tasks: Sequence[tuple], processes: int
+    function: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], processes: int
 ) -> Iterator[tuple[int, Result]]:
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, spawn, _one_thread) as crew:
         waiting = iter(enumerate(tasks))
-        running: dict[Future, int] = {}
+        running: dict[Future[Result], int] = {}
         try:
             while True:
                 for number, task in islice(waiting, 2 * processes - len(running)):
@@ -161,13 +161,13 @@ def _of_processes(
 
 
 def call_each(
-    function: Callable[..., Any], tasks: Sequence[tuple], processes: int, title: str
+    function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]], processes: int, title: str
 ) -> None:
     """Call a function with the arguments of each task, by `share_out`; tasks are long."""
     share_out(functools.partial(_call, function), [[t] for t in tasks], processes, title, few=2)
 
 
-def _call(function: Callable[..., Any], tasks: Sequence[tuple]) -> None:
+def _call(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> None:
     for arguments in tasks:
         function(*arguments)
 

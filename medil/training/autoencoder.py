@@ -55,8 +55,8 @@ class AutoencoderLearner(Learner):
 
     @classmethod
     def from_source(
-        cls, config: RunConfig, out: Path, source: Path | None, seed: int, earlier: dict | None,
-        fabric: Any, workers: int,
+        cls, config: RunConfig, out: Path, source: Path | None, seed: int,
+        earlier: dict[str, Any] | None, fabric: Any, workers: int,
     ) -> Self:  # fmt: skip
         """Draw the cohort into the run's folder, and open the patch store `source`."""
         check_terms(config.train)  # before minutes of drawing
@@ -124,7 +124,7 @@ class AutoencoderLearner(Learner):
         start_from(run.bare, path)
         run.begin_from(load_model(path))
 
-    def save_weights(self, ema: nn.Module, path: Path, facts: dict) -> None:
+    def save_weights(self, ema: nn.Module, path: Path, facts: dict[str, Any]) -> None:
         """Write the averaged weights in half precision, with the configuration."""
         save_weights(ema, self.config, path, facts, force=True)
 

@@ -151,7 +151,8 @@ class Adversary:
         size = [max(8 * 2**STRIDED, n) for n in x.shape[2:]]
         if size != list(x.shape[2:]):
             x = functional.interpolate(x.float(), size, mode="trilinear", align_corners=False)
-        return self.net(x.float())[-1].float()
+        verdict: Tensor = self.net(x.float())[-1]
+        return verdict.float()
 
     def generator_loss(self, estimate: Tensor) -> Tensor:
         """A scalar that falls as images look more real; no gradient for the discriminator."""

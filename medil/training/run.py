@@ -54,8 +54,8 @@ class Learner(ABC):
     @classmethod
     @abstractmethod
     def from_source(
-        cls, config: Any, out: Path, source: Path | None, seed: int, earlier: dict | None,
-        fabric: Any, workers: int,
+        cls, config: Any, out: Path, source: Path | None, seed: int,
+        earlier: dict[str, Any] | None, fabric: Any, workers: int,
     ) -> Self:  # fmt: skip
         """Make the run's folder and its training set.
 
@@ -120,7 +120,7 @@ class Learner(ABC):
         """
 
     @abstractmethod
-    def save_weights(self, ema: nn.Module, path: Path, facts: dict) -> None:
+    def save_weights(self, ema: nn.Module, path: Path, facts: dict[str, Any]) -> None:
         """Write the averaged weights with the facts of the run."""
 
     def close(self) -> None:
@@ -227,15 +227,15 @@ class Run:
         """Share of the run that is done: of its steps, or of its wall time."""
         settings, facts = self.settings, self.facts
         if settings.steps:
-            return facts["step"] / settings.steps
-        return facts["elapsed_s"] / (60 * settings.minutes)
+            return float(facts["step"] / settings.steps)
+        return float(facts["elapsed_s"] / (60 * settings.minutes))
 
     def synchronise(self, stop: bool) -> bool:
         """Whether any process wants to stop; also sets every clock to the latest one."""
         local = torch.tensor([self.facts["elapsed_s"], float(stop)], dtype=torch.float64)
         latest = self.fabric.all_reduce(local.to(self.fabric.device), reduce_op="max")
         self.facts["elapsed_s"], stopped = latest.tolist()
-        return stopped > 0
+        return bool(stopped > 0)
 
     def advance(self) -> dict[str, float]:
         """One optimiser step, then an update of the averaged weights.

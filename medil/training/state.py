@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ def save_state(
     model: nn.Module,
     ema: nn.Module,
     optimiser: torch.optim.Optimizer,
-    facts: dict,
+    facts: dict[str, Any],
     adversary: Adversary | None = None,
 ) -> None:
     """Write everything that a bitwise resume needs, at once or not at all.
@@ -58,7 +59,7 @@ def save_state(
     write_tensors(path, tensors, {"format": str(FORMAT), "facts": json.dumps(facts)}, force=True)
 
 
-def read_facts(path: Path) -> dict:
+def read_facts(path: Path) -> dict[str, Any]:
     """The `facts` in a state file, whichever release wrote it.
 
     Raises:
@@ -103,7 +104,7 @@ def _way_out(path: Path) -> str:
     return f"{earlier.name}, of step {step}, is whole: delete {path.name} to resume from there"
 
 
-def _facts(meta: dict[str, str]) -> dict:
+def _facts(meta: dict[str, str]) -> dict[str, Any]:
     """Releases up to 0.6.0 called them `progress`, and the progress in them `share`."""
     facts = parsed(meta.get("facts") or meta["progress"])
     return {"progress" if name == "share" else name: value for name, value in facts.items()}
@@ -115,7 +116,7 @@ def load_state(
     ema: nn.Module,
     optimiser: torch.optim.Optimizer,
     adversary: Adversary | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Restore a run, and torch's random numbers, as `save_state` left them; returns the `facts`.
 
     Raises:

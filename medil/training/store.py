@@ -74,7 +74,8 @@ class StoredPlaces:
         return self.count
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        return self.store.places(self.key)[index]
+        places: np.ndarray = self.store.places(self.key)[index]
+        return places
 
 
 class Store:

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise, product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from medil.grid import Grid, centres_mm
 from medil.layers.bases import cubic_bspline, local_fourier
 from medil.layers.blocks import ResidualBlock
-from medil.layers.operators import LiteralLTE
+from medil.layers.pointwise import LiteralLTE
 from medil.layers.projection import analyse, least_squares, synthesise, synthesise_points
 from medil.volume import Volume
 
@@ -221,10 +221,11 @@ def fit_points(
     model = rival.model
 
     def loss(step: int) -> Tensor:
-        if batch >= len(x):
-            return (model(x)[:, 0] - values).square().mean()
-        some = torch.randint(len(x), (batch,), generator=generator)
-        return (model(x[some])[:, 0] - values[some]).square().mean()
+        some: Any = slice(None)
+        if batch < len(x):
+            some = torch.randint(len(x), (batch,), generator=generator)
+        error: Tensor = model(x[some])[:, 0] - values[some]
+        return error.square().mean()
 
     return fit(model, loss, lambda: model(x)[:, 0], look_at, rival.learning_rate)
 
@@ -288,7 +289,8 @@ class Renderer(nn.Module):
         """A crop, back as [1, 1, D, H, W]."""
         analysed = analyse(crop.values, self.basis, crop.voxels, crop.nodes)
         features = self.extractor(analysed.flatten(1, 4))
-        return self.operator(features, crop.nodes, crop.voxels)
+        rendered: Tensor = self.operator(features, crop.nodes, crop.voxels)
+        return rendered
 
 
 def race(
@@ -305,7 +307,8 @@ def race(
 
     def loss(step: int) -> Tensor:
         crop = training()
-        return (renderer(crop) - crop.values).square().mean()
+        error: Tensor = renderer(crop) - crop.values
+        return error.square().mean()
 
     def look() -> Tensor:
         errors = [(renderer(crop) - crop.values).square().mean() for crop in held_out]

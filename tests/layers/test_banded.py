@@ -9,7 +9,7 @@ import torch
 from medil.grid import Grid
 from medil.layers import banded as bands
 from medil.layers import reference
-from medil.layers.banded import Band, Separable, plan, render
+from medil.layers.banded import Band, plan, render, separable
 from medil.layers.bases import cubic_bspline, local_fourier
 from medil.layers.operators import IntegratedLTE
 from medil.layers.projection import analyse, axis_matrix, least_squares, synthesise, work
@@ -144,4 +144,4 @@ def test_work_counts_weights_that_are_not_zero():
 def test_a_map_that_asks_for_no_gradient_leaves_none():
     values = random(1, 1, 1, 1, *NODES.shape)
     maps = tuple(Band(m) for m in dense(NODES, NODES, cubic_bspline()))
-    assert not Separable.apply(values, maps, False).requires_grad
+    assert not separable(values, maps).requires_grad
