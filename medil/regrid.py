@@ -207,7 +207,7 @@ def overlap_matrix(edges_out: np.ndarray, edges_in: np.ndarray) -> np.ndarray:
     high = np.minimum(edges_out[1:, None], edges_in[None, 1:])
     overlap = np.clip(high - low, 0, None)
     covered = overlap.sum(axis=1, keepdims=True)
-    share = np.zeros_like(overlap)
+    share: np.ndarray = np.zeros_like(overlap)
     np.divide(overlap, covered, out=share, where=covered > 1e-9)
     return share
 
