@@ -91,7 +91,7 @@ class Attendance:
         """Whether this process is the first that raises it."""
         try:
             mine = f"{what} {self.rank}"
-            return self.store.compare_set(ALARM, "", mine).decode() == mine
+            return bool(self.store.compare_set(ALARM, "", mine).decode() == mine)
         except RuntimeError:  # no store any more
             return True
 
