@@ -333,5 +333,12 @@ def preset(name: str) -> RunConfig:
 
     Raises:
         InputError: No such preset; the message lists all presets.
+
+    Example:
+        >>> preset("tiny").model.latent_spacing_mm
+        4.0
+        >>> preset("huge")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        medil.errors.InputError: there is no preset 'huge'; choose one of test, tiny, ...
     """
     return named(PRESETS, name)

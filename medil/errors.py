@@ -12,6 +12,11 @@ class InputError(ValueError):
     The command line prints it and exits with 2; anything else that is raised is a bug.
     Parameters stand in backticks, as `force=True` or `volume_index=3`; the command line puts
     its options in their place.
+
+    Example:
+        >>> raise InputError("the image holds no voxel; choose another one.")
+        Traceback (most recent call last):
+        medil.errors.InputError: the image holds no voxel; choose another one.
     """
 
 

@@ -36,6 +36,11 @@ class Grid:
 
     Raises:
         InputError: A size below 1, or an affine that `check_affine` refuses.
+
+    Example:
+        >>> grid = Grid((4, 5, 6), np.diag([3.0, 2.0, 1.0, 1.0]))
+        >>> grid.spacing_mm, grid.centre_mm.tolist()
+        ((3.0, 2.0, 1.0), [4.5, 4.0, 2.5])
     """
 
     shape: tuple[int, int, int]

@@ -39,6 +39,13 @@ class Latent:
         source: The file the volume came from.
         weights_id: Digest of the weights that encoded it.
         missing: [D, H, W] bool on `native`: voxels that had no value, or None.
+
+    Example:
+        >>> cells, voxels = (Grid.from_spacing((n, n, n), 24 / n) for n in (6, 24))
+        >>> numbers = torch.zeros(8, 6, 6, 6)
+        >>> latent = Latent(numbers, numbers, cells, voxels, Intensity(0.0, 100.0))
+        >>> latent.n_numbers, latent.grid.spacing_mm
+        (1728, (4.0, 4.0, 4.0))
     """
 
     mean: Tensor

@@ -112,6 +112,11 @@ def load(
 
     Raises:
         InputError: What is wrong with the file, in one sentence.
+
+    Example:
+        >>> load("absent.nii.gz")
+        Traceback (most recent call last):
+        medil.errors.InputError: absent.nii.gz does not exist.
     """
     path = Path(path)
     if not path.exists():
@@ -200,6 +205,15 @@ def save(
     Raises:
         InputError: Missing folder, existing file without `force`, unknown suffix, or
             values that the format cannot hold.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> volume = Volume(torch.zeros(4, 5, 6), Grid.from_spacing((4, 5, 6), 2.0))
+        >>> with TemporaryDirectory() as folder:
+        ...     path = save(volume, f"{folder}/zeros.nii.gz")
+        ...     back = load(path)
+        >>> path.name, back.grid.is_close(volume.grid)
+        ('zeros.nii.gz', True)
     """
     path, source, suffix = Path(path), like or volume.source, written_suffix(path)
     grid, transform = as_in_file(volume.grid, source)

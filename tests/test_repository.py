@@ -42,8 +42,8 @@ def project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 
-def pins() -> dict[str, str]:
-    lines = (ROOT / "requirements.lock").read_text("utf-8").splitlines()
+def pins(name: str = "requirements.lock") -> dict[str, str]:
+    lines = (ROOT / name).read_text("utf-8").splitlines()
     pairs = (line.split("==") for line in lines if line and not line.startswith("#"))
     return {plain(name): version for name, version in pairs}
 
@@ -99,6 +99,15 @@ def test_every_dependency_and_extra_is_locked():
     wanted = [*project()["project"]["dependencies"], *(name for extra in extras for name in extra)]
     names = {plain(re.split(r"[\[<>=!~ ]", name)[0]) for name in wanted} - {"medil-book"}
     assert names <= set(pins())
+
+
+def test_the_oldest_versions_are_those_that_the_package_claims():
+    extras = project()["project"]["optional-dependencies"]
+    claims = dict(n.split(">=") for n in [*project()["project"]["dependencies"], *extras["cli"]])
+    oldest = pins("constraints/oldest.txt")
+    assert set(claims) == set(oldest)
+    for name, version in claims.items():
+        assert f"{oldest[name]}.0".startswith(f"{version}."), name
 
 
 def test_the_lock_pins_releases_from_an_index_alone():

@@ -134,6 +134,12 @@ def robust_intensity(data: Tensor) -> Intensity:
 
     Raises:
         InputError: The image is constant or has no finite value.
+
+    Example:
+        >>> head = torch.cat([torch.zeros(900), torch.linspace(1, 100, 100)])
+        >>> scale = robust_intensity(head)
+        >>> scale.low, round(scale.high)
+        (0.0, 100)
     """
     values = (data.to(torch.uint8) if data.dtype == torch.bool else data).reshape(-1)
     if values.is_floating_point() and not _all_finite(values):

@@ -150,6 +150,14 @@ class MedIL(LatentAutoencoder):
     """The autoencoder: an encoder, a decoder and, beside them, the closed-form shortcut.
 
     `medil.config.preset(name).model` is a named shape.
+
+    Example:
+        >>> from medil import Grid, preset
+        >>> model = MedIL(preset("test").model)
+        >>> scan = Volume(torch.rand(8, 12, 16), Grid.from_spacing((8, 12, 16), 1.0))
+        >>> latent = model.encode(scan)
+        >>> model.decode(latent, Grid.from_spacing((4, 6, 8), 2.0, (0.5, 0.5, 0.5))).data.shape
+        torch.Size([4, 6, 8])
     """
 
     def __init__(self, config: ModelConfig) -> None:

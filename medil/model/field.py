@@ -94,6 +94,14 @@ class Field:
 
         Raises:
             InputError: Not enough memory.
+
+        Example:
+            >>> import medil
+            >>> scan = medil.Volume(torch.rand(8, 8, 8), Grid.from_spacing((8, 8, 8), 1.0))
+            >>> model = medil.MedIL(medil.preset("test").model)
+            >>> field = model.field(model.encode(scan))
+            >>> field.on(Grid.from_spacing((4, 4, 4), 2.0, (0.5, 0.5, 0.5))).data.shape
+            torch.Size([4, 4, 4])
         """
         grid = grid or self.latent.native
         require_memory(grid.n_voxels, 4, "this output")

@@ -110,6 +110,11 @@ def load_model(path: str | Path, preset: str | None = None) -> LatentAutoencoder
 
     Raises:
         InputError: Unreadable, of another preset, or not fitting its own configuration.
+
+    Example:
+        >>> model = load_model(release_path("tiny"))
+        >>> model.config.latent_spacing_mm, model.config.latent_channels
+        (4.0, 8)
     """
     tensors, meta = read_tensors(path, WEIGHTS)
     with readable(path):
