@@ -68,7 +68,7 @@ def read_facts(path: Path) -> dict[str, Any]:
     return _facts_of(path, _read(path)[1])
 
 
-def _facts_of(path: Path, meta: dict[str, str]) -> dict:
+def _facts_of(path: Path, meta: dict[str, str]) -> dict[str, Any]:
     try:
         return _facts(meta)
     except (KeyError, ValueError, AttributeError) as error:
