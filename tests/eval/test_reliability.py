@@ -109,13 +109,14 @@ def test_convert_recovers(kind):
 
 
 def test_a_killed_command_leaves_the_suites_progress_bar_free(tmp_path):
+    shared = tqdm.get_lock().mp_lock
+
     def dies_while_it_writes_its_bar() -> int:
         with tqdm.get_lock():
             os.kill(os.getpid(), signal.SIGKILL)
         return 0
 
     assert child.start(dies_while_it_writes_its_bar, tmp_path).wait().code == -signal.SIGKILL
-    shared = tqdm.get_lock().mp_lock
     assert shared.acquire(timeout=1)
     shared.release()
 
