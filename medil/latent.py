@@ -137,7 +137,7 @@ class Latent:
                 facts["weights_id"],
                 _unpacked(tensors["missing"], native) if "missing" in tensors else None,
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is damaged: its metadata cannot be read.") from error
 
 

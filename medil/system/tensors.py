@@ -64,7 +64,9 @@ def read_tensors(
             meta = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a whole safetensors file ({error}).") from error
+        raise InputError(
+            f"{path} is not a whole safetensors file; copy it or make it again."
+        ) from error
     if expected is not None and not expected.reads(meta.get("format"), path):
         raise InputError(f"{path} does not hold what is needed here ({expected}).")
     written = meta.pop(DIGEST, None)

@@ -186,6 +186,24 @@ def test_what_was_found_once_is_a_sentence(number, place):
     assert fault_of(target, content, place) == ""
 
 
+def test_a_latent_whose_place_holds_too_large_a_code_is_refused(place):
+    target = next(target for target in TARGETS if target.name == "latent")
+    found = [read_tensors(written("l", seed, place)) for seed in target.seeds(place)]
+    tensors, meta = next(pair for pair in found if '"sform_code"' in pair[1]["facts"])
+    facts = json.loads(meta["facts"])
+    facts["source"]["place"]["sform_code"] = 157724
+    content = safetensors.torch.save(tensors, meta | {"facts": json.dumps(facts)})
+    with pytest.raises(InputError, match="metadata cannot be read"):
+        target.read(content, place)
+
+
+def test_a_refusal_of_tensors_does_not_quote_their_header(place):
+    target = next(target for target in TARGETS if target.name == "latent")
+    header = json.dumps({"mean": {"dtype": "F32" + "c" * 900}}).encode()
+    content = len(header).to_bytes(8, "little") + header
+    assert fault_of(target, content, place) == ""
+
+
 def test_a_state_without_random_numbers_or_facts_is_refused(place):
     target = next(target for target in TARGETS if target.name == "run state")
     tensors, meta = read_tensors(written("s", target.seeds(place)[0], place))
