@@ -27,7 +27,13 @@ OTHERWISE = {
     # A page that is printed and removed; trial folders, and damage done on purpose.
     "eval/pages/printed.py write", "eval/gates/elsewhere.py findings",
     "eval/gates/elsewhere.py share_packages", "eval/reliability/verbs.py _no_pages",
-    "eval/reliability/injections.py _damaged",
+    "eval/reliability/injections.py _damaged", "eval/gates/package.py main",
+    "eval/machines/measure.py _write", "eval/machines/trials.py start_ranks",
+    "eval/machines/trials.py write_scans",
+    # What a fuzzer feeds and finds: folders of its own. The mark of the system's memory count.
+    "eval/fuzz/corpus.py write_corpus", "eval/fuzz/guided.py _work", "eval/fuzz/targets.py _bids",
+    "eval/fuzz/targets.py written", "eval/fuzz/measure.py keep_inputs",
+    "eval/fuzz/judge.py _forget_peak",
     # Says who holds a lock, and goes with it. Screenshots, for tests.
     "medil/system/lock.py only_writer", "eval/browser.py picture",
 }  # fmt: skip

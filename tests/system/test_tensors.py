@@ -12,10 +12,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from medil.errors import InputError, WriteError
+from medil.formats import Format
 from medil.system.tensors import DIGEST, read_tensors, write_tensors
 from tests.images import full_disk
 
-META = {"format": "a-1", "facts": '{"steps": 3}'}
+OWN = Format("a", 1, "a toy")
+META = {"format": str(OWN), "facts": '{"steps": 3}'}
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def tensors(rng):
 
 def test_tensors_and_metadata_come_back(tmp_path, tensors):
     path = write_tensors(tmp_path / "a.safetensors", tensors, META)
-    again, meta = read_tensors(path, "a-1")
+    again, meta = read_tensors(path, OWN)
     assert meta == META and again.keys() == tensors.keys()
     assert all(torch.equal(again[name], tensors[name]) for name in tensors)
     with safe_open(path, framework="pt") as file:
@@ -56,7 +58,7 @@ def test_a_writer_that_is_killed_leaves_what_the_next_one_removes(tmp_path, tens
 def test_numbers_that_are_repeated_in_memory_are_written_as_they_read(tmp_path):
     one = torch.tensor(2.5)
     repeated = {"one": one.expand(1), "many": one.expand(4), "half": one.bfloat16().expand(1)}
-    again, _ = read_tensors(write_tensors(tmp_path / "a.safetensors", repeated, META), "a-1")
+    again, _ = read_tensors(write_tensors(tmp_path / "a.safetensors", repeated, META), OWN)
     assert all(torch.equal(again[name], repeated[name]) for name in repeated)
 
 
@@ -68,7 +70,7 @@ def test_no_changed_byte_of_a_file_passes(tmp_path, tensors, rng):
         damaged[place] ^= 1 + rng.integers(255)
         path.write_bytes(damaged)
         try:
-            again, meta = read_tensors(path, "a-1")
+            again, meta = read_tensors(path, OWN)
         except (InputError, UnicodeDecodeError) as error:
             assert isinstance(error, InputError)
         else:  # the name of the digest itself, which old files lack, or padding
@@ -79,7 +81,7 @@ def test_no_changed_byte_of_a_file_passes(tmp_path, tensors, rng):
 def test_a_file_without_a_digest_is_read(tmp_path, tensors):
     whole = {"a": tensors["a"]}
     save_file(whole, tmp_path / "old.safetensors", META)
-    assert torch.equal(read_tensors(tmp_path / "old.safetensors", "a-1")[0]["a"], tensors["a"])
+    assert torch.equal(read_tensors(tmp_path / "old.safetensors", OWN)[0]["a"], tensors["a"])
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors at all", b"\x80\x04pickle"])
@@ -94,7 +96,7 @@ def test_other_files_are_refused(tmp_path, content):
 def test_another_format_is_refused(tmp_path, tensors):
     path = write_tensors(tmp_path / "a.safetensors", tensors, META)
     with pytest.raises(InputError, match="needed here"):
-        read_tensors(path, "b-1")
+        read_tensors(path, Format("b", 1, "another one"))
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_the_old_file(tmp_path, tensors):
