@@ -169,7 +169,7 @@ def task_book():
     return {
         "actions": [(build, [HTML]), [sys.executable, "-m", "eval.gates", str(HTML)]],
         "file_dep": [*executed, *sources(), *files("book/**/*", "_config.yml", "CHANGELOG.md")],
-        "task_dep": ["execute", "tables", "teaching", "panes"],
+        "task_dep": ["tables", "panes", "execute", "teaching"],
         "targets": [str(HTML / "index.html")],
         "uptodate": [config_changed({"repository": address()})],
     }
@@ -186,7 +186,7 @@ def task_pdf():
 
 def task_draft():
     """Render every page, unchecked, though not every notebook was executed."""
-    return {"actions": [(build, [DRAFT])], "task_dep": ["execute", "tables", "teaching", "panes"]}
+    return {"actions": [(build, [DRAFT])], "task_dep": ["tables", "panes", "execute", "teaching"]}
 
 
 def execute(notebook: Path, target: Path):

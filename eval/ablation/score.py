@@ -12,6 +12,7 @@ from eval import metrics, rows
 from eval.ablation.blocks import WHOLE, Question
 from eval.coders.base import timed
 from medil.model.base import LatentAutoencoder
+from medil.system.device import network_precision
 
 NAME = "ablation"
 METRICS = ("psnr", "ssim", "hfen")
@@ -26,11 +27,11 @@ PATCH_MM, STRIDE_MM, INNER_MM = 24, 16, 4  # of patches that are compared with t
 
 @torch.inference_mode()
 def answer(model: LatentAutoencoder, question: Question) -> np.ndarray:
-    """[D', H', W'] float64: the block encoded and rendered; networks in bf16, the rest not."""
+    """[D', H', W'] float64: the block encoded and rendered, in the precision of the device."""
     device = model.device
     latent_grid = question.latent_grid(model.config.latent_spacing_mm)
     x = question.x[None, None].to(device)
-    with torch.autocast(device.type, torch.bfloat16):
+    with network_precision(device):
         mean, _ = model.encode_tensor(x, question.grid, latent_grid)
         estimate = model.decode_tensor(mean, latent_grid, question.target)
     return estimate[0, 0].double().cpu().numpy()

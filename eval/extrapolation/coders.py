@@ -27,6 +27,7 @@ from medil.model.autoencoder import MedIL
 from medil.model.base import LatentAutoencoder
 from medil.model.tiles import slabs
 from medil.model.weights import load_model, weights_sha256
+from medil.system.device import network_precision
 from medil.volume import Volume
 
 CODECS = ("dct_ball", "bspline", neighbours.NAME)
@@ -101,7 +102,7 @@ class PhasedCoder(BlockCoder):
         """The latent's mean and its grid; intensities are on the 0 ... 1 scale already."""
         model = loaded(self.path)
         cells = self.block.latent_grid(model.config.latent_spacing_mm)
-        with torch.autocast("cpu", torch.bfloat16):
+        with network_precision(torch.device("cpu")):
             mean, _ = model.encode_tensor(volume.data[None, None], volume.grid, cells)
         return Kept((mean, cells), mean[0].numel())
 
@@ -110,7 +111,7 @@ class PhasedCoder(BlockCoder):
         """The rendering on any grid; [D, H, W] float64."""
         mean, cells = kept.what
         model = loaded(self.path)
-        with torch.autocast("cpu", torch.bfloat16):
+        with network_precision(torch.device("cpu")):
             out = _render(model, mean, cells, grid, self.splines_alone)
         return out.double().numpy()
 
