@@ -166,5 +166,5 @@ def next_page(own: bool) -> str:
         return "**Next:** the pages of the scans, one by one, in the list beside this page."
     return (
         "**Next:** [what rendering costs](10_speed.html), in time and memory. "
-        "[Your scans, your model](../book/evaluate.html) makes this page about scans of your own."
+        "[Score your scans](../book/evaluate.html) makes this page about scans of your own."
     )

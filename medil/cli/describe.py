@@ -55,11 +55,11 @@ def describe_grid(grid: Grid) -> Facts:
     low, high = grid.bounds_mm
     bounds = zip("RAS", low, high, strict=True)
     return [
-        ("shape", _times(grid.shape)),
+        ("shape", times(grid.shape)),
         ("orientation", grid.orientation),
         ("tilt_deg", ", ".join(_fixed(angle) for angle in tilt_deg(grid))),
-        ("spacing_mm", _times(grid.spacing_mm)),
-        ("extent_mm", _times(grid.extent_mm)),
+        ("spacing_mm", times(grid.spacing_mm)),
+        ("extent_mm", times(grid.extent_mm)),
         ("bounds_mm", ", ".join(f"{a} {_fixed(x)} to {_fixed(y)}" for a, x, y in bounds)),
     ]
 
@@ -69,7 +69,7 @@ def describe_latent(native: Grid, spacing_mm: float, channels: int) -> str:
     grid = native.covering(spacing_mm)
     kept = grid.n_voxels * channels
     return (
-        f"{channels} x {_times(grid.shape)} at {spacing_mm:g} mm: "
+        f"{channels} x {times(grid.shape)} at {spacing_mm:g} mm: "
         f"{kept:,} numbers, {kept / native.n_voxels:.3g} a voxel"
     )
 
@@ -89,7 +89,8 @@ def _odd(volume: Volume) -> list[str]:
     return notices(volume.data, volume.grid.spacing_mm, scale)
 
 
-def _times(numbers: tuple[float, ...]) -> str:
+def times(numbers: tuple[float, ...]) -> str:
+    """Such as ``1 x 1 x 3``."""
     return " x ".join(f"{n:.5g}" for n in numbers)
 
 

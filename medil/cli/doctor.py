@@ -112,7 +112,7 @@ def _extras() -> Iterator[Fact]:
     for extra, (purpose, modules) in EXTRAS.items():
         if missing := [name for name in modules if find_spec(name) is None]:
             hint = f"pip install 'medil-book[{extra}]'"
-            yield "missing", f"{', '.join(missing)} for {purpose}: {hint}"
+            yield "optional", f"{purpose} needs {', '.join(missing)}: {hint}"
 
 
 def check_core() -> str:

@@ -37,6 +37,7 @@ from medil.cli.options import (
     scan_options,
     seed,
     spacing,
+    summarise,
     target,
     tell,
     warn_about,
@@ -231,7 +232,7 @@ def reconstruct(
     Without --spacing or --like the output has the shape, orientation and affine of the input.
     --guard and --uncertainty hold the whole output in memory.
     """
-    from medil.model.guards import guarded, mirrored, predicted_error
+    from medil.model.guards import MIRRORS, guarded, mirrored, predicted_error
     from medil.volume import Intensity, check_room, save
 
     check_image_output(output, force)
@@ -252,6 +253,9 @@ def reconstruct(
             save(predicted_error(ensemble), uncertainty, like=resembled, force=force)
         if guard:
             save(guarded(ensemble, volume.grid), output, like=resembled, force=force)
+            cells = volume.grid.covering(model.config.latent_spacing_mm).n_voxels
+            kept = len(MIRRORS) * cells * model.config.latent_channels  # of eight mirror images
+            summarise(output, grid, resembled, volume.grid, kept)
             return
     report("encoding ...")
     latent = model.encode(volume, intensity, memory_bytes=memory_bytes)

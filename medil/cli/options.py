@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from functools import partial, wraps
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from medil.model.autoencoder import MedIL
     from medil.volume import Intensity, Source, Volume
 
+FINER = 0.99  # of the scan's volume of a voxel; below it, an output is finer than the scan
 Spacing = tuple[float, float, float]
 Window = tuple[float, float]
 Verb = Callable[..., Any]
@@ -193,6 +195,33 @@ def render_to_file(
     progress = sys.stderr.isatty()
     make_slabs = partial(field.slabs, grid, memory_bytes=memory_bytes, progress=progress)
     save_slabs(output, grid, like, make_slabs, force, memory_bytes)
+    summarise(output, grid, like, latent.native, latent.n_numbers)
+
+
+def summarise(output: Path, grid: Grid, like: Source | None, native: Grid, kept: int) -> None:
+    """Print what was written and how much it was made of; warn of voxels below the scan's.
+
+    Args:
+        output: The file that was written.
+        grid: Its grid, RAS+.
+        like: The file whose orientation it has.
+        native: Grid of the scan, RAS+.
+        kept: How many numbers stood for the scan.
+    """
+    from medil.cli.describe import times
+
+    written = grid.reoriented(like.grid.orientation)[0] if like else grid
+    click.echo(
+        f"{output}: {times(written.shape)} voxels of {times(written.spacing_mm)} mm, made of "
+        f"{kept:,} numbers, {kept / native.n_voxels:.2g} for a voxel of the scan. Values are not "
+        "clipped; not for diagnosis."
+    )
+    if math.prod(grid.spacing_mm) < FINER * math.prod(native.spacing_mm):
+        click.echo(
+            "warning: these voxels are smaller than the scan's, and detail below those is a guess; "
+            "see --uncertainty and --guard.",
+            err=True,
+        )
 
 
 def target(

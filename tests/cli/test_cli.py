@@ -148,6 +148,20 @@ def test_reconstruct_at_a_spacing_keeps_the_box_and_the_ramp_in_mm(run_medil, sc
     assert (after.data - ramp(after.grid))[deep].abs().max() < 0.6
 
 
+def test_reconstruct_says_what_it_wrote_and_warns_of_voxels_below_the_scans(
+    run_medil, scan, tmp_path
+):
+    out_path = tmp_path / "out.nii.gz"
+    _, out, err = run_medil("reconstruct", scan, "-o", out_path, "--spacing", "2.4", "3", "6")
+    shape = " x ".join(map(str, nib.load(out_path).shape))
+    assert out.startswith(f"{out_path}: {shape} voxels of 2.4 x 3 x 6 mm, made of ")
+    assert "detail" not in err
+    _, _, err = run_medil(
+        "reconstruct", scan, "-o", out_path, "--spacing", "1", "1", "1", "--force"
+    )
+    assert "warning: these voxels are smaller than the scan's" in err
+
+
 def test_reconstruct_spacing_follows_the_axes_of_the_file(run_medil, tmp_path, scan):
     grid = load(scan).grid.reoriented("SAL")[0]
     path = write_nifti(tmp_path / "sal.nii", ramp(grid).numpy(), grid.affine_vox2ras)

@@ -40,8 +40,8 @@ def test_a_working_machine_is_described(run_medil, released, monkeypatch, tmp_pa
 def test_a_missing_extra_says_what_to_type(run_medil, released, monkeypatch):
     monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == "zarr" else name)
     _, out, _ = run_medil("doctor")
-    (line,) = [line for line in out.splitlines() if line.startswith("missing")]
-    assert line.endswith("zarr for medil store: pip install 'medil-book[store]'")
+    (line,) = [line for line in out.splitlines() if line.startswith("optional")]
+    assert line.endswith("medil store needs zarr: pip install 'medil-book[store]'")
 
 
 def test_a_core_that_does_not_work_is_one_sentence_and_2(run_medil, monkeypatch):
