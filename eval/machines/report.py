@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from eval.machines.measure import BRAINS, CHESTS, FULL, LOSSES, SIMULATED, STORED
+from eval.pairs import counted
 
 
 def _pivot(rows: pd.DataFrame) -> pd.DataFrame:
@@ -84,10 +85,10 @@ def on_losses(rows: pd.DataFrame) -> list[str]:
     by_itself = int((found["exit_code"] == 0).sum())
     ended = found[found["exit_code"] != 0]
     return [
-        f"In {len(found)} trials a process was killed: {by_itself} went on by themselves, "
-        f"{len(ended)} ended with exit code 2, {ended['sentences'].max():.0f} sentence at most and "
-        f"at most {ended['ended_s'].max():.0f} s later, and were completed by a second call; "
-        f"{found['half_written'].sum():.0f} files were left half-written."
+        f"A process was killed in {counted(len(found), 'trial')}. In {by_itself} the others went "
+        f"on by themselves; in {len(ended)} the command ended with an error after at most "
+        f"{ended['ended_s'].max():.0f} s, with {ended['sentences'].max():.0f} sentence, and a "
+        f"second call completed the work. Half-written files: {found['half_written'].sum():.0f}."
     ]
 
 

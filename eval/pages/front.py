@@ -40,11 +40,16 @@ def _both(found: pd.DataFrame) -> list[tuple]:
     own = found[found["text"] == "its own"]
     lost = found[found["said"] == LOSES]
     lost = lost.iloc[[lost["gain"].map(lambda gain: gain.mean).argmin()]] if len(lost) else lost
-    won = "against the best linear code that keeps as many numbers, on scans' own voxels"
-    pairs = [(point, won) for point in own.itertuples()]
+    rival = "than the best linear code of as many numbers"
+    pairs = [(point, f"{_side(point)} {rival}, on scans' own voxels") for point in own.itertuples()]
     return pairs + [
-        (point, f"against that code on {_voxels(point)}") for point in lost.itertuples()
+        (point, f"{_side(point)} than that code, on {_voxels(point)}")
+        for point in lost.itertuples()
     ]
+
+
+def _side(point) -> str:
+    return f"{'nearer to' if point.gain.mean > 0 else 'farther from'} the scan"
 
 
 def _voxels(point) -> str:
@@ -57,7 +62,7 @@ def _card(point, words: str) -> str:
     low, high = _signed(point.gain.low), _signed(point.gain.high)
     people = counted(int(point.n), "real brain")
     text = f"{words} (n = {people}, 95\u00a0% interval {low} to {high})"
-    return CARD.format(title=f"{_signed(point.gain.mean)} dB", text=text)
+    return CARD.format(title=f"{_signed(point.gain.mean)} dB PSNR", text=text)
 
 
 def _signed(value_db: float) -> str:

@@ -26,9 +26,13 @@ def contents(folder: Path) -> dict[str, str]:
     return {
         "reliability_faults.md": faults.shown(injected, _by_verb),
         "reliability_fuzz.md": fuzzed.shown(read, fuzz.report.table),
-        "reliability_fuzz_answer.md": f"{fuzzed.sentences(read)}\n\n{fuzzed.origin(read)}",
+        "reliability_fuzz_answer.md": "" if read is None else _told(fuzzed, read),
         "formats.md": formats.table(),
     }
+
+
+def _told(experiment, rows):
+    return f"{experiment.sentences(rows)}\n\n{experiment.origin(rows)}"
 
 
 def _by_verb(rows):

@@ -29,8 +29,8 @@ def recorded(monkeypatch):
 
 def test_the_largest_loss_stands_beside_the_gain(recorded):
     won, lost = front.cards(recorded).split(":::\n:::")
-    assert "+2.00 dB" in won and "scans' own voxels" in won and "n = 3 real brains" in won
-    assert "−9.00 dB" in lost and "slices of 6 mm" in lost
+    assert "+2.00 dB PSNR" in won and "nearer to the scan" in won and "n = 3 real brains" in won
+    assert "−9.00 dB PSNR" in lost and "farther from the scan" in lost and "slices of 6 mm" in lost
 
 
 def test_without_rows_the_page_says_so(tmp_path):
