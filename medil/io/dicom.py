@@ -67,6 +67,8 @@ def read_dicom(
     Raises:
         InputError: What is wrong with the series, without the name of the folder.
     """
+    if place.is_dir() and not any(place.iterdir()):
+        raise InputError("the folder holds no DICOM image; it is empty.")
     with needs("dicom", "DICOM series need pydicom"):
         import pydicom  # noqa: F401
     try:
