@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -105,9 +106,15 @@ def verdicts(found: list[Recorded], own: bool) -> str:
     return "\n\n".join(
         f"**{r.experiment.title}.** {r.experiment.question}\n\n{_said(r)}"
         if own
-        else folded(f"<strong>{r.experiment.title}.</strong> {r.experiment.question}", _said(r))
+        else folded(_as_html(r.experiment), _said(r))
         for r in found
     )
+
+
+def _as_html(experiment: Experiment) -> str:
+    """Title and question for a drawer, which reads no Markdown."""
+    question = re.sub(r"`(.+?)`", r"<code>\1</code>", experiment.question)
+    return f"<strong>{experiment.title}.</strong> {question}"
 
 
 def _said(recorded: Recorded) -> str:
