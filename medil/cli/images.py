@@ -17,10 +17,10 @@ from medil.cli.doctor import doctor
 from medil.cli.evaluate import evaluate
 from medil.cli.options import (
     FILE,
+    ImageCommand,
     Like,
     Spacing,
     Window,
-    WindowCommand,
     check_image_output,
     check_overlap,
     check_second_output,
@@ -118,7 +118,7 @@ def convert(file: Path, output: Path, force: bool, read: Reader) -> None:
     save(volume, output, force=force)
 
 
-@medil.command(cls=WindowCommand, epilog="Example: medil encode scan.nii.gz -o scan.safetensors")
+@medil.command(cls=ImageCommand, epilog="Example: medil encode scan.nii.gz -o scan.safetensors")
 @click.argument("file", type=FILE)
 @output
 @force
@@ -151,7 +151,10 @@ def encode(
     model.encode(volume, intensity, memory_bytes=memory_bytes).save(output, force=force)
 
 
-@medil.command(epilog="Example: medil decode scan.safetensors -o fine.nii.gz --spacing 0.7 0.7 0.7")
+@medil.command(
+    cls=ImageCommand,
+    epilog="Example: medil decode scan.safetensors -o fine.nii.gz --spacing 0.7 0.7 0.7",
+)
 @click.argument("latent", type=FILE)
 @output
 @force
@@ -190,7 +193,7 @@ def decode(
 
 
 @medil.command(
-    cls=WindowCommand,
+    cls=ImageCommand,
     epilog="Example: medil reconstruct scan.nii.gz -o fine.nii.gz --spacing 1 1 1",
 )
 @click.argument("file", type=FILE)

@@ -38,7 +38,7 @@ seed = click.option(
 )
 spacing = click.option(
     "--spacing", type=float, nargs=3, metavar="X Y Z",
-    help="Voxel size of the output in mm, along the axes of the file.",
+    help="Voxel size of the output in mm, along the axes of the file; one number for cubes.",
 )  # fmt: skip
 window = click.option(
     "--window", type=float, nargs=2, metavar="LOW HIGH|NAME",
@@ -59,15 +59,19 @@ precision = click.option(
 )  # fmt: skip
 
 
-class WindowCommand(click.Command):
-    """A command whose --window takes two numbers, or the name of a CT window."""
+class ImageCommand(click.Command):
+    """--window takes two numbers or the name of a CT window; --spacing one number or three."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put the two numbers of a named window in the place of its name."""
+        """Put the two numbers of a named window in its place, and three for one voxel size."""
         numbers: list[str] = []
-        for before, word in zip(["", *args], args, strict=False):
-            is_name = before == "--window" and not _is_number(word)
-            numbers += map(str, ct_window(word)) if is_name else [word]
+        for before, word, after in zip(["", *args], args, [*args[1:], ""], strict=False):
+            if before == "--window" and not _is_number(word):
+                numbers += map(str, ct_window(word))
+            elif before == "--spacing" and _is_number(word) and not _is_number(after):
+                numbers += [word] * 3
+            else:
+                numbers.append(word)
         return super().parse_args(ctx, numbers)
 
 

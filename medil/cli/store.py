@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from medil.cli.options import Window, WindowCommand, bids_suffix, folder, window
+from medil.cli.options import ImageCommand, Window, bids_suffix, folder, window
 from medil.errors import InputError, printable
 
 
-@click.command(cls=WindowCommand, epilog="Example: medil store scans -o my_store")
+@click.command(cls=ImageCommand, epilog="Example: medil store scans -o my_store")
 @click.argument("inputs", nargs=-1, required=True, metavar="PLACES...")
 @folder
 @window

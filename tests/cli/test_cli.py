@@ -162,6 +162,14 @@ def test_reconstruct_says_what_it_wrote_and_warns_of_voxels_below_the_scans(
     assert "warning: these voxels are smaller than the scan's" in err
 
 
+def test_one_number_of_spacing_means_cubes(run_medil, scan, tmp_path):
+    out_path = tmp_path / "out.nii.gz"
+    assert run_medil("reconstruct", scan, "-o", out_path, "--spacing", "6")[0] == 0
+    assert load(out_path).grid.spacing_mm == pytest.approx((6, 6, 6), rel=0.2)
+    code, _, err = run_medil("reconstruct", scan, "-o", out_path, "--spacing", "6", "6", "--force")
+    assert code == 2 and "--spacing" in err
+
+
 def test_reconstruct_spacing_follows_the_axes_of_the_file(run_medil, tmp_path, scan):
     grid = load(scan).grid.reoriented("SAL")[0]
     path = write_nifti(tmp_path / "sal.nii", ramp(grid).numpy(), grid.affine_vox2ras)
