@@ -7,6 +7,12 @@ import pandas as pd
 from eval.machines.measure import BRAINS, CHESTS, FULL, LOSSES, SIMULATED, STORED
 from eval.pairs import counted
 
+DONE = {  # arm -> what is counted before the kill, and at last
+    "training": ("steps", "steps"),
+    "preprocess": ("scans", "scans"),
+    "evaluate": ("rows", "scans"),
+}
+
 
 def _pivot(rows: pd.DataFrame) -> pd.DataFrame:
     """One line an arm and condition, one column a metric."""
@@ -26,7 +32,8 @@ def losses(rows: pd.DataFrame) -> pd.DataFrame:
             "Exit code": f"{own['exit_code']:.0f}",
             "Until the end (s)": f"{own['ended_s']:.0f}",
             "Half-written files": f"{own['half_written']:.0f}",
-            "Done before, at last": f"{own['done_before']:.0f}, {own['done']:.0f}",
+            "Done before": f"{own['done_before']:.0f} {DONE[arm][0]}",
+            "Done at last": f"{own['done']:.0f} {DONE[arm][1]}",
         })  # fmt: skip
     return pd.DataFrame(lines)
 
@@ -87,8 +94,9 @@ def on_losses(rows: pd.DataFrame) -> list[str]:
     return [
         f"A process was killed in {counted(len(found), 'trial')}. In {by_itself} the others went "
         f"on by themselves; in {len(ended)} the command ended with an error after at most "
-        f"{ended['ended_s'].max():.0f} s, with {ended['sentences'].max():.0f} sentence, and a "
-        f"second call completed the work. Half-written files: {found['half_written'].sum():.0f}."
+        f"{ended['ended_s'].max():.0f} s and {counted(int(ended['sentences'].max()), 'sentence')}, "
+        "and a second call completed the work. "
+        f"Half-written files: {found['half_written'].sum():.0f}."
     ]
 
 
