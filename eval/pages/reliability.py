@@ -11,7 +11,10 @@ import argparse
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 from eval import fuzz, reliability
+from eval.experiment import Experiment
 from eval.rows import RESULTS
 from medil import formats
 from medil.system.files import atomic_output, make_folder
@@ -31,11 +34,11 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def _told(experiment, rows):
+def _told(experiment: Experiment, rows: pd.DataFrame) -> str:
     return f"{experiment.sentences(rows)}\n\n{experiment.origin(rows)}"
 
 
-def _by_verb(rows):
+def _by_verb(rows: pd.DataFrame) -> pd.DataFrame:
     return reliability.report.table(rows, "verb", "Command")
 
 
