@@ -19,7 +19,7 @@ import numpy as np
 from medil.errors import InputError, needs, printable
 from medil.grid import Grid
 from medil.io.source import Source, check_dtype, native, spatial_shape
-from medil.io.streams import MOST_BEHIND
+from medil.io.streams import MOST_BEHIND, PIECE_BYTES
 from medil.system.memory import require_memory
 
 SIGNS_TO_RAS = {
@@ -111,11 +111,14 @@ def _data(header: dict[str, Any], file: io.BufferedIOBase, path: Path) -> np.nda
                 raise EOFError("it has fewer lines than its header skips")
         if header["encoding"] not in INFLATE:
             return _voxels(fields, data)
+        content = io.BytesIO()
         with INFLATE[header["encoding"]](data) as inflated:
-            content = inflated.read(8 * n_voxels + MOST_BEHIND)
-            if inflated.read(1):
-                raise InputError("the file inflates to far more than its header says.")
-    return _voxels(fields | {"encoding": "raw"}, io.BytesIO(content))
+            while piece := inflated.read(PIECE_BYTES):
+                content.write(piece)
+                if content.tell() > 8 * n_voxels + MOST_BEHIND:
+                    raise InputError("the file inflates to far more than its header says.")
+    content.seek(0)
+    return _voxels(fields | {"encoding": "raw"}, content)
 
 
 def _voxels(fields: dict[str, Any], file: Any) -> np.ndarray:

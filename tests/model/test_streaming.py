@@ -315,7 +315,7 @@ def test_a_round_trip_in_a_budget_is_the_round_trip(run_medil, scan, tmp_path, s
         ("decode", latent, "-o", tmp_path / "a.nii.gz", "--spacing", 2, 1.5, 1, *budget),
         ("reconstruct", scan, "-o", tmp_path / "b.nii.gz", "--spacing", 2, 1.5, 1, *budget),
     ):
-        assert run_medil(*arguments) == (0, "", "")
+        assert run_medil(*arguments)[0] == 0
     a, b = (load(tmp_path / f"{name}.nii.gz") for name in "ab")
     assert a.grid.is_close(b.grid, 1e-4) and a.source.orientation == "LPS"
     torch.testing.assert_close(a.data, b.data, atol=1e-3, rtol=0)
