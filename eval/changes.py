@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 
 from eval.pairs import counted
-from eval.rows import RESULTS, SCHEMA, WHAT, newest, read_rows
+from eval.rows import RESULTS, SCHEMA, WHAT, newest
+from eval.rows_file import read_rows
 from medil.errors import InputError
 
 KEY = [*WHAT, "profile", "seed"]

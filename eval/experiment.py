@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval import cited, rows, runner, tables
+from eval import cited, rows, rows_file, runner, tables
 from medil.errors import InputError
 from medil.system.files import make_folder
 
@@ -85,7 +85,7 @@ class Experiment:
         """The prepared rows of a folder; None where nothing is recorded that counts."""
         path = Path(folder) / f"{self.name}.jsonl"
         try:
-            return self.prepare(rows.read_rows(path)) if rows.parts(path) else None
+            return self.prepare(rows_file.read_rows(path)) if rows_file.parts(path) else None
         except InputError:
             return None
 
@@ -197,7 +197,7 @@ class Experiment:
 
     def _run(self, options: argparse.Namespace) -> None:
         options.path = make_folder(options.out or self._folder(options)) / f"{self.name}.jsonl"
-        rows.mend(options.path)
+        rows_file.mend(options.path)
         provenance = rows.Provenance.now(options.profile)
         todo = list(self.tasks(options, provenance)) if self.tasks else []
         where = (0, None) if self.in_order else (options.workers, options.scheduler)

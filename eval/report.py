@@ -14,7 +14,8 @@ from pathlib import Path
 
 from eval import changes
 from eval.experiments import EXPERIMENTS
-from eval.rows import RESULTS, pack
+from eval.rows import RESULTS
+from eval.rows_file import pack
 from medil.errors import InputError
 
 TABLES = Path("_build/tables")

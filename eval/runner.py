@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from eval import rows
+from eval import rows, rows_file
 from medil.errors import InputError, is_out_of_memory, of_system
 from medil.system.cluster import Call, as_done, connected
 
@@ -62,7 +62,7 @@ def run(
     Raises:
         InputError: A task rejects its input, or as `medil.system.cluster.as_done`.
     """
-    recorded = rows.recorded_identities(path)
+    recorded = rows_file.recorded_identities(path)
     waiting = [task for task in tasks if task.wanted is None or not task.wanted <= recorded]
     if not waiting:
         return 0
@@ -70,7 +70,7 @@ def run(
     with ExitStack() as stack, tqdm(total=len(waiting), unit="task") as bar:
         for task, measured in _results(waiting, workers, scheduler, stack):
             again = task.wanted is None
-            added += rows.append_rows(
+            added += rows_file.append_rows(
                 path, [r for r in measured if again or r.identity not in recorded]
             )
             bar.set_postfix_str(task.name)

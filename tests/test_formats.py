@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from eval import rows
+from eval import rows, rows_file
 from eval.evaluate.measure import check_folder
 from eval.fuzz.targets import without_digest
 from eval.readers.measure import sentence_fault
@@ -165,14 +165,14 @@ def test_rows(tmp_path):
     made = about.rows({"x": 1.0}, {"x": "s"}, rows.Sampling("1", "1", 1, 2), 0.5,
                       rows.Provenance.now("quick"))  # fmt: skip
     path = tmp_path / "r.jsonl"
-    rows.append_rows(path, made)
+    rows_file.append_rows(path, made)
     record = json.loads(path.read_text("utf-8"))
-    assert record.pop("format") == str(formats.ROW) and record.pop(rows.CRC)
+    assert record.pop("format") == str(formats.ROW) and record.pop(rows_file.CRC)
     path.write_text(json.dumps(record) + "\n", "utf-8")  # as 0.6.0 wrote it
-    assert len(rows.read_rows(path)) == 1
+    assert len(rows_file.read_rows(path)) == 1
     with path.open("a") as file:
         file.write(json.dumps({"format": newer(formats.ROW), "more": 1}) + "\n")
-    refused(rows.read_rows, path)
+    refused(rows_file.read_rows, path)
 
 
 def test_reports(tmp_path):

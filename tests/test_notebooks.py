@@ -21,7 +21,8 @@ import pytest
 import yaml
 
 from eval.pages.results import next_page
-from eval.rows import RESULTS, parts
+from eval.rows import RESULTS
+from eval.rows_file import parts
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))

@@ -15,7 +15,7 @@ LIBRARIES = {  # last part of the name, whole name, which argument is written to
 }
 OTHERWISE = {
     # Appended to: a torn last line is mended.
-    "eval/rows.py _opened", "medil/training/log.py write",
+    "eval/rows_file.py _opened", "medil/training/log.py write",
     # Temporary names and folders that get their own only when they are whole.
     "medil/system/files.py atomic_output", "medil/data/transfer.py _write",
     "medil/io/nifti.py write_nibabel", "medil/io/streams.py __init__",

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from eval import rows
+from eval import rows, rows_file
 from eval.ablation.blocks import FOLDER, PLACES, WHOLE, Question
 from eval.ablation.codecs import codec_tasks
 from eval.ablation.score import (
@@ -204,9 +204,9 @@ def config_hash(
 
 def recorded_runs(path: Path) -> dict[tuple[str, int], dict[str, float]]:
     """What a rows file holds of runs: (config hash, seed) -> their metrics."""
-    if not any(part.stat().st_size for part in rows.parts(path)):
+    if not any(part.stat().st_size for part in rows_file.parts(path)):
         return {}
-    frame = rows.read_rows(path)
+    frame = rows_file.read_rows(path)
     runs = frame[frame["experiment"] == RUN].groupby(["config_hash", "seed"])
     return {key: dict(zip(run["metric"], run["value"], strict=True)) for key, run in runs}
 

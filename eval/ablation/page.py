@@ -34,7 +34,8 @@ from eval.ablation.report import (
 from eval.ablation.verdict import other_recipes, told
 from eval.arms.catalogue import LEARNED, all_learned
 from eval.pairs import interval
-from eval.rows import RESULTS, parts, read_rows
+from eval.rows import RESULTS
+from eval.rows_file import parts, read_rows
 from medil.plots import COLOURS, panels
 
 QUESTIONS = (  # first, second, where: the bars of the comparison, the paper's claim first

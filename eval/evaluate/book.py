@@ -27,7 +27,8 @@ from eval.evaluate import EXPERIMENT
 from eval.evaluate.cases import arms
 from eval.evaluate.inputs import PLAN, RULES, Checked, Plan, write_plan
 from eval.pages.results import publish_rows
-from eval.rows import identity, records
+from eval.rows import identity
+from eval.rows_file import records
 from eval.tables import markdown
 from medil.errors import InputError
 from medil.system.children import tied

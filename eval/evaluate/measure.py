@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from eval import rows, runner
+from eval import rows, rows_file, runner
 from eval.coders.base import SUFFIX, latent_numbers, loaded
 from eval.evaluate.cases import CASES, arms
 from eval.evaluate.inputs import Checked, Plan, check, find, subject
@@ -29,7 +29,7 @@ MARK = "report.json"  # says that a folder is a report
 def tasks(plan: Plan, path: Path, provenance: rows.Provenance) -> list[runner.Task]:
     """One task a volume, of what its report does not hold yet."""
     people = [subject(found, tuple(CASES)) for found in plan.volumes]
-    recorded = rows.recorded_identities(path)
+    recorded = rows_file.recorded_identities(path)
     return reconstruction.subject_tasks(people, arms(plan), recorded, provenance, NAME, CASES)
 
 
@@ -151,5 +151,5 @@ def prepare(out: Path, force: bool) -> Path:
     path = out / "rows" / f"{NAME}.jsonl"
     if force:
         path.unlink(missing_ok=True)
-    rows.mend(path)
+    rows_file.mend(path)
     return path

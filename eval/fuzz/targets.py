@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from eval import rows
+from eval import rows, rows_file
 from eval.readers import dicom, mgh, nifti, nrrd
 from eval.readers.case import Case
 from eval.reliability.bench import scan
@@ -224,7 +224,7 @@ def _manifests(folder: Path) -> list[bytes]:
 def _rows(content: bytes, folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        rows.read_rows(written("fuzz.jsonl", content, folder))
+        rows_file.read_rows(written("fuzz.jsonl", content, folder))
 
 
 def _recorded(folder: Path) -> list[bytes]:
@@ -232,10 +232,10 @@ def _recorded(folder: Path) -> list[bytes]:
     made = about.rows({"x": 1.0, "y": float("nan")}, {"x": "s", "y": "1"},
                       rows.Sampling("1", "1", 1, 2), 0.5, rows.Provenance.now("quick"))  # fmt: skip
     path = folder / "r.jsonl"
-    rows.append_rows(path, made)
+    rows_file.append_rows(path, made)
     content = path.read_bytes()
     path.unlink()
-    bare = [{k: v for k, v in json.loads(line).items() if k != rows.CRC}
+    bare = [{k: v for k, v in json.loads(line).items() if k != rows_file.CRC}
             for line in content.splitlines()]  # fmt: skip
     return [content, "\n".join(json.dumps(record) for record in bare).encode()]
 

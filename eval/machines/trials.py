@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 from safetensors.torch import load_file
 
-from eval import rows
+from eval import rows, rows_file
 from eval.evaluate.measure import measured, plan_of, tasks
 from eval.machines.hosts import ROOT, Host
 from eval.runner import Task
@@ -208,7 +208,7 @@ def lose_while_measuring(
     plan = plan_of([raw], "tiny")
 
     def recorded() -> int:
-        return len(rows.recorded_identities(path))
+        return len(rows_file.recorded_identities(path))
 
     def call(address: str) -> list[str]:
         try:

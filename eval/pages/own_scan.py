@@ -18,7 +18,7 @@ from torch import Tensor
 from eval.evaluate.measure import measured, plan_of
 from eval.generation.page import synthetic_head
 from eval.metrics.errors import peak_intensity, psnr
-from eval.rows import read_rows
+from eval.rows_file import read_rows
 from medil.errors import needs
 from medil.grid import Grid, centres_mm
 from medil.model.autoencoder import MedIL

@@ -18,7 +18,8 @@ import pandas as pd
 from eval.experiment import Experiment
 from eval.experiments import EXPERIMENTS
 from eval.pages import explorer
-from eval.rows import RESULTS, latest, parts, read_rows
+from eval.rows import RESULTS, latest
+from eval.rows_file import parts, read_rows
 from eval.tables import folded, listed, provenance
 from medil.errors import InputError
 from medil.system.files import atomic_output

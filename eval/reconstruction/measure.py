@@ -10,7 +10,7 @@ from itertools import groupby
 
 import numpy as np
 
-from eval import metrics, rows
+from eval import metrics, rows, rows_file
 from eval.coders.base import Coder, Renderer, all_coders, loaded, release_arm
 from eval.reconstruction import precision, sizes
 from eval.runner import Task
@@ -118,7 +118,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task]:
     """Tasks of every subject, and one that records what the release is."""
-    people, recorded = subjects(options.profile), rows.recorded_identities(options.path)
+    people, recorded = subjects(options.profile), rows_file.recorded_identities(options.path)
     in_half = precision.tasks(people, options.release, recorded, provenance)
     if options.precision:
         return in_half

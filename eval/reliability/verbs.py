@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from eval import rows
+from eval import rows, rows_file
 from eval.reliability.bench import Bench, final_files, make_weights
 from medil.cli import main
 from medil.errors import InputError
@@ -155,7 +155,7 @@ def _no_pages(source: Path, out: Path) -> Path:
 def _report_contents(folder: Path) -> dict[str, str]:
     """Values of the rows, once each, the tables and the page; not when rows were recorded."""
     path = folder / "rows" / "evaluate.jsonl"
-    recorded = list(rows.records(path)) if path.is_file() else []
+    recorded = list(rows_file.records(path)) if path.is_file() else []
     names = [" | ".join(rows.identity(row)[1:5]) for row in recorded]
     if len(set(names)) < len(names):
         return {"rows": "some are there twice"}

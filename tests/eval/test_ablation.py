@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from eval import rows
+from eval import rows_file
 from eval.ablation import EXPERIMENT
 from eval.ablation import blocks as ablation_data
 from eval.ablation import measure as ablation
@@ -91,7 +91,7 @@ def run(out, *arguments):
 def test_a_recorded_run_is_not_run_again_and_a_new_seed_is(small, tmp_path, capsys):
     path = tmp_path / "ablation.jsonl"
     assert run(tmp_path) == 0
-    frame = rows.read_rows(path)
+    frame = rows_file.read_rows(path)
     runs = frame[frame["experiment"] == ablation.RUN]
     quick = {"integrated/learned", "trilinear/learned"}
     assert set(runs["arm"]) == quick and set(runs["seed"]) == {0}
@@ -99,13 +99,13 @@ def test_a_recorded_run_is_not_run_again_and_a_new_seed_is(small, tmp_path, caps
     assert run(tmp_path) == 0 and path.read_bytes() == before
     assert "0 new rows" in capsys.readouterr().out
     assert run(tmp_path, "--seeds", "2", "--arms", "integrated/learned") == 0
-    added = rows.read_rows(path).iloc[len(frame) :]
+    added = rows_file.read_rows(path).iloc[len(frame) :]
     assert set(added["seed"]) == {1} and set(added["arm"]) == {"integrated/learned"}
 
 
 def test_rows_hold_both_budgets_every_metric_and_their_own_weights(small, tmp_path):
     assert run(tmp_path, "--arms", "trilinear/learned") == 0
-    frame = rows.read_rows(tmp_path / "ablation.jsonl")
+    frame = rows_file.read_rows(tmp_path / "ablation.jsonl")
     scored = frame[(frame["experiment"] == "ablation") & (frame["weights_sha256"] != "")]
     assert set(scored["arm"]) == {"integrated/learned", "trilinear/learned"}  # and its reference
     for _, group in scored[scored["metric"] != "patch_vs_whole"].groupby(["arm", "condition"]):
@@ -129,7 +129,7 @@ def test_an_arm_that_diverges_is_recorded_and_the_others_go_on(small, tmp_path, 
 
     monkeypatch.setattr(ablation_train, "update", update)
     assert run(tmp_path, "--arms", "trilinear", "integrated") == 0
-    frame = rows.read_rows(tmp_path / "ablation.jsonl")
+    frame = rows_file.read_rows(tmp_path / "ablation.jsonl")
     fell = frame[frame["metric"] == "diverged_at_step"]
     assert list(fell["arm"]) == ["trilinear"] and fell["value"].item() == 0
     assert "trilinear" not in set(frame[frame["experiment"] == "ablation"]["arm"])

@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from eval import rows
+from eval import rows, rows_file
 from eval.ablation import page as pages
 from eval.ablation.codecs import codec_hash
 from eval.ablation.report import BEST_LINEAR, BUDGETS, RUN
@@ -36,7 +36,7 @@ def recorded(folder, arms):
                 found.append(row("ablation", subject, arm, condition, metric, value, seed))
     for subject in SUBJECTS:
         found.append(row("ablation", subject, "dct_ball", "1 mm", "psnr", 29, weights=False))
-    rows.append_rows(folder / "ablation.jsonl", found)
+    rows_file.append_rows(folder / "ablation.jsonl", found)
     return pages.recorded_ablation(folder)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from eval import report as all_tables
-from eval import rows
+from eval import rows, rows_file
 from eval.ablation import EXPERIMENT
 from eval.ablation import curve as ablation_curve
 from eval.ablation import measure as ablation
@@ -72,7 +72,7 @@ def recorded(tmp_path):
     def make(name="rows", **choices):
         (tmp_path / name).mkdir()
         path = tmp_path / name / "ablation.jsonl"
-        rows.append_rows(path, fabricated(**choices))
+        rows_file.append_rows(path, fabricated(**choices))
         return path
 
     return make
@@ -134,7 +134,7 @@ def test_primary_comparisons_come_first_and_holm_runs_over_them_alone(recorded, 
 def test_the_recipe_that_answers_primary_comparisons_is_the_one_compared(recorded):
     path = recorded(arms=("integrated", "trilinear", "literal", "liif"), subjects=9)
     two = {"steps": 200, "seeds": 2, "arms": ("integrated", "trilinear"), "at": NAMED}
-    rows.append_rows(path, fabricated(lead_db=0.4, **two))
+    rows_file.append_rows(path, fabricated(lead_db=0.4, **two))
     words = words_of(path)
     assert words.startswith("Training: 200 steps") and "not compared: 100 steps" in words
     assert "6 subjects × 2 seeds" in words and "9 subjects" not in words.partition("Primary")[2]
@@ -152,7 +152,7 @@ def test_a_curve_says_who_levelled_off_and_what_the_others_gained(recorded):
                 made += ablation_score.score_rows(
                     arm, f"after {steps} steps", scored, lambda q: 8, f"{arm}10062", "w" * 64, about
                 )
-        rows.append_rows(path, [replace(r, experiment=ablation.CURVE) for r in made])
+        rows_file.append_rows(path, [replace(r, experiment=ablation.CURVE) for r in made])
     frame = EXPERIMENT.recorded(path.parent)
     sentence = ablation_curve.levels_off(ablation_curve.curve_of(frame))
     assert "gained by LTE. Still rising: trilinear (+0.40 dB)." in sentence
@@ -167,7 +167,7 @@ def test_a_trial_of_another_recipe_hides_nothing_and_is_named(recorded):
     path = recorded()
     before = words_of(path)
     trial = {"steps": 5, "seeds": 1, "arms": ("integrated", "liif"), "places": 1, "at": LATER}
-    rows.append_rows(path, fabricated(lead_db=9.0, codec_db=50.0, **trial))
+    rows_file.append_rows(path, fabricated(lead_db=9.0, codec_db=50.0, **trial))
     training, also, *rest = words_of(path).splitlines()
     assert [training, *rest] == before.splitlines()
     assert also.endswith(
@@ -179,14 +179,16 @@ def test_a_trial_of_another_recipe_hides_nothing_and_is_named(recorded):
 def test_fewer_subjects_are_another_recipe(recorded):
     path = recorded()
     before = words_of(path)
-    rows.append_rows(path, fabricated(9.0, seeds=1, subjects=1, arms=("integrated",), at=LATER))
+    rows_file.append_rows(
+        path, fabricated(9.0, seeds=1, subjects=1, arms=("integrated",), at=LATER)
+    )
     training, also, *rest = words_of(path).splitlines()
     assert [training, *rest] == before.splitlines() and "cpu, 1 subject (" in also
 
 
 def test_of_recipes_with_as_many_runs_the_newest_is_compared(recorded):
     path = recorded(lead_db=3.0)
-    rows.append_rows(path, fabricated(steps=200, at=LATER))
+    rows_file.append_rows(path, fabricated(steps=200, at=LATER))
     words = words_of(path)
     assert words.startswith("Training: 200 steps") and "+1.05 dB" in words and "+3." not in words
     assert "not compared: 100 steps" in words
@@ -194,7 +196,7 @@ def test_of_recipes_with_as_many_runs_the_newest_is_compared(recorded):
 
 def test_a_new_arm_of_the_main_recipe_joins_its_tables_by_its_own_name(recorded, tmp_path):
     path = recorded()
-    rows.append_rows(path, fabricated(seeds=1, arms=("nearest",), at=LATER))
+    rows_file.append_rows(path, fabricated(seeds=1, arms=("nearest",), at=LATER))
     EXPERIMENT.write(path.parent, tmp_path)
     arms = pd.read_csv(tmp_path / "ablation.csv").set_index("Arm")
     assert arms.loc["nearest", "LTE above it (dB)"].startswith("+1.05 [")
@@ -212,7 +214,7 @@ def test_the_linear_decoder_with_neighbours_is_a_linear_codec_of_the_size_that_i
     psnr = [next(r.value for r in found if r.metric == "psnr") for found in (measured, alone)]
     assert psnr[0] == pytest.approx(psnr[1], abs=3)  # the same splines, and a little more
     path = recorded(codec_db=-50.0)
-    rows.append_rows(path, measured)
+    rows_file.append_rows(path, measured)
     scores = ablation_report.scores_of(EXPERIMENT.recorded(path.parent))
     best = ablation_report.psnr_of(scores).table(
         ablation_report.BEST_LINEAR, "1 mm", scores["budget"].max()
@@ -232,7 +234,7 @@ def test_an_arm_with_another_latent_meets_codecs_of_its_own_size(monkeypatch, re
     measured = task.measure()
     assert task.name == "dct_ball (3 mm, 8)" and {r.identity for r in measured} == task.wanted
     assert {r.numbers_kept for r in measured} == {8 * 7**3}
-    rows.append_rows(path, measured)
+    rows_file.append_rows(path, measured)
     pairs = ablation_report.pairs_table(ablation_report.scores_of(EXPERIMENT.recorded(path.parent)))
     rivals = pairs[pairs["family"].str.startswith("codecs")].groupby("first")["second"].unique()
     assert list(rivals["integrated"]) == ["best linear codec"]

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval import changes, rows
+from eval import changes, rows, rows_file
 from medil.errors import InputError
 
 MADE_BY = rows.Provenance("c" * 40, False, 0, "cpu", 1, {"python": "3"}, "quick")
@@ -45,7 +45,7 @@ def made(subject="a", value=27.5, day=1, seed=0, profile="quick", **fields) -> r
 
 
 def frame(*given: rows.Row) -> pd.DataFrame:
-    """As `rows.read_rows` gives them."""
+    """As `rows_file.read_rows` gives them."""
     table = pd.DataFrame.from_records([r.to_record() for r in given], columns=list(rows.SCHEMA))
     table["recorded_at"] = pd.to_datetime(table["recorded_at"], utc=True)
     return table.assign(value=table["value"].astype(float))
@@ -114,12 +114,12 @@ def checkout(tmp_path):
         pytest.skip("git is not installed")
     folder = tmp_path / "repository" / "results"
     folder.mkdir(parents=True)
-    rows.append_rows(folder / "one.jsonl", [made("packed", 1.0)])
+    rows_file.append_rows(folder / "one.jsonl", [made("packed", 1.0)])
     packed = gzip.compress((folder / "one.jsonl").read_bytes())
     (folder / "one.jsonl.gz").write_bytes(packed)
     (folder / "one.jsonl").unlink()
-    rows.append_rows(folder / "one.jsonl", [made("plain", 2.0)])
-    rows.append_rows(folder / "two.jsonl", [made("other", 3.0, experiment="robustness")])
+    rows_file.append_rows(folder / "one.jsonl", [made("plain", 2.0)])
+    rows_file.append_rows(folder / "two.jsonl", [made("other", 3.0, experiment="robustness")])
     nobody = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org")
     for command in (("init", "-q"), ("add", "."), (*nobody, "commit", "-q", "-m", "Rows")):
         subprocess.run(["git", *command], cwd=folder, check=True)
@@ -127,7 +127,7 @@ def checkout(tmp_path):
 
 
 def test_committed_rows_are_those_of_the_commit_whatever_was_added_since(checkout):
-    rows.append_rows(checkout / "one.jsonl", [made("plain", 2.5, day=2), made("since")])
+    rows_file.append_rows(checkout / "one.jsonl", [made("plain", 2.5, day=2), made("since")])
     assert changes.committed(checkout)["subject"].tolist() == ["packed", "plain", "other"]
     assert changes.committed(checkout / "one.jsonl")["value"].tolist() == [1.0, 2.0]
     assert changes.committed(checkout / "none.jsonl").empty
@@ -142,13 +142,13 @@ def test_committed_rows_are_those_of_the_commit_whatever_was_added_since(checkou
 def test_a_folder_that_was_never_committed_is_all_new(checkout):
     folder = checkout / "later"
     folder.mkdir()
-    rows.append_rows(folder / "one.jsonl", [made()])
+    rows_file.append_rows(folder / "one.jsonl", [made()])
     assert changes.summary(folder).startswith("1 new, 0 gone")
 
 
 def test_without_a_checkout_one_sentence_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    rows.append_rows(tmp_path / "one.jsonl", [made()])
+    rows_file.append_rows(tmp_path / "one.jsonl", [made()])
     assert changes.committed(tmp_path) is None
     assert "no committed rows" in changes.summary(tmp_path)
     monkeypatch.setenv("PATH", "")
@@ -158,7 +158,7 @@ def test_without_a_checkout_one_sentence_says_so(tmp_path, monkeypatch):
 def test_the_command_compares_two_folders_and_refuses_an_empty_one(tmp_path, capsys):
     for name, value in (("old", 20.0), ("now", 21.0)):
         (tmp_path / name).mkdir()
-        rows.append_rows(tmp_path / name / "one.jsonl", [made(value=value)])
+        rows_file.append_rows(tmp_path / name / "one.jsonl", [made(value=value)])
     arguments = ["--rows", str(tmp_path / "now"), "--against"]
     assert changes.main([*arguments, str(tmp_path / "old")]) == 0
     assert "mean +1 dB, largest +1 dB" in capsys.readouterr().out

@@ -11,7 +11,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from eval import rows
+from eval import rows, rows_file
 from eval.evaluate import book as evaluate_book
 from eval.evaluate import cases as evaluate_cases
 from eval.evaluate import inputs as evaluate_inputs
@@ -90,14 +90,14 @@ def recorded(tmp_path_factory) -> tuple[Path, Plan]:
         patch.setattr(evaluate, "arms", lambda plan: few)
         (task,) = evaluate.tasks(plan, path, rows.Provenance.now("quick"))
         assert task.wanted == evaluate.wanted(plan)
-        rows.append_rows(path, task.measure())
+        rows_file.append_rows(path, task.measure())
         assert evaluate.tasks(plan, path, rows.Provenance.now("quick")) == []
     return path, plan
 
 
 def test_a_copy_is_exact_and_a_second_run_has_nothing_to_do(recorded):
     path, _ = recorded
-    frame = rows.read_rows(path)
+    frame = rows_file.read_rows(path)
     native = frame[(frame["condition"] == evaluate_report.NATIVE) & (frame["arm"] == "copy")]
     values = native.set_index("metric")["value"]
     assert values["ssim"] == 1.0 and values["nrmse"] == 0.0
@@ -107,13 +107,13 @@ def test_a_copy_is_exact_and_a_second_run_has_nothing_to_do(recorded):
 
 def test_a_reports_rows_leave_out_what_it_is_not_about(recorded, tmp_path):
     path, plan = recorded
-    frame = rows.read_rows(path)
+    frame = rows_file.read_rows(path)
     wanted = frozenset(
         tuple(r[name] for name in rows.IDENTITY)
         for r in frame[frame["arm"] == "copy"].to_dict("records")
     )
     evaluate_book.keep_rows(path, tmp_path, wanted)
-    assert set(rows.read_rows(tmp_path / path.name)["arm"]) == {"copy"}
+    assert set(rows_file.read_rows(tmp_path / path.name)["arm"]) == {"copy"}
     assert plan.volumes[0].name == "one"
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from eval import experiment as frame_module
-from eval import rows, runner
+from eval import rows, rows_file, runner
 from eval.experiment import Experiment
 from eval.experiments import EXPERIMENTS
 from medil.errors import InputError
@@ -46,21 +46,21 @@ def toy(monkeypatch) -> Experiment:
 
 
 def test_a_condition_is_parsed_once_into_named_columns(toy, tmp_path):
-    rows.append_rows(tmp_path / "toy.jsonl", [row(1.0), row(2.0, "high | 5")])
+    rows_file.append_rows(tmp_path / "toy.jsonl", [row(1.0), row(2.0, "high | 5")])
     found = toy.recorded(tmp_path)
     assert found[["level", "size"]].to_numpy().tolist() == [["low", 3], ["high", 5]]
 
 
 def test_newer_weights_of_an_arm_replace_all_of_its_older_rows(toy, tmp_path):
     old = [row(1.0), row(2.0, "high | 5"), row(9.0, arm="dct")]
-    rows.append_rows(tmp_path / "toy.jsonl", old)
-    rows.append_rows(tmp_path / "toy.jsonl", [row(4.0, weights="newer")])
+    rows_file.append_rows(tmp_path / "toy.jsonl", old)
+    rows_file.append_rows(tmp_path / "toy.jsonl", [row(4.0, weights="newer")])
     found = toy.recorded(tmp_path).set_index("arm")["value"]
     assert found.to_dict() == {"dct": 9.0, "medil": 4.0}
 
 
 def test_tables_and_verdict_are_written_and_empty_tables_are_not(toy, tmp_path):
-    rows.append_rows(tmp_path / "toy.jsonl", [row(1.0)])
+    rows_file.append_rows(tmp_path / "toy.jsonl", [row(1.0)])
     written = toy.write(tmp_path, tmp_path / "out")
     assert [path.name for path in written] == [
         "toy.csv", "toy_verdict.txt", "toy_answer.md", "toy_provenance.txt",
@@ -104,8 +104,8 @@ def test_weights_in_a_file_are_not_recorded_beside_the_releases(toy, tmp_path, m
 
 
 def test_rows_of_others_alone_say_what_to_run(toy, tmp_path):
-    rows.append_rows(tmp_path / "toy.jsonl", [row(1.0)])
-    frame = rows.read_rows(tmp_path / "toy.jsonl")
+    rows_file.append_rows(tmp_path / "toy.jsonl", [row(1.0)])
+    frame = rows_file.read_rows(tmp_path / "toy.jsonl")
     with pytest.raises(InputError, match=r"python -m eval\.toy"):
         toy.prepare(frame.assign(experiment="other"))
 
@@ -114,11 +114,11 @@ def test_a_timing_is_recorded_again_on_every_run(toy, tmp_path):
     again = runner.Task("someone", None, partial(list, [row(3.0)]))
     for n in (1, 2):
         assert runner.run([again], tmp_path / "toy.jsonl", workers=0) == 1
-        assert len(rows.read_rows(tmp_path / "toy.jsonl")) == n
+        assert len(rows_file.read_rows(tmp_path / "toy.jsonl")) == n
 
 
 def test_pages_show_tables_and_sentences_or_say_what_to_run(toy, tmp_path):
-    rows.append_rows(tmp_path / "toy.jsonl", [row(1.0)])
+    rows_file.append_rows(tmp_path / "toy.jsonl", [row(1.0)])
     found = toy.recorded(tmp_path)
     assert toy.shown(found, lambda f: f[["level"]]) == "| level |\n| :--- |\n| low |"
     assert toy.sentences(found, "mean") == toy.sentences(found) == "- mean 1.0 dB, n = 1"

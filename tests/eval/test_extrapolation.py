@@ -9,7 +9,7 @@ import torch
 from scipy import ndimage
 
 from eval import heads as synthetic
-from eval import rows, runner
+from eval import rows, rows_file, runner
 from eval.arms.catalogue import OWN
 from eval.extrapolation import (
     EXPERIMENT,
@@ -420,7 +420,7 @@ def recorded_rows(gain: float = 0.5, n_heads: int = 8, n_seeds: int = 3) -> list
 
 
 def test_the_verdict_says_what_the_rows_hold(tmp_path):
-    rows.append_rows(tmp_path / "extrapolation.jsonl", recorded_rows())
+    rows_file.append_rows(tmp_path / "extrapolation.jsonl", recorded_rows())
     frame = EXPERIMENT.recorded(tmp_path)
     found = report.scores_of(frame).gap(
         ("integrated", "0.8 -> 0.8", "detail_kept_fine"),
@@ -451,7 +451,7 @@ def test_a_release_with_another_latent_meets_codecs_of_its_own_size(tmp_path):
     of_splines = [row for row in made if row.arm == "bspline"]
     made += [replace(row, arm="bspline (3 mm, 8)", numbers_kept=20) for row in of_splines]
     made += [replace(row, arm="medil", numbers_kept=22) for row in of_splines]
-    rows.append_rows(tmp_path / "extrapolation.jsonl", made)
+    rows_file.append_rows(tmp_path / "extrapolation.jsonl", made)
     frame = EXPERIMENT.recorded(tmp_path)
     assert kept.numbers >= 8 * 10**3
     for arm, codec in (("medil", "bspline (3 mm, 8)"), ("integrated", "bspline")):
@@ -459,14 +459,14 @@ def test_a_release_with_another_latent_meets_codecs_of_its_own_size(tmp_path):
 
 
 def test_few_heads_and_one_seed_are_named(tmp_path):
-    rows.append_rows(tmp_path / "extrapolation.jsonl", recorded_rows(0.0, 3, 1))
+    rows_file.append_rows(tmp_path / "extrapolation.jsonl", recorded_rows(0.0, 3, 1))
     words = verdict.verdict(EXPERIMENT.recorded(tmp_path))
     assert "3 heads cannot reach p < 0.05" in words and "one seed" in words
 
 
 def test_tables_come_from_rows_alone(tmp_path):
     assert EXPERIMENT.write(tmp_path, tmp_path / "none") == []
-    rows.append_rows(tmp_path / "extrapolation.jsonl", recorded_rows())
+    rows_file.append_rows(tmp_path / "extrapolation.jsonl", recorded_rows())
     files = EXPERIMENT.write(tmp_path, tmp_path / "tables")
     names = [path.stem.removeprefix("extrapolation_") for path in files]
     assert sorted(names) == [
@@ -479,8 +479,8 @@ def test_tables_come_from_rows_alone(tmp_path):
 def test_rows_of_an_older_recipe_do_not_count(tmp_path):
     path = tmp_path / "extrapolation.jsonl"
     old = [replace(row, config_hash="old", value=9.0) for row in recorded_rows(0.0, 2, 1)]
-    rows.append_rows(path, old)
-    rows.append_rows(path, [replace(r, recorded_at=rows.now_utc()) for r in recorded_rows()])
+    rows_file.append_rows(path, old)
+    rows_file.append_rows(path, [replace(r, recorded_at=rows.now_utc()) for r in recorded_rows()])
     frame = EXPERIMENT.recorded(tmp_path)
     assert set(frame["config_hash"]) == {"c"}
     assert frame["subject"].nunique() == 8
@@ -597,7 +597,7 @@ def test_the_verdict_on_brains_says_what_the_rows_hold(tmp_path):
             values |= {"detail_kept_fine": kept + 0.02 * number}
             sampling = rows.Sampling("1", "0.87 x 0.87 x 1", 8, 64)
             made += about.rows(values, score.UNITS, sampling, 0.0, rows.Provenance.now("quick"))
-    rows.append_rows(tmp_path / "extrapolation.jsonl", made)
+    rows_file.append_rows(tmp_path / "extrapolation.jsonl", made)
     frame = EXPERIMENT.recorded(tmp_path)
     words = verdict.real(frame)
     assert "it keeps most of the amplitude, 0.85" in words

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from eval import rows
+from eval import rows, rows_file
 from eval.false_gyri import (
     EXPERIMENT,
     arms,
@@ -117,7 +117,7 @@ def test_every_seed_of_a_try_gives_the_rows_that_its_task_promised(block, monkey
     made = measure.measure_tries(source, tried, rows.Provenance.now("quick"))
     promised = measure.of_tries(source, tried)
     assert {r.identity for r in made} == rows.identities((a, OF_RENDERINGS) for *_, a in promised)
-    rows.append_rows(tmp_path / "false_gyri.jsonl", made)
+    rows_file.append_rows(tmp_path / "false_gyri.jsonl", made)
     frame = EXPERIMENT.recorded(tmp_path)
     assert frame.groupby(["arm", "metric"])["seed"].nunique().eq(2).all()
 

@@ -20,7 +20,8 @@ from eval.generation.report import (
 )
 from eval.generation.sets import UNITS
 from eval.generation.verdict import verdict
-from eval.rows import SCHEMA, append_rows
+from eval.rows import SCHEMA
+from eval.rows_file import append_rows
 from medil.anatomy.classes import CLASSES
 
 ANOTHER, SAMPLED, REBUILT = parts.ANOTHER, parts.SAMPLED, parts.REBUILT

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from eval import rows, runner
+from eval import rows, rows_file, runner
 from eval.coders.base import loaded
 from eval.latent_consistency import EXPERIMENT, latents, measure, report, tasks
 from eval.latent_consistency import conditions as names
@@ -252,7 +252,7 @@ def recorded_rows(measured, tmp_path_factory):
     """The file that holds them."""
     path = tmp_path_factory.mktemp("recorded") / "latent_consistency.jsonl"
     for found in measured.values():
-        rows.append_rows(path, found)
+        rows_file.append_rows(path, found)
     return path
 
 
@@ -269,10 +269,10 @@ def test_what_was_killed_half_way_ends_with_the_same_rows(released, measured, tm
     asked = tasks.tasks(OPTIONS, PROVENANCE)
     path = tmp_path / "rows.jsonl"
     for name in ("real", "made"):
-        rows.append_rows(path, measured[name])
+        rows_file.append_rows(path, measured[name])
     added = runner.run(asked, path, workers=0)  # what is left: the distance between heads
     assert added == len(measured["all heads"])
-    again = rows.read_rows(path).set_index(list(rows.WHAT))["value"]
+    again = rows_file.read_rows(path).set_index(list(rows.WHAT))["value"]
     for row in measured["all heads"]:
         assert again[tuple(getattr(row, name) for name in rows.WHAT)] == row.value
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval import bars, rows
+from eval import bars, rows, rows_file
 from eval.latent_consistency import EXPERIMENT, pictures, report
 from eval.latent_consistency import conditions as names
 from eval.latent_consistency.verdict import verdict
@@ -67,8 +67,8 @@ def frame(tmp_path) -> pd.DataFrame:
 
 
 def frame_of(found: list[rows.Row], path) -> pd.DataFrame:
-    rows.append_rows(path, found)
-    return EXPERIMENT.prepare(rows.read_rows(path))
+    rows_file.append_rows(path, found)
+    return EXPERIMENT.prepare(rows_file.read_rows(path))
 
 
 def test_distances_are_fractions_of_those_between_heads(frame):
@@ -151,12 +151,12 @@ def test_bars_are_for_maintainers_and_their_own_command(frame):
 
 def test_rows_of_an_older_definition_make_no_table(tmp_path):
     older = [replace(r, metric="latent_distance") for r in recorded() if r.metric == "latent_rms"]
-    rows.append_rows(tmp_path / "latent_consistency.jsonl", older)
+    rows_file.append_rows(tmp_path / "latent_consistency.jsonl", older)
     assert EXPERIMENT.write(tmp_path, tmp_path / "tables") == []
 
 
 def test_decibels_are_written_with_four_decimals(tmp_path):
-    rows.append_rows(tmp_path / "latent_consistency.jsonl", recorded())
+    rows_file.append_rows(tmp_path / "latent_consistency.jsonl", recorded())
     EXPERIMENT.write(tmp_path, tmp_path / "tables")
     text = (tmp_path / "tables/latent_consistency_db.csv").read_text()
     assert text.splitlines()[1] == "MedIL tiny,31.0000,30.5000,0.5000,0.5000,0.5000,3"

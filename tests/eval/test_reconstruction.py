@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from eval import metrics, report, rows, runner
+from eval import metrics, report, rows, rows_file, runner
 from eval.coders.base import CodecCoder, Interpolation, all_coders, release_coders
 from eval.reconstruction import EXPERIMENT
 from eval.reconstruction import measure as reconstruction
@@ -128,10 +128,10 @@ def test_tasks_name_the_rows_they_give_and_a_second_run_computes_nothing(
     added = runner.run(todo, path, workers=0)
     n_pairs = len(BLOCKS) * (3 + len(CODECS)) + len(set(BLOCKS) & set(INTERPOLATED)) + 1
     assert added == len(metrics.scored()) * n_pairs
-    recorded = rows.recorded_identities(path)
+    recorded = rows_file.recorded_identities(path)
     assert todo[0].wanted == recorded
     assert reconstruction.subject_tasks([subject], arms, recorded, provenance) == []
-    frame = rows.read_rows(path)
+    frame = rows_file.read_rows(path)
     scored = frame[frame["metric"].isin(["psnr", "ssim", "hfen"]) & (frame["arm"] != "scan")]
     assert scored["value"].notna().all()
 
@@ -183,7 +183,7 @@ def test_a_crash_loses_only_the_subject_it_hit(tmp_path, subject, provenance):
     todo = reconstruction.subject_tasks(people, [CodecCoder("cubic", 4.0, 8)], set(), provenance)
     with pytest.raises(KeyboardInterrupt):
         runner.run(todo, path, workers=0)
-    assert set(rows.read_rows(path)["subject"]) == {"ball"}
+    assert set(rows_file.read_rows(path)["subject"]) == {"ball"}
 
 
 def test_each_volume_is_encoded_once_for_all_its_targets(subject, provenance):

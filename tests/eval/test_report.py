@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from eval import report, rows, tables
+from eval import report, rows, rows_file, tables
 from eval.reconstruction import EXPERIMENT
 from eval.reconstruction import report as of_rows
 from tests.recorded_rows import BRAIN, DB, recorded
@@ -17,7 +17,7 @@ def record(folder, *parts):
     """Write rows into a folder, and give the prepared ones."""
     folder.mkdir(exist_ok=True)
     for part in parts:
-        rows.append_rows(folder / "reconstruction.jsonl", part)
+        rows_file.append_rows(folder / "reconstruction.jsonl", part)
     return EXPERIMENT.recorded(folder)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from eval import rows
+from eval import rows, rows_file
 from eval.evaluate import EXPERIMENT
 from eval.evaluate import report as evaluate_report
 from eval.experiments import EXPERIMENTS
@@ -55,8 +55,8 @@ def own_rows() -> list[rows.Row]:
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """Rows of a user's scans and of the reconstruction."""
-    rows.append_rows(tmp_path / "evaluate.jsonl", own_rows())
-    rows.append_rows(tmp_path / "reconstruction.jsonl", reconstruction_rows())
+    rows_file.append_rows(tmp_path / "evaluate.jsonl", own_rows())
+    rows_file.append_rows(tmp_path / "reconstruction.jsonl", reconstruction_rows())
     return tmp_path
 
 
@@ -118,7 +118,7 @@ def test_tables_hold_every_scan_and_the_oracle_is_no_rival(folder, tmp_path):
 
 def test_weights_in_a_file_are_the_model_of_their_report(tmp_path):
     own = [replace(r, arm="medil_mine") if r.arm == "medil" else r for r in own_rows()]
-    rows.append_rows(tmp_path / "evaluate.jsonl", own)
+    rows_file.append_rows(tmp_path / "evaluate.jsonl", own)
     found = results_pages.collect(tmp_path)
     assert "MedIL mine (0.125 numbers a voxel encoded) is 0.00 dB above" in found[0].verdict[0]
     gains = results_gains.gains_by_scan(found)
@@ -231,7 +231,7 @@ def test_a_number_is_measured_again_only_on_the_very_same_bytes(folder, tmp_path
 
     scan = Scan(Volume(torch.from_numpy(data), grid), np.ones(grid.shape, bool))
     one = replace(row("x", "dct_ball", "psnr", db, kept=50), data_sha256="its bytes")
-    rows.append_rows(tmp_path / "evaluate.jsonl", [one])
+    rows_file.append_rows(tmp_path / "evaluate.jsonl", [one])
     for sha256, n in (("its bytes", 1), ("others", 0)):
         person = Subject("x", sha256, (), lambda: scan)
         monkeypatch.setattr(results_gains, "subjects", lambda profile, person=person: [person])

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from eval import rows
+from eval import rows, rows_file
 from eval.coders.base import Coder, Kept
 from eval.robustness import EXPERIMENT, heads, measure, report
 from eval.robustness import damage as damages
@@ -149,7 +149,7 @@ def folder(subject, tmp_path_factory) -> Path:
     arms = [Echo("medil", 1.0), Echo("dct_ball", 0.5)]
     folder = tmp_path_factory.mktemp("rows")
     found = measure.measure(subject, arms, PROVENANCE)
-    rows.append_rows(folder / "robustness.jsonl", found)
+    rows_file.append_rows(folder / "robustness.jsonl", found)
     return folder
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval import rows
+from eval import rows, rows_file
 from medil.errors import InputError, WriteError
 from medil.system import checkout
 from tests.images import full_disk
@@ -42,53 +42,53 @@ def row() -> rows.Row:
 
 def test_a_row_comes_back_as_it_was_with_its_provenance(tmp_path, row):
     path = tmp_path / "r.jsonl"
-    assert rows.append_rows(path, [row]) == 1
-    frame = rows.read_rows(path)
+    assert rows_file.append_rows(path, [row]) == 1
+    frame = rows_file.read_rows(path)
     back = frame.iloc[0]
     assert (back.subject, back.arm, back.value, back.seed) == ("a", "dct_ball", 27.5, 3)
     assert back.numbers_per_voxel == 0.125
     assert back.versions["torch"] == torch.__version__
     assert back.threads == torch.get_num_threads()
     assert str(back.recorded_at.tz) == "UTC"
-    assert rows.recorded_identities(path) == {
+    assert rows_file.recorded_identities(path) == {
         ("reconstruction", "a", "dct_ball", "native -> native", "psnr", "c" * 64, "d" * 64, "")
     }
 
 
 def test_packed_rows_count_before_those_added_since(tmp_path, row):
     path = tmp_path / "r.jsonl"
-    assert rows.pack(path) is None
-    rows.append_rows(path, [row])
-    assert rows.pack(path) == tmp_path / "r.jsonl.gz" and not path.exists()
-    assert list(rows.read_rows(path)["subject"]) == ["a"]
-    rows.append_rows(path, [replace(row, subject="b")])
+    assert rows_file.pack(path) is None
+    rows_file.append_rows(path, [row])
+    assert rows_file.pack(path) == tmp_path / "r.jsonl.gz" and not path.exists()
+    assert list(rows_file.read_rows(path)["subject"]) == ["a"]
+    rows_file.append_rows(path, [replace(row, subject="b")])
     for place in (path, tmp_path):
-        assert list(rows.read_rows(place)["subject"]) == ["a", "b"]
-    assert {identity[1] for identity in rows.recorded_identities(path)} == {"a", "b"}
+        assert list(rows_file.read_rows(place)["subject"]) == ["a", "b"]
+    assert {identity[1] for identity in rows_file.recorded_identities(path)} == {"a", "b"}
 
 
 def test_packing_again_keeps_every_row_in_order_and_the_same_bytes(tmp_path, row):
     path = tmp_path / "r.jsonl"
     for subject in "abc":
-        rows.append_rows(path, [replace(row, subject=subject)])
-        rows.pack(path)
+        rows_file.append_rows(path, [replace(row, subject=subject)])
+        rows_file.pack(path)
     path.write_text('{"torn')  # what a crash left
-    packed = rows.pack(path)
-    rows.append_rows(path, [replace(row, subject="d")])
-    rows.pack(path)
+    packed = rows_file.pack(path)
+    rows_file.append_rows(path, [replace(row, subject="d")])
+    rows_file.pack(path)
     with pytest.warns(UserWarning, match="line 4 is not a row"):
-        assert list(rows.read_rows(path)["subject"]) == list("abcd")
+        assert list(rows_file.read_rows(path)["subject"]) == list("abcd")
     text = gzip.decompress(packed.read_bytes())
     assert packed.read_bytes() == gzip.compress(text, 9, mtime=0)  # no date, no name inside
 
 
 def test_rows_are_only_ever_added(tmp_path, row):
     path = tmp_path / "r.jsonl"
-    rows.append_rows(path, [row])
+    rows_file.append_rows(path, [row])
     before = path.read_bytes()
-    rows.append_rows(path, [replace(row, value=1.0), replace(row, subject="b")])
+    rows_file.append_rows(path, [replace(row, value=1.0), replace(row, subject="b")])
     assert path.read_bytes().startswith(before)
-    assert list(rows.read_rows(path)["value"]) == [27.5, 1.0, 27.5]
+    assert list(rows_file.read_rows(path)["value"]) == [27.5, 1.0, 27.5]
 
 
 def test_no_row_names_this_computer_or_a_path(row):
@@ -119,27 +119,27 @@ def test_a_row_that_breaks_the_schema_is_refused_and_nothing_is_written(
 ):
     path = tmp_path / "r.jsonl"
     with pytest.raises(InputError, match=named):
-        rows.append_rows(path, [row, replace(row, **change)])
+        rows_file.append_rows(path, [row, replace(row, **change)])
     assert not path.exists()
 
 
 @pytest.mark.parametrize("room", [0, 10, 900])
 def test_a_full_disk_leaves_the_rows_that_were_there(tmp_path, row, room):
     path = tmp_path / "a.jsonl"
-    rows.append_rows(path, [row])
+    rows_file.append_rows(path, [row])
     before = path.read_bytes()
     many = [replace(row, subject=name) for name in "bcd"]
     with full_disk(len(before) + room), pytest.raises(WriteError, match="could not be written"):
-        rows.append_rows(path, many)
+        rows_file.append_rows(path, many)
     assert path.read_bytes() == before
-    assert rows.append_rows(path, many) == 3
+    assert rows_file.append_rows(path, many) == 3
 
 
 def test_an_unbounded_metric_is_null_and_reads_as_nan(tmp_path, row):
     path = tmp_path / "r.jsonl"
-    rows.append_rows(path, [replace(row, value=None)])
+    rows_file.append_rows(path, [replace(row, value=None)])
     assert json.loads(path.read_text())["value"] is None
-    assert np.isnan(rows.read_rows(path)["value"].iloc[0])
+    assert np.isnan(rows_file.read_rows(path)["value"].iloc[0])
 
 
 def test_unknown_and_missing_fields_are_named(row):
@@ -152,50 +152,50 @@ def test_unknown_and_missing_fields_are_named(row):
 
 def test_a_torn_last_line_costs_that_line_alone_and_is_cut_off_with_a_word(tmp_path, row, capsys):
     path = tmp_path / "r.jsonl"
-    rows.append_rows(path, [row, replace(row, subject="b")])
+    rows_file.append_rows(path, [row, replace(row, subject="b")])
     path.write_bytes(path.read_bytes()[:-40])  # a crash in the middle of the second row
-    rows.append_rows(path, [replace(row, subject="c")])
+    rows_file.append_rows(path, [replace(row, subject="c")])
     assert capsys.readouterr().out.count("r.jsonl ended in half a row") == 1
-    assert list(rows.read_rows(path)["subject"]) == ["a", "c"]
+    assert list(rows_file.read_rows(path)["subject"]) == ["a", "c"]
     path.write_bytes(path.read_bytes()[:-1])  # whole, but for its line break
-    rows.mend(path)
-    assert list(rows.read_rows(path)["subject"]) == ["a", "c"]
+    rows_file.mend(path)
+    assert list(rows_file.read_rows(path)["subject"]) == ["a", "c"]
     assert not capsys.readouterr().out and path.read_bytes().endswith(b"}\n")
     path.write_bytes(b'{"a')
-    rows.mend(path)
+    rows_file.mend(path)
     assert path.read_bytes() == b""
 
 
 def test_a_changed_byte_of_a_row_costs_that_row_alone(tmp_path, row):
     path = tmp_path / "r.jsonl"
-    rows.append_rows(path, [row, replace(row, subject="b")])
+    rows_file.append_rows(path, [row, replace(row, subject="b")])
     whole = path.read_text()
     path.write_text(whole.replace("27.5", "27.6", 1))
     with pytest.warns(UserWarning, match="line 1 is not a row: it is not what was written"):
-        assert list(rows.read_rows(path)["subject"]) == ["b"]
+        assert list(rows_file.read_rows(path)["subject"]) == ["b"]
     lines = [json.loads(line) for line in whole.splitlines()]
-    earlier = [{k: v for k, v in line.items() if k != rows.CRC} for line in lines]
+    earlier = [{k: v for k, v in line.items() if k != rows_file.CRC} for line in lines]
     path.write_text("".join(json.dumps(line) + "\n" for line in earlier))  # as 0.6.0 wrote them
-    assert list(rows.read_rows(path)["subject"]) == ["a", "b"]
+    assert list(rows_file.read_rows(path)["subject"]) == ["a", "b"]
 
 
 def test_an_interrupted_append_leaves_the_rows_that_were_there(tmp_path, row, monkeypatch):
     path = tmp_path / "r.jsonl"
-    rows.append_rows(path, [row])
+    rows_file.append_rows(path, [row])
     before = path.read_bytes()
 
     def interrupted(_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(rows.os, "fsync", interrupted)
-        rows.append_rows(path, [replace(row, subject="b")])
+        patch.setattr(rows_file.os, "fsync", interrupted)
+        rows_file.append_rows(path, [replace(row, subject="b")])
     assert path.read_bytes() == before
 
 
 def _write_many(path, row, name, count):
     for k in range(count):
-        rows.append_rows(path, [replace(row, subject=f"{name}{k}", metric=m) for m in "xyz"])
+        rows_file.append_rows(path, [replace(row, subject=f"{name}{k}", metric=m) for m in "xyz"])
 
 
 def test_two_writers_never_mix_their_lines(tmp_path, row):
@@ -207,7 +207,7 @@ def test_two_writers_never_mix_their_lines(tmp_path, row):
     for writer in writers:
         writer.join()
         assert writer.exitcode == 0
-    frame = rows.read_rows(path)
+    frame = rows_file.read_rows(path)
     assert len(frame) == 240 and len(frame.drop_duplicates(["subject", "metric"])) == 240
     triples = frame["subject"].to_numpy().reshape(80, 3)
     assert (triples == triples[:, :1]).all()  # what one call adds stays together
@@ -217,23 +217,23 @@ def test_latest_takes_the_newest_of_each_measurement_whatever_the_order(tmp_path
     path = tmp_path / "r.jsonl"
     new = replace(row, value=2.0, recorded_at="2026-02-01T00:00:00.000000+00:00")
     old = replace(row, value=1.0, recorded_at="2026-01-01T00:00:00.000000+00:00")
-    rows.append_rows(path, [new, old, replace(old, metric="ssim", unit="1")])
-    newest = rows.latest(rows.read_rows(path)).set_index("metric")["value"]
+    rows_file.append_rows(path, [new, old, replace(old, metric="ssim", unit="1")])
+    newest = rows.latest(rows_file.read_rows(path)).set_index("metric")["value"]
     assert newest.to_dict() == {"psnr": 2.0, "ssim": 1.0}
 
 
 def test_a_folder_reads_as_all_of_its_files(tmp_path, row):
-    rows.append_rows(tmp_path / "a.jsonl", [row])
-    rows.append_rows(tmp_path / "b.jsonl", [replace(row, subject="b")])
-    assert list(rows.read_rows(tmp_path)["subject"]) == ["a", "b"]
+    rows_file.append_rows(tmp_path / "a.jsonl", [row])
+    rows_file.append_rows(tmp_path / "b.jsonl", [replace(row, subject="b")])
+    assert list(rows_file.read_rows(tmp_path)["subject"]) == ["a", "b"]
 
 
 def test_missing_rows_and_folders_are_one_sentence(tmp_path, row):
     with pytest.raises(InputError, match=r"no recorded rows at r\.jsonl"):
-        rows.read_rows(tmp_path / "r.jsonl")
+        rows_file.read_rows(tmp_path / "r.jsonl")
     with pytest.raises(InputError, match="does not exist"):
-        rows.append_rows(tmp_path / "no" / "r.jsonl", [row])
-    assert rows.recorded_identities(tmp_path / "r.jsonl") == set()
+        rows_file.append_rows(tmp_path / "no" / "r.jsonl", [row])
+    assert rows_file.recorded_identities(tmp_path / "r.jsonl") == set()
 
 
 def test_digests_see_every_change_and_no_order():

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from eval import rows, runner
+from eval import rows, rows_file, runner
 from medil.errors import InputError
 
 HASH = "0" * 64
@@ -48,15 +48,15 @@ def test_what_is_recorded_is_not_measured_again(tmp_path, workers):
     assert sorted(who for who, _ in ran) == ["a", "b", "c"]
     here = {pid for who, pid in ran if who != "c"} == {str(os.getpid())}
     assert here == (workers == 0)
-    frame = rows.read_rows(path).set_index(["subject", "metric"])["value"]
+    frame = rows_file.read_rows(path).set_index(["subject", "metric"])["value"]
     assert frame["b", "psnr"] == 31.0 and frame["c", "ssim"] == 0.32
 
 
 def test_a_task_recorded_in_part_adds_only_what_is_missing(tmp_path):
     path = tmp_path / "demo.jsonl"
-    rows.append_rows(path, measured("a", 30.0)[:1])
+    rows_file.append_rows(path, measured("a", 30.0)[:1])
     assert runner.run([task("a", 30.0)], path, 0) == 1
-    assert len(rows.read_rows(path)) == 2
+    assert len(rows_file.read_rows(path)) == 2
 
 
 def refuse() -> list[rows.Row]:
@@ -70,7 +70,7 @@ def test_a_task_s_refusal_comes_through_and_the_others_stay(tmp_path, workers):
     bad = runner.Task("bad", frozenset({("x",)}), refuse)
     with pytest.raises(InputError, match=r"this scan is constant\."):
         runner.run([task("a", 30.0), bad], path, workers)
-    assert set(rows.read_rows(path)["subject"]) == {"a"}
+    assert set(rows_file.read_rows(path)["subject"]) == {"a"}
 
 
 def test_no_scheduler_is_said_in_a_sentence(tmp_path):
@@ -121,11 +121,13 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_rows(tmp_path):
         time.sleep(0.05)
     running.send_signal(signal.SIGKILL)
     running.wait()
-    assert len(rows.read_rows(path)) == 2  # the first task's, which did not wait
+    assert len(rows_file.read_rows(path)) == 2  # the first task's, which did not wait
     for file in (path, whole):
         subprocess.run([*command, "0", str(file)], env=environment, check=True)
     what = ["subject", "metric", "value"]
-    first, second = (rows.read_rows(file)[what].sort_values(what[:2]) for file in (path, whole))
+    first, second = (
+        rows_file.read_rows(file)[what].sort_values(what[:2]) for file in (path, whole)
+    )
     assert first.to_numpy().tolist() == second.to_numpy().tolist() and len(first) == 8
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
-from eval import rows
+from eval import rows, rows_file
 from eval.pages import here
 from eval.speed import (
     EXPERIMENT,
@@ -220,8 +220,8 @@ def test_the_work_of_the_integrated_renderer_is_that_of_its_matrices():
 
 
 def recorded(path, *things: Timing) -> pd.DataFrame:
-    rows.append_rows(path, [row for t in things for row in t.to_rows(PROVENANCE)])
-    return EXPERIMENT.prepare(rows.read_rows(path))
+    rows_file.append_rows(path, [row for t in things for row in t.to_rows(PROVENANCE)])
+    return EXPERIMENT.prepare(rows_file.read_rows(path))
 
 
 def literal_rows(compiled: float, apart: float = 1e-7) -> list[Timing]:
@@ -492,7 +492,7 @@ def test_the_command_records_and_prints(tmp_path, monkeypatch, capsys):
     assert EXPERIMENT.main(["--quick", "--out", str(tmp_path)]) == 0
     assert EXPERIMENT.main(["--quick", "--out", str(tmp_path), "--parts", "rendering"]) == 0
     assert bars.BARS[0].says in capsys.readouterr().out
-    frame = rows.read_rows(tmp_path / "speed.jsonl")
+    frame = rows_file.read_rows(tmp_path / "speed.jsonl")
     assert set(frame["profile"]) == {"quick"}
     metrics = frame[frame["metric"] == "ns_per_voxel"]
     assert len(metrics) == 2 * len(things)  # a second run appends

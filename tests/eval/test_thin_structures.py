@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from eval import rows
+from eval import rows, rows_file
 from eval.arms.train import recipe
 from eval.coders.base import Scan
 from eval.thin_structures import EXPERIMENT, chests, measure, page, pictures, report, scans, tubes
@@ -234,7 +234,7 @@ def test_the_part_of_a_real_scan_lies_between_lung_and_middle(monkeypatch):
 
 def test_what_is_compared_now_stands_beside_its_row(part, tmp_path):
     which, folder = part
-    rows.append_rows(tmp_path / "thin_structures.jsonl", [
+    rows_file.append_rows(tmp_path / "thin_structures.jsonl", [
         r for r in measure.measure(which, [Scan()], folder, PROVENANCE)
     ])  # fmt: skip
     frame = EXPERIMENT.recorded(tmp_path)
@@ -268,7 +268,7 @@ def frame(tmp_path) -> pd.DataFrame:
         for shown in scans.SHOWN:
             for metric, value in {"mae_hu": 20.0 if arm == "medil" else 25.0, "psnr": 30.0}.items():
                 made.append(row("ct_lung1", arm, f"{shown} window | training", metric, value))
-    rows.append_rows(tmp_path / "thin_structures.jsonl", made)
+    rows_file.append_rows(tmp_path / "thin_structures.jsonl", made)
     return EXPERIMENT.recorded(tmp_path)
 
 

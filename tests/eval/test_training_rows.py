@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval import rows
+from eval import rows, rows_file
 from eval.training import EXPERIMENT
 from eval.training import measure as training
 from medil.config import preset
@@ -81,7 +81,7 @@ def test_a_curve_is_recorded_once_with_the_provenance_of_its_run(run, tmp_path, 
     assert capsys.readouterr().out == f"{5 * training.MOST_POINTS} new rows in training.jsonl\n"
     assert EXPERIMENT.main([str(run), "--out", str(out)]) == 0
     assert capsys.readouterr().out == "0 new rows in training.jsonl\n"
-    frame = rows.read_rows(out / "training.jsonl")
+    frame = rows_file.read_rows(out / "training.jsonl")
     assert set(frame["experiment"]) == {"training"} and set(frame["subject"]) == {"tiny"}
     assert set(zip(frame["metric"], frame["unit"], strict=True)) == set(training.UNITS.items())
     assert set(frame["commit"]) == {"abc1234"} and frame["dirty"].all()
@@ -99,7 +99,7 @@ def test_another_release_has_a_curve_of_its_own(run, tmp_path, capsys):
     (run / "log.jsonl").write_text(json.dumps(line(10)) + "\n")
     EXPERIMENT.main([str(run), "--out", str(out)])
     assert "5 new rows" in capsys.readouterr().out
-    frame = rows.read_rows(out / "training.jsonl")
+    frame = rows_file.read_rows(out / "training.jsonl")
     old, new = frame["weights_sha256"].unique()
     assert len(training.curve(frame, old)) == training.MOST_POINTS
     assert training.curve(frame, new)["step"].tolist() == [10]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from eval import metrics, rows
+from eval import metrics, rows, rows_file
 from eval.coders.base import CodecCoder
 from eval.pages import gains as pages
 from eval.pages.results import Recorded
@@ -136,7 +136,7 @@ def written(gains=GAINS) -> list[rows.Row]:
 @pytest.fixture
 def frame(tmp_path) -> pd.DataFrame:
     """Prepared rows of the curve and of a brain on its own grid."""
-    rows.append_rows(tmp_path / "reconstruction.jsonl", [*recorded(), *written()])
+    rows_file.append_rows(tmp_path / "reconstruction.jsonl", [*recorded(), *written()])
     return EXPERIMENT.recorded(tmp_path)
 
 
@@ -165,7 +165,7 @@ def test_the_verdict_says_from_where_to_where_it_wins_and_loses(frame):
 
 
 def test_without_the_curve_the_verdict_says_what_is_recorded(tmp_path):
-    rows.append_rows(tmp_path / "reconstruction.jsonl", [*recorded(), *recorded("head")])
+    rows_file.append_rows(tmp_path / "reconstruction.jsonl", [*recorded(), *recorded("head")])
     told = report.verdict(EXPERIMENT.recorded(tmp_path))
     assert "Over n = 2 held-out volumes" in told and curve.NOT_RECORDED in told
 
@@ -183,7 +183,7 @@ def test_the_curve_has_a_table_of_its_own_and_stays_out_of_the_others(frame):
 
 
 def test_the_picture_of_gains_leaves_the_curve_to_its_own(frame, tmp_path):
-    found = [Recorded(EXPERIMENT, rows.read_rows(tmp_path))]
+    found = [Recorded(EXPERIMENT, rows_file.read_rows(tmp_path))]
     gains = pages.gains_by_scan(found)
     assert list(gains) == ["native -> native"]
     assert pages.gains_told(gains) == "- *native → native*: +1.75 dB (n = 1)."
