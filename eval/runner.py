@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -118,6 +118,15 @@ def _local(n_workers: int) -> Iterator:
 
 
 # The command line that experiments share
+
+
+def parts_option(parser: argparse.ArgumentParser, parts: Collection[str]) -> None:
+    """``--parts`` of an experiment that can run each of its parts alone."""
+    names = list(parts)
+    text = f"of {', '.join(names)} (all)"
+    parser.add_argument(
+        "--parts", nargs="+", choices=names, default=names, metavar="PART", help=text
+    )
 
 
 def command(

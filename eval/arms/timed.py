@@ -8,11 +8,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from eval.arms.train import Diverged, Term, note_divergence, train_arm, was_made
+from eval.arms.train import Term, train_arm, trained_or_noted, was_made
 from medil.config import RunConfig
 from medil.errors import InputError
 from medil.model.weights import save_weights
@@ -65,12 +66,10 @@ def train_for(
     if run.done(folder):
         return path
     own, title = scans(), f"{run.name}, seed {run.seed}"
-    try:
-        trained = train_arm(
-            run.config, own, run.seed, LEAST_STEPS, 60 * run.minutes, title=title, term=term
-        )
-    except Diverged as error:
-        note_divergence(path, error)
+    budget = LEAST_STEPS, 60 * run.minutes
+    train = partial(train_arm, run.config, own, run.seed, *budget, title=title, term=term)
+    trained = trained_or_noted(path, train)
+    if trained is None:
         return path
     facts = {
         "arm": run.name,

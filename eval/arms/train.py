@@ -51,10 +51,14 @@ def was_made(path: Path) -> bool:
     return path.exists() or path.with_suffix(DIVERGED).exists()
 
 
-def note_divergence(path: Path, error: Diverged) -> None:
-    """Leave a note in place of the weights of a run whose loss stopped being finite."""
-    with atomic_output(path.with_suffix(DIVERGED), force=True) as note:
-        note.write_text(f"step {error.args[0]}\n")
+def trained_or_noted(path: Path, train: Callable[[], Trained]) -> Trained | None:
+    """What a run gives; None, with a note in place of its weights, where it diverged."""
+    try:
+        return train()
+    except Diverged as error:
+        with atomic_output(path.with_suffix(DIVERGED), force=True) as note:
+            note.write_text(f"step {error.args[0]}\n")
+        return None
 
 
 class Diverged(Exception):

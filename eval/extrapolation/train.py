@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 
 from eval import heads
 from eval.arms.catalogue import ARMS
-from eval.arms.train import Diverged, note_divergence, recipe, train_arm, was_made
+from eval.arms.train import recipe, train_arm, trained_or_noted, was_made
 from eval.rows import digest
 from eval.subjects import at_1_mm, box_between, cut_box, real
 from medil.config import RunConfig
@@ -155,10 +156,9 @@ def train_run(run: Run, folder: Path = FOLDER) -> Path:
         return path
     scans = run.scans(folder)
     title = f"{run.name}, seed {run.seed}"
-    try:
-        trained = train_arm(run.config, scans, run.seed, run.steps, None, title=title)
-    except Diverged as error:
-        note_divergence(path, error)
+    train = partial(train_arm, run.config, scans, run.seed, run.steps, None, title=title)
+    trained = trained_or_noted(path, train)
+    if trained is None:
         return path
     facts = {
         "arm": run.name,

@@ -16,7 +16,7 @@ from eval.generation.pieces import Piece
 from eval.generation.samplers import sampler
 from eval.generation.sizes import Sizes, sizes
 from eval.generation.volumes import grid
-from eval.runner import Task
+from eval.runner import Task, parts_option
 from medil.data.samples import label_map_paths
 from medil.diffusion.latents import SEEDS, VERSION, latent_box
 from medil.errors import InputError
@@ -31,9 +31,7 @@ PARTS = {
 def options(parser: argparse.ArgumentParser) -> None:
     """Arms and parts, which this experiment can run alone."""
     parser.add_argument("--arms", nargs="+", default=(), help="some arms (all of the profile)")
-    parser.add_argument(
-        "--parts", nargs="+", default=tuple(PARTS), help=f"of {', '.join(PARTS)} (all)"
-    )
+    parts_option(parser, PARTS)
 
 
 def factors(conditions: pd.Series) -> pd.DataFrame:
@@ -64,7 +62,7 @@ def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task
     """
     profile, size = options.profile, sizes(options.profile)
     arms = tuple(options.arms) or size.arms
-    _check(options.release, arms, size, options.parts)
+    _check(options.release, arms, size)
     maps = [path.name for path in label_map_paths("test")]
     label_map_paths("train")
     data_sha256 = rows.digest([maps, SEEDS, VERSION, size.held_out])
@@ -95,12 +93,11 @@ def weights_ids(arm: str, profile: str, sets: int) -> tuple[str, ...]:
     return autoencoder(arm, profile).weights_id, *flows
 
 
-def _check(release: str, arms: Sequence[str], size: Sizes, chosen: Sequence[str]) -> None:
+def _check(release: str, arms: Sequence[str], size: Sizes) -> None:
     if release != "tiny":
         raise InputError(f"flows are compared on the released weights tiny, not {release!r}.")
-    for name, known in [(a, size.arms) for a in arms] + [(p, PARTS) for p in chosen]:
-        if name not in known:
-            raise InputError(f"there is no {name!r} here; choose from {', '.join(known)}.")
+    if unknown := [arm for arm in arms if arm not in size.arms]:
+        raise InputError(f"there is no {unknown[0]!r} here; choose from {', '.join(size.arms)}.")
 
 
 def rows_of(

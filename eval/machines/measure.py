@@ -15,7 +15,7 @@ from eval import rows
 from eval.machines import trials
 from eval.machines.hosts import hosts
 from eval.preprocessing.scale import prepared as run_verb
-from eval.runner import Task
+from eval.runner import Task, parts_option
 from medil.grid import Grid
 from medil.synth.chest import chest
 from medil.synth.ct import ct_scan
@@ -49,10 +49,7 @@ SIMULATED_UNITS = {"hours": "h", "command_mb": "MB"}
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Parts, which this experiment can run alone."""
-    parser.add_argument(
-        "--parts", nargs="+", choices=PARTS, default=list(PARTS),
-        help=f"of {', '.join(PARTS)} (all)", metavar="PART",
-    )  # fmt: skip
+    parts_option(parser, PARTS)
 
 
 def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task]:

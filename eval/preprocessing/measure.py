@@ -18,7 +18,7 @@ from eval.coders.base import timed
 from eval.metrics.tissue import dice
 from eval.preprocessing import scale
 from eval.preprocessing.scale import NAME
-from eval.runner import Task
+from eval.runner import Task, parts_option
 from eval.subjects import held_out_scans, name_of
 from medil.data.manifest import fetch
 from medil.data.schema import Entry
@@ -45,10 +45,7 @@ SEED = 77
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Parts, which this experiment can run alone."""
-    parser.add_argument(
-        "--parts", nargs="+", choices=PARTS, default=list(PARTS),
-        help=f"of {', '.join(PARTS)} (all)", metavar="PART",
-    )  # fmt: skip
+    parts_option(parser, PARTS)
 
 
 def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task]:

@@ -11,6 +11,7 @@ from scipy import ndimage
 from eval import heads as synthetic
 from eval import rows, rows_file, runner
 from eval.arms.catalogue import OWN
+from eval.arms.train import Diverged
 from eval.extrapolation import (
     EXPERIMENT,
     blocks,
@@ -168,7 +169,7 @@ def test_a_run_is_named_after_all_that_it_depends_on():
 
 def test_a_run_that_diverges_leaves_a_note_and_is_not_repeated(training, tmp_path, monkeypatch):
     def diverge(*rest, **options):
-        raise train.Diverged(7)
+        raise Diverged(7)
 
     monkeypatch.setattr(train, "train_arm", diverge)
     run = train.Run("integrated", 0, 2, 2)

@@ -141,3 +141,13 @@ def test_bad_command_lines_are_one_sentence(capsys):
         raise KeyboardInterrupt
 
     assert runner.command(interrupted, options, []) == 130
+
+
+def test_an_unknown_part_is_refused_with_the_parts_that_there_are(capsys):
+    parser = argparse.ArgumentParser()
+    runner.parts_option(parser, {"first": 1, "second": 2})
+    assert parser.parse_args([]).parts == ["first", "second"]
+    assert parser.parse_args(["--parts", "second"]).parts == ["second"]
+    with pytest.raises(SystemExit) as refused:
+        parser.parse_args(["--parts", "third"])
+    assert refused.value.code == 2 and "first" in capsys.readouterr().err
