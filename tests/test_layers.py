@@ -11,7 +11,7 @@ CORE = {"torch", "numpy", "scipy", "nibabel", "psutil", "safetensors", "tqdm"}
 
 # A room, or a file at the top, imports from itself and from its left.
 ROOMS = (
-    *("errors", "formats", "checksums", "dials", "config", "system", "grid", "io", "regrid"),
+    *("errors", "formats", "checksums", "dials", "config", "system", "box", "grid", "io", "regrid"),
     *("volume", "latent", "synth", "data", "layers", "model", "training", "anatomy", "diffusion"),
     *("tutorial", "plots", "preprocess", "cli", "__main__"),
 )

@@ -17,7 +17,7 @@ from eval.extrapolation.blocks import AT_1_MM, CONDITIONS, HEAD_CONTENT_MM, MARG
 from eval.metrics.spectra import detail_split, effective_resolution_mm, fsc
 from eval.metrics.tissue import thresholds
 from eval.metrics.topology import per_cm3, topology, white_surface
-from medil.grid import Triple
+from medil.box import Triple
 from medil.regrid import cell_average
 
 VERSION = 2  # part of every hash: raise it when scoring itself changes

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from scipy import fft, ndimage
 
+from medil.box import Triple
 from medil.errors import InputError
-from medil.grid import Triple
 from medil.synth.cohort import rician
 
 PHASE_AXIS = 1  # along A, where k-space lines are taken one after the other

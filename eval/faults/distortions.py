@@ -18,8 +18,9 @@ from scipy.optimize import brentq
 from eval import metrics
 from eval.metrics import METRICS, Detail, detail_split, peak_intensity, psnr
 from eval.subjects import Scan, cut
+from medil.box import Triple
 from medil.errors import InputError
-from medil.grid import Grid, Triple
+from medil.grid import Grid
 
 DETAIL_MM = 3.0  # sigma of the local mean; what it leaves is detail
 BAND_PER_MM = (0.1, 0.4)  # of the detail split: wavelengths of 10 to 2.5 mm

@@ -49,8 +49,8 @@ from eval.metrics.spectra import (
 from eval.metrics.structure import MS_SSIM_WEIGHTS, SSIM_SIGMA_VOX, ms_ssim, ssim
 from eval.metrics.tissue import BINS, thresholds, tissue_dice
 from eval.metrics.topology import SPECK_MM3, per_cm3, topology, white_surface
+from medil.box import Triple
 from medil.errors import InputError
-from medil.grid import Triple
 
 DEFINITION = {  # what the numbers of `all_metrics` mean; another meaning is another hash
     "version": 3,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from medil.box import Triple
 from medil.errors import InputError
-from medil.grid import Triple
 
 
 def checked(truth, estimate, mask) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from eval.metrics.checks import bounding_box, checked, depth_mm
-from medil.grid import Triple
+from medil.box import Triple
 
 STRONGEST = 0.05  # share of voxels, by the truth's gradient, among which edges are sought
 INSIDE_MM = 3.0  # edges keep this far from the rim of the mask, which is often cut by hand

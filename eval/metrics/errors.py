@@ -6,8 +6,8 @@ import numpy as np
 from scipy import ndimage
 
 from eval.metrics.checks import bounding_box, checked, inside, relative
+from medil.box import Triple
 from medil.errors import InputError
-from medil.grid import Triple
 
 PEAK_PERCENTILE = 99.5
 HFEN_SIGMA_MM = 1.5  # Ravishankar and Bresler 2011, at 1 mm voxels

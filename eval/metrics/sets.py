@@ -19,8 +19,8 @@ from eval.metrics.checks import bounding_box, inside
 from eval.metrics.errors import gradient_magnitude, peak_intensity
 from eval.metrics.structure import ms_ssim
 from eval.metrics.tissue import segment
+from medil.box import Triple
 from medil.errors import InputError
-from medil.grid import Triple
 
 QUANTILES = (5, 25, 50, 75, 95)
 WAVELENGTHS_MM = (48, 24, 12, 6)

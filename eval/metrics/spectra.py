@@ -14,8 +14,8 @@ import numpy as np
 from scipy import fft, ndimage
 
 from eval.metrics.checks import bounding_box, checked, depth_mm
+from medil.box import Triple
 from medil.errors import InputError
-from medil.grid import Triple
 
 SHELL_WIDTH_PER_MM = 0.01
 RIM_MM = 4.0  # by which the mask is eroded, then blurred outwards again

@@ -16,8 +16,8 @@ from skimage.measure import euler_number
 
 from eval.metrics.checks import bounding_box, inside
 from eval.metrics.tissue import thresholds
+from medil.box import Triple
 from medil.errors import InputError
-from medil.grid import Triple
 
 SPECK_MM3 = 8.0  # a cube of 2 mm: smaller pieces of white matter are noise
 EVERY_NEIGHBOUR = np.ones((3, 3, 3), dtype=bool)

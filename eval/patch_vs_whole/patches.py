@@ -15,8 +15,9 @@ from scipy import ndimage
 from torch import Tensor
 
 from eval.subjects import box_between
+from medil.box import Triple
 from medil.errors import InputError
-from medil.grid import Grid, Triple
+from medil.grid import Grid
 from medil.model.base import LatentAutoencoder
 from medil.volume import robust_intensity
 

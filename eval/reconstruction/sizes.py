@@ -16,7 +16,8 @@ import torch
 
 from eval.metrics import PEAK_PERCENTILE
 from eval.subjects import COHORT_SEED, MARGIN_MM, Case, Scan, Subject, averaged, same, trimmed
-from medil.grid import Grid, Triple
+from medil.box import Triple
+from medil.grid import Grid
 from medil.volume import Volume
 
 CUBES_MM = (1.25, 1.5, 1.75, 2.0, 2.5, 3.0)

@@ -17,7 +17,8 @@ import torch
 from eval import heads
 from eval.rows import digest
 from eval.thin_structures.tubes import Tube
-from medil.grid import Grid, Triple
+from medil.box import Triple
+from medil.grid import Grid
 from medil.synth.chest import chest, draw_body, is_in_lung
 from medil.synth.ct import KERNEL_MM, NOISE_HU, WHOLE_EVERY, chest_subject, ct_scan
 from medil.synth.phantom import Phantom
