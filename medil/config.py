@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 
 from medil.checksums import SUM, parsed, summed, without_sum
 from medil.dials import build
-from medil.errors import InputError, printable
+from medil.errors import InputError, printable, shown
 from medil.formats import CONFIG, FIELD, NewerError, claimed
 
 P = TypeVar("P")
@@ -95,7 +95,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
             known = ", ".join(ARCHITECTURES)
-            raise InputError(f"architecture must be one of {known}, not {self.architecture!r}.")
+            raise InputError(
+                f"architecture must be one of {known}, not {shown(self.architecture)}."
+            )
         if self.closed_form and self.latent_channels != self.fine_per_latent**3:
             raise InputError(
                 f"the closed-form encoder fills fine_per_latent ** 3 = {self.fine_per_latent**3} "
@@ -146,7 +148,7 @@ class TrainConfig(Schedule):
         if not self.patch_sides_mm or min(self.patch_sides_mm) <= 0:
             raise InputError("patch_sides_mm needs at least one side, all above zero.")
         if self.loss not in LOSSES:
-            raise InputError(f"loss must be one of {', '.join(LOSSES)}, not {self.loss!r}.")
+            raise InputError(f"loss must be one of {', '.join(LOSSES)}, not {shown(self.loss)}.")
         weights = [n for n in vars(self) if n.endswith("_weight") and getattr(self, n) < 0]
         if weights:
             raise InputError(f"{weights[0]} cannot be below zero.")
@@ -198,7 +200,7 @@ class DataConfig:
             if kind in weights or not 0 < weight < float("inf"):
                 raise InputError(
                     f"mix names each kind once, with a weight above zero, such as brain:3; "
-                    f"not {text!r}."
+                    f"not {shown(text)}."
                 )
             weights[kind] = weight
         return weights
@@ -324,7 +326,7 @@ PRESETS: dict[str, RunConfig] = {
 def named(presets: Mapping[str, P], name: str) -> P:
     """A preset by name; the error lists all names."""
     if name not in presets:
-        raise InputError(f"there is no preset {name!r}; choose one of {', '.join(presets)}.")
+        raise InputError(f"there is no preset {shown(name)}; choose one of {', '.join(presets)}.")
     return presets[name]
 
 

@@ -134,7 +134,8 @@ def load(
     except InputError as error:
         text = str(error)
         raise InputError(text if text.startswith(f"{path}:") else f"{path}: {text}") from error
-    return Volume(torch.from_numpy(np.ascontiguousarray(values)), grid, source)
+    # A flipped axis of one voxel counts as contiguous, with a stride that torch refuses.
+    return Volume(torch.from_numpy(values.ravel().reshape(values.shape)), grid, source)
 
 
 def _read(path: Path, volume_index: int | None) -> tuple[np.ndarray, Source]:

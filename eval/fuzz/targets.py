@@ -6,7 +6,9 @@ mutation at once, seeds are files without one, as releases up to 0.6.0 wrote the
 
 from __future__ import annotations
 
+import io
 import json
+import lzma
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,16 +25,19 @@ from eval import rows, rows_file
 from eval.readers import dicom, mgh, nifti, nrrd
 from eval.readers.case import Case
 from eval.reliability.bench import scan
+from medil.anatomy.packed import read_packed
 from medil.checksums import SUM
 from medil.config import PRESETS, RunConfig, without_retired
 from medil.data.schema import read_manifest
 from medil.dials import changed, flat, read_file, read_settings
 from medil.errors import InputError
+from medil.formats import ANATOMIES, WEIGHTS
 from medil.grid import Grid
 from medil.io.bids import MARK, read_bids
 from medil.io.covariates import read_covariates
 from medil.io.tables import read_table
 from medil.latent import Latent
+from medil.model.weights import load_model
 from medil.system.tensors import DIGEST, read_tensors
 from medil.training.state import load_state, save_state
 from medil.training.store import META, Store, store_facts, write_attributes
@@ -157,6 +162,28 @@ def _states(folder: Path) -> list[bytes]:
     return [safetensors.torch.save(tensors, older), safetensors.torch.save(slim, meta)]
 
 
+WEIGHTS_FACTS = "configuration in weights"
+
+
+def _weights(content: bytes, folder: Path) -> None:
+    tensors = {"x": torch.ones(1)}
+    meta = {"format": str(WEIGHTS), "config": content.decode("utf-8", "replace"), "facts": "{}"}
+    load_model(written("weights.safetensors", safetensors.torch.save(tensors, meta), folder))
+
+
+def _packed(content: bytes, folder: Path) -> None:
+    read_packed(written("maps.npz.xz", lzma.compress(content, preset=0), folder))
+
+
+def _anatomies(folder: Path) -> list[bytes]:
+    labels = np.zeros((4, 4, 4), np.uint8)
+    about = {"name": "a", "affine": np.eye(4).tolist(), "midplane": [1.0, 0.0, 0.0, 2.0]}
+    text = json.dumps({"format": str(ANATOMIES), "maps": [about]}).encode()
+    whole = io.BytesIO()
+    np.savez(whole, about=np.frombuffer(text, np.uint8), a=labels)
+    return [whole.getvalue()]
+
+
 def _config(content: bytes, folder: Path) -> None:
     path = written("config.json", content, folder)
     changed(PRESETS["test"], flat(without_retired(read_file(path))))
@@ -277,6 +304,8 @@ TARGETS: tuple[Target, ...] = (
     Target("latent", _latent, _latents, 150_000),
     Target(FACTS, _latent_facts, _facts_of_latents, 80_000),
     Target("run state", _state, _states, 40_000),
+    Target(WEIGHTS_FACTS, _weights, _configs, 60_000),
+    Target("packed anatomies", _packed, _anatomies, 60_000),
     Target("configuration", _config, _configs, 80_000),
     Target("settings", _dials, _dial_texts, 60_000),
     Target("store", _root, _roots, 150_000),

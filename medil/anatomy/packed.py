@@ -30,6 +30,7 @@ from medil.system.files import atomic_output
 
 NAME = "anatomies"  # of the release
 MARGIN_VOX = 4  # air around the brain
+MOST_BYTES = 2**29  # of an inflated file: nine times those of the release
 # Labels repeat from row to row: four bits of the byte before tell most, its place nothing.
 FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 4, "lp": 0, "pb": 0}]
 PAIRED = {  # FreeSurfer numbers of structures of one hemisphere
@@ -124,15 +125,23 @@ def read_packed(path: str | Path) -> tuple[PackedMap, ...]:
         InputError: It is not such a file.
     """
     try:
-        content = io.BytesIO(lzma.decompress(Path(path).read_bytes()))
-        arrays = np.load(content, allow_pickle=False)
+        arrays = np.load(io.BytesIO(_inflated(Path(path))), allow_pickle=False)
         about = parsed(arrays["about"].tobytes())
         claimed(about, path, ANATOMIES, "does not hold packed anatomies.")
         return tuple(_packed(arrays[entry["name"]], **entry) for entry in about["maps"])
     except InputError:
         raise
-    except (OSError, KeyError, ValueError, lzma.LZMAError) as error:
-        raise InputError(f"{path} does not hold packed anatomies ({error}).") from error
+    except Exception as error:  # zipfile, NumPy and their parsers raise many kinds
+        raise InputError(f"{path} does not hold packed anatomies, or is damaged.") from error
+
+
+def _inflated(path: Path) -> bytes:
+    """The bytes of an .xz file, which are no more than such a file needs."""
+    inflate = lzma.LZMADecompressor()
+    content = inflate.decompress(path.read_bytes(), MOST_BYTES)
+    if not inflate.eof:
+        raise EOFError("it is cut short, or inflates to far more than anatomies need")
+    return content
 
 
 def _packed(

@@ -8,6 +8,7 @@ sharpen them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ def load_segmenter(path: str | Path) -> TissueNet:
     tensors, meta = read_tensors(path, SEGMENTER)
     with readable(path):
         config = SegmenterRun.from_json(meta["config"])
-    return with_weights(TissueNet(config.model), tensors, meta, path)
+    return with_weights(partial(TissueNet, config.model), tensors, meta, path)
 
 
 def load_segmenter_release(name: str = "tiny") -> TissueNet:

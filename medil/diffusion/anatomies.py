@@ -15,7 +15,7 @@ from medil.anatomy.segmenter import segment
 from medil.data.releases import releases
 from medil.diffusion.appearance import AppearanceFlow
 from medil.diffusion.appearance_training import RELEASE_NAME
-from medil.errors import InputError
+from medil.errors import InputError, shown
 from medil.grid import Grid
 from medil.io.nifti import place_of
 from medil.io.source import Source
@@ -129,5 +129,6 @@ def check_condition(asked: Mapping[str, float]) -> None:
     for name in asked:
         if name not in FACTS:
             raise InputError(
-                f"there is no condition {name!r} of an anatomy; choose from {', '.join(FACTS)}."
+                f"there is no condition {shown(name)} of an anatomy; "
+                f"choose from {', '.join(FACTS)}."
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -214,7 +215,7 @@ def load_appearance(path: str | Path) -> AppearanceFlow:
         mean, std, air = (tensors[name].float() for name in ("mean", "std", "air"))
         pitch_mm, autoencoder_id = about["pitch_mm"], about["autoencoder_id"]
     known = AppearanceStatistics(mean, std, air, pitch_mm, spreads, autoencoder_id)
-    flow = with_weights(AppearanceFlow(config.model, known), tensors, meta, path)
+    flow = with_weights(partial(AppearanceFlow, config.model, known), tensors, meta, path)
     flow.settings = config
     return flow
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from medil.config import Recipe, Schedule, check_share, named
-from medil.errors import InputError
+from medil.errors import InputError, shown
 
 CONDITIONS = ("ventricles", "brain", "contrast", "spacing")  # see `medil.synth.attributes`
 KNOWN_CONDITIONS = (*CONDITIONS, "real")
@@ -36,7 +36,8 @@ class FlowConfig:
         unknown = [name for name in self.conditions if name not in KNOWN_CONDITIONS]
         if unknown:
             raise InputError(
-                f"there is no condition {unknown[0]!r}; choose from {', '.join(KNOWN_CONDITIONS)}."
+                f"there is no condition {shown(unknown[0])}; "
+                f"choose from {', '.join(KNOWN_CONDITIONS)}."
             )
 
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from medil.anatomy.painted import tissues_at
 from medil.config import DataConfig
 from medil.data.samples import label_map_paths
-from medil.errors import InputError
+from medil.errors import InputError, shown
 from medil.grid import Grid
 from medil.io.intensity import robust_intensity
 from medil.model.base import LatentAutoencoder
@@ -208,7 +208,7 @@ class LatentSet:
         for name in names:
             values = [known[name] for known in told if name in known]
             if not values:
-                raise InputError(f"no head of the training set has the covariate {name!r}.")
+                raise InputError(f"no head of the training set has the covariate {shown(name)}.")
             mean, std = float(np.mean(values)), float(np.std(values))
             spreads[name] = Spread(mean, std, min(values), max(values))
         return spreads

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -260,7 +261,7 @@ def load_flow(path: str | Path) -> LatentFlow:
         spreads = {name: Spread(**spread) for name, spread in about["spreads"].items()}
         grid, source = grid_from_json(about), about["autoencoder_id"]
     known = _read_statistics(tensors, "", config.model, grid, spreads, source)
-    flow = with_weights(LatentFlow(config.model, known), tensors, meta, path)
+    flow = with_weights(partial(LatentFlow, config.model, known), tensors, meta, path)
     flow.settings = config
     return flow
 

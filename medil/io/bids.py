@@ -113,7 +113,7 @@ def _fault(folders: str, pairs: list[tuple[str, str]]) -> str:
     if not all(re.fullmatch(r"[0-9A-Za-z+]+", label) for label in labels.values()):
         return "has no BIDS name: it should be made of key-label pairs."
     if unknown := [key for key in keys if key not in ENTITIES]:
-        return f"has no BIDS name: {unknown[0]!r} is no entity of an anatomical image."
+        return f"has no BIDS name: {shown(unknown[0])} is no entity of an anatomical image."
     if keys != sorted(set(keys), key=ENTITIES.index):
         return f"has no BIDS name: its entities should stand once, in the order {_order(keys)}."
     if folders != "/".join("-".join(pair) for pair in pairs if pair[0] in ("sub", "ses")):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from medil.errors import InputError, of_system, printable
+from medil.errors import InputError, of_system, printable, shown
 from medil.io import bids
 from medil.io.covariates import Covariates, read_covariates
 from medil.io.dicom_folder import Series, find_series
@@ -287,8 +287,8 @@ def _once(images: Sequence[Listed]) -> list[Listed]:
             first[key] = image
         else:
             raise InputError(
-                f"{image.path} is listed as subject {other.subject!r} and as {image.subject!r}; "
-                "name it once."
+                f"{image.path} is listed as subject {shown(other.subject)} "
+                f"and as {shown(image.subject)}; name it once."
             )
     return list(first.values())
 
@@ -305,7 +305,9 @@ def _of_split(images: list[Listed], split: str | None, notes: list[str]) -> list
     others = Counter(image.split for image in images if image.split not in ("", split))
     listed = ", ".join(f"{printable(name)} ({n})" for name, n in sorted(others.items()))
     if images and not kept:
-        raise InputError(f"no scan is of the split {split!r}, only of {listed}; pass `split=NAME`.")
+        raise InputError(
+            f"no scan is of the split {shown(split)}, only of {listed}; pass `split=NAME`."
+        )
     if others:
-        notes.append(f"scans of other splits than {split!r} do not count: {listed}.")
+        notes.append(f"scans of other splits than {shown(split)} do not count: {listed}.")
     return kept

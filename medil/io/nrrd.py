@@ -10,13 +10,14 @@ import bz2
 import gzip
 import io
 import math
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medil.errors import InputError, needs, printable
+from medil.errors import InputError, needs, shown
 from medil.grid import Grid
 from medil.io.source import Source, check_dtype, native, spatial_shape
 from medil.io.streams import MOST_BEHIND, PIECE_BYTES
@@ -31,6 +32,7 @@ INFLATE: dict[str, Any] = {  # compressed encodings
     **dict.fromkeys(("gzip", "gz"), lambda file: gzip.GzipFile(fileobj=file)),
     **dict.fromkeys(("bzip2", "bz2"), bz2.BZ2File),
 }
+MAGIC = re.compile(rb"NRRD[0-9]{4}")
 REQUIRED = ("type", "dimension", "sizes", "encoding")
 ELSEWHERE = ("data file", "datafile", "line skip", "lineskip")  # fields of what was left out
 MOST_HEADER = 2**24  # bytes
@@ -79,8 +81,8 @@ def _header(file: io.BufferedIOBase) -> dict[str, Any]:
         n_bytes += len(line)
         if n_bytes >= MOST_HEADER:
             raise InputError("the header does not end; it is no NRRD file, or damaged.")
-    if not lines or not lines[0].startswith(b"NRRD"):
-        raise ValueError("it has no NRRD header")
+    if not lines or not MAGIC.fullmatch(lines[0].rstrip()):
+        raise ValueError("it has no NRRD header of a known version")
     if any(b":" not in line and not line.startswith(b"#") for line in lines[1:]):
         raise ValueError("a line of its header is no field")
     try:
@@ -125,7 +127,7 @@ def _voxels(fields: dict[str, Any], file: Any) -> np.ndarray:
     try:
         voxels: np.ndarray = _pynrrd().read_data(fields, file)
     except KeyError as error:
-        raise InputError(f"the type {printable(fields['type'])!r} is unknown.") from error
+        raise InputError(f"the type {shown(fields['type'])} is unknown.") from error
     except TypeError as error:
         raise ValueError("a field of its header does not hold what it should") from error
     return voxels
@@ -141,9 +143,9 @@ def _beside(path: Path, name: str) -> Path:
         raise InputError("the voxels are in several files; write them as one .nrrd first.")
     place, folder = path.parent / name, path.parent.resolve()
     if not place.resolve().is_relative_to(folder):
-        raise InputError(f"the data file {printable(name)!r} leaves its folder; put it beside it.")
+        raise InputError(f"the data file {shown(name)} leaves its folder; put it beside it.")
     if not place.is_file() or place.samefile(path):
-        raise InputError(f"the data file {printable(name)!r} is no file beside it.")
+        raise InputError(f"the data file {shown(name)} is no file beside it.")
     return place
 
 
@@ -187,14 +189,15 @@ def _signs(header: dict[str, Any]) -> tuple[int, int, int]:
     full = {"ras": "right-anterior-superior", "las": "left-anterior-superior", "lps": LPS}
     space = full.get(space, space)
     if space not in SIGNS_TO_RAS:
-        raise InputError(f"the NRRD space {space!r} does not say where left and right are.")
+        raise InputError(f"the NRRD space {shown(space)} does not say where left and right are.")
     return SIGNS_TO_RAS[space]
 
 
 def _mm_per_unit(header: dict[str, Any]) -> float:
     units = {str(u).strip('"') for u in header.get("space units", ["mm"])}
     if len(units) > 1 or not units <= set(MM_PER_UNIT):
-        raise InputError(f"the space units {sorted(units)} are not one of {list(MM_PER_UNIT)}.")
+        given = shown(" ".join(sorted(units)))
+        raise InputError(f"the space units {given} are not one of {list(MM_PER_UNIT)}.")
     return MM_PER_UNIT[units.pop()]
 
 

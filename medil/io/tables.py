@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from medil.errors import InputError, of_system
+from medil.errors import InputError, of_system, shown
 
 SUFFIXES = (".csv", ".tsv")
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -52,7 +52,7 @@ def read_table(table: Path, needed: str) -> list[Row]:
     if needed not in names:
         raise InputError(f"{table} has no column called {needed!r}.")
     if repeated := [name for name in names if names.count(name) > 1]:
-        raise InputError(f"{table}, line {number} has two columns called {repeated[0]!r}.")
+        raise InputError(f"{table}, line {number} has two columns called {shown(repeated[0])}.")
     rows = []
     for number, cells in lines:
         if len(cells) < len(names) or any(cells[len(names) :]):

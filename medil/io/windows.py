@@ -5,7 +5,7 @@ Source: the article "Windowing (CT)" of Radiopaedia gives level and width of eac
 
 from __future__ import annotations
 
-from medil.errors import InputError
+from medil.errors import InputError, shown
 
 LEVEL_AND_WIDTH = {"lung": (-600, 1500), "mediastinum": (50, 350), "bone": (400, 1800)}
 CT_WINDOWS = {  # name -> (low, high) in HU
@@ -25,6 +25,7 @@ def ct_window(name: str) -> tuple[float, float]:
     """
     if name not in CT_WINDOWS:
         raise InputError(
-            f"there is no CT window {name!r}; name one of {', '.join(CT_WINDOWS)}, or two numbers."
+            f"there is no CT window {shown(name)}; "
+            f"name one of {', '.join(CT_WINDOWS)}, or two numbers."
         )
     return CT_WINDOWS[name]

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from medil.checksums import parsed
 from medil.config import Recipe, RunConfig, text_digest
 from medil.config import preset as named_preset
 from medil.data.releases import release_path
-from medil.errors import InputError
+from medil.errors import InputError, shown
 from medil.formats import WEIGHTS, Format
 from medil.layers.blocks import ResidualBlock, zero_init
 from medil.model.autoencoder import MedIL
@@ -25,6 +28,7 @@ from medil.model.rivals import build
 from medil.system.tensors import read_tensors, tensors_sha256, write_tensors
 
 M = TypeVar("M", bound=nn.Module)
+MOST_BESIDE = 10**6  # numbers of a model that are not in its file
 
 
 # Rows, cards, manifest and pages name weights by `weights_sha256`, shown by `short_digest`.
@@ -120,8 +124,8 @@ def load_model(path: str | Path, preset: str | None = None) -> LatentAutoencoder
     with readable(path):
         config = RunConfig.from_json(meta["config"])
     if preset is not None and config.preset != preset:
-        raise InputError(f"{path} holds weights of preset {config.preset!r}, not {preset!r}.")
-    return with_weights(build(config.model), tensors, meta, path)
+        raise InputError(f"{path} holds weights of preset {shown(config.preset)}, not {preset!r}.")
+    return with_weights(partial(build, config.model), tensors, meta, path)
 
 
 @contextmanager
@@ -139,14 +143,24 @@ def readable(path: str | Path) -> Iterator[None]:
         raise InputError(f"{path} is damaged: its metadata cannot be read.") from error
 
 
-def with_weights(model: M, tensors: dict[str, Tensor], meta: dict[str, str], path: str | Path) -> M:
+def with_weights(
+    make: Callable[[], M], tensors: dict[str, Tensor], meta: dict[str, str], path: str | Path
+) -> M:
     """The model, in evaluation mode, with the tensors of a weights file, its digest and facts.
+
+    Args:
+        make: Builds the model, which is given up where it outgrows the file.
+        tensors: By name, as in the file.
+        meta: The file's metadata.
+        path: The file, for sentences.
 
     Raises:
         InputError: The tensors do not fit, or hold NaN or Inf.
     """
     check_finite(tensors, path)
     try:
+        with _AtMost(2 * sum(tensor.numel() for tensor in tensors.values()) + MOST_BESIDE):
+            model = make()
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
     except RuntimeError as error:
         raise InputError(f"{path} does not fit the model that its configuration names.") from error
@@ -155,6 +169,26 @@ def with_weights(model: M, tensors: dict[str, Tensor], meta: dict[str, str], pat
         facts = {**parsed(meta["facts"]), "config_hash": text_digest(meta["config"])}
     model.facts = facts  # type: ignore[assignment]
     return model.eval()
+
+
+class _AtMost(TorchFunctionMode):
+    """Layers that are made inside hold so many numbers at most, or a `RuntimeError` is raised.
+
+    A file of some kB may name a model of any size, which would be made before it is compared.
+    """
+
+    def __init__(self, numbers: int) -> None:
+        super().__init__()
+        self.numbers = numbers
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.empty:  # which every layer's weights begin as
+            self.numbers -= math.prod(args[0] if isinstance(args[0], tuple) else args)
+            if self.numbers < 0:
+                raise RuntimeError("the model is larger than the file")
+        return func(*args, **(kwargs or {}))
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: str | Path) -> None:

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from medil.config import Schedule
-from medil.errors import InputError, needs
+from medil.errors import InputError, needs, shown
 from medil.system.children import tied
 from medil.system.device import find_device
 
@@ -130,5 +130,5 @@ def duration_s(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < math.inf:
-        raise InputError(f"{text!r} is no time budget; say 90s, 9m or 1.5h.")
+        raise InputError(f"{shown(text)} is no time budget; say 90s, 9m or 1.5h.")
     return seconds

@@ -13,7 +13,7 @@ from torch import nn
 
 from medil.config import named
 from medil.dials import changed, flat
-from medil.errors import InputError
+from medil.errors import InputError, shown
 from medil.formats import NewerError
 from medil.training.attendance import Attendance
 from medil.training.launch import check_batch, is_started, launch
@@ -67,7 +67,7 @@ def start(
     out, changes = Path(out), dict(changes or {})
     in_changes = changes.pop("preset", None)
     if preset and in_changes not in (None, preset):
-        raise InputError(f"the configuration is of preset {in_changes!r}, not {preset!r}.")
+        raise InputError(f"the configuration is of preset {shown(in_changes)}, not {preset!r}.")
     refusal, config, earlier = _asked(
         kind, out, preset or in_changes, changes, seed, resume, warm_start_from
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import lzma
+
 import numpy as np
 import pytest
 
+from medil.anatomy import packed
 from medil.anatomy.classes import NUMBER
 from medil.anatomy.packed import midplane, pack, packed_map, packed_maps, read_packed
 from medil.data.manifest import entries
@@ -61,6 +64,21 @@ def test_what_cannot_be_packed_or_read_is_refused(two_maps, tmp_path):
     (tmp_path / "c.npz.xz").write_bytes(b"something else")
     with pytest.raises(InputError, match="does not hold packed anatomies"):
         read_packed(tmp_path / "c.npz.xz")
+
+
+@pytest.mark.parametrize("keep", [1, 20, -20, -1])
+def test_a_damaged_file_is_refused_in_one_sentence(two_maps, tmp_path, keep):
+    content = lzma.decompress(pack(two_maps, tmp_path / "a.npz.xz").read_bytes())
+    (tmp_path / "b.npz.xz").write_bytes(lzma.compress(content[:keep]))
+    with pytest.raises(InputError, match=r"does not hold packed anatomies, or is damaged\.$"):
+        read_packed(tmp_path / "b.npz.xz")
+
+
+def test_a_file_that_inflates_without_end_is_refused(two_maps, tmp_path, monkeypatch):
+    path = pack(two_maps, tmp_path / "a.npz.xz")
+    monkeypatch.setattr(packed, "MOST_BYTES", 1000)
+    with pytest.raises(InputError, match="does not hold packed anatomies"):
+        read_packed(path)
 
 
 def test_the_release_holds_the_train_maps_alone_and_is_small():

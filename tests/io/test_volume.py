@@ -280,6 +280,16 @@ def test_a_nrrd_without_a_space_says_what_is_assumed(tmp_path, grid):
     assert load(save(volume, tmp_path / "out.nrrd")).grid.is_close(volume.grid, 1e-9)
 
 
+@pytest.mark.parametrize("axis", range(3))
+def test_a_single_slice_that_is_stored_backwards_is_read(tmp_path, axis):
+    shape = np.where(np.arange(3) == axis, 1, 3)
+    affine = np.diag([*np.where(np.arange(3) == axis, -2.0, 2.0).tolist(), 1.0])
+    data = np.arange(9, dtype=np.int16).reshape(shape)
+    volume = load(write_nifti(tmp_path / "slice.nii", data, affine))
+    assert volume.source.orientation != "RAS"
+    np.testing.assert_array_equal(volume.data, data)
+
+
 def test_extensions_and_description_of_a_header_survive_a_new_grid(tmp_path, grid):
     image = nib.Nifti1Image(marked(grid.shape), grid.affine_vox2ras)
     image.header["descrip"] = b"a scan"

@@ -28,6 +28,9 @@ def bad_files(folder, grid):
     yield "text.nii.gz", lambda p: p.write_text("not an image"), "not a whole, readable"
     yield "text.mgz", lambda p: p.write_text("not an image"), "not a whole, readable"
     yield "text.nrrd", lambda p: p.write_text("not an image"), "not a whole, readable"
+    yield "magic.nrrd", lambda p: p.write_bytes(b"NRRD0(04\n\n"), "no NRRD header of a known"
+    yield "space.nrrd", lambda p: write_nrrd_file(p, data, space="x" * 999), "left and right"
+    yield "units.nrrd", lambda p: write_nrrd_file(p, data, **{"space units": ["x" * 999]}), "units"
     yield "empty.nii", lambda p: p.touch(), "not a whole, readable"
     yield "notes.txt", lambda p: p.write_text("words"), "unknown extension"
     yield "cut.nii.gz", lambda p: truncate(write_nifti(p, data, affine)), "not a whole, readable"
@@ -55,8 +58,9 @@ def write_mgh(path, data, affine):
     return path
 
 
-def write_nrrd_file(path, data):
-    nrrd.write(str(path), np.arange(data.size, dtype=np.int32).reshape(data.shape))
+def write_nrrd_file(path, data, **fields):
+    voxels = np.arange(data.size, dtype=np.int32).reshape(data.shape)
+    nrrd.write(str(path), voxels, fields)
     return path
 
 
@@ -92,7 +96,7 @@ def test_bad_images_are_refused_in_one_sentence_that_names_them(tmp_path, grid, 
         load(tmp_path / name)
     assert words in str(error.value)
     assert name in str(error.value)
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400 + len(str(tmp_path))
     before = sorted(tmp_path.iterdir())
     for verb in (("info",), ("reconstruct", "-o", tmp_path / "out.nii")):
         refused(run_medil(*verb, tmp_path / name), words)

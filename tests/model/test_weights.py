@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from medil.errors import InputError
 from medil.formats import WEIGHTS as FORMAT
 from medil.model.autoencoder import MedIL
 from medil.model.weights import load_model, save_weights, start_from
+from medil.system.memory import resident_bytes
 from tests.images import refused
 
 
@@ -54,6 +56,16 @@ def test_weights_that_are_not_finite_are_refused(weights, value):
     for read in (load_model, lambda path: start_from(MedIL(preset("test").model), path)):
         with pytest.raises(InputError, match=f"{name} hold NaN or Inf"):
             read(weights)
+
+
+@pytest.mark.parametrize("sizes", [{"width_latent": 10**5}, {"depth_fine": 10**9}])
+def test_a_configuration_of_a_larger_model_than_the_file_takes_no_memory(weights, sizes):
+    config = preset("test")
+    larger = replace(config, model=replace(config.model, **sizes))
+    before = resident_bytes()
+    with pytest.raises(InputError, match="does not fit the model that its configuration names"):
+        load_model(without_digest(weights, config=larger.to_json()))
+    assert resident_bytes() - before < 100e6
 
 
 @pytest.mark.parametrize(
