@@ -28,6 +28,8 @@ OTHERWISE = {
     "eval/pages/printed.py write", "eval/gates/elsewhere.py findings",
     "eval/gates/elsewhere.py share_packages", "eval/reliability/verbs.py _no_pages",
     "eval/reliability/injections.py _damaged", "eval/gates/package.py main",
+    "eval/reliability/history.py bad_image", "eval/reliability/history.py bad_manifest",
+    "eval/reliability/history.py damaged", "eval/reliability/history.py trial",
     "eval/machines/measure.py _write", "eval/machines/trials.py start_ranks",
     "eval/machines/trials.py write_scans",
     # What a fuzzer feeds and finds: folders of its own. The mark of the system's memory count.

@@ -28,6 +28,7 @@ def contents(folder: Path) -> dict[str, str]:
     injected, read = faults.recorded(folder), fuzzed.recorded(folder)
     return {
         "reliability_faults.md": faults.shown(injected, _by_verb),
+        "reliability_history.md": faults.shown(injected, reliability.report.history),
         "reliability_fuzz.md": fuzzed.shown(read, fuzz.report.table),
         "reliability_fuzz_answer.md": "" if read is None else _told(fuzzed, read),
         "formats.md": formats.table(),

@@ -1,9 +1,11 @@
 """What is lost when a command is killed, runs out of disk or memory, or reads a damaged file?
 
 Every command that writes is disturbed at random moments and at the steps that it takes on the
-disk, then called again. Trials are forked from one process, and their inputs are tiny.
+disk, then called again. Trials are forked from one process, and their inputs are tiny. Ten faults
+of release 0.6.0 are injected again, also into a checkout of that release.
 
     python -m eval.reliability --profile quick
+    python -m eval.reliability --profile gpu --parts history --checkout ../medil-0.6.0
 """
 
 from pathlib import Path
@@ -15,6 +17,12 @@ from eval.reliability.verbs import VERBS
 
 def _options(parser) -> None:
     names = [verb.name for verb in VERBS]
+    parser.add_argument(
+        "--parts", nargs="+", choices=measure.PARTS, default=list(measure.PARTS),
+        help="commands: all of today; history: ten faults of 0.6.0 (both)",
+    )  # fmt: skip
+    checkout = "folder of another release's checkout, for the part history (this one)"
+    parser.add_argument("--checkout", type=Path, help=checkout)
     parser.add_argument("--verb", choices=names, help="only this command (all)")
 
 

@@ -87,7 +87,7 @@ def full_disk(draw: Draw) -> Injection:
 
 def read_only(draw: Draw) -> Injection:
     """Its folder, and all that is in it, may not be written to."""
-    return Injection(_without_privileges, partial(_locked, draw.place))
+    return Injection(without_privileges, partial(locked, draw.place))
 
 
 def folder_removed(draw: Draw) -> Injection:
@@ -155,7 +155,7 @@ def _little_memory(more: int, steps: Steps) -> None:
     _limited(resource.RLIMIT_AS, pages * resource.getpagesize() + more, steps)
 
 
-def _without_privileges(_: Steps) -> None:
+def without_privileges(_: Steps) -> None:
     """Let permissions hold for this process even where root runs it."""
     header, none = struct.pack("Ii", CAPABILITIES_3, 0), struct.pack("6I", *[0] * 6)
     ctypes.CDLL(None).capset(header, none)
@@ -170,7 +170,7 @@ def _emptied(place: Path) -> None:
 
 
 @contextmanager
-def _locked(place: Path) -> Iterator[None]:
+def locked(place: Path) -> Iterator[None]:
     paths = [place, *place.rglob("*")]
     modes = {path: path.stat().st_mode for path in paths}
     for path in reversed(paths):

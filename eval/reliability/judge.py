@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval import rows
 from eval.reliability.bench import final_files
 from eval.reliability.child import KILLED, Ended
 from eval.reliability.injections import STOPPED
@@ -18,6 +19,9 @@ from medil.errors import InputError
 from medil.system.files import file_sha256
 from medil.system.tensors import read_tensors
 
+NAME, ARM, VERSION = "reliability", "medil", 1  # of rows
+UNITS = {name: "1" for name in ("struck", "recovered", "unclear", "lost", "leftovers")}
+SAMPLING = rows.Sampling("any", "any", 0, 1)
 STOPPED_CODES = {130, 143, -signal.SIGTERM}  # the last one of programs without a handler
 
 
@@ -36,6 +40,26 @@ class Reference:
     facts: dict[str, Any]
     known: frozenset[str]
     names: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a trial; `fault` says in words what is wrong."""
+
+    struck: bool
+    fault: str = ""
+    is_lost: bool = False
+    leftovers: tuple[str, ...] = ()
+    took_s: float = 0.0
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The metrics of its rows."""
+        return {
+            "struck": self.struck, "recovered": not self.fault,
+            "unclear": bool(self.fault) and not self.is_lost, "lost": self.is_lost,
+            "leftovers": len(self.leftovers),
+        }  # fmt: skip
 
 
 def digests(folder: Path) -> dict[str, str]:

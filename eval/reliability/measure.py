@@ -13,7 +13,7 @@ import argparse
 import shutil
 import sys
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -21,51 +21,37 @@ import numpy as np
 import pandas as pd
 
 from eval import rows
-from eval.reliability import judge
+from eval.reliability import judge, ten_faults
 from eval.reliability.bench import Bench
 from eval.reliability.injections import DAMAGED, KINDS, REMOVED, STOPPED, Draw, Injection
-from eval.reliability.judge import Reference
+from eval.reliability.judge import ARM, NAME, SAMPLING, UNITS, VERSION, Outcome, Reference
 from eval.reliability.verbs import VERBS, Verb, make_inputs
 from eval.runner import Task
 from medil.errors import InputError
 
-NAME, ARM = "reliability", "medil"
-VERSION = 1
 NOTHING, EARLIER = "nothing", "an earlier output"  # what is there when a command begins
-UNITS = {name: "1" for name in ("struck", "recovered", "unclear", "lost", "leftovers")}
-SAMPLING = rows.Sampling("any", "any", 0, 1)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a trial; `fault` says in words what is wrong."""
-
-    struck: bool
-    fault: str = ""
-    is_lost: bool = False
-    leftovers: tuple[str, ...] = ()
-    took_s: float = 0.0
-
-    @property
-    def values(self) -> dict[str, float]:
-        """The metrics of its rows."""
-        return {
-            "struck": self.struck, "recovered": not self.fault,
-            "unclear": bool(self.fault) and not self.is_lost, "lost": self.is_lost,
-            "leftovers": len(self.leftovers),
-        }  # fmt: skip
+PARTS = ("commands", "history")
 
 
 # Tasks
 
 
 def tasks(options: argparse.Namespace, provenance: rows.Provenance) -> list[Task]:
-    """One task for each verb and kind; those of this commit that are recorded are not repeated."""
+    """The tasks of the parts that are asked for; those of this commit are not repeated."""
+    is_quick = options.profile == "quick"
+    made = [] if "commands" not in options.parts else commands(options.verb, is_quick, provenance)
+    if "history" in options.parts:
+        made += ten_faults.tasks(options.checkout, is_quick, provenance)
+    return made
+
+
+def commands(only: str | None, is_quick: bool, provenance: rows.Provenance) -> list[Task]:
+    """One task for each verb and kind."""
     return [
-        task(verb, kind, 1 if options.profile == "quick" else count, provenance)
+        task(verb, kind, 1 if is_quick else count, provenance)
         for verb in VERBS
         for kind, (_, count) in KINDS.items()
-        if (kind != DAMAGED or verb.reads) and options.verb in (None, verb.name)
+        if (kind != DAMAGED or verb.reads) and only in (None, verb.name)
     ]
 
 

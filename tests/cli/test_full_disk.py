@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -115,3 +117,40 @@ def test_a_report_that_cannot_be_begun(tmp_path, capsys):
     assert code == 2
     assert capsys.readouterr().err.strip().splitlines()[-1].endswith("written: File too large.")
     assert not [p for p in (tmp_path / "report").rglob("*") if p.is_file()]
+
+
+def _write_into(verb, folder, scan):
+    """Call a verb, or `python -m eval.evaluate`, to write into a folder."""
+    from medil.cli import run
+
+    if verb == "evaluate":
+        from eval.evaluate import EXPERIMENT
+
+        return EXPERIMENT.main([str(scan), "--out", str(folder)])
+    if verb == "train":
+        options = ["--preset", "test", "--steps", "1", "--real-share", "1"]
+        return run(["train", *options, "--store", str(folder.parent / "store"), "-o", str(folder)])
+    return run(
+        [verb, str(scan), "-o", str(folder / "a.safetensors" if verb == "encode" else folder)]
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's capabilities")
+@pytest.mark.parametrize("verb", ["encode", "store", "train", "evaluate"])
+def test_a_folder_that_may_not_be_written_to(run_medil, scan, tmp_path, verb):
+    pytest.importorskip("zarr", reason="zarr (extra store) is not installed")
+    pytest.importorskip("lightning_fabric", reason="lightning-fabric (extra train) is missing")
+    pytest.importorskip("pandas", reason="pandas (extra eval) is not installed")
+    from eval.reliability.child import start
+    from eval.reliability.injections import locked, without_privileges
+    from eval.reliability.judge import is_one_sentence
+    from medil.volume import save
+
+    run_medil("store", scan, "-o", tmp_path / "store")
+    whole, out = save(head(), tmp_path / "head.nii.gz"), tmp_path / "out"
+    out.mkdir()
+    with locked(out):
+        ended = start(partial(_write_into, verb, out, whole), out, without_privileges).wait()
+    assert ended.code == 2 and is_one_sentence(ended.said), ended.said
+    assert "may not be written to" in ended.said or "Permission denied" in ended.said
+    assert not list(out.iterdir())
