@@ -99,13 +99,24 @@ class Box:
     # From index to mm and back
 
     def index_to_ras(self, index_vox: ArrayLike) -> np.ndarray:
-        """[..., 3] voxel indices (fractions allowed) to [..., 3] RAS+ points in mm."""
+        """[..., 3] voxel indices (fractions allowed) to [..., 3] RAS+ points in mm.
+
+        Example:
+            >>> box = Box((4, 5, 6), np.diag([3.0, 2.0, 1.0, 1.0]))
+            >>> box.index_to_ras([[0, 0, 0], [1.5, 2, 2.5]]).tolist()
+            [[0.0, 0.0, 0.0], [4.5, 4.0, 2.5]]
+        """
         index = np.asarray(index_vox, dtype=np.float64)
         points_mm: np.ndarray = index @ self.affine_vox2ras[:3, :3].T + self.affine_vox2ras[:3, 3]
         return points_mm
 
     def ras_to_index(self, points_mm: ArrayLike) -> np.ndarray:
-        """[..., 3] RAS+ points in mm to [..., 3] voxel indices (fractions)."""
+        """[..., 3] RAS+ points in mm to [..., 3] voxel indices (fractions).
+
+        Example:
+            >>> Box((4, 5, 6), np.diag([3.0, 2.0, 1.0, 1.0])).ras_to_index((4.5, 4.0, 2.5)).tolist()
+            [1.5, 2.0, 2.5]
+        """
         offset_mm = np.asarray(points_mm, dtype=np.float64) - self.affine_vox2ras[:3, 3]
         index_vox: np.ndarray = offset_mm @ np.linalg.inv(self.affine_vox2ras[:3, :3]).T
         return index_vox
@@ -123,7 +134,14 @@ class Box:
         return hash((self.shape, (self.affine_vox2ras + 0.0).tobytes()))  # -0.0 equals 0.0
 
     def is_close(self, other: Box, tolerance_mm: float = 1e-4) -> bool:
-        """Whether both grids have one shape and every corner within a tolerance, in mm."""
+        """Whether both grids have one shape and every corner within a tolerance, in mm.
+
+        Example:
+            >>> from medil import Grid
+            >>> one = Grid.from_spacing((4, 5, 6), 1.0)
+            >>> one.is_close(one.shifted((1e-6, 0, 0))), one.is_close(one.shifted((0.1, 0, 0)))
+            (True, False)
+        """
         return self.shape == other.shape and bool(
             np.abs(self.corners_mm - other.corners_mm).max() <= tolerance_mm
         )
@@ -151,6 +169,12 @@ class Box:
 
         Two convex bodies are apart where some plane separates them, and for boxes one that is
         spanned by two of their edges (the separating axis theorem).
+
+        Example:
+            >>> from medil import Grid
+            >>> one = Grid.from_spacing((4, 5, 6), 1.0)
+            >>> one.overlaps(one.shifted((3.9, 0, 0))), one.overlaps(one.shifted((4.1, 0, 0)))
+            (True, False)
         """
         edges = [*self.directions.T, *other.directions.T]
         for one, two in itertools.combinations(edges, 2):
@@ -162,7 +186,15 @@ class Box:
         return True
 
     def is_parallel_to(self, other: Box) -> bool:
-        """Whether the voxel axes i, j, k of both grids have the same directions."""
+        """Whether the voxel axes i, j, k of both grids have the same directions.
+
+        Example:
+            >>> from medil import Grid
+            >>> one = Grid.from_spacing((4, 5, 6), 1.0)
+            >>> turned = one.rotated((0, 0, 1), 5.0)
+            >>> one.is_parallel_to(one.with_spacing(0.7)), one.is_parallel_to(turned)
+            (True, False)
+        """
         return bool(np.abs(self.directions - other.directions).max() <= 1e-5)
 
 

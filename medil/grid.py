@@ -75,7 +75,12 @@ class Grid(Box):
     # Positions along an axis
 
     def index_to_norm(self, index_vox: ArrayLike) -> np.ndarray:
-        """[..., 3] voxel indices to [..., 3] in -1 ... 1, which are the *outer faces*."""
+        """[..., 3] voxel indices to [..., 3] in -1 ... 1, which are the *outer faces*.
+
+        Example:
+            >>> Grid.from_spacing((4, 4, 4), 1.0).index_to_norm([-0.5, 1.5, 3.5]).tolist()
+            [-1.0, 0.0, 1.0]
+        """
         index = np.asarray(index_vox, dtype=np.float64)
         coord_norm: np.ndarray = (2 * index + 1) / np.asarray(self.shape) - 1
         return coord_norm
@@ -88,6 +93,11 @@ class Grid(Box):
 
         Returns:
             [n] float64, in mm.
+
+        Example:
+            >>> one = Grid.from_spacing((4, 4, 4), 1.0)
+            >>> one.with_spacing(2.0).axis_offsets_mm(0, origin=one).tolist()
+            [0.5, 2.5]
         """
         to_first = self.affine_vox2ras[:3, 3] - origin.affine_vox2ras[:3, 3]
         start_mm = float(np.linalg.solve(origin.directions, to_first)[axis])
@@ -102,6 +112,10 @@ class Grid(Box):
 
         Raises:
             InputError: Not three sizes of at least 1.
+
+        Example:
+            >>> Grid.from_spacing((4, 4, 4), 1.0).resized((2, 4, 8)).spacing_mm
+            (2.0, 1.0, 0.5)
         """
         if len(shape) != 3 or min(shape) < 1:
             raise InputError(f"a grid needs three sizes of at least 1, not {tuple(shape)}.")
@@ -126,7 +140,12 @@ class Grid(Box):
         return self._covering(as_triple(spacing_mm, "spacing_mm"), lambda n: max(1, round(n)))
 
     def covering(self, spacing_mm: float | Sequence[float]) -> Grid:
-        """The smallest grid of this spacing whose box holds this box, sharing its middle."""
+        """The smallest grid of this spacing whose box holds this box, sharing its middle.
+
+        Example:
+            >>> Grid.from_spacing((5, 5, 5), 1.0).covering(2.0).extent_mm
+            (6.0, 6.0, 6.0)
+        """
         # An extent that is a whole number of voxels must not gain one by the rounding of an affine
         # that was stored in float32.
         return self._covering(
@@ -135,7 +154,12 @@ class Grid(Box):
         )
 
     def covering_from_corner(self, spacing_mm: float | Sequence[float]) -> Grid:
-        """`covering`, but from this box's first corner: the spare length lies at the far faces."""
+        """`covering`, but from this box's first corner: the spare length lies at the far faces.
+
+        Example:
+            >>> Grid.from_spacing((5, 5, 5), 1.0).covering_from_corner(2.0).bounds_mm[:, 0].tolist()
+            [-0.5, 5.5]
+        """
         cover = self.covering(spacing_mm)
         spare_mm = (np.array(cover.extent_mm) - self.extent_mm) / 2
         return cover.shifted((self.directions @ spare_mm).tolist())
@@ -153,13 +177,23 @@ class Grid(Box):
         """A block of this grid's voxels, whose centres stay where they were.
 
         `start`, the index of its first voxel, may be negative and reach outside (padding).
+
+        Example:
+            >>> block = Grid.from_spacing((5, 5, 5), 2.0).crop((1, 2, 3), (2, 2, 2))
+            >>> block.index_to_ras((0, 0, 0)).tolist()
+            [2.0, 4.0, 6.0]
         """
         affine = self.affine_vox2ras.copy()
         affine[:3, 3] = self.index_to_ras(np.asarray(start))
         return Grid(tuple(shape), affine)
 
     def shifted(self, offset_mm: ArrayLike) -> Grid:
-        """This grid translated by (R, A, S) mm."""
+        """This grid translated by (R, A, S) mm.
+
+        Example:
+            >>> Grid.from_spacing((5, 5, 5), 1.0).shifted((10.0, 0.0, 0.0)).centre_mm.tolist()
+            [12.0, 2.0, 2.0]
+        """
         affine = self.affine_vox2ras.copy()
         affine[:3, 3] += np.asarray(offset_mm, dtype=np.float64)
         return Grid(self.shape, affine)
@@ -170,6 +204,10 @@ class Grid(Box):
         Args:
             axis: (R, A, S) direction of the rotation axis, of any length.
             angle_deg: Angle in degrees, right-handed.
+
+        Example:
+            >>> Grid.from_spacing((5, 5, 5), 1.0).rotated((0, 0, 1), 90.0).orientation
+            'ALS'
         """
         x, y, z = np.asarray(axis, dtype=np.float64) / np.linalg.norm(axis)
         cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
@@ -188,6 +226,11 @@ class Grid(Box):
 
         Raises:
             ValueError: Codes that are not one of R/L, A/P and S/I each.
+
+        Example:
+            >>> grid, _ = Grid.from_spacing((4, 5, 6), 1.0).reoriented("SPL")
+            >>> grid.shape, grid.orientation
+            ((6, 5, 4), 'SPL')
         """
         if sorted(codes.translate(str.maketrans("LPI", "RAS"))) != ["A", "R", "S"]:
             raise InputError(f"orientation codes name R/L, A/P and S/I once each, not {codes!r}.")
@@ -202,6 +245,12 @@ class Grid(Box):
 
         Returns:
             As `reoriented`.
+
+        Example:
+            >>> grid = Grid.from_spacing((4, 5, 6), 1.0)
+            >>> turned, _ = grid.reoriented("SPL")
+            >>> turned.aligned(grid)[0].is_close(grid)
+            True
         """
         in_other = np.eye(4)
         in_other[:3, :3] = np.linalg.solve(other.directions, self.affine_vox2ras[:3, :3])

@@ -63,7 +63,15 @@ class Latent:
         return self.mean.numel()
 
     def sample(self, generator: torch.Generator | None = None) -> Latent:
-        """A draw from the latent's Gaussian, as a latent (generator on the CPU)."""
+        """A draw from the latent's Gaussian, as a latent (generator on the CPU).
+
+        Example:
+            >>> cells, numbers = Grid.from_spacing((6, 6, 6), 4.0), torch.zeros(8, 6, 6, 6)
+            >>> latent = Latent(numbers, numbers, cells, cells, Intensity(0.0, 100.0))
+            >>> draw = latent.sample(torch.Generator().manual_seed(0))
+            >>> draw.mean.shape == latent.mean.shape, bool(draw.mean.std() > 0.9)
+            (True, True)
+        """
         noise = torch.randn(self.mean.shape, generator=generator).to(self.mean)
         return replace(self, mean=self.mean + noise * torch.exp(self.log_var / 2))
 
@@ -75,6 +83,12 @@ class Latent:
 
         Raises:
             InputError: A box that is empty or lies outside the latent's.
+
+        Example:
+            >>> cells, numbers = Grid.from_spacing((6, 6, 6), 4.0), torch.zeros(8, 6, 6, 6)
+            >>> latent = Latent(numbers, numbers, cells, cells, Intensity(0.0, 100.0))
+            >>> latent.crop_mm((-2.0, 2.0, 3.0), (6.0, 6.0, 7.0)).grid.shape
+            (2, 1, 2)
         """
         low, high = (np.asarray(corner, dtype=np.float64) for corner in (low_mm, high_mm))
         corners = np.array(list(product(*zip(low.tolist(), high.tolist(), strict=True))))
@@ -96,6 +110,15 @@ class Latent:
 
         Raises:
             InputError: Missing folder, or an existing file without `force`.
+
+        Example:
+            >>> cells, numbers = Grid.from_spacing((6, 6, 6), 4.0), torch.zeros(8, 6, 6, 6)
+            >>> latent = Latent(numbers, numbers, cells, cells, Intensity(0.0, 100.0))
+            >>> from tempfile import TemporaryDirectory
+            >>> with TemporaryDirectory() as folder:
+            ...     back = Latent.load(latent.save(f"{folder}/head.safetensors"))
+            >>> back.grid == latent.grid, torch.equal(back.mean, latent.mean)
+            (True, True)
         """
         facts = {
             "grid": grid_to_json(self.grid),
@@ -118,6 +141,11 @@ class Latent:
 
         Raises:
             InputError: Missing, unreadable, or not a latent of this project.
+
+        Example:
+            >>> Latent.load("absent")
+            Traceback (most recent call last):
+            medil.errors.InputError: absent is not a file; make a latent with `medil encode`.
         """
         if not Path(path).is_file():
             raise InputError(f"{path} is not a file; make a latent with `medil encode`.")

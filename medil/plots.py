@@ -3,6 +3,13 @@
 Every panel shows the voxels as they are (nearest neighbour) at their true size, Right on
 the right. Panels that are compared share one point, one field of view and one intensity
 window. Each function returns a matplotlib figure; drawing it is up to the caller.
+
+Example:
+    >>> from medil import Grid, Volume, plots
+    >>> scan = Volume(torch.rand(8, 8, 8), Grid.from_spacing((8, 8, 8), 1.0))
+    >>> figure = plots.compare([scan, scan], ["one", "two"], planes=["axial"])
+    >>> [panel.get_title() for panel in figure.axes]
+    ['one', 'two']
 """
 
 from __future__ import annotations

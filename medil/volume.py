@@ -84,6 +84,11 @@ class Volume:
 
         `save` keeps the file's dtype and scaling where they hold the new values exactly, and writes
         float32 where they do not.
+
+        Example:
+            >>> volume = Volume(torch.ones(4, 5, 6), Grid.from_spacing((4, 5, 6), 2.0))
+            >>> volume.with_data(3 * volume.data).data.max().item()
+            3.0
         """
         return replace(self, data=data, grid=grid or self.grid)
 

@@ -1,5 +1,6 @@
 """`import medil` is enough for daily work, and imports nothing heavy."""
 
+import doctest
 import importlib
 import subprocess
 import sys
@@ -9,6 +10,15 @@ import pytest
 import medil
 
 HEAVY = {"torch", "numpy", "scipy", "nibabel"}
+NEEDS_DATA = {"real_scan"}  # its example cannot run without the data
+DAILY = {  # methods of a day's work
+    "Grid": ("from_spacing", "index_to_ras", "ras_to_index", "resized", "with_spacing",
+             "covering", "crop", "shifted", "rotated", "reoriented", "shares_extent", "overlaps"),
+    "Latent": ("sample", "crop_mm", "save", "load"),
+    "Volume": ("with_data",),
+    "MedIL": ("encode", "field", "decode"),
+}  # fmt: skip
+METHODS = [f"{name}.{method}" for name, methods in DAILY.items() for method in methods]
 
 
 @pytest.mark.parametrize("name", medil.__all__)
@@ -34,3 +44,22 @@ def test_neither_the_import_nor_the_help_loads_anything_heavy(code):
     code += f"; import sys; print(*({HEAVY} & sys.modules.keys()))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.splitlines()[-1] == ""
+
+
+def examples(thing: object) -> list[doctest.Example]:
+    """The examples of a docstring."""
+    return doctest.DocTestParser().get_examples(thing.__doc__ or "")
+
+
+@pytest.mark.parametrize("name", [*medil.__all__, *METHODS])
+def test_a_public_name_has_an_example_that_runs(name):
+    name, _, method = name.partition(".")
+    thing = getattr(medil, name)
+    found = examples(getattr(thing, method) if method else thing)
+    assert found, "its docstring needs an `Example:`, which `pytest` runs"
+    assert name in NEEDS_DATA or not all(doctest.SKIP in e.options for e in found)
+
+
+@pytest.mark.parametrize("method", ["on", "at", "slabs"])
+def test_a_field_shows_how_it_is_read(method):
+    assert examples(getattr(importlib.import_module("medil.model.field").Field, method))

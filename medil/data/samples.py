@@ -31,6 +31,11 @@ def real_scan() -> tuple[Volume, str]:
     Raises:
         InputError: A local copy does not hold the published bytes, there are no manifests
             (an installed wheel), or the stand-in is needed and nilearn is missing.
+
+    Example:
+        >>> scan, origin = real_scan()  # doctest: +SKIP
+        >>> [round(size_mm, 2) for size_mm in scan.grid.spacing_mm]  # doctest: +SKIP
+        [0.72, 0.72, 3.0]
     """
     entry = next(e for e in entries("open_ms_t1") if e.path == SCAN)
     if reachable(entry):

@@ -281,6 +281,9 @@ def sample(
         >>> one = medil.sample(seed=3, condition={"ventricles": 40})  # doctest: +SKIP
         >>> medil.save(one.volume, "scan.nii.gz")  # doctest: +SKIP
         >>> one.tissues.save("scan_map.nii.gz")  # doctest: +SKIP
+        >>> medil.sample(condition={"teeth": 32})  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        medil.errors.InputError: there is no condition 'teeth' of an anatomy; choose from ...
     """
     if sum(given is not None for given in (tissue_map, like, condition)) > 1:
         raise InputError("the anatomy comes from tissue_map, like or condition; name one of them.")

@@ -228,6 +228,14 @@ class MedIL(LatentAutoencoder):
         Raises:
             InputError: A constant image, no finite value, values that no network can take, a line
                 instead of a volume, or not enough memory.
+
+        Example:
+            >>> from medil import Grid, preset
+            >>> scan = Volume(torch.rand(8, 12, 16), Grid.from_spacing((8, 12, 16), 1.0))
+            >>> model = MedIL(preset("test").model)
+            >>> latent = model.encode(scan)
+            >>> latent.grid.shape, latent.grid.spacing_mm
+            ((2, 3, 4), (4.0, 4.0, 4.0))
         """
         cells = self.latent_grid(volume.grid)
         check_axes(volume.grid, self.fine_grid(cells))
@@ -263,7 +271,16 @@ class MedIL(LatentAutoencoder):
         )  # fmt: skip
 
     def field(self, latent: Latent, linear_only: bool = False, precision: str = "auto") -> Field:
-        """The continuous image that a latent stands for (paper: implicit decoder); see `Field`."""
+        """The continuous image that a latent stands for (paper: implicit decoder); see `Field`.
+
+        Example:
+            >>> from medil import Grid, preset
+            >>> scan = Volume(torch.rand(8, 12, 16), Grid.from_spacing((8, 12, 16), 1.0))
+            >>> model = MedIL(preset("test").model)
+            >>> field = model.field(model.encode(scan))
+            >>> field.at([[3.5, 5.5, 7.5], [1.0, 2.0, 3.0]]).shape
+            torch.Size([2])
+        """
         return Field(self, latent, linear_only, precision)
 
     def decode(
@@ -278,6 +295,16 @@ class MedIL(LatentAutoencoder):
         """Render a latent on a grid, the native one when None: `field(latent, ...).on(grid, ...)`.
 
         Arguments and errors are those of `Field` and `Field.on`.
+
+        Example:
+            >>> from medil import Grid, preset
+            >>> scan = Volume(torch.rand(8, 12, 16), Grid.from_spacing((8, 12, 16), 1.0))
+            >>> model = MedIL(preset("test").model)
+            >>> latent = model.encode(scan)
+            >>> model.decode(latent).data.shape  # on the voxels of the scan
+            torch.Size([8, 12, 16])
+            >>> model.decode(latent, scan.grid.with_spacing(2.0)).data.shape
+            torch.Size([4, 6, 8])
         """
         return self.field(latent, linear_only, precision).on(
             grid, progress=progress, memory_bytes=memory_bytes

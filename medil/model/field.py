@@ -131,6 +131,14 @@ class Field:
 
         Raises:
             InputError: At once: not enough memory.
+
+        Example:
+            >>> import medil
+            >>> scan = medil.Volume(torch.rand(8, 8, 8), Grid.from_spacing((8, 8, 8), 1.0))
+            >>> model = medil.MedIL(medil.preset("test").model)
+            >>> field = model.field(model.encode(scan))
+            >>> sum(len(slab) for _, slab in field.slabs())
+            8
         """
         grid, cells = grid or self.latent.native, self.latent.grid
         planes, rows = planes_and_rows(self.model, cells, grid, axis, memory_bytes)
@@ -213,6 +221,14 @@ class Field:
 
         Raises:
             InputError: Points of another shape or not finite, or a size that is not above zero.
+
+        Example:
+            >>> import medil
+            >>> scan = medil.Volume(torch.rand(8, 8, 8), Grid.from_spacing((8, 8, 8), 1.0))
+            >>> model = medil.MedIL(medil.preset("test").model)
+            >>> field = model.field(model.encode(scan))
+            >>> field.at([[3.5, 3.5, 3.5], [1.0, 2.0, 3.0]], spacing_mm=2.0).shape
+            torch.Size([2])
         """
         points = torch.as_tensor(points_mm, dtype=torch.float64).to(self.model.device)
         if points.ndim < 1 or points.shape[-1] != 3 or not points.isfinite().all():
