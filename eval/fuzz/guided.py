@@ -20,7 +20,7 @@ from eval.fuzz.judge import Judge
 from eval.fuzz.targets import MOST_BYTES, Target, emptied
 from medil.errors import needs
 
-WATCHED = ("medil", "eval.rows_file", "nibabel", "nrrd", "pydicom", "tomllib", "csv")
+WATCHED = ("medil", "eval.rows", "eval.rows_file", "nibabel", "nrrd", "pydicom", "tomllib", "csv")
 WORDS = [b"NaN", b"Infinity", b"-1", b"1e400", b"null", b"true", b"[]", b"{}", b'""', b"\\u0000",
          b"9" * 20, b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff", b"\x00\x00\x80\x7f", b"\x1f\x8b",
          b"[" * 200]  # fmt: skip

@@ -1,6 +1,6 @@
 """Time rendering and measure its memory, beside rivals and beside what the machine can do.
 
-    python -m eval.speed --quick
+    python -m eval.speed
 
 Everything is measured in this one run, in turns (A B C, A B C, ...), as medians with the
 lowest and the highest round. Each run appends its rows, and ends with the newest of them.
@@ -24,5 +24,4 @@ EXPERIMENT = Experiment(
     answer=verdict.answer,
     summary=verdict.summary,
     workers=0,
-    how="python -m eval.speed --quick",
 )

@@ -35,8 +35,6 @@ PARTS: dict[str, dict[str, Part]] = {  # device -> name -> part, in the order of
 
 def options(parser: argparse.ArgumentParser) -> None:
     """The device, and parts that can run alone."""
-    parser.add_argument("--quick", action="store_const", const="quick", dest="profile",
-                        help="the same as --profile quick")  # fmt: skip
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     names = "rendering, training, tiles, store, whole, growth, busy, live; on a GPU brain"
     text = f"some of {names}; pages runs all notebooks, the name of one this one"

@@ -58,16 +58,13 @@ OPTIONS = (
 )  # fmt: skip
 
 
-FORMER = {"--devices": "--processes", "--accelerator": "--device"}  # names until 0.6.0
-
-
 class TrainingCommand(click.Command):
     """A command whose --set takes all the name=value words that follow it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Repeat --set before each further word that is a setting."""
         spread: list[str] = []
-        for word in (FORMER.get(word, word) for word in args):
+        for word in args:
             follows = len(spread) > 1 and spread[-2] == "--set" and "=" in spread[-1]
             is_setting = "=" in word and not word.startswith("-")
             spread += ["--set", word] if follows and is_setting else [word]

@@ -263,7 +263,7 @@ def test_train_passes_its_options_on(run_medil, tmp_path, monkeypatch):
     monkeypatch.setattr("medil.training.start.start", lambda *a, **k: calls.append((a, k)))
     monkeypatch.setattr("medil.system.workers.process_count", lambda: 5)
     out = tmp_path / "run"
-    options = "--seed", 3, "--minutes", 2, "--time-budget", "90s", "--devices", 2, "--batch", 4
+    options = "--seed", 3, "--minutes", 2, "--time-budget", "90s", "--processes", 2, "--batch", 4
     settings = "--set", "model.hidden=8", "train.patch_sides_mm=24,32", "--set", "train.bf16=no"
     code, _, _ = run_medil("train", *settings, "--preset", "test", "-o", out, *options)
     (((kind, *places, changes), names),) = calls

@@ -489,8 +489,8 @@ def test_the_profile_follows_the_hardware(monkeypatch, capsys, gpu, profile):
 def test_the_command_records_and_prints(tmp_path, monkeypatch, capsys):
     things = literal_rows(4.5)
     monkeypatch.setitem(measure.PARTS, "cpu", {"rendering": lambda plan: things})
-    assert EXPERIMENT.main(["--quick", "--out", str(tmp_path)]) == 0
-    assert EXPERIMENT.main(["--quick", "--out", str(tmp_path), "--parts", "rendering"]) == 0
+    assert EXPERIMENT.main(["--out", str(tmp_path)]) == 0
+    assert EXPERIMENT.main(["--out", str(tmp_path), "--parts", "rendering"]) == 0
     assert bars.BARS[0].says in capsys.readouterr().out
     frame = rows_file.read_rows(tmp_path / "speed.jsonl")
     assert set(frame["profile"]) == {"quick"}
