@@ -13,14 +13,12 @@ from pathlib import Path
 from eval.experiment import Experiment
 from eval.reliability import measure, report
 from eval.reliability.verbs import VERBS
+from eval.runner import parts_option
 
 
 def _options(parser) -> None:
     names = [verb.name for verb in VERBS]
-    parser.add_argument(
-        "--parts", nargs="+", choices=measure.PARTS, default=list(measure.PARTS),
-        help="commands: all of today; history: ten faults of 0.6.0 (both)",
-    )  # fmt: skip
+    parts_option(parser, measure.PARTS)
     checkout = "folder of another release's checkout, for the part history (this one)"
     parser.add_argument("--checkout", type=Path, help=checkout)
     parser.add_argument("--verb", choices=names, help="only this command (all)")
