@@ -20,6 +20,7 @@ from medil.errors import InputError
 from medil.system.children import tied
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+KEPT_BYTES = str(4 * 10**9)  # freed memory that a notebook may keep, as in the book's build
 PROFILES = {"cpu": "quick", "cuda": "gpu"}  # of a device
 
 
@@ -35,6 +36,7 @@ def measure(plan: Plan, notebook: Path) -> list[Timing]:
         command = [sys.executable, "-m", "papermill", str(notebook), f"{folder}/page.ipynb"]
         command += ["-p", "profile", profile, "-k", "python3", "--cwd", str(notebook.parent)]
         one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        one |= dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), KEPT_BYTES)
         environment = os.environ | (one if plan.device == "cpu" else {})
         ran = subprocess.run(command, env=environment, capture_output=True, text=True, **tied())
     if ran.returncode:

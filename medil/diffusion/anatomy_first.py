@@ -30,10 +30,10 @@ from medil.diffusion.anatomies import (
 from medil.diffusion.appearance import STEPS, AppearanceFlow, sample_appearance
 from medil.diffusion.appearance_training import load_appearance_release
 from medil.diffusion.sampling import (
-    LAST_STEPS,
     check_closed_form,
     check_pair,
     data_consistency,
+    last_steps,
     observe_in,
 )
 from medil.errors import InputError
@@ -132,7 +132,7 @@ def sample_latent(
         correct = data_consistency(observation, model)
         mean = sample_appearance(flow, labels, seed, covariates, steps, correct=correct)
         exact = data_consistency(observation, model, whole=True)
-        for _ in range(LAST_STEPS):
+        for _ in range(last_steps(steps)):
             mean = exact(mean[None])[0]
         intensity = observation.intensity
     mean = mean.cpu()

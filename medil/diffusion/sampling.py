@@ -30,7 +30,7 @@ from medil.volume import Volume, replace_nonfinite
 
 STEPS = 30  # from noise to data, by default
 SHIFT = 3.0  # how much finer the steps are near noise, where anatomy is decided
-LAST_STEPS = 3  # corrections of a finished sample by the whole decoder
+LAST_STEPS = 3  # most corrections of a finished sample by the whole decoder
 HEAD_SHARE = 0.1  # intensity on the 0 ... 1 scale above which voxels belong to the head
 
 
@@ -268,6 +268,11 @@ def data_consistency(
     return correct
 
 
+def last_steps(steps: int) -> int:
+    """How often a finished sample is corrected: once for two steps, at most `LAST_STEPS`."""
+    return max(1, min(LAST_STEPS, steps // 2))
+
+
 # Whole samples
 
 
@@ -300,7 +305,7 @@ def sample(
     means = sample_means(flow, seeds, requested, guidance, steps, correct, progress)
     if like:
         exact = data_consistency(like, model, whole=True)
-        for _ in range(LAST_STEPS):
+        for _ in range(last_steps(steps)):
             means = torch.cat([exact(z[None]) for z in means])
     grid = like.latent_grid if like else flow.known.grid
     native = like.grid if like else grid.with_spacing(1.0)

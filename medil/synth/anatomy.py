@@ -118,12 +118,12 @@ def gaussian(values: Tensor, sigma_vox: float) -> Tensor:
     radius = max(1, round(3 * sigma_vox))
     kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma_vox) ** 2)
     kernel = (kernel / kernel.sum()).to(values)
-    for axis in range(3):
-        moved = values.movedim(axis, -1)
-        rows = functional.pad(moved, (radius, radius), mode="replicate")
-        values = sum(
-            weight * rows[..., i : i + moved.shape[-1]] for i, weight in enumerate(kernel)
-        ).movedim(-1, axis)
+    for axis, n in enumerate(values.shape):
+        index = torch.arange(-radius, n + radius, device=values.device).clamp(0, n - 1)
+        rows = values.index_select(axis, index)
+        values, weighted = rows.narrow(axis, 0, n) * kernel[0], torch.empty_like(values)
+        for i, weight in enumerate(kernel[1:], 1):  # in place: fresh memory is slow
+            values += torch.mul(rows.narrow(axis, i, n), weight, out=weighted)
     return values.contiguous()
 
 

@@ -16,6 +16,7 @@ from medil.diffusion.sampling import (
     check_pair,
     coarsely,
     data_consistency,
+    last_steps,
     line,
     observe,
     sample,
@@ -329,6 +330,10 @@ def test_samples_like_a_scan_render_as_it_with_the_whole_decoder(model):
         )
         assert kept < 0.05 * apart
     assert not torch.equal(latents[0].mean, latents[1].mean)
+
+
+def test_a_short_sample_is_corrected_less_often_at_its_end():
+    assert [last_steps(n) for n in (1, 2, 4, 6, 30)] == [1, 1, 2, 3, 3]
 
 
 # Whole samples

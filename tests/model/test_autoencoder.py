@@ -114,6 +114,14 @@ def test_batch_equals_loop(model):
     torch.testing.assert_close(together, apart, atol=1e-5, rtol=0)
 
 
+def test_features_decoded_slab_by_slab_are_those_of_the_whole(model):
+    z = torch.randn(2, 8, 11, 5, 6, generator=torch.Generator().manual_seed(1))
+    whole = model.decode_features(z).detach()  # with gradients
+    with torch.inference_mode():
+        slabs = model.decode_features(z)
+    torch.testing.assert_close(slabs, whole, rtol=1e-4, atol=1e-5 * float(whole.std()) + 1e-6)
+
+
 def test_intensities_come_back_in_the_units_of_the_image(spline):
     volume = blobs(GRIDS["oblique"])
     hu = volume.with_data(volume.data * 2000 - 1000)
