@@ -103,9 +103,10 @@ def brain(plan: Plan) -> list[Timing]:
     of `Field.slabs`, whose slabs are copied to the host.
     """
     scan, _ = brain_at_1_mm()
-    model = place_model(load_release(plan.release), find_device("cuda"))
+    device = find_device(plan.device)
+    model = place_model(load_release(plan.release), device)
     latent = model.encode(scan.volume)
-    z = latent.mean[None].to("cuda")
+    z = latent.mean[None].to(device)
     grid = scan.volume.grid.with_spacing(VOXEL_MM)
 
     def decode() -> None:
