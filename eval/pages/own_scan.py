@@ -27,7 +27,7 @@ from medil.volume import Volume, save
 
 TURN_DEG, AXIS = 11.0, (1.0, 0.4, -0.3)
 FIELD = 0.35  # of the logarithm of the field, from the middle of the box to its left or right end
-SPACING_MM = (1.25, 1.25, 3.0)
+SPACING_MM = (1.25, 1.25, 2.5)
 SLAB_MM, CUBE_MM = (1e3, 1e3, 60.0), (64.0, 64.0, 64.0)
 STEP = 1e-3  # of stored integers, on the 0 ... 1 scale
 
