@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from medil.volume import load as load
     from medil.volume import save as save
 
-__version__ = "0.7.0"
+__version__ = "1.0.0"
 
 PUBLIC = {  # name -> the module that defines it
     "Grid": "grid",

@@ -1,6 +1,7 @@
 """What a reader of the repository relies on: one version, a wheel of medil alone, whole pages."""
 
 import importlib.util
+import json
 import pkgutil
 import re
 import subprocess
@@ -10,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 import medil
 from medil.data.releases import releases
@@ -90,6 +92,24 @@ def test_versions_agree():
     changes = (ROOT / "CHANGELOG.md").read_text("utf-8")
     assert re.search(r"^version: (\S+)$", citation, re.M)[1] == medil.__version__
     assert re.search(r"^## (\S+)", changes, re.M)[1] == medil.__version__
+
+
+def test_an_archive_is_described_as_the_citation_is():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    described = json.loads((ROOT / ".zenodo.json").read_text("utf-8"))
+    same = {
+        "title": "title",
+        "version": "version",
+        "keywords": "keywords",
+        "abstract": "description",
+    }
+    assert all(cited[name] == described[other] for name, other in same.items())
+    assert str(cited["date-released"]) == described["publication_date"]
+    assert described["creators"] == cited["authors"] and described["license"] in cited["license"]
+    papers = {paper["url"].rsplit("/", 1)[-1] for paper in cited["references"]}
+    assert {
+        r["identifier"].removeprefix("arXiv:") for r in described["related_identifiers"]
+    } <= papers
 
 
 def test_every_dependency_and_extra_is_locked():

@@ -13,7 +13,7 @@ def test_a_bare_environment_sees_every_package_but_this_project(tmp_path):
     packages, site = tmp_path / "from", tmp_path / "venv/lib/python3.12/site-packages"
     site.mkdir(parents=True)
     packages.mkdir()
-    for name in ("torch", "medil_book-0.7.0.dist-info", "_medil_book.pth", "other.pth"):
+    for name in ("torch", "medil_book-1.0.0.dist-info", "_medil_book.pth", "other.pth"):
         (packages / name).mkdir()
     share_packages(packages, tmp_path)
     assert [path.name for path in (tmp_path / "packages").iterdir()] == ["torch"]

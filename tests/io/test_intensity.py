@@ -99,7 +99,7 @@ def test_nearly_constant_images_still_have_a_range(values, expected):
 
 
 def scaled_from_zero(data) -> tuple[float, float]:
-    """The range that releases up to 0.7.0 were trained with, for images without negative values."""
+    """The range that releases before 1.0 were trained with, for images without negative values."""
     values = np.sort(np.asarray(data[data > 0], np.float64))
     return 0.0, float(values[round((len(values) - 1) * 0.995)])
 
