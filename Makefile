@@ -11,7 +11,7 @@ CHECKS  := _build/supply-chain
 # OpenMP threads that wait must not spin: beside another process, tests took many times longer.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install book pdf elsewhere dist test lint faults fuzz sbom audit clean
+.PHONY: help install book pdf elsewhere dist test coverage lint faults fuzz sbom audit clean
 
 help:
 	@echo "make book     install, execute the notebooks, build and check _build/html/index.html"
@@ -20,6 +20,7 @@ help:
 	@echo "make elsewhere  every downloaded notebook in a bare environment"
 	@echo "make dist     wheel and source archive of the last commit, tried in a bare environment"
 	@echo "make test     install, run the default test suite (ARGS='-k grid' to choose)"
+	@echo "make coverage the same and the slow ones, and which lines and branches none of them reached"
 	@echo "make faults   kill, starve and damage every command that writes (PROFILE=gpu for all of it)"
 	@echo "make fuzz     give every reader odd bytes, guided by coverage (needs the extra fuzz)"
 	@echo "make lint     ruff (lint, format) and mypy"
@@ -55,6 +56,11 @@ dist: $(READY)
 
 test: $(READY)
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
+
+# Timings say nothing while every line is counted, so tests that bound them may fail here.
+coverage: $(READY)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses auto --dist loadfile \
+	  -m "not gpu and not network and not notebook" --cov --cov-report=term $(ARGS)
 
 faults: $(READY)
 	@$(BIN)/python -m eval.reliability --profile $(PROFILE)
