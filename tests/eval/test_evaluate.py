@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -197,6 +200,124 @@ def test_a_finished_book_takes_the_place_of_the_old_one(tmp_path):
     evaluate_book.swap(new, place)
     assert (place / "index.html").read_text() == "new"
     assert (tmp_path / "part" / "old-html" / "index.html").read_text() == "old"
+
+
+# The book
+
+
+class Programs:
+    """In place of `subprocess`: pages are left as they are, and the book is its table of contents.
+
+    What is called is noted; pages of `failing` names fail, as does the book where `unbuilt` says
+    so.
+    """
+
+    DEVNULL, PIPE = subprocess.DEVNULL, subprocess.PIPE
+
+    def __init__(self) -> None:
+        self.called: list[list[str]] = []
+        self.signals: list[int] = []
+        self.failing, self.unbuilt, self.returncode = "", "", 0
+
+    def Popen(self, command, **options):
+        self.called.append(command)
+        failed = bool(self.failing) and self.failing in command[3]
+        errors = "first\nKeyError: 'x'\n" if failed else ""
+        return SimpleNamespace(
+            communicate=lambda: (None, errors), returncode=int(failed),
+            send_signal=self.signals.append,
+        )  # fmt: skip
+
+    def run(self, command, **options):
+        self.called.append(command)
+        source, html = Path(command[2]), Path(command[-1]) / "_build/html"
+        for folder in (html / "_sources", html / "_static"):
+            folder.mkdir(parents=True)
+        (html / "index.html").write_text((source / "_toc.yml").read_text())
+        (html / "intro.html").write_text((source / "intro.md").read_text())
+        said = f"{self.unbuilt}Traceback: long"
+        return subprocess.CompletedProcess(command, int(bool(self.unbuilt)), None, said)
+
+
+@pytest.fixture
+def programs(monkeypatch) -> Programs:
+    pytest.importorskip("doit", reason="doit (extra book) is not installed")
+    made = Programs()
+    monkeypatch.setattr(evaluate_book, "subprocess", made)
+    monkeypatch.setattr("dodo.copy_mathjax", lambda folder: folder.mkdir())
+    return made
+
+
+@pytest.fixture
+def report_rows(recorded, tmp_path) -> tuple[Path, Plan]:
+    """A report's folder that holds rows alone, and what it is about."""
+    path, plan = recorded
+    (tmp_path / "report/rows").mkdir(parents=True)
+    shutil.copy(path, tmp_path / "report/rows")
+    warned = replace(plan.volumes[0], warnings=("It is a *ball*.",))
+    return tmp_path / "report", replace(plan, volumes=(warned,))
+
+
+def few_arms(monkeypatch) -> None:
+    for module in (evaluate, evaluate_book):
+        known = evaluate_cases.arms
+        few = [c for c in known(Plan("tiny", (), ())) if c.name == "dct_ball"]
+        monkeypatch.setattr(module, "arms", lambda plan, few=few: few)
+
+
+def test_a_report_is_a_book_with_tables_and_rows_and_nothing_half_written(
+    report_rows, programs, monkeypatch
+):
+    out, plan = report_rows
+    few_arms(monkeypatch)
+    index = evaluate_book.build(out, plan, evaluate.wanted(plan), "quick")
+    assert {p.name for p in out.iterdir()} == {"index.html", "html", "rows", "tables"}
+    assert "url=html/intro.html" in index.read_text()
+    toc = (out / "html/index.html").read_text()
+    assert toc.index("file: notebooks/09_results") < toc.index("file: notebooks/scan_01")
+    words = (out / "html/intro.html").read_text()
+    assert "- *one*: It is a *ball*." in words and "[one](notebooks/scan_01.ipynb)" in words
+    assert "$" not in words and str(out) not in words
+    assert (out / "html/interactive/explorer").is_dir()
+    assert not (out / "html/_sources").exists()
+    (table,) = (out / "html/rows").glob("evaluate.csv*")
+    assert set(pd.read_csv(table)["arm"]) == {"dct_ball"}  # the rows hold another arm, which the report is not about
+    papermill = [c for c in programs.called if "papermill" in c]
+    assert sorted(Path(c[3]).name for c in papermill) == [
+        "09_results.part.ipynb", "scan_01.part.ipynb"
+    ]  # fmt: skip
+    (scan,) = [c for c in papermill if "volume" in c]
+    assert scan[scan.index("volume") + 1] == "one" and scan[scan.index("profile") + 1] == "quick"
+
+
+@pytest.mark.parametrize(
+    ("fails", "said"),
+    [("failing", "the page scan_01 did not run: KeyError: 'x'"), ("unbuilt", "no toc. $")],
+)
+def test_a_report_that_fails_leaves_the_old_one(report_rows, programs, monkeypatch, fails, said):
+    out, plan = report_rows
+    few_arms(monkeypatch)
+    evaluate_book.build(out, plan, evaluate.wanted(plan), "quick")
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*")}
+    setattr(programs, fails, {"failing": "scan_01", "unbuilt": "no toc. "}[fails])
+    with pytest.raises(InputError, match=said.strip("$ ")):
+        evaluate_book.build(out, plan, evaluate.wanted(plan), "quick")
+    assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p != out} == {
+        p: t for p, t in before.items() if p != out
+    }
+    assert bool(programs.signals) == (fails == "failing")  # the other pages are told to end
+
+
+def test_scans_without_a_page_are_named_and_counted(recorded, monkeypatch):
+    few_arms(monkeypatch)
+    _, plan = recorded
+    volumes = tuple(checked(f"s{k}") for k in range(evaluate_book.MOST_PAGES + 2))
+    plan = replace(plan, volumes=volumes)
+    frame = evaluate_book.EXPERIMENT.recorded(recorded[0].parent)
+    words = evaluate_book.first_page(frame, plan, list(evaluate_book.notebooks(volumes)))
+    assert "the other 2 stand in the tables alone" in words["left_out"] and words["n"] == "26"
+    assert "s25" in words["scans"] and "scan_26" not in words["scans"]
+    assert words["warnings"] == ""
 
 
 # The pages of scans
