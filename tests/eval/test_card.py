@@ -1,7 +1,9 @@
 import pytest
 
+from eval import thin_structures
 from eval.card import card, earlier_runs, main, real_scans, trained_on
 from eval.reconstruction import EXPERIMENT
+from eval.thin_structures import card as thin_structures_card
 from medil.config import DataConfig
 from medil.data.releases import RELEASES
 from medil.errors import InputError
@@ -12,6 +14,13 @@ from medil.model.weights import load_release
 def test_the_committed_card_is_what_weights_and_rows_say(name):
     text = card(name, load_release(name), EXPERIMENT.recorded())
     assert (RELEASES / f"{name}.md").read_text(encoding="utf-8") == text
+
+
+def test_the_committed_card_for_chests_is_what_weights_and_rows_say():
+    text = thin_structures_card.card(
+        "chest-tiny", load_release("chest-tiny"), thin_structures.EXPERIMENT.recorded()
+    )
+    assert (RELEASES / "chest-tiny.md").read_text(encoding="utf-8") == text
 
 
 def test_a_card_says_which_card_a_release_was_trained_on():

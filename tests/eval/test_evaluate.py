@@ -281,7 +281,7 @@ def test_a_report_is_a_book_with_tables_and_rows_and_nothing_half_written(
     assert (out / "html/interactive/explorer").is_dir()
     assert not (out / "html/_sources").exists()
     (table,) = (out / "html/rows").glob("evaluate.csv*")
-    assert set(pd.read_csv(table)["arm"]) == {"dct_ball"}  # the rows hold another arm, which the report is not about
+    assert set(pd.read_csv(table)["arm"]) == {"dct_ball"}  # the report is about no other
     papermill = [c for c in programs.called if "papermill" in c]
     assert sorted(Path(c[3]).name for c in papermill) == [
         "09_results.part.ipynb", "scan_01.part.ipynb"

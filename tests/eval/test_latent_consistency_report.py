@@ -183,3 +183,26 @@ def test_header_curves_show_means_and_a_live_head_beside_them(frame):
     assert len(left.lines) > len(right.lines)  # a head that moved has no rendering of its own
     alone = pictures.header_curves(None, "MedIL tiny", live).axes[1]
     assert [line.get_label() for line in alone.lines] == ["live, one head"]
+
+
+def test_the_command_of_bars_prints_each_recorded_experiment_and_no_other(
+    tmp_path, monkeypatch, capsys
+):
+    rows_file.append_rows(tmp_path / f"{names.NAME}.jsonl", recorded())
+    asked = ["bars", "--rows", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", asked)
+    bars.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == bars.of_latents(EXPERIMENT.recorded(tmp_path))
+    monkeypatch.setattr("sys.argv", asked[:1])
+    bars.main()
+    named = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert "Ventricles, requested and measured" in named
+    assert "Above the best linear codec (dB)" in named and "Bar" in named[0]
+
+
+def test_a_bar_at_its_limit_is_met_from_either_side():
+    assert bars.judged("x", 2.0, 2.0) == "x: 2, at least 2, met"
+    assert bars.judged("x", 2.0, 2.0, most=True) == "x: 2, at most 2, met"
+    assert bars.judged("x", 1.99, 2.0).endswith("not met")
+    assert bars.judged("x", float("nan"), 2.0).endswith("not met")
