@@ -33,7 +33,9 @@ RESULTS = Path(__file__).parent / "results"
 WHAT = ("experiment", "subject", "arm", "condition", "metric")
 IDENTITY = (*WHAT, "config_hash", "data_sha256", "weights_sha256")
 Identity = tuple[str, ...]  # the values of those fields
-MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)?", re.ASCII)
+MOMENT = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)?", re.ASCII
+)
 NO_WEIGHTS = ""  # of arms that have none: codecs, interpolation
 
 

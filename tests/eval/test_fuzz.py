@@ -231,7 +231,15 @@ def test_a_state_without_random_numbers_or_facts_is_refused(place):
 
 
 @pytest.mark.parametrize(
-    "at", ["", "x", "0001-01-01T00:00:00+00:00", "2026-13-01T00:00:00", "2026-W01-1"]
+    "at",
+    [
+        "",
+        "x",
+        "0001-01-01T00:00:00+00:00",
+        "2026-13-01T00:00:00",
+        "2026-W01-1",
+        "2026-01-01T00:00:00+00:80",
+    ],
 )
 def test_a_row_without_a_moment_is_no_row(at, place):
     target = next(target for target in TARGETS if target.name == "rows")
