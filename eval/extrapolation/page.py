@@ -70,7 +70,9 @@ def beside_recorded(
     """
     frame, known = EXPERIMENT.recorded(folder), {}
     if frame is not None:
-        same = frame[frame[["data_sha256", "condition"]].eq([source.data_sha256, condition]).all(1)]
+        same = frame[
+            frame[["data_sha256", "condition"]].eq([source.data_sha256, condition]).all(axis=1)
+        ]
         known = same.set_index(["arm", "weights_sha256", "metric"])["value"].to_dict()
     lines = []
     for coder in coders:

@@ -1,5 +1,6 @@
 """Extrapolation: training sees 1 mm alone, blocks show one object, scores mean what they say."""
 
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -16,6 +17,7 @@ from eval.extrapolation import (
     EXPERIMENT,
     blocks,
     measure,
+    page,
     pictures,
     report,
     score,
@@ -617,3 +619,111 @@ def test_the_split_is_drawn_of_few_arms_in_large_type():
     assert len(names) == len(pictures.SHOWN) and len(above.patches) == 3 * len(names)
     assert above.get_title() == "1 → 0.8 mm, waves of 2 to 4 mm"
     assert below.get_title() == "1 → 0.8 mm, waves below 2 mm"
+
+
+# What the page computes
+
+
+def test_a_page_renders_scores_and_compares_with_what_is_recorded(block, source, tmp_path):
+    coders = [c for c in fixed_coders() if c.name in ("dct_ball", "interpolation")]
+    rendered = page.render(block, coders, "1 -> 0.8")
+    assert {data.shape for data in rendered.values()} == {block.volumes["0.8"].grid.shape}
+    live = page.scored(block, "1 -> 0.8", {**rendered, "truth": block.truth("0.8")})
+    assert list(live.columns) == list(page.SHOWN)
+    assert live.loc["truth", "detail_kept_fine"] == pytest.approx(1)
+    assert live.loc["truth", "fsc_05_mm"] == pytest.approx(2 * 0.8)
+    assert live.loc["interpolation", "psnr"] > 20
+
+    alone = page.beside_recorded(live, source, "1 -> 0.8", coders, tmp_path)
+    about = [
+        coder.measurement("extrapolation", source.name, sha256, "1 -> 0.8", {})
+        for coder, sha256 in zip(coders, (source.data_sha256, "b" * 64), strict=True)
+    ]
+    sampling = rows.Sampling("1", "0.8", 8, 64)
+    made = [
+        row
+        for one in about
+        for row in one.rows({"psnr": 12.5}, {"psnr": "dB"}, sampling, 0.0, rows.Provenance.now("q"))
+    ]
+    rows_file.append_rows(tmp_path / "extrapolation.jsonl", made)
+    beside = page.beside_recorded(live, source, "1 -> 0.8", coders, tmp_path)
+    column = report.heading("psnr")
+    assert beside[column][0] == f"{alone[column][0]} / 12.500"
+    assert beside[column][1] == alone[column][1]  # of another block
+    rest = [c for c in beside if c != column]
+    assert beside[rest].equals(alone[rest])
+
+
+def test_the_share_of_a_band_is_that_of_a_wave_in_it():
+    grid = block_grid(32.0, 1.0)
+    place = np.arange(32) + 0.5
+    for period_mm, band in ((8 / 1.5, "middle"), (8 / 3, "fine")):
+        wave = 0.6 + 0.2 * np.cos(2 * np.pi * place / period_mm)
+        data = torch.from_numpy(np.broadcast_to(wave[:, None, None], grid.shape).copy()).float()
+        shares = page.band_shares(Block("w", "", {"1": Volume(data, grid)}, 32.0, (0, 0, 0)), "1")
+        assert max(shares, key=shares.get) == band and shares[band] > 0.5
+        assert sum(shares.values()) <= 1
+
+
+def test_a_page_trains_what_is_not_there_and_leaves_out_what_diverged(monkeypatch, tmp_path):
+    asked = []
+
+    def train_all(runs, folder):
+        asked.extend(runs)
+        print("progress", file=sys.stderr)
+        runs[0].path(folder).write_bytes(b"")
+
+    monkeypatch.setattr(page, "train_all", train_all)
+    left = page.trained_now(("integrated", "trilinear"), 5, tmp_path)
+    assert [run.arm for run in asked] == ["integrated", "trilinear"]
+    assert left == asked[:1] and (left[0].steps, left[0].count) == (5, 1)
+
+
+def test_a_page_trains_without_a_progress_bar(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(page, "train_all", lambda *_: print("50 %", file=sys.stderr))
+    assert page.trained_now(("integrated",), 5, tmp_path) == []
+    assert capsys.readouterr().err == ""
+
+
+# Pictures
+
+
+def test_shell_correlation_is_one_for_the_truth_and_falls_for_noise(block, rng):
+    pytest.importorskip("matplotlib").use("Agg")
+    truth = block.truth("0.8")
+    noisy = truth + rng.normal(0, 0.04, truth.shape)
+    native = block.truth("1")
+    figure = pictures.fsc_curves(
+        block, {"1 -> 1": {"same": native}, "1 -> 0.8": {"same": truth, "noisy": noisy}}
+    )
+    left, right = figure.axes
+    assert left.get_title(loc="left") == "1 → 1 mm" and left.get_xlim() == (0, 0.5)
+    curves = {line.get_label(): line.get_ydata() for line in right.lines}
+    np.testing.assert_allclose(curves["same"], 1, atol=1e-9)
+    assert curves["noisy"][-1] < 0.9 < curves["noisy"][1], curves["noisy"]
+    styles = {line.get_label(): (line.get_color(), line.get_linestyle()) for line in right.lines}
+    assert styles["same"] == (left.lines[0].get_color(), "-") and styles["noisy"][1] == "--"
+
+
+def test_false_and_lost_white_matter_are_marked_where_they_are(monkeypatch):
+    pytest.importorskip("matplotlib").use("Agg")
+    grid = block_grid(20.0, 1.0)
+    truth = np.full(grid.shape, 0.3)
+    truth[4:12, 4:14, 4:16] = 0.9
+    wrong = truth.copy()
+    wrong[14:17, 8, 9] = 0.9  # false: 3 voxels of plane 9
+    wrong[4, 4, 9] = 0.3  # lost: one
+    block = Block("w", "", {"1": Volume(torch.from_numpy(truth).float(), grid)}, 20.0, (0, 0, 0))
+    monkeypatch.setattr(Block, "mask", lambda self, voxels: np.ones(grid.shape, bool))
+    monkeypatch.setattr(pictures, "thresholds", lambda data, mask: (0.2, 0.6))
+    monkeypatch.setattr(pictures, "white_surface", lambda data, mask, mm, border: data > border)
+    figure = pictures.white_matter(block, "1", {"wrong": wrong})
+    same, other = figure.axes
+    assert same.get_title() == "truth\n1 pieces, 0 handles"
+    assert other.get_title() == "wrong\n2 pieces, 0 handles"
+    marked = [
+        [int((i.get_array()[..., 3] > 0).sum()) for i in ax.images[1:]] for ax in (same, other)
+    ]
+    assert marked == [[0, 0], [3, 1]]
+    false = other.images[1].get_array()[..., 3].T > 0  # [i, j]
+    assert np.argwhere(false).tolist() == [[14, 8], [15, 8], [16, 8]]

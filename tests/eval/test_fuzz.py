@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import json
 import lzma
+import sys
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,7 +25,8 @@ pytest.importorskip("zarr", reason="zarr (extra store) is not installed")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.fuzz import EXPERIMENT, judge, report
+from eval import rows
+from eval.fuzz import EXPERIMENT, guided, judge, measure, report
 from eval.fuzz.corpus import CORPUS, MOST, read_corpus, write_corpus
 from eval.fuzz.guided import dictionary, fuzzed, watched
 from eval.fuzz.judge import Judge, fault_of
@@ -157,6 +163,130 @@ def test_guided_runs_count_and_find():
     assert found.executions == 300 and found.took_s > 0
     ((fault, content),) = found.finds.items()
     assert "KeyError" in fault and content.startswith(b"b")
+
+
+# The engine, without atheris
+
+
+class Ended(BaseException):
+    """In place of the end of the forked process."""
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    """A stub of atheris: it gives the function every seed, and keeps one input of its own."""
+
+    def setup(arguments, one):
+        stub.arguments, stub.one = arguments, one
+
+    def fuzz():
+        corpus = Path(stub.arguments[1])
+        seeds = sorted(corpus.iterdir())
+        stub.seeds = [path.read_bytes() for path in seeds]
+        (corpus / ("b" * 40)).write_bytes(b"new")
+        for content in [*stub.seeds, b"new"]:
+            stub.one(content)
+
+    stub = SimpleNamespace(Setup=setup, Fuzz=fuzz, instrument_func=lambda f: watching.append(f))
+    watching = stub.watching = []
+    monkeypatch.setitem(sys.modules, "atheris", stub)
+    return stub
+
+
+def read_b(content, folder):
+    """A reader that has a fault for what begins with b."""
+    if content[:1] == b"b":
+        raise KeyError(content)
+
+
+B = Target("x", read_b, lambda folder: [b"a", b"bad"], 400)
+
+
+def test_the_engine_starts_from_seeds_and_known_inputs_and_ends_after_its_runs(
+    engine, tmp_path, monkeypatch
+):
+    def end(code):
+        raise Ended(code)
+
+    sent = []
+    monkeypatch.setattr(guided.os, "_exit", end)
+    monkeypatch.setattr(guided.os, "dup2", lambda *_: None)  # no output is lost here
+    with pytest.raises(Ended):
+        guided._work(SimpleNamespace(send=sent.append), B, 4, [b"known"], 6, tmp_path)
+    assert engine.seeds == [b"a", b"bad", b"known"]
+    (result,) = sent
+    assert result.executions == 4 and result.corpus == (b"new",)
+    assert list(result.finds.values()) == [b"bad"]
+    options = dict(text[1:].split("=") for text in engine.arguments[2:])
+    assert options["seed"] == "7" and options["max_len"] == str(MOST_BYTES)
+    words = (tmp_path / "words").read_text("ascii").splitlines()
+    assert words == dictionary([b"a", b"bad", b"known"])
+    assert read_tensors.__module__ in {function.__module__ for function in engine.watching}
+
+
+def test_a_reader_that_ends_its_process_is_a_find_with_its_input(engine, monkeypatch):
+    def die(pipe, target, runs, known, seed, folder):
+        (folder / "crash-1").write_bytes(b"boom")
+        guided.os._exit(77)
+
+    monkeypatch.setattr(guided, "_work", die)
+    found = fuzzed(B, 10)
+    assert found.executions == 0 and found.finds == {"its process ends with 77": b"boom"}
+
+
+def test_what_a_forked_engine_found_comes_back(engine, monkeypatch):
+    monkeypatch.setattr(guided, "watched", lambda: iter(()))
+    found = fuzzed(B, 4, [b"known"])
+    assert found.executions == 4 and list(found.finds.values()) == [b"bad"]
+
+
+# Measuring
+
+
+def fuzzing(tmp_path, **more):
+    defaults = {"target": None, "profile": "quick", "keep": None}
+    return argparse.Namespace(**{**defaults, **more})
+
+
+def test_tasks_are_one_a_reader_of_a_hundredth_of_the_runs_and_keep_what_they_found(
+    tmp_path, monkeypatch, capsys
+):
+    given = []
+
+    def found(target, runs, known):
+        given.append((runs, list(known)))
+        return guided.Fuzzed(runs, 2.0, 0.5, 3.0, {"it raises KeyError": b"bad"}, (b"new",))
+
+    provenance = rows.Provenance.now("quick")
+    monkeypatch.setattr(measure, "fuzzed", found)
+    monkeypatch.setattr(measure, "version", lambda name: "1.2")
+    names = [task.name for task in measure.tasks(fuzzing(tmp_path), provenance)]
+    assert names == [target.name for target in TARGETS]
+    target = TARGETS[0]
+    options = fuzzing(tmp_path, target=target.name, keep=tmp_path / "kept")
+    (task,) = measure.tasks(options, provenance)
+    made = task.measure()
+    assert {row.identity for row in made} == task.wanted
+    assert given == [(target.runs // measure.QUICK, KNOWN.get(target.name, []))]
+    values = {row.metric: row.value for row in made}
+    assert values == {
+        "executions": given[0][0], "finds": 1, "kept": 1, "slowest_s": 0.5, "peak_mb": 3.0
+    }  # fmt: skip
+    split = measure.factors(pd.Series([made[0].condition])).iloc[0]
+    assert split["engine"] == "atheris 1.2" and "nibabel 1.2" in split["packages"]
+    assert capsys.readouterr().err == f"{target.name}: it raises KeyError\n"
+    assert (tmp_path / f"kept/{target.name}-0.bin").read_bytes() == b"bad"
+    corpus = read_corpus(tmp_path / "kept/corpus.tar.xz")[target.name]
+    assert b"new" in corpus and set(corpus) <= {*KNOWN.get(target.name, []), b"new"}
+
+
+def test_without_the_engine_one_sentence_says_what_is_missing(monkeypatch, tmp_path):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(measure, "version", missing)
+    with pytest.raises(InputError, match="fuzzing needs atheris"):
+        measure.tasks(fuzzing(tmp_path), rows.Provenance.now("quick"))
 
 
 # What it found: each was something else than a sentence once

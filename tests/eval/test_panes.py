@@ -9,6 +9,7 @@ import lzma
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -20,8 +21,9 @@ import dodo
 from eval import browser
 from eval.pictures import panes
 from eval.subjects import Scan
-from medil.anatomy.classes import CLASSES
+from medil.anatomy.classes import CLASSES, LabelMap
 from medil.diffusion.appearance_training import load_appearance_release
+from medil.errors import InputError
 from medil.grid import Grid
 from medil.model.weights import short_digest
 from medil.volume import Volume
@@ -126,6 +128,83 @@ def test_the_kept_samples_are_of_the_released_sampler_and_their_maps_hold_classe
         labels = np.unique(image.get_fdata())
         assert one["names"] == list(CLASSES) and set(labels) <= set(range(len(CLASSES)))
         assert one["window"] == [0, len(CLASSES) - 1] and len(one["colours"]["I"]) == len(CLASSES)
+
+
+def test_a_block_of_the_brain_is_coded_and_its_scene_shows_the_difference(monkeypatch):
+    grid = Grid.from_spacing((16, 14, 15), 1.0, (-8.0, -7.0, -7.5))
+    data = np.zeros(grid.shape)
+    data[3:13, 3:11, 3:12] = 60 + 40 * np.random.default_rng(2).random((10, 8, 9))
+    scan = Scan(Volume(torch.from_numpy(data).float(), grid), data > 0)
+    monkeypatch.setattr(panes, "brain_at_1_mm", lambda: (scan, "The MNI152 <average>."))
+    monkeypatch.setattr(panes, "SIDE_MM", 10.0)
+    monkeypatch.setattr(panes, "ABOVE_MM", 1.0)
+    block, _ = panes.brain_block()
+    assert block.volume.grid.shape == (10, 10, 10)
+    middle_mm = grid.index_to_ras(np.argwhere(scan.mask).mean(axis=0)) + np.array((0, 0, 1.0))
+    assert abs(block.volume.grid.centre_mm - middle_mm).max() <= 1
+
+    def rebuilt(model, release, volume, latent):
+        truth = volume.data.double().numpy()
+        return {"medil": truth + 1, "dct_ball": truth + 2, "bspline": truth + 4}
+
+    monkeypatch.setattr(panes, "rebuilt_by_all", rebuilt)
+    scene = panes.brain_scene("tiny")
+    shown, medil, code, error = scene.panes
+    assert code.title == panes.title_of("dct_ball") and error.signed
+    np.testing.assert_allclose(error.data, medil.data - shown.data)
+    assert (
+        0 < error.data.mean() == pytest.approx((code.data - medil.data).mean(), abs=0.5)
+    )  # levels
+    assert "&lt;average&gt;" in scene.caption and scene.notice == panes.NOTICE
+    assert "nearer to the scan by 6.02 dB" in scene.alt  # half the error
+
+
+def test_sampled_heads_are_cut_to_their_maps_and_stand_beside_them(monkeypatch, tmp_path, capsys):
+    grid = Grid.from_spacing((8, 9, 7), 2.0)
+
+    def sampled(flow, model, seed):
+        labels = torch.zeros(grid.shape, dtype=torch.uint8)
+        labels[2:5, 3 : 6 + seed, 1:4] = 1 + seed
+        return Volume(0.5 * (labels > 0).float() + 0.1 * seed, grid), LabelMap(labels, grid)
+
+    monkeypatch.setattr(panes, "sampled", sampled)
+    scene = panes.samples_scene()
+    assert [pane.title for pane in scene.panes] == [
+        "Sample 0", "Map of sample 0", "Sample 1", "Map of sample 1"
+    ]  # fmt: skip
+    assert {pane.data.shape for pane in scene.panes} == {scene.grid.shape} == {(3, 4, 3)}
+    assert np.unique(scene.panes[3].data).tolist() == [2] and scene.panes[3].classes == CLASSES
+    np.testing.assert_allclose(scene.grid.index_to_ras((0, 0, 0)), grid.index_to_ras((2, 3, 1)))
+    assert scene.weights == short_digest(load_appearance_release().weights_id)
+
+    assert panes.main(["--scene", "samples", "--out", str(tmp_path / "new")]) == 0
+    assert {p.name for p in (tmp_path / "new").iterdir()} == {
+        "samples.js", "samples.png", "samples.html"
+    }  # fmt: skip
+
+    def refuse(release):
+        raise InputError("there is no brain.")
+
+    capsys.readouterr()
+    monkeypatch.setattr(panes, "brain_scene", refuse)
+    assert panes.main(["--out", str(tmp_path / "none")]) == 2
+    assert capsys.readouterr().err == "there is no brain.\n"
+
+
+def test_a_sampled_head_is_air_where_its_map_is_air(monkeypatch):
+    fine = Grid.from_spacing((8, 8, 8), 1.0)
+    labels = torch.zeros(fine.shape, dtype=torch.uint8)
+    labels[:4] = 2
+    told = []
+    anatomy = SimpleNamespace(native=fine, tissues=LabelMap(labels, fine))
+    field = SimpleNamespace(on=lambda grid: Volume(torch.full(grid.shape, 0.7), grid))
+    monkeypatch.setattr(panes, "drawn_anatomy", lambda seed: anatomy)
+    monkeypatch.setattr(panes, "covariates_of", lambda flow: {})
+    monkeypatch.setattr(panes, "sample_latent", lambda *about: told.append(about[3]))
+    scan, tissues = panes.sampled(None, SimpleNamespace(field=lambda latent: field), 5)
+    assert told == [5] and scan.grid.spacing_mm == (2.0, 2.0, 2.0)
+    assert (scan.data[:2] == torch.tensor(0.7)).all() and not scan.data[2:].any()
+    assert torch.equal(tissues.labels > 0, scan.data > 0)
 
 
 def test_heads_are_cut_to_what_any_map_holds():
