@@ -381,3 +381,85 @@ def test_blocks_of_finer_scans_are_averages_over_larger_cells_at_their_place():
 def test_training_sizes_leave_the_unseen_ones_unseen():
     seen = set(ablation_training.TRAIN_MM)
     assert not seen & {0.8, 1.5, 3.0} and 1.0 in seen
+
+
+# Scored subjects
+
+
+def ramp_mm(grid: Grid) -> torch.Tensor:
+    """A value of each place in mm, above 20 over 60 mm around the origin."""
+    return (centres_mm(grid) @ torch.tensor([1.0, 0.5, -0.25], dtype=torch.float64) + 100).float()
+
+
+class RampHead:
+    """A head whose brain is a ball with a ramp in it, and around it air."""
+
+    map_sha256, index, style = "m" * 64, 3, "plain"
+    head_mm, darkest = np.array([[-30.0] * 3, [30.0] * 3]), 1.0
+
+    def source(self, stand_in):
+        return stand_in
+
+    def draw(self):
+        return self
+
+    def render(self, grid, quadrature_mm):
+        return torch.where(centres_mm(grid).norm(dim=-1) < 29, ramp_mm(grid), 0.0)
+
+
+@pytest.fixture
+def few_voxels(monkeypatch):
+    """Blocks of 10 and 12 mm."""
+    for module in (ablation_data, ablation_scored):
+        monkeypatch.setattr(module, "SIDE_MM", 10.0)
+        monkeypatch.setattr(module, "WHOLE_MM", 12.0)
+
+
+def test_blocks_of_a_made_head_show_it_at_their_places_and_are_drawn_once(
+    tmp_path, monkeypatch, few_voxels
+):
+    path, make = ablation_scored._made_task(tmp_path / "new", RampHead())
+    monkeypatch.setattr(ablation_scored, "subject_tasks", lambda folder: [(path, make)] * 2)
+    asked = ablation_scored.questions(1, tmp_path / "new")
+    conditions = [q.condition for q in asked]
+    assert conditions == [*ablation_data.CONDITIONS, WHOLE, *ablation_data.CONDITIONS]
+    scaling = robust_intensity(RampHead().render(ablation_scored.synthetic.overview(RampHead()), 1))
+    for q in asked:
+        at = centres_mm(q.target).norm(dim=-1) < 28
+        np.testing.assert_allclose(
+            q.truth[at], scaling.forward(ramp_mm(q.target))[at], rtol=1e-4, err_msg=q.condition
+        )
+        side_mm = 12.0 if q.condition == WHOLE else 10.0
+        assert side_mm - 3 < min(q.target.extent_mm) <= max(q.target.extent_mm) <= side_mm + 1e-6
+    assert len({q.phase for q in asked}) == len(asked)
+    monkeypatch.setattr(ablation_scored, "_made_blocks", None)
+    again = ablation_scored.questions(1, tmp_path / "new")
+    assert [q.phase for q in again] == [q.phase for q in asked]
+
+
+def test_blocks_of_a_1_mm_scan_are_its_voxels_or_their_means(monkeypatch, few_voxels, tmp_path):
+    grid = Grid.from_spacing((30, 28, 32), 1.0).rotated((1, 2, 3), 20.0)
+    data = texture(grid.shape)
+    subject = type("S", (), {"load": lambda self: type("L", (), {"volume": Volume(data, grid)})})
+    monkeypatch.setattr(ablation_scored, "template_subject", subject)
+    _, make = ablation_scored._first_task(tmp_path, None)
+    asked = {q.condition: q for q in make()}
+    assert set(asked) == {*ablation_scored.AVERAGED, FINER, WHOLE}
+    own = asked[WHOLE]
+    start = np.rint(own.grid.index_to_ras([0, 0, 0])).astype(int)  # axes along the voxels, 1 mm
+    box = tuple(slice(a, a + 12) for a in start)
+    expected = robust_intensity(data).forward(data[box])
+    np.testing.assert_allclose(own.truth, expected, rtol=1e-5)
+    for condition, factor in ablation_scored.AVERAGED.items():
+        assert asked[condition].grid.spacing_mm == tuple(float(f) for f in factor)
+
+
+def test_real_brains_and_made_heads_are_scored_in_turn_after_the_1_mm_brain(monkeypatch, tmp_path):
+    people = [*entries(ablation_scored.BRAINS, "test")[:2], entries("open_ms_t1", "test")[0]]
+    monkeypatch.setattr(ablation_scored, "held_out_brains", lambda: people)
+    monkeypatch.setattr(ablation_scored.synthetic, "heads", lambda *_: [RampHead()] * 3)
+    names = [path.name for path, _ in ablation_scored.subject_tasks(tmp_path)]
+    assert ablation_scored.subject_count() == len(names) == 6
+    real = [ablation_scored.name_of(entry) for entry in people]
+    wanted = [real[2], real[0], "made_3", real[1], "made_3", "made_3"]
+    assert all(name.startswith(w) for name, w in zip(names, wanted, strict=True))

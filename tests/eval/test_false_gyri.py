@@ -25,6 +25,7 @@ from eval.false_gyri.arms import GUARDS, INTERPOLATION, MAPS, MEDIL, RIVALS
 from eval.false_gyri.blocks import ASKED, BRAIN, CONDITIONS, HEAD, NOISE, Block, Source
 from eval.false_gyri.score import COUNTS, MEASURED, OF_RENDERINGS, PREDICTED
 from eval.false_gyri.tries import CONTROL, TRIES, Run
+from medil.grid import centres_mm
 from medil.model.guards import BAND_SHARE, ERRORS_PER_SPREAD
 from medil.model.rivals import build
 from medil.model.weights import save_weights
@@ -257,3 +258,62 @@ def test_pictures_show_the_bridge_that_was_found_and_every_guard(block, spline_m
     drawn = pictures.trade_off(recorded()).axes
     assert len(drawn) == len(ASKED)
     assert len(drawn[0].get_legend_handles_labels()[1]) == len(GUARDS)
+
+
+# What is drawn
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of 24 mm, their content on voxels of 0.5 mm."""
+    monkeypatch.setattr(blocks, "SIDE_MM", 24.0)
+    monkeypatch.setattr(blocks, "CONTENT_MM", 0.5)
+
+
+def test_a_phantom_holds_its_tissues_and_borders_lie_between_them(small_blocks):
+    sources = {s.name: s for s in blocks.sources(0, 2)}
+    assert list(sources) == [f"{kind}{k}" for kind in blocks.PHANTOMS for k in (0, 1)]
+    assert len({s.data_sha256 for s in sources.values()}) == 4
+    assert {s.conditions for s in sources.values()} == {CONDITIONS}
+    made = sources["folds_0"].draw()
+    fine = made.truths["0.5"].data.numpy()
+    low, high = made.borders
+    assert blocks.CSF < low < blocks.GREY < high < blocks.WHITE
+    for share in ((fine > high).mean(), ((fine > low) & (fine < high)).mean()):
+        assert 0.05 < share < 0.9  # a piece of the surface, not all of one side
+    white = np.isclose(fine, blocks.WHITE)
+    assert white.any() and fine.max() <= blocks.WHITE + 1e-6
+    other = sources["folds_1"].draw().truths["0.5"].data.numpy()
+    assert abs(other - fine).mean() > 0.01
+
+
+class RampHead:
+    """A head with a ramp along A in a ball of 30 mm."""
+
+    map_sha256, index = "m" * 64, 3
+    head_mm, darkest = np.array([[-30.0] * 3, [30.0] * 3]), 1.0
+
+    def source(self):
+        return "map_1"
+
+    def draw(self):
+        return self
+
+    def render(self, grid, quadrature_mm):
+        places = centres_mm(grid)
+        return torch.where(places.norm(dim=-1) < 29, 100 + places[..., 1], 0.0).float()
+
+
+def test_a_block_of_a_head_is_mostly_brain_on_the_scale_of_the_whole_head(
+    small_blocks, monkeypatch
+):
+    monkeypatch.setattr(blocks.synthetic, "heads", lambda *_: [RampHead()])
+    (source,) = blocks.sources(1, 0)
+    assert source.name == f"{HEAD}03_from_map_1"
+    truth = source.draw().truths["1"].data.numpy()
+    assert (truth > 0.1).mean() > 0.6
+    steps = np.diff(truth, axis=1)[(truth[:, 1:] > 0.3) & (truth[:, :-1] > 0.3)]
+    rough = RampHead().render(blocks.synthetic.overview(RampHead()), 1)
+    scale = blocks.robust_intensity(rough)
+    per_mm = float(scale.forward(torch.tensor(101.0)) - scale.forward(torch.tensor(100.0)))
+    assert np.median(steps) == pytest.approx(per_mm, rel=1e-3)

@@ -460,3 +460,82 @@ def test_a_mirrored_copy_of_a_packed_map_is_found():
     found = scans.nearest_maps(mirrored)
     assert found["nearest_map"] == pytest.approx(1, abs=0.02)
     assert found["next_map"] < 0.8
+
+
+# Sets of heads
+
+
+@pytest.fixture
+def drawn_heads(monkeypatch, tmp_path):
+    """Heads of even brightness, one hundredth a number; a flow and a model that give numbers."""
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def draw(split, numbers, folder, voxel_mm=None):
+        asked.append((split, voxel_mm))
+        return list(numbers)
+
+    def read(number):
+        shape = (80, 96, 80) if asked[-1][1] else (16, 24, 16)
+        known = {"contrast": float(number), "brain": 1000.0 + number}
+        return SimpleNamespace(data=torch.full(shape, number / 128), known=known)
+
+    def encode(model, paths, folder):
+        return SimpleNamespace(latents=torch.tensor(paths).float()[:, None] / 128, grid="cells")
+
+    def render(model, z, cells, grid):
+        return np.full(grid.shape, float(z.ravel()[0]), np.float32)
+
+    monkeypatch.setattr(volumes, "draw_heads", draw)
+    monkeypatch.setattr(volumes, "read_head", read)
+    monkeypatch.setattr(volumes, "encode_heads", encode)
+    monkeypatch.setattr(volumes, "render", render)
+    monkeypatch.setattr(volumes, "grid", lambda: box_grid(16.0))
+    monkeypatch.setattr(volumes, "autoencoder", lambda *_: SimpleNamespace(weights_id="abc"))
+    return asked
+
+
+def test_held_out_training_and_rebuilt_heads_are_those_of_their_numbers(drawn_heads):
+    held = volumes.held_out(2, first=5)
+    assert [v.mean() for v in held.volumes] == pytest.approx([5 / 128, 6 / 128])
+    trained = volumes.training(3)
+    assert trained.volumes.shape == (3, *box_grid(16.0).shape)  # averaged from voxels of its own
+    assert trained.volumes[2] == pytest.approx(2 / 128)
+    rebuilt, copies = (volumes.rebuilt("image-only", "quick", 2, s) for s in ("test", "train"))
+    assert rebuilt.volumes[1] == pytest.approx(1 / 128) and rebuilt.known[1]["contrast"] == 1
+    assert copies.known == rebuilt.known
+    assert drawn_heads == [("test", 2.0), ("train", None), ("test", 2.0), ("train", None)]
+    calls = len(drawn_heads)
+    assert volumes.training(3).known == trained.known and len(drawn_heads) == calls  # from a file
+
+
+def test_samples_of_a_seed_have_noise_and_requests_of_their_own(drawn_heads, monkeypatch):
+    flow = SimpleNamespace(
+        weights_id="def", known=SimpleNamespace(spreads={"contrast": 1, "real": 1}, grid="cells")
+    )
+    monkeypatch.setattr(volumes, "pair", lambda *_: (SimpleNamespace(weights_id="abc"), flow))
+    seen = []
+
+    def sample(flow, seeds, wanted, guidance, steps):
+        seen.append((seeds[0], wanted[0], guidance, steps))
+        return torch.full((1, 2, 1, 1, 1), (seeds[0] % 1000) / 128)
+
+    monkeypatch.setattr(volumes, "sample_means", sample)
+    requests = [{"contrast": 1.5, "brain": 7.0}] * 6
+    made = volumes.sampled("image-only", "quick", 2, 6, 3.0, requests)
+    assert [s for s, *_ in seen] == [2 * volumes.NOISE_SEEDS + k for k in range(6)]
+    assert {tuple(w.items()) for _, w, *_ in seen} == {(("contrast", 1.5), ("real", 0.0))}
+    assert {g for *_, g, _ in seen} == {3.0} and seen[0][3] == sizes.sizes("quick").steps
+    assert len(made.latents) == volumes.KEPT_LATENTS and made.known[0] == seen[0][1]
+    assert made.volumes[3] == pytest.approx(3 / 128)
+    drawn = volumes.sampled("image-only", "quick", 0, 2)
+    requested = volumes.random_requests("quick", 0, 2)
+    assert [k["contrast"] for k in drawn.known] == [k["contrast"] for k in requested]
+
+
+def test_values_to_request_lie_evenly_between_percentiles_of_training(drawn_heads):
+    size = sizes.sizes("quick")
+    values = volumes.spread_values("quick", "contrast")
+    low, high = 0.05 * (size.training - 1), 0.95 * (size.training - 1)
+    assert values[0] == pytest.approx(low) and values[-1] == pytest.approx(high)
+    assert len(values) == size.values and np.ptp(np.diff(values)) == pytest.approx(0, abs=1e-9)

@@ -1,5 +1,7 @@
 """The pages on sampling: closed forms, places in mm, and sentences that follow the numbers."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -196,3 +198,80 @@ def test_curves_are_drawn_where_the_numbers_are():
     np.testing.assert_allclose(left.lines[0].get_ydata(), [1.0, 0.5])
     np.testing.assert_allclose(right.lines[0].get_ydata(), [1.0, 0.75])
     assert left.get_ylim() == right.get_ylim() and left.get_ylim()[0] == 0
+
+
+# Requests
+
+
+@pytest.fixture
+def samplers(monkeypatch):
+    """Samples whose first number is the request, told how often it is weighted."""
+    told = []
+
+    def sample(flow, model, seeds, requests, guidance, steps):
+        told.append((seeds, requests, guidance, steps))
+        return [guidance * request["brain"] for request in requests]
+
+    def scan_of(tissues, model, flow, seed, about, steps):
+        told.append((seed, about, steps))
+        return np.full(box_grid(2.0).shape, tissues), None
+
+    monkeypatch.setattr("medil.diffusion.sampling.sample", sample)
+    monkeypatch.setattr(pages, "rendered", lambda m, z, grids: [ball(z, g) for g in grids])
+    monkeypatch.setattr(pages, "measure_attributes", lambda data: {"sum": float(data.sum())})
+    monkeypatch.setattr(pages, "as_synthetic", lambda flow, request: {**request, "real": 0.0})
+    monkeypatch.setattr(
+        pages, "drawn_anatomy", lambda seed, request: SimpleNamespace(tissues=request["brain"])
+    )
+    monkeypatch.setattr(pages, "scan_of", scan_of)
+    return told
+
+
+def test_requests_share_their_noise_and_lines_follow_the_volumes(samplers):
+    requests = [{"brain": 10.0}, {"brain": 14.0}]
+    table, volumes = pages.sample_requests(None, None, requests, (1.0, 2.0), 7, 5)
+    assert table["guidance"].tolist() == [1.0, 1.0, 2.0, 2.0]
+    assert table["requested"].tolist() == requests * 2
+    sums = [float(v.data.sum()) for v in volumes]
+    assert [m["sum"] for m in table["measured"]] == pytest.approx(sums)
+    assert sums == sorted(sums) and len(set(sums)) == 4  # balls of 10, 14, 20 and 28 mm
+    assert [(t[0], t[2], t[3]) for t in samplers] == [([7, 7], 1.0, 5), ([7, 7], 2.0, 5)]
+    assert samplers[0][1] == [{**r, "real": 0.0} for r in requests]
+
+
+def test_solved_requests_are_of_one_seed_and_look_synthetic(samplers):
+    table, volumes = pages.solve_requests(None, None, [{"brain": 0.25}, {"brain": 0.5}], 7, 3)
+    assert [float(v.data.mean()) for v in volumes] == [0.25, 0.5]
+    assert samplers == [(7, {"real": 0.0}, 3)] * 2
+    assert table["measured"][1]["sum"] == pytest.approx(2 * table["measured"][0]["sum"])
+
+
+def test_a_flow_says_what_it_was_trained_on():
+    for counts, said in (
+        (64, "64 synthetic heads"),
+        ({"synthetic": 64, "real": 0}, "64 synthetic heads"),
+        ({"synthetic": 64, "real": 9}, "64 synthetic heads and 9 copies of real scans"),
+    ):
+        assert pages.training_set(SimpleNamespace(facts={"heads": counts})) == said
+
+
+def test_distance_from_the_mean_is_that_of_the_coarse_flow_of_a_cascade():
+    latents = torch.arange(8.0).reshape(1, 1, 2, 2, 2)
+    fine = SimpleNamespace(known=SimpleNamespace(grid=Grid.from_spacing((2, 2, 2), 4.0)))
+    fine.centred = lambda z: z / 2
+    fine.coarse = None
+    rms = float(latents.square().mean().sqrt())
+    assert pages.from_mean(fine, latents) == pytest.approx(rms / 2)
+    coarse = SimpleNamespace(known=SimpleNamespace(grid=Grid.from_spacing((1, 1, 1), 8.0)))
+    coarse.centred = lambda z: z - 1
+    fine.coarse = coarse
+    assert pages.cells(fine, coarse) == 2
+    assert pages.from_mean(fine, latents) == pytest.approx(2.5)  # the mean of all, less one
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(0.4, "blurred"), (0.7, "smoother"), (1.0, "about as much detail"), (1.3, "is noise")],
+)
+def test_words_on_detail_follow_its_share(share, said):
+    assert said in pages._detail(share)
