@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -323,3 +324,41 @@ def test_too_few_chests_are_refused(tmp_path):
     options.data, options.train_only, options.workers = tmp_path, False, 0
     with pytest.raises(InputError, match="at least 1"):
         measure.tasks(options, PROVENANCE)
+
+
+def asked(**more) -> Namespace:
+    """Options of a quick run."""
+    told = {"profile": "quick", "tries": None, "minutes": None, "seeds": None, "chests": None}
+    return Namespace(**{**told, "train_only": False, "workers": 0, **more})
+
+
+def test_a_profile_trains_first_and_scores_chests_and_real_scans_by_every_coder(
+    tmp_path, monkeypatch
+):
+    done = []
+    grid = Grid.from_spacing((20, 22, 16), 2.0)
+    data = torch.full(grid.shape, -1000.0)
+    data[3:17, 3:19, 2:14] = 40.0  # a body with a lung in it
+    data[6:12, 6:12, 2:14] = -800.0
+    entry = SimpleNamespace(subject="one", sha256="e" * 64)
+    codecs = measure.fixed_coders()
+    monkeypatch.setattr(measure, "train_all", lambda runs, folder: done.append(runs))
+    monkeypatch.setattr(measure, "scan_all", lambda chests, folder, workers: done.append(chests))
+    monkeypatch.setattr(measure, "released", lambda: [])
+    monkeypatch.setattr(measure.scans, "scans", lambda: [entry])
+    monkeypatch.setattr(measure.scans, "load_scan", lambda entry: Volume(data, grid))
+
+    assert measure.tasks(asked(data=tmp_path, train_only=True, tries=list(TRIES)[:2]), None) == []
+    (runs,) = done
+    assert [run.name for run in runs] == list(TRIES)[:2]
+
+    found = measure.tasks(asked(data=tmp_path, chests=2), PROVENANCE)
+    chosen = [(c.seed, c.scan) for c in done[2]]
+    assert chosen == [(seed, "thin slices") for seed in chests.TEST_SEEDS[:2]]
+    *of_chests, real = found
+    assert len(of_chests) == 2 and real.name == "one, codecs"
+    made = real.measure()
+    assert {row.identity for row in made} == real.wanted
+    assert {row.arm for row in made} == {coder.name for coder in codecs} - {SCAN}
+    assert {row.condition.split(" window")[0] for row in made} == set(scans.SHOWN)
+    assert all(np.isfinite(row.value) for row in made)
