@@ -34,7 +34,8 @@ OTHERWISE = {
     "eval/machines/trials.py write_scans",
     # What a fuzzer feeds and finds: folders of its own. The mark of the system's memory count.
     "eval/fuzz/corpus.py write_corpus", "eval/fuzz/guided.py _work", "eval/fuzz/targets.py _bids",
-    "eval/fuzz/targets.py written", "eval/fuzz/measure.py keep_inputs",
+    "eval/fuzz/targets.py written", "eval/fuzz/targets.py _anatomies",
+    "eval/fuzz/measure.py keep_inputs",
     "eval/fuzz/judge.py _forget_peak",
     # Says who holds a lock, and goes with it. Screenshots, for tests.
     "medil/system/lock.py only_writer", "eval/browser.py picture",

@@ -24,7 +24,7 @@ def shapes_seen(model: MedIL, scan: Grid, target: Grid) -> list[tuple[int, ...]]
     for layer in layers:
         layer[-1].register_forward_hook(lambda *call: seen.append(tuple(call[2].shape[1:])))
     cells = model.latent_grid(scan)
-    with torch.no_grad():
+    with torch.enable_grad():  # without gradients, decoding is slab by slab
         mean, _ = model.encode_tensor(torch.rand(1, 1, *scan.shape), scan, cells)
         image = model.decode_tensor(mean, cells, target)
     encoder, decoder = seen[:2], seen[2:]
